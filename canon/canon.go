@@ -1,0 +1,248 @@
+// Package canon writes and reads the one canonical byte form of a message.
+//
+// The form is a subset of the protobuf wire format
+// (https://protobuf.dev/programming-guides/encoding/): fields in ascending
+// order, shortest varints, zero values left out, no unknown fields. It never
+// guesses: bytes that this package would not have written itself are refused,
+// so that a signed message has one reading and one spelling.
+package canon
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"time"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// Reasons for which bytes are refused.
+var (
+	ErrMalformed    = errors.New("malformed message")
+	ErrUnknownField = errors.New("unknown field")
+	ErrNotCanonical = errors.New("not in canonical form")
+)
+
+// A Writer collects fields. The caller writes them in ascending order.
+type Writer struct{ b []byte }
+
+// Bytes returns what was written.
+func (w *Writer) Bytes() []byte { return w.b }
+
+// Uint writes an unsigned integer; zero is left out.
+func (w *Writer) Uint(field int, v uint64) {
+	if v == 0 {
+		return
+	}
+	w.b = protowire.AppendTag(w.b, protowire.Number(field), protowire.VarintType)
+	w.b = protowire.AppendVarint(w.b, v)
+}
+
+// Bool writes true as 1; false is left out.
+func (w *Writer) Bool(field int, v bool) {
+	if v {
+		w.Uint(field, 1)
+	}
+}
+
+// Blob writes bytes; an empty slice is left out.
+func (w *Writer) Blob(field int, v []byte) {
+	if len(v) > 0 {
+		w.Item(field, v)
+	}
+}
+
+// Text writes a string; an empty one is left out.
+func (w *Writer) Text(field int, v string) { w.Blob(field, []byte(v)) }
+
+// Item writes one element of a repeated field, empty or not.
+func (w *Writer) Item(field int, v []byte) {
+	w.b = protowire.AppendTag(w.b, protowire.Number(field), protowire.BytesType)
+	w.b = protowire.AppendBytes(w.b, v)
+}
+
+// Texts writes a repeated string field in the order given.
+func (w *Writer) Texts(field int, vs []string) {
+	for _, v := range vs {
+		w.Item(field, []byte(v))
+	}
+}
+
+// Seconds writes an instant as whole seconds since 1970 UTC; the zero time is
+// left out.
+func (w *Writer) Seconds(field int, t time.Time) {
+	if !t.IsZero() {
+		w.Uint(field, uint64(t.Unix())) //nolint:gosec // an instant before 1970 becomes huge, and every reader refuses it
+	}
+}
+
+// Nanos writes an instant as nanoseconds since 1970 UTC; the zero time is
+// left out.
+func (w *Writer) Nanos(field int, t time.Time) {
+	if !t.IsZero() {
+		w.Uint(field, uint64(t.UnixNano())) //nolint:gosec // as in Seconds
+	}
+}
+
+// A Field is one field of a message that is being read.
+type Field struct {
+	Num  int
+	kind protowire.Type
+	u    uint64
+	b    []byte
+}
+
+// Read calls each for every field of b in turn. Each returns ErrUnknownField
+// (by [Field.Unknown]) for a number that it does not know.
+func Read(b []byte, each func(Field) error) error {
+	last := 0
+	for len(b) > 0 {
+		num, kind, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return fmt.Errorf("field tag: %w", ErrMalformed)
+		}
+		b = b[n:]
+		f := Field{Num: int(num), kind: kind}
+		if f.Num < last {
+			return fmt.Errorf("field %d after field %d: %w", f.Num, last, ErrNotCanonical)
+		}
+		last = f.Num
+		switch kind {
+		case protowire.VarintType:
+			f.u, n = protowire.ConsumeVarint(b)
+		case protowire.BytesType:
+			f.b, n = protowire.ConsumeBytes(b)
+		case protowire.Fixed32Type, protowire.Fixed64Type, protowire.StartGroupType, protowire.EndGroupType:
+			n = -1
+		default:
+			n = -1
+		}
+		if n < 0 {
+			return fmt.Errorf("field %d: %w", f.Num, ErrMalformed)
+		}
+		b = b[n:]
+		if err := each(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Unknown is the error for a field whose number the reader does not know.
+func (f Field) Unknown() error { return fmt.Errorf("field %d: %w", f.Num, ErrUnknownField) }
+
+// Uint puts the field's integer into to.
+func (f Field) Uint(to *uint64) error {
+	if f.kind != protowire.VarintType {
+		return fmt.Errorf("field %d is not an integer: %w", f.Num, ErrMalformed)
+	}
+	*to = f.u
+	return nil
+}
+
+// Uint32 puts the field's integer into to if it fits.
+func (f Field) Uint32(to *uint32) error {
+	var v uint64
+	if err := f.Uint(&v); err != nil {
+		return err
+	}
+	if v > 1<<32-1 {
+		return fmt.Errorf("field %d is over 32 bits: %w", f.Num, ErrMalformed)
+	}
+	*to = uint32(v)
+	return nil
+}
+
+// Bool puts the field's truth into to.
+func (f Field) Bool(to *bool) error {
+	var v uint64
+	if err := f.Uint(&v); err != nil {
+		return err
+	}
+	*to = v == 1
+	return nil
+}
+
+// Blob puts a copy of the field's bytes into to.
+func (f Field) Blob(to *[]byte) error {
+	if f.kind != protowire.BytesType {
+		return fmt.Errorf("field %d is not bytes: %w", f.Num, ErrMalformed)
+	}
+	*to = bytes.Clone(f.b)
+	return nil
+}
+
+// Text puts the field's string into to; it has to be valid UTF-8.
+func (f Field) Text(to *string) error {
+	var b []byte
+	if err := f.Blob(&b); err != nil {
+		return err
+	}
+	if !utf8.Valid(b) {
+		return fmt.Errorf("field %d is not UTF-8: %w", f.Num, ErrMalformed)
+	}
+	*to = string(b)
+	return nil
+}
+
+// Texts appends the field's string to to.
+func (f Field) Texts(to *[]string) error {
+	var s string
+	if err := f.Text(&s); err != nil {
+		return err
+	}
+	*to = append(*to, s)
+	return nil
+}
+
+// maxSeconds is 9999-12-31: later instants have no agreed text form, and
+// sudoers could not carry them.
+const maxSeconds = 253402300799
+
+// Seconds puts the field's instant into to.
+func (f Field) Seconds(to *time.Time) error {
+	var v uint64
+	if err := f.Uint(&v); err != nil {
+		return err
+	}
+	if v > maxSeconds {
+		return fmt.Errorf("field %d is no instant before the year 10000: %w", f.Num, ErrMalformed)
+	}
+	*to = time.Unix(int64(v), 0).UTC()
+	return nil
+}
+
+// Nanos puts the field's instant into to.
+func (f Field) Nanos(to *time.Time) error {
+	var v uint64
+	if err := f.Uint(&v); err != nil {
+		return err
+	}
+	if v > 1<<63-1 {
+		return fmt.Errorf("field %d is out of range: %w", f.Num, ErrMalformed)
+	}
+	*to = time.Unix(0, int64(v)).UTC()
+	return nil
+}
+
+// Message reads the field's bytes as a message of its own.
+func (f Field) Message(each func(Field) error) error {
+	var b []byte
+	if err := f.Blob(&b); err != nil {
+		return err
+	}
+	if err := Read(b, each); err != nil {
+		return fmt.Errorf("in field %d: %w", f.Num, err)
+	}
+	return nil
+}
+
+// Same reports an error unless again, what the reader would write, is the
+// very bytes that it read.
+func Same(read, again []byte) error {
+	if !bytes.Equal(read, again) {
+		return ErrNotCanonical
+	}
+	return nil
+}

@@ -1,0 +1,176 @@
+// Package grant says what a grant is: its bytes, its limits, and whether it
+// stands at an instant.
+//
+// A grant is the signed, time-bound answer to a request; it is never edited,
+// only ended. The package is arithmetic on values: it reads no clock, no file
+// and no network, and it holds no key.
+package grant
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Bounds of a grant.
+const (
+	UIDMin = 70000  // systemd's "unused" range, UIDS-GIDS.md
+	UIDMax = 524287 // the end of it
+
+	MaxDuration = 30 * 24 * time.Hour
+)
+
+// A Person is whom a grant is for.
+type Person struct {
+	Name     string // account name, see [CheckPerson]
+	UID      uint32 // the same on every host, never given to another person
+	FullName string
+}
+
+// A Role is what a grant allows, as it was resolved when the grant was issued.
+type Role struct {
+	Name       string
+	RunAs      []string      // accounts that commands may run as
+	Commands   []Command     // what may be run with sudo
+	AnyCommand bool          // every command, in place of Commands
+	NoExec     bool          // sudo's NOEXEC: commands may not start others
+	Network    []Destination // where the account may connect; none: not limited
+}
+
+// Evidence is one person's part in a grant: the asking, or an approval.
+type Evidence struct {
+	Person string
+	Factor string // such as "totp"
+	At     time.Time
+}
+
+// A Grant lets a person act in a role on hosts for a time.
+type Grant struct {
+	ID        string // see [CheckID]
+	Fleet     string
+	Person    Person
+	Role      Role
+	Hosts     []string
+	NotBefore time.Time // whole seconds, UTC
+	NotAfter  time.Time // whole seconds, UTC; excluded
+	Lease     time.Duration
+
+	Request string // id of the request
+	Digest  []byte // SHA-256 of the request as the approvers saw it
+	Reason  string
+	Ticket  string
+
+	Asked     Evidence
+	Approvals []Evidence
+}
+
+// LiveAt reports whether g stands at now. The end is excluded: a grant that
+// ends at noon does not open a door at noon.
+func (g Grant) LiveAt(now time.Time) bool {
+	return !now.Before(g.NotBefore) && now.Before(g.NotAfter)
+}
+
+// On reports whether g names the host.
+func (g Grant) On(host string) bool { return slices.Contains(g.Hosts, host) }
+
+// Allows reports whether the role lets argv be run as the account. It gives
+// sudo's own answer to the rule made of this role for the cases that the
+// agent has to attribute; the verdict itself stays sudo's.
+func (r Role) Allows(runAs string, argv []string) bool {
+	if !slices.Contains(r.RunAs, runAs) || len(argv) == 0 {
+		return false
+	}
+	return r.AnyCommand || slices.ContainsFunc(r.Commands, func(c Command) bool { return c.Matches(argv) })
+}
+
+// ErrInvalid is the class of all errors of [Grant.Check].
+var ErrInvalid = errors.New("invalid grant")
+
+// Check reports everything in g that no grant may hold.
+func (g Grant) Check() error {
+	errs := []error{
+		CheckID(g.ID), CheckFleet(g.Fleet), CheckPerson(g.Person.Name), CheckRole(g.Role.Name),
+		CheckText("full name", g.Person.FullName, 100),
+		CheckText("reason", g.Reason, 500), CheckText("ticket", g.Ticket, 100),
+		g.checkTimes(), g.checkRole(), g.checkEvidence(),
+	}
+	if g.Person.UID < UIDMin || g.Person.UID > UIDMax {
+		errs = append(errs, fmt.Errorf("uid %d is not in %d..%d", g.Person.UID, UIDMin, UIDMax))
+	}
+	if len(g.Hosts) == 0 || len(g.Hosts) > 10000 {
+		errs = append(errs, errors.New("a grant names 1 to 10000 hosts"))
+	}
+	for _, h := range g.Hosts {
+		errs = append(errs, CheckHost(h))
+	}
+	if !slices.IsSorted(g.Hosts) || len(slices.Compact(slices.Clone(g.Hosts))) != len(g.Hosts) {
+		errs = append(errs, errors.New("hosts are sorted and each named once"))
+	}
+	if len(g.Digest) != 32 {
+		errs = append(errs, errors.New("the request's digest has 32 bytes"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return nil
+}
+
+func (g Grant) checkTimes() error {
+	for _, t := range []time.Time{g.NotBefore, g.NotAfter} {
+		if t.IsZero() || t.Nanosecond() != 0 || t.Location() != time.UTC || t.Year() > 9999 || t.Unix() < 0 {
+			return errors.New("times are whole seconds in UTC from 1970 to 9999")
+		}
+	}
+	if d := g.NotAfter.Sub(g.NotBefore); d <= 0 || d > MaxDuration {
+		return fmt.Errorf("a grant lasts up to %v, this one %v", MaxDuration, d)
+	}
+	if g.Lease < 0 || g.Lease%time.Second != 0 {
+		return errors.New("the lease is whole seconds")
+	}
+	return nil
+}
+
+func (g Grant) checkRole() error {
+	r := g.Role
+	var errs []error
+	if r.AnyCommand && len(r.Commands) > 0 {
+		errs = append(errs, errors.New("a role gives any command or lists them, not both"))
+	}
+	if len(r.RunAs) == 0 && (r.AnyCommand || len(r.Commands) > 0) {
+		errs = append(errs, errors.New("a role with commands names whom they run as"))
+	}
+	for _, a := range r.RunAs {
+		errs = append(errs, CheckAccount(a))
+	}
+	for _, c := range r.Commands {
+		errs = append(errs, c.Check())
+	}
+	for _, d := range r.Network {
+		errs = append(errs, d.Check())
+	}
+	return errors.Join(errs...)
+}
+
+func (g Grant) checkEvidence() error {
+	errs := []error{g.Asked.check()}
+	if g.Asked.Person != g.Person.Name {
+		errs = append(errs, errors.New("a grant is asked for by the person it is for"))
+	}
+	seen := map[string]bool{g.Person.Name: true}
+	for _, a := range g.Approvals {
+		errs = append(errs, a.check())
+		if seen[a.Person] {
+			errs = append(errs, fmt.Errorf("approval by %s does not count: own or twice", a.Person))
+		}
+		seen[a.Person] = true
+	}
+	return errors.Join(errs...)
+}
+
+func (e Evidence) check() error {
+	if e.At.IsZero() || e.At.Nanosecond() != 0 {
+		return errors.New("evidence has a time in whole seconds")
+	}
+	return errors.Join(CheckPerson(e.Person), CheckText("factor", e.Factor, 20))
+}
