@@ -25,7 +25,7 @@ type Command struct {
 // refused.
 var (
 	commandPath = regexp.MustCompile(`^(/[A-Za-z0-9._+@-]+)+$`)
-	commandArg  = regexp.MustCompile(`^[A-Za-z0-9._+@/,:=#%~^{}-]+$`)
+	commandArg  = regexp.MustCompile(`^[A-Za-z0-9._+@/,:=#%~{}-]+$`)
 )
 
 // editors of files have their own keyword in sudoers, and their own holes.
