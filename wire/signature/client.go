@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
-	"encoding/base64"
 	"fmt"
 	"io"
 	"net/http"
@@ -26,22 +25,16 @@ func (s Signer) Sign(r *http.Request, body []byte, now time.Time, nonce string) 
 	r.Header.Set(headerSignature, formatSignature(ed25519.Sign(s.Key, base(r.Method, r.URL.EscapedPath(), digest, p))))
 }
 
-// Nonce returns 128 random bits in the profile's alphabet.
-func Nonce() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails, crypto/rand
-	return base64.RawURLEncoding.EncodeToString(b[:])
-}
-
 // A Transport signs every request that it sends.
 type Transport struct {
-	Signer
-	Base http.RoundTripper
-	Now  func() time.Time
+	Base    http.RoundTripper
+	Session string
+	Key     ed25519.PrivateKey // the device's
+	Now     func() time.Time
 }
 
 // RoundTrip reads the body, which the digest needs whole, signs and sends.
-func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
+func (t Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	var body []byte
 	if r.Body != nil {
 		var err error
@@ -58,6 +51,6 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	signed.Body = io.NopCloser(bytes.NewReader(body))
 	signed.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 	signed.ContentLength = int64(len(body))
-	t.Sign(signed, body, t.Now(), Nonce())
+	Signer{t.Session, t.Key}.Sign(signed, body, t.Now(), rand.Text())
 	return t.Base.RoundTrip(signed)
 }

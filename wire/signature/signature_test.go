@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"crypto/rand"
 	"errors"
 	"io"
 	"net/http"
@@ -106,13 +107,13 @@ func TestVerify(t *testing.T) {
 			r.Header.Set(headerInput, strings.Replace(r.Header.Get(headerInput), "s-ana", "s-eve", 1))
 		}, errNoSession},
 		{"other key", func(r *http.Request) {
-			Signer{"s-ben", key}.Sign(r, []byte("hello"), noon, Nonce())
+			Signer{"s-ben", key}.Sign(r, []byte("hello"), noon, rand.Text())
 		}, ErrFalse},
 		{"expired", func(r *http.Request) {
-			Signer{"s-ana", key}.Sign(r, []byte("hello"), noon.Add(-61*time.Second), Nonce())
+			Signer{"s-ana", key}.Sign(r, []byte("hello"), noon.Add(-61*time.Second), rand.Text())
 		}, ErrClock},
 		{"from the future", func(r *http.Request) {
-			Signer{"s-ana", key}.Sign(r, []byte("hello"), noon.Add(61*time.Second), Nonce())
+			Signer{"s-ana", key}.Sign(r, []byte("hello"), noon.Add(61*time.Second), rand.Text())
 		}, ErrClock},
 		{"unsigned", func(r *http.Request) { r.Header = http.Header{} }, ErrUnsigned},
 		{"signature of zeros", func(r *http.Request) { r.Header.Set(headerSignature, formatSignature(make([]byte, 64))) }, ErrFalse},
@@ -175,8 +176,8 @@ func TestTransport(t *testing.T) {
 		_, _ = io.Copy(w, r.Body)
 	})))
 	defer server.Close()
-	client := http.Client{Transport: &Transport{
-		Signer: Signer{"s-ana", key}, Base: http.DefaultTransport, Now: func() time.Time { return noon },
+	client := http.Client{Transport: Transport{
+		Session: "s-ana", Key: key, Base: http.DefaultTransport, Now: func() time.Time { return noon },
 	}}
 	res, err := client.Post(server.URL+"/p", "text/plain", strings.NewReader("hello"))
 	if err != nil {
