@@ -1,0 +1,110 @@
+package ledger
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"pgregory.net/rapid"
+)
+
+var noon = time.Date(2027, 1, 31, 12, 0, 0, 123456789, time.UTC)
+
+func key(seed string) ed25519.PrivateKey {
+	s := sha256.Sum256([]byte(seed))
+	return ed25519.NewKeyFromSeed(s[:])
+}
+
+func example() Entry {
+	return Entry{
+		Kind: Exec, At: noon, Host: "db1", Boot: "b", Grant: "g-abcdefghijklmnop", Person: "ana", Approvers: []string{"ben"},
+		Session: 1 << 63, SessionSeq: 3, Took: time.Second,
+		Process: &Process{
+			PID: 7, PPID: 1, IDs: IDs{0, 0, 0, 0}, OldIDs: IDs{70000, 0, 70000, 0}, Comm: "sh", Path: "/bin/sh",
+			Argv: []string{"sh", "", "-c", "x"}, Cwd: "/", TTY: "pts/0", Device: 5, Inode: 9, Links: 1,
+		},
+	}
+}
+
+func TestEntryReadsBack(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		e := example()
+		e.Kind = Kind(rapid.Uint32Range(1, 12).Draw(t, "kind"))
+		e.Process.Argv = rapid.SliceOf(rapid.String()).Draw(t, "argv")
+		e.Text = rapid.String().Draw(t, "text")
+		e.Session = rapid.Uint64().Draw(t, "session")
+		if rapid.Bool().Draw(t, "no process") {
+			e.Process = nil
+		}
+		for _, s := range append([]string{e.Text}, argv(e)...) {
+			if !bytes.Equal([]byte(s), bytes.ToValidUTF8([]byte(s), nil)) {
+				t.Skip("not UTF-8: the builder of entries sees to that")
+			}
+		}
+		got, err := ParseEntry(e.Bytes())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(e, got, cmpopts.EquateEmpty()); diff != "" {
+			t.Fatal(diff)
+		}
+	})
+}
+
+func argv(e Entry) []string {
+	if e.Process == nil {
+		return nil
+	}
+	return e.Process.Argv
+}
+
+func TestKindsHaveNames(t *testing.T) {
+	for k := Exec; k <= Agent; k++ {
+		if KindNamed(k.String()) != k {
+			t.Errorf("%d: %v", k, k)
+		}
+	}
+}
+
+func TestReceipt(t *testing.T) {
+	r := Receipt{
+		Fleet: "example", Host: "db1", Boot: "b", Grant: "g-abcdefghijklmnop", Person: "ana", Why: "time",
+		EndedAt: noon, DoneAt: noon.Add(time.Second), Removed: []string{"sudo rule"}, Killed: 3, Looked: []string{"processes"},
+	}
+	host := key("host")
+	sealed := r.Seal(host)
+	got, err := OpenReceipt(sealed, host.Public().(ed25519.PublicKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(r, got); diff != "" || !got.Clean() {
+		t.Error(diff)
+	}
+	if _, err := OpenReceipt(sealed, key("other").Public().(ed25519.PublicKey)); err == nil {
+		t.Error("another host's key vouched for it")
+	}
+	if _, err := OpenReceipt(sealed, nil); err == nil {
+		t.Error("no key vouched for it")
+	}
+	for i := range sealed {
+		bad := bytes.Clone(sealed)
+		bad[i] ^= 1
+		if _, err := OpenReceipt(bad, host.Public().(ed25519.PublicKey)); err == nil {
+			t.Fatalf("byte %d changed, and it was taken", i)
+		}
+	}
+}
+
+func FuzzParseEntry(f *testing.F) {
+	f.Add(example().Bytes())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		e, err := ParseEntry(b)
+		if err == nil && !bytes.Equal(b, e.Bytes()) {
+			t.Errorf("%x is written otherwise", b)
+		}
+	})
+}
