@@ -1,0 +1,52 @@
+package roster
+
+import (
+	"time"
+
+	"curfew.internal/ledger"
+)
+
+// An Enrolment is what using an invite gives: a factor, and a device that is
+// signed in.
+type Enrolment struct {
+	Invite     [32]byte
+	Factor     TOTP
+	DeviceName string
+	Session    Session
+}
+
+// Malformed is the kind of an entry that could not be read, or that tells of
+// a grant that has nothing to do with its host. It is kept as it came.
+const Malformed = "malformed"
+
+// An Event is an entry of a host as it was kept.
+type Event struct {
+	ID         uint64
+	Kind       string
+	Host       string // who sent it
+	Role       string // of the grant
+	ReceiptOK  bool   // the host signed its receipt, for this host and grant
+	ReceiptKey string // id of the key that the host enrolled with
+	Entry      ledger.Entry
+}
+
+// A Search says which events are wanted. Empty fields do not narrow it.
+type Search struct {
+	Grant, Person, Host, Kind string
+	Words                     []string // all of them occur
+	Since, Until              time.Time
+	After                     uint64 // event id
+	Limit                     int
+	// For is who looks: only events of her own grants and of those that she
+	// approved. Empty: everything.
+	For string
+}
+
+// A Decision is a step in a request's life as the control plane saw it.
+type Decision struct {
+	At     time.Time
+	What   string
+	Person string
+	Host   string
+	Text   string
+}
