@@ -1,0 +1,164 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"curfew.internal/controlplane/roster"
+	"curfew.internal/grant"
+)
+
+const hostColumns = `name, labels, addresses, ssh_host_keys, receipt_key, identity, enrolled_at, decommissioned,
+	seen, agent_version, mode, boot, applied, refused`
+
+func scanHost(r scanner) (roster.Host, error) {
+	var h roster.Host
+	err := r.Scan(&h.Name, inJSON{&h.Labels}, inJSON{&h.Addresses}, inJSON{&h.SSHHostKeys}, (*[]byte)(&h.ReceiptKey), &h.Identity,
+		instant{&h.EnrolledAt}, &h.Decommissioned, instant{&h.Seen}, &h.AgentVersion, &h.Mode, &h.Boot, &h.Applied, &h.Refused)
+	return h, known(err)
+}
+
+func host(ctx context.Context, q querier, name string) (roster.Host, error) {
+	h, err := scanHost(q.QueryRowContext(ctx, `SELECT `+hostColumns+` FROM hosts WHERE name = ?`, name))
+	if err != nil {
+		return h, fmt.Errorf("host: %w", err)
+	}
+	return h, nil
+}
+
+// Host returns the host of the name.
+func (s *Store) Host(ctx context.Context, name string) (roster.Host, error) {
+	return host(ctx, s.read, name)
+}
+
+// Hosts returns every host that ever enrolled, by name.
+func (s *Store) Hosts(ctx context.Context) ([]roster.Host, error) {
+	return list(ctx, s.read, scanHost, `SELECT `+hostColumns+` FROM hosts ORDER BY name`)
+}
+
+// PutJoinToken keeps a new token.
+func (s *Store) PutJoinToken(ctx context.Context, k roster.JoinToken) error {
+	return s.write(ctx, func(t *tx) error {
+		return t.run(ctx, `INSERT INTO join_tokens (hash, host, labels, expires, by) VALUES (?, ?, ?, ?, ?)`,
+			k.Hash[:], k.Host, object(k.Labels), ns(k.Expires), k.By)
+	})
+}
+
+// UseJoinToken uses the token up for the host: it is in the fleet afterwards,
+// with a set of its own. A host that is in the fleet already is refused, with
+// [roster.ErrExists], unless the token was made for it by name.
+func (s *Store) UseJoinToken(ctx context.Context, hash [32]byte, h roster.Host, at time.Time) (roster.Host, error) {
+	if err := grant.CheckHost(h.Name); err != nil {
+		return roster.Host{}, err
+	}
+	err := s.write(ctx, func(t *tx) error {
+		k, err := useToken(ctx, t, hash, h.Name, at)
+		if err != nil {
+			return err
+		}
+		labels := maps.Clone(h.Labels)
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		maps.Copy(labels, k.Labels)
+		h.Labels, h.EnrolledAt, h.Decommissioned = labels, at, false
+		if err := putHost(ctx, t, h, k.Host == h.Name); err != nil {
+			return err
+		}
+		h, err = host(ctx, t, h.Name)
+		if err != nil {
+			return err
+		}
+		return s.rebuild(ctx, t, []string{h.Name}, at)
+	})
+	return h, err
+}
+
+func useToken(ctx context.Context, t *tx, hash [32]byte, name string, at time.Time) (roster.JoinToken, error) {
+	k := roster.JoinToken{Hash: hash}
+	var used int64
+	err := t.QueryRowContext(ctx, `SELECT host, labels, expires, used_at FROM join_tokens WHERE hash = ?`, hash[:]).
+		Scan(&k.Host, inJSON{&k.Labels}, instant{&k.Expires}, &used)
+	if err != nil {
+		return k, fmt.Errorf("join token: %w", known(err))
+	}
+	if used != 0 || !at.Before(k.Expires) {
+		return k, fmt.Errorf("join token: %w", roster.ErrUsed)
+	}
+	if k.Host != "" && k.Host != name {
+		return k, fmt.Errorf("join token is for a host of another name: %w", roster.ErrUnknown)
+	}
+	return k, t.exec(ctx, `UPDATE join_tokens SET used_at = ? WHERE hash = ?`, ns(at), hash[:])
+}
+
+func putHost(ctx context.Context, t *tx, h roster.Host, byName bool) error {
+	fresh := h.EnrolledAt
+	was, err := host(ctx, t, h.Name)
+	switch {
+	case errors.Is(err, roster.ErrUnknown):
+	case err != nil:
+		return err
+	case !was.Decommissioned && !byName:
+		return fmt.Errorf("host %s is in the fleet: %w: decommission it first, or make a token for it by name", h.Name, roster.ErrExists)
+	case !was.Decommissioned:
+		fresh = time.Time{} // the same host again: its grants go on
+	}
+	return t.run(ctx, `INSERT INTO hosts (name, labels, addresses, ssh_host_keys, receipt_key, identity, enrolled_at, fresh_at)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (name) DO UPDATE SET labels = excluded.labels, addresses = excluded.addresses, ssh_host_keys = excluded.ssh_host_keys,
+			receipt_key = excluded.receipt_key, identity = excluded.identity, enrolled_at = excluded.enrolled_at,
+			fresh_at = CASE excluded.fresh_at WHEN 0 THEN fresh_at ELSE excluded.fresh_at END,
+			decommissioned = 0, applied = 0, refused = '', boot = '', mode = ''`,
+		h.Name, object(h.Labels), object(h.Addresses), object(h.SSHHostKeys), []byte(h.ReceiptKey), h.Identity, ns(h.EnrolledAt), ns(fresh))
+}
+
+// DecommissionHost takes the host out of the fleet: it is sent nothing more,
+// and no grant reaches a later host of its name.
+func (s *Store) DecommissionHost(ctx context.Context, name string) (roster.Host, error) {
+	var h roster.Host
+	err := s.write(ctx, func(t *tx) error {
+		err := t.exec(ctx, `UPDATE hosts SET decommissioned = 1 WHERE name = ?`, name)
+		if err == nil {
+			h, err = host(ctx, t, name)
+		}
+		t.hosts = append(t.hosts, name) // the fleet hangs up on it
+		return err
+	})
+	if err != nil {
+		return h, fmt.Errorf("host: %w", err)
+	}
+	return h, nil
+}
+
+// Seen keeps what the host said of itself when it connected.
+func (s *Store) Seen(ctx context.Context, name string, at time.Time, said roster.Host) error {
+	return s.write(ctx, func(t *tx) error {
+		return t.exec(ctx, `UPDATE hosts SET seen = ?, agent_version = ?, mode = ?, boot = ?, addresses = ?, ssh_host_keys = ? WHERE name = ?`,
+			ns(at), said.AgentVersion, said.Mode, said.Boot, object(said.Addresses), object(said.SSHHostKeys), name)
+	})
+}
+
+// Applied keeps what the host made of the set that it was sent.
+func (s *Store) Applied(ctx context.Context, name string, r roster.Report, at time.Time) error {
+	return s.write(ctx, func(t *tx) error {
+		if err := t.exec(ctx, `UPDATE hosts SET seen = ?, applied = ?, refused = ? WHERE name = ?`, ns(at), r.Revision, r.Refused, name); err != nil {
+			return err
+		}
+		return t.run(ctx, `UPDATE host_sets SET applied_at = ? WHERE host = ? AND revision <= ? AND applied_at = 0`, ns(at), name, r.Revision)
+	})
+}
+
+// State returns what the host is to hold.
+func (s *Store) State(ctx context.Context, name string) (roster.State, error) {
+	var v roster.State
+	err := s.read.QueryRowContext(ctx, `SELECT s.revision, s.envelope, (SELECT envelope FROM keyrings ORDER BY version DESC LIMIT 1)
+		FROM host_sets s JOIN hosts h ON h.name = s.host WHERE s.host = ? AND h.decommissioned = 0
+		ORDER BY s.revision DESC LIMIT 1`, name).Scan(&v.Revision, &v.Set, &v.Keyring)
+	if err != nil {
+		return v, fmt.Errorf("set of host: %w", known(err))
+	}
+	return v, nil
+}

@@ -1,0 +1,229 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"curfew.internal/controlplane/roster"
+	"curfew.internal/grant"
+)
+
+const personColumns = `name, full_name, uid, admin, disabled, EXISTS (SELECT 1 FROM totp WHERE person = name)`
+
+func scanPerson(r scanner) (roster.Person, error) {
+	var p roster.Person
+	err := r.Scan(&p.Name, &p.FullName, &p.UID, &p.Admin, &p.Disabled, &p.Enrolled)
+	return p, known(err)
+}
+
+func person(ctx context.Context, q querier, name string) (roster.Person, error) {
+	p, err := scanPerson(q.QueryRowContext(ctx, `SELECT `+personColumns+` FROM people WHERE name = ?`, name))
+	if err != nil {
+		return p, fmt.Errorf("person: %w", err)
+	}
+	return p, nil
+}
+
+// Person returns the person of the name.
+func (s *Store) Person(ctx context.Context, name string) (roster.Person, error) {
+	return person(ctx, s.read, name)
+}
+
+// People returns everybody, by name.
+func (s *Store) People(ctx context.Context) ([]roster.Person, error) {
+	return list(ctx, s.read, scanPerson, `SELECT `+personColumns+` FROM people ORDER BY name`)
+}
+
+// AddPerson adds somebody new and gives her a uid that nobody ever had.
+func (s *Store) AddPerson(ctx context.Context, p roster.Person) (roster.Person, error) {
+	if err := errors.Join(grant.CheckPerson(p.Name), grant.CheckText("full name", p.FullName, 100)); err != nil {
+		return roster.Person{}, err
+	}
+	err := s.write(ctx, func(t *tx) error {
+		// People are never deleted: the highest uid given is in the table.
+		var uid int64
+		if err := t.QueryRowContext(ctx, `SELECT coalesce(max(uid) + 1, ?) FROM people`, grant.UIDMin).Scan(&uid); err != nil {
+			return err
+		}
+		if uid > grant.UIDMax {
+			return errors.New("every uid of the range was given to somebody")
+		}
+		p.UID, p.Disabled, p.Enrolled = uint32(uid), false, false //nolint:gosec // in range
+		return t.run(ctx, `INSERT INTO people (name, full_name, uid, admin) VALUES (?, ?, ?, ?)`, p.Name, p.FullName, uid, p.Admin)
+	})
+	return p, err
+}
+
+// DisablePerson ends all that the person has, at once: devices, sessions,
+// second factor, codes, requests that wait, grants that stand.
+func (s *Store) DisablePerson(ctx context.Context, name, by string, at time.Time) (roster.Person, error) {
+	var p roster.Person
+	err := s.write(ctx, func(t *tx) error {
+		if err := t.exec(ctx, `UPDATE people SET disabled = 1 WHERE name = ?`, name); err != nil {
+			return fmt.Errorf("person: %w", err)
+		}
+		for _, q := range []string{
+			`DELETE FROM sessions WHERE person = ?`, `DELETE FROM devices WHERE person = ?`,
+			`DELETE FROM totp WHERE person = ?`, `DELETE FROM invites WHERE person = ?`,
+		} {
+			if err := t.run(ctx, q, name); err != nil {
+				return err
+			}
+		}
+		if err := s.endAllOf(ctx, t, name, by, at); err != nil {
+			return err
+		}
+		var err error
+		p, err = person(ctx, t, name)
+		return err
+	})
+	return p, err
+}
+
+// PutInvite keeps a new invite in place of all earlier ones of the person.
+func (s *Store) PutInvite(ctx context.Context, i roster.Invite) error {
+	return s.write(ctx, func(t *tx) error {
+		p, err := person(ctx, t, i.Person)
+		if err != nil {
+			return err
+		}
+		if p.Disabled {
+			return fmt.Errorf("person %s: %w", p.Name, roster.ErrDisabled)
+		}
+		if err := t.run(ctx, `DELETE FROM invites WHERE person = ?`, i.Person); err != nil {
+			return err
+		}
+		return t.run(ctx, `INSERT INTO invites VALUES (?, ?, ?, x'', 0, 0, x'')`, i.Hash[:], i.Person, ns(i.Expires))
+	})
+}
+
+// UpdateInvite changes the pending factor of an unused invite as f says. What
+// f returns is kept even beside an error, so that a wrong guess counts.
+func (s *Store) UpdateInvite(ctx context.Context, hash [32]byte, f func(roster.Invite) (roster.Invite, error)) error {
+	var refused error
+	err := s.write(ctx, func(t *tx) error {
+		i := roster.Invite{Hash: hash}
+		err := t.QueryRowContext(ctx, `SELECT person, expires, secret, failures, retry_at, device FROM invites WHERE hash = ?`, hash[:]).
+			Scan(&i.Person, instant{&i.Expires}, &i.Pending.Secret, &i.Pending.Failures, instant{&i.Pending.RetryAt}, (*[]byte)(&i.Device))
+		if err != nil {
+			return fmt.Errorf("invite: %w", known(err))
+		}
+		i, refused = f(i)
+		return t.exec(ctx, `UPDATE invites SET secret = ?, failures = ?, retry_at = ?, device = ? WHERE hash = ?`,
+			blob(i.Pending.Secret), i.Pending.Failures, ns(i.Pending.RetryAt), blob(i.Device), hash[:])
+	})
+	return errors.Join(err, refused)
+}
+
+// UseInvite uses the invite up. The factor and the device take the place of
+// all that the person had: whoever lost a device is rid of it.
+func (s *Store) UseInvite(ctx context.Context, e roster.Enrolment, at time.Time) error {
+	return s.write(ctx, func(t *tx) error {
+		if err := t.exec(ctx, `DELETE FROM invites WHERE hash = ? AND person = ? AND expires > ?`, e.Invite[:], e.Session.Person, ns(at)); err != nil {
+			return fmt.Errorf("invite: %w", roster.ErrUsed)
+		}
+		for _, q := range []string{`DELETE FROM sessions WHERE person = ?`, `DELETE FROM devices WHERE person = ?`, `DELETE FROM totp WHERE person = ?`} {
+			if err := t.run(ctx, q, e.Session.Person); err != nil {
+				return err
+			}
+		}
+		err := t.run(ctx, `INSERT INTO totp VALUES (?, ?, ?, 0, 0)`, e.Session.Person, e.Factor.Secret, e.Factor.LastStep)
+		if err != nil {
+			return err
+		}
+		err = t.run(ctx, `INSERT INTO devices VALUES (?, ?, ?, ?)`, []byte(e.Session.Device), e.Session.Person, e.DeviceName, ns(at))
+		if err != nil {
+			return fmt.Errorf("device: %w", err)
+		}
+		return addSession(ctx, t, e.Session)
+	})
+}
+
+func addSession(ctx context.Context, t *tx, s roster.Session) error {
+	return t.run(ctx, `INSERT INTO sessions VALUES (?, ?, ?, ?)`, s.ID, s.Person, []byte(s.Device), ns(s.Expires))
+}
+
+// UpdateFactor changes the person's second factor as f says. What f returns
+// is kept even beside an error, so that a wrong guess counts.
+func (s *Store) UpdateFactor(ctx context.Context, name string, f func(roster.TOTP) (roster.TOTP, error)) error {
+	var refused error
+	err := s.write(ctx, func(t *tx) error {
+		t.quiet = true
+		var v roster.TOTP
+		err := t.QueryRowContext(ctx, `SELECT secret, step, failures, retry_at FROM totp WHERE person = ?`, name).
+			Scan(&v.Secret, &v.LastStep, &v.Failures, instant{&v.RetryAt})
+		if err != nil {
+			return fmt.Errorf("second factor: %w", known(err))
+		}
+		v, refused = f(v)
+		return t.exec(ctx, `UPDATE totp SET step = ?, failures = ?, retry_at = ? WHERE person = ?`, v.LastStep, v.Failures, ns(v.RetryAt), name)
+	})
+	return errors.Join(err, refused)
+}
+
+// Device returns the device with the key.
+func (s *Store) Device(ctx context.Context, key []byte) (roster.Device, error) {
+	d := roster.Device{Key: key}
+	err := s.read.QueryRowContext(ctx, `SELECT person, name, added_at FROM devices WHERE key = ?`, key).Scan(&d.Person, &d.Name, instant{&d.AddedAt})
+	if err != nil {
+		return roster.Device{}, fmt.Errorf("device: %w", known(err))
+	}
+	return d, nil
+}
+
+// AddSession opens a session of a device that is known, and forgets those
+// that are over.
+func (s *Store) AddSession(ctx context.Context, v roster.Session, at time.Time) error {
+	return s.write(ctx, func(t *tx) error {
+		if err := t.run(ctx, `DELETE FROM sessions WHERE expires <= ?`, ns(at)); err != nil {
+			return err
+		}
+		return addSession(ctx, t, v)
+	})
+}
+
+// Session returns the session if it stands, and whose it is.
+func (s *Store) Session(ctx context.Context, id string, at time.Time) (roster.Session, roster.Person, error) {
+	v := roster.Session{ID: id}
+	err := s.read.QueryRowContext(ctx, `SELECT person, device, expires FROM sessions WHERE id = ? AND expires > ?`, id, ns(at)).
+		Scan(&v.Person, (*[]byte)(&v.Device), instant{&v.Expires})
+	if err != nil {
+		return v, roster.Person{}, fmt.Errorf("session: %w", known(err))
+	}
+	p, err := s.Person(ctx, v.Person)
+	if err == nil && p.Disabled {
+		err = roster.ErrDisabled
+	}
+	return v, p, err
+}
+
+// EndSession ends the session.
+func (s *Store) EndSession(ctx context.Context, id string) error {
+	return s.write(ctx, func(t *tx) error { return t.run(ctx, `DELETE FROM sessions WHERE id = ?`, id) })
+}
+
+// UseNonce keeps the session's nonce until then; [roster.ErrUsed] if it is
+// there already.
+func (s *Store) UseNonce(ctx context.Context, session, nonce string, until, at time.Time) error {
+	err := s.write(ctx, func(t *tx) error {
+		t.quiet = true
+		if err := t.run(ctx, `DELETE FROM nonces WHERE until < ?`, ns(at)); err != nil {
+			return err
+		}
+		return t.run(ctx, `INSERT INTO nonces VALUES (?, ?, ?)`, session, nonce, ns(until))
+	})
+	if errors.Is(err, roster.ErrExists) {
+		return roster.ErrUsed
+	}
+	return err
+}
+
+// blob keeps an empty value from becoming NULL.
+func blob(b []byte) []byte {
+	if b == nil {
+		return []byte{}
+	}
+	return b
+}

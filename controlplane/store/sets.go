@@ -1,0 +1,101 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"curfew.internal/dsse"
+	"curfew.internal/grant"
+)
+
+var errNoSigner = errors.New("the grant key is not loaded")
+
+// rebuild signs a new revision of the set of each host.
+func (s *Store) rebuild(ctx context.Context, t *tx, hosts []string, at time.Time) error {
+	if t.signer == nil {
+		return errNoSigner
+	}
+	for _, h := range hosts {
+		if err := s.rebuildOne(ctx, t, h, at); err != nil {
+			return fmt.Errorf("set of host %s: %w", h, err)
+		}
+	}
+	t.hosts = append(t.hosts, hosts...)
+	return nil
+}
+
+func (s *Store) rebuildOne(ctx context.Context, t *tx, name string, at time.Time) error {
+	// A grant signed by a key that was rotated out is signed again, by the
+	// present one: what it says stays, byte for byte.
+	payloads, err := list(ctx, t, scanBlob, `SELECT g.payload FROM grants g
+		JOIN request_hosts r ON r.request = g.request JOIN hosts h ON h.name = r.host
+		WHERE r.host = ? AND g.ended_at = 0 AND g.not_after > ? AND g.issued_at >= h.fresh_at ORDER BY g.id`, name, ns(at))
+	if err != nil {
+		return err
+	}
+	set := grant.Set{Fleet: s.fleet, Host: name, IssuedAt: at.UTC().Truncate(time.Second)}
+	for _, p := range payloads {
+		g, err := grant.Parse(p)
+		if err != nil {
+			return err
+		}
+		set.Grants = append(set.Grants, t.signer.SignGrant(g))
+	}
+	err = t.QueryRowContext(ctx, `SELECT coalesce(max(revision), 0) + 1 FROM host_sets WHERE host = ?`, name).Scan(&set.Revision)
+	if err != nil {
+		return err
+	}
+	envelope := t.signer.SignSet(set)
+	if len(envelope) > dsse.MaxSize {
+		return fmt.Errorf("%d grants at once are more than a set can carry", len(set.Grants))
+	}
+	return t.run(ctx, `INSERT INTO host_sets (host, revision, envelope, at) VALUES (?, ?, ?, ?)`, name, set.Revision, envelope, ns(at))
+}
+
+func scanBlob(r scanner) ([]byte, error) {
+	var b []byte
+	err := r.Scan(&b)
+	return b, err
+}
+
+func scanText(r scanner) (string, error) {
+	var v string
+	err := r.Scan(&v)
+	return v, err
+}
+
+// Keyring returns the envelope of the newest keyring, and its version; zero
+// if there is none.
+func (s *Store) Keyring(ctx context.Context) (uint64, []byte, error) {
+	var version uint64
+	var envelope []byte
+	err := s.read.QueryRowContext(ctx, `SELECT coalesce(max(version), 0), coalesce(envelope, x'') FROM keyrings`).Scan(&version, &envelope)
+	return version, envelope, err
+}
+
+// PutKeyring keeps the keyring's next version.
+func (s *Store) PutKeyring(ctx context.Context, version uint64, envelope []byte) error {
+	return s.write(ctx, func(t *tx) error {
+		return t.run(ctx, `INSERT INTO keyrings VALUES (?, ?)`, version, envelope)
+	})
+}
+
+// Resign signs the set of every host anew, with the signer in use.
+func (s *Store) Resign(ctx context.Context, at time.Time) error {
+	return s.write(ctx, func(t *tx) error {
+		hosts, err := list(ctx, t, scanText, `SELECT name FROM hosts WHERE decommissioned = 0`)
+		if err != nil {
+			return err
+		}
+		return s.rebuild(ctx, t, hosts, at)
+	})
+}
+
+// KeepPolicy notes that the policy of that version was taken.
+func (s *Store) KeepPolicy(ctx context.Context, version string, at time.Time) error {
+	return s.write(ctx, func(t *tx) error {
+		return t.run(ctx, `INSERT INTO policy_versions VALUES (?, ?) ON CONFLICT DO NOTHING`, version, ns(at))
+	})
+}
