@@ -1,0 +1,63 @@
+# Curfew. "make" alone lists what there is to do; tools/ holds the scripts.
+
+PACKAGE_GROUPS = build check test
+FUZZTIME ?= 10s
+# What the race detector is run over in CI: rooms that need no host.
+RACE = ./canon ./dsse ./grant ./ledger ./wire/... ./controlplane/...
+
+version := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+go_build = CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.Version=$(version)'
+# Tally's own tests run first: a counter that is wrong would hide the rest.
+tally = go -C tools test ./tally >/dev/null && go -C tools build -o "$(CURDIR)/bin/tally" ./tally
+programs := $(notdir $(wildcard cmd/*))
+
+SHELL = bash
+.SHELLFLAGS = -euo pipefail -c
+
+.PHONY: help build deps generate check test race demo bench fuzz clean
+
+help: ## list what there is to do
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build all programs and the PAM module into bin/
+	@tools/deps.sh build
+	@mkdir -p bin
+	@for p in $(programs); do $(go_build) -o bin/$$p ./cmd/$$p || exit 1; done
+	@if [ -x pammod/build.sh ]; then pammod/build.sh bin/pam_curfew.so; fi
+
+deps: ## install the Debian packages that build, check and test need
+	@tools/deps.sh $(PACKAGE_GROUPS)
+
+generate: ## write generated code again: protobuf and BPF
+	@tools/deps.sh build
+	@tools/generate.sh
+
+check: ## lint, formats, C analysers, units, links in the docs
+	@tools/deps.sh build check
+	@tools/check.sh
+
+test: ## install what tests need, build, and run every test, those on hosts as root
+	@tools/deps.sh build test
+	@$(MAKE) --no-print-directory build
+	@$(tally)
+	@go test -json -timeout 20m ./... 2>&1 | bin/tally -o bin/tests.txt
+
+race: ## run the tests that need no host under the race detector
+	@$(tally)
+	@go test -race -json $(RACE) 2>&1 | bin/tally
+
+demo: ## play the main job on two hosts, with the real programs (root)
+	@tools/deps.sh build test
+	@$(MAKE) --no-print-directory build
+	@go run ./test/demo
+
+bench: ## measure what docs/performance.md reports
+	@tools/deps.sh build test
+	@$(MAKE) --no-print-directory build
+	@go test -run '^$$' -bench . -benchtime 200x ./...
+
+fuzz: ## run each fuzz test for FUZZTIME (10s)
+	@tools/fuzz.sh $(FUZZTIME)
+
+clean: ## remove what was built here; caches outside stay
+	@rm -rf bin dist

@@ -1,0 +1,194 @@
+// Package arch holds the house to its plan: which room may import which, who
+// may pull which lever, how large a file may be, and where a link in the docs
+// leads.
+package arch
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "curfew.internal"
+
+// rooms says, for each room, the rooms of ours it may import. A package
+// belongs to the longest room that its path lies under.
+//
+// Do not loosen a line to make a build pass: the table is the design. Change
+// it in a commit of its own, with the reason.
+var rooms = map[string][]string{
+	// Leaves: no room of ours but canon and dsse, which know nothing of us.
+	"canon":  {},
+	"dsse":   {"canon"},
+	"grant":  {"canon", "dsse"},
+	"ledger": {"canon", "dsse"},
+	"clock":  {},
+
+	"wire":           {"grant", "ledger", "dsse"},
+	"wire/invite":    {"canon", "dsse"},
+	"wire/signature": {"clock", "dsse"},
+
+	"controlplane/roster": {"grant", "ledger"},
+	"controlplane/sign":   {"clock", "controlplane/roster", "dsse", "grant"},
+
+	"cmd":  {"clock", "wire", "wire/invite", "wire/signature"},
+	"test": {"clock", "dsse", "grant", "ledger", "wire"},
+}
+
+// pure rooms can neither block, nor fail for the machine's sake, nor read the
+// time: they may not import these either.
+var (
+	pure = []string{
+		"canon", "dsse", "grant", "ledger",
+		"agent/enforce", "controlplane/policy", "controlplane/request",
+	}
+	worldy = []string{
+		"context", "database/sql", "io/ioutil", "log", "log/slog", "math/rand", "math/rand/v2", "net", "net/http",
+		"os", "os/exec", "os/user", "sync", "syscall", "golang.org/x/sys/unix",
+	}
+)
+
+// A source is one hand-written or generated Go file that is not a test.
+type source struct {
+	name string // from the top of the repository
+	dir  string
+	room string
+	text []byte
+	ast  *ast.File
+}
+
+// sources reads every Go file of the main module, tests left out. The files
+// are read in this process, not through "go list": so the test cache knows
+// them, and a new import makes the test run again.
+func sources(t *testing.T) []source {
+	t.Helper()
+	root := os.DirFS("../..")
+	var found []source
+	err := fs.WalkDir(root, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && skipped(root, name) {
+			return fs.SkipDir
+		}
+		if path.Ext(name) != ".go" || strings.HasSuffix(name, "_test.go") {
+			return nil
+		}
+		text, err := fs.ReadFile(root, name)
+		if err != nil {
+			return err
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), name, text, parser.ParseComments|parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		dir := path.Dir(name)
+		found = append(found, source{name, dir, roomOf(dir), text, f})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// skipped reports whether a folder is none of the main module's.
+func skipped(root fs.FS, dir string) bool {
+	if dir == "." {
+		return false
+	}
+	base := path.Base(dir)
+	if strings.HasPrefix(base, ".") || base == "testdata" || dir == "bin" {
+		return true
+	}
+	_, err := fs.Stat(root, path.Join(dir, "go.mod"))
+	return err == nil
+}
+
+func TestRooms(t *testing.T) {
+	empty := map[string]bool{}
+	for room := range rooms {
+		empty[room] = true
+	}
+	homeless := map[string]bool{}
+	for _, s := range sources(t) {
+		if s.room == "" {
+			homeless[s.dir] = true
+			continue
+		}
+		empty[s.room] = false
+		for _, imp := range imports(t, s) {
+			check(t, s, imp)
+		}
+	}
+	for dir := range homeless {
+		t.Errorf("%s lies in no room: give it one in the plan, or move it", dir)
+	}
+	for room := range empty {
+		if empty[room] && room != "test" {
+			t.Errorf("room %s is empty: drop it from the plan", room)
+		}
+	}
+}
+
+func check(t *testing.T, s source, imp string) {
+	t.Helper()
+	if ours, ok := strings.CutPrefix(imp, module+"/"); ok {
+		if to := roomOf(ours); to != s.room && !slices.Contains(rooms[s.room], to) {
+			t.Errorf("%s imports %s: %s may not use %s", s.name, ours, s.room, to)
+		}
+	} else if slices.Contains(pure, s.room) && slices.Contains(worldy, imp) {
+		t.Errorf("%s imports %s: %s is pure", s.name, imp, s.room)
+	}
+}
+
+func imports(t *testing.T, s source) []string {
+	t.Helper()
+	var all []string
+	for _, spec := range s.ast.Imports {
+		imp, err := strconv.Unquote(spec.Path.Value)
+		if err != nil {
+			t.Fatalf("%s: %v", s.name, err)
+		}
+		all = append(all, imp)
+	}
+	return all
+}
+
+func roomOf(dir string) string {
+	for ; dir != "."; dir = path.Dir(dir) {
+		if _, ok := rooms[dir]; ok {
+			return dir
+		}
+	}
+	return ""
+}
+
+// The two sides never know each other, whatever the table says.
+func TestTableKeepsTheSidesApart(t *testing.T) {
+	side := func(room string) string {
+		top, _, _ := strings.Cut(room, "/")
+		return top
+	}
+	for room, uses := range rooms {
+		for _, to := range uses {
+			a, b := side(room), side(to)
+			if a == "agent" && b == "controlplane" || a == "controlplane" && b == "agent" {
+				t.Errorf("%s may use %s: the agent and the control plane meet in wire alone", room, to)
+			}
+			if slices.Contains(pure, room) && !slices.Contains(pure, to) {
+				t.Errorf("%s may use %s: the first is pure, the second is not", room, to)
+			}
+			if _, ok := rooms[to]; !ok {
+				t.Errorf("%s may use %s: no such room", room, to)
+			}
+		}
+	}
+}

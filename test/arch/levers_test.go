@@ -1,0 +1,98 @@
+package arch
+
+import (
+	"go/ast"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// A lever is something that one room does for all the others.
+type lever struct {
+	what    string
+	imports []string            // packages, and those below them
+	calls   map[string][]string // package -> functions
+	rooms   []string            // that may, with all that lies below
+}
+
+var levers = []lever{
+	{
+		what:    "starts programs",
+		imports: []string{"os/exec"},
+		calls:   map[string][]string{"os": {"StartProcess"}, "syscall": {"Exec", "ForkExec"}, "golang.org/x/sys/unix": {"Exec"}},
+		rooms:   []string{"agent/host", "cmd/curfew", "test"},
+	},
+	{
+		what:    "speaks SQL",
+		imports: []string{"database/sql", "modernc.org/sqlite", "github.com/pressly/goose", "github.com/jackc/pgx"},
+		rooms:   []string{"controlplane/store"},
+	},
+	{
+		what:  "reads the time",
+		calls: map[string][]string{"time": {"Now", "Since", "Until"}},
+		rooms: []string{"clock", "cmd", "test"},
+	},
+	{
+		what: "writes files",
+		calls: map[string][]string{"os": {
+			"Chmod", "Chown", "Create", "CreateTemp", "Lchown", "Link", "Mkdir", "MkdirAll", "MkdirTemp", "OpenFile",
+			"Remove", "RemoveAll", "Rename", "Symlink", "Truncate", "WriteFile",
+		}},
+		imports: []string{"github.com/google/renameio"},
+		rooms:   []string{"agent/host", "agent/keep", "controlplane/sign", "cmd", "test"},
+	},
+	{
+		what:    "loads BPF",
+		imports: []string{"github.com/cilium/ebpf"},
+		rooms:   []string{"agent/watch", "bpf", "test"},
+	},
+	{
+		what:    "changes the network",
+		imports: []string{"github.com/google/nftables", "github.com/vishvananda/netlink"},
+		rooms:   []string{"agent/host", "test"},
+	},
+}
+
+func TestOneHandOnEachLever(t *testing.T) {
+	for _, s := range sources(t) {
+		for _, l := range levers {
+			if slices.ContainsFunc(l.rooms, func(room string) bool { return below(s.dir, room) }) {
+				continue
+			}
+			for _, imp := range imports(t, s) {
+				if slices.ContainsFunc(l.imports, func(p string) bool { return below(imp, p) }) {
+					t.Errorf("%s imports %s: only %s %s", s.name, imp, strings.Join(l.rooms, ", "), l.what)
+				}
+				for _, call := range uses(s.ast, imp, l.calls[imp]) {
+					t.Errorf("%s uses %s.%s: only %s %s", s.name, imp, call, strings.Join(l.rooms, ", "), l.what)
+				}
+			}
+		}
+	}
+}
+
+func below(dir, room string) bool { return dir == room || strings.HasPrefix(dir, room+"/") }
+
+// uses returns those of the names that f takes from the package imp.
+func uses(f *ast.File, imp string, names []string) []string {
+	if len(names) == 0 {
+		return nil
+	}
+	local := path.Base(imp)
+	for _, spec := range f.Imports {
+		if spec.Path.Value == `"`+imp+`"` && spec.Name != nil {
+			local = spec.Name.Name
+		}
+	}
+	var found []string
+	ast.Inspect(f, func(n ast.Node) bool {
+		if s, ok := n.(*ast.SelectorExpr); ok {
+			if x, ok := s.X.(*ast.Ident); ok && x.Name == local && slices.Contains(names, s.Sel.Name) {
+				found = append(found, s.Sel.Name)
+			}
+		}
+		return true
+	})
+	return found
+}

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# generate.sh writes again what is generated: Go from the proto files, and
+# BPF objects with their Go from the C files. What it writes is committed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+PATH=$(tools/build.sh):$PATH
+export PATH
+
+protoc --go_out=. --go_opt=module=curfew.internal \
+	--go-grpc_out=. --go-grpc_opt=module=curfew.internal \
+	wire/uplink/uplink.proto
+protoc --go_out=. --go_opt=module=curfew.internal \
+	--connect-go_out=. --connect-go_opt=module=curfew.internal \
+	wire/api/api.proto
+go generate ./...
