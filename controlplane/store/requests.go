@@ -2,7 +2,275 @@ package store
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"time"
+
+	"curfew.internal/controlplane/roster"
+	"curfew.internal/grant"
 )
 
-func (s *Store) endAllOf(ctx context.Context, t *tx, name, by string, at time.Time) error { return nil }
+const requestColumns = `r.id, r.person, p.full_name, r.key, r.state, r.body, r.digest, r.asked_at, r.lapses_at, r.decided_by, r.decision_note,
+	coalesce(g.payload, x''), coalesce(g.issued_at, 0), coalesce(g.ended_at, 0)
+	FROM requests r JOIN people p ON p.name = r.person LEFT JOIN grants g ON g.request = r.id `
+
+func scanRequest(row scanner) (roster.Request, error) {
+	var r roster.Request
+	var b, payload []byte
+	err := row.Scan(&r.ID, &r.Person, &r.FullName, &r.Key, &r.State, &b, &r.Digest, instant{&r.AskedAt}, instant{&r.LapsesAt},
+		&r.DecidedBy, &r.DecisionNote, &payload, instant{&r.IssuedAt}, instant{&r.EndedAt})
+	if err != nil {
+		return r, known(err)
+	}
+	if err := json.Unmarshal(b, &r.Asked); err != nil {
+		return r, err
+	}
+	if len(payload) == 0 {
+		return r, nil
+	}
+	g, err := grant.Parse(payload)
+	r.Grant = &g
+	return r, err
+}
+
+func scanApproval(row scanner) (roster.Approval, error) {
+	var a roster.Approval
+	err := row.Scan(&a.Person, &a.Factor, instant{&a.At}, &a.Note)
+	return a, err
+}
+
+// requests returns those that the rest of the query names, whole.
+func requests(ctx context.Context, q querier, rest string, args ...any) ([]roster.Request, error) {
+	all, err := list(ctx, q, scanRequest, `SELECT `+requestColumns+rest, args...)
+	if err != nil {
+		return nil, err
+	}
+	for i := range all {
+		r := &all[i]
+		r.Approvals, err = list(ctx, q, scanApproval, `SELECT person, factor, at, note FROM approvals WHERE request = ? ORDER BY at, person`, r.ID)
+		if err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+func request(ctx context.Context, q querier, id string) (roster.Request, error) {
+	all, err := requests(ctx, q, `WHERE r.id = ? OR g.id = ?`, id, id)
+	if err == nil && len(all) == 0 {
+		err = roster.ErrUnknown
+	}
+	if err != nil {
+		return roster.Request{}, fmt.Errorf("request: %w", err)
+	}
+	return all[0], nil
+}
+
+// Request returns the request with the id, or whose grant has it.
+func (s *Store) Request(ctx context.Context, id string) (roster.Request, error) {
+	return request(ctx, s.read, id)
+}
+
+// RequestOf returns the person's request with the key of her choice.
+func (s *Store) RequestOf(ctx context.Context, person, key string) (roster.Request, error) {
+	all, err := requests(ctx, s.read, `WHERE r.person = ? AND r.key = ? AND r.key <> ''`, person, key)
+	if err == nil && len(all) == 0 {
+		err = roster.ErrUnknown
+	}
+	if err != nil {
+		return roster.Request{}, err
+	}
+	return all[0], nil
+}
+
+// Requests returns requests, the newest first: all, or only those whose life
+// is not over.
+func (s *Store) Requests(ctx context.Context, all bool, limit int) ([]roster.Request, error) {
+	return requests(ctx, s.read, `WHERE ? OR r.state IN ('asked', 'issued') ORDER BY r.asked_at DESC, r.id LIMIT ?`, all, limit)
+}
+
+// LiveOn returns the person's requests whose grants stand on the host, the
+// one that ends last first.
+func (s *Store) LiveOn(ctx context.Context, person, host string, at time.Time) ([]roster.Request, error) {
+	return requests(ctx, s.read, `JOIN request_hosts rh ON rh.request = r.id JOIN hosts h ON h.name = rh.host
+		WHERE r.person = ? AND rh.host = ? AND h.decommissioned = 0 AND g.ended_at = 0 AND g.issued_at >= h.fresh_at AND g.not_before <= ? AND g.not_after > ?
+		ORDER BY g.not_after DESC`, person, host, ns(at), ns(at))
+}
+
+// Due returns the ids of the requests whose life has to move on by itself.
+func (s *Store) Due(ctx context.Context, at time.Time) ([]string, error) {
+	return list(ctx, s.read, scanText, `SELECT id FROM requests WHERE state = 'asked' AND lapses_at <= ?
+		UNION ALL SELECT request FROM grants WHERE ended_at = 0 AND not_after <= ?`, ns(at), ns(at))
+}
+
+// Ask keeps a new request, and what becomes of it at once: nothing, or its
+// grant. If the person asked with the same key before, it returns that
+// request, or [roster.ErrExists] if it asked for something else.
+func (s *Store) Ask(ctx context.Context, r roster.Request, at time.Time, c roster.Change) (roster.Request, error) {
+	err := s.write(ctx, func(t *tx) error {
+		if r.Key != "" {
+			all, err := requests(ctx, t, `WHERE r.person = ? AND r.key = ?`, r.Person, r.Key)
+			if err != nil {
+				return err
+			}
+			if len(all) == 1 {
+				if !all[0].SameAs(r.Asked) {
+					return fmt.Errorf("request with this key: %w", roster.ErrExists)
+				}
+				r = all[0]
+				return nil
+			}
+		}
+		if err := enabled(ctx, t, r.Person); err != nil {
+			return err
+		}
+		err := t.run(ctx, `INSERT INTO requests (id, person, key, state, body, digest, asked_at, lapses_at, changed_at) VALUES (?, ?, ?, 'asked', ?, ?, ?, ?, ?)`,
+			r.ID, r.Person, r.Key, object(r.Asked), r.Digest, ns(r.AskedAt), ns(r.LapsesAt), ns(at))
+		if err != nil {
+			return err
+		}
+		for _, h := range r.Hosts {
+			if err := t.run(ctx, `INSERT INTO request_hosts VALUES (?, ?)`, r.ID, h); err != nil {
+				return err
+			}
+		}
+		if err := s.apply(ctx, t, r, at, c); err != nil {
+			return err
+		}
+		r, err = request(ctx, t, r.ID)
+		return err
+	})
+	return r, err
+}
+
+// Change changes the request as f says, which sees it as it is and nobody
+// changes meanwhile. The decision, the grant and the sets of its hosts are
+// there together, or not at all.
+func (s *Store) Change(ctx context.Context, id string, at time.Time, f func(roster.Request) (roster.Change, error)) (roster.Request, error) {
+	var r roster.Request
+	err := s.write(ctx, func(t *tx) error {
+		var err error
+		if r, err = request(ctx, t, id); err != nil {
+			return err
+		}
+		c, err := f(r)
+		if err != nil {
+			return err
+		}
+		if err := s.apply(ctx, t, r, at, c); err != nil {
+			return err
+		}
+		r, err = request(ctx, t, r.ID)
+		return err
+	})
+	return r, err
+}
+
+func (s *Store) apply(ctx context.Context, t *tx, r roster.Request, at time.Time, c roster.Change) error {
+	if c.Approval != nil {
+		if err := enabled(ctx, t, c.Approval.Person); err != nil {
+			return err
+		}
+		err := t.run(ctx, `INSERT INTO approvals VALUES (?, ?, ?, ?, ?)`, r.ID, c.Approval.Person, c.Approval.Factor, ns(c.Approval.At), c.Approval.Note)
+		if err != nil {
+			return err
+		}
+	}
+	if c.Grant != nil {
+		if err := insertGrant(ctx, t, *c.Grant, at); err != nil {
+			return err
+		}
+	}
+	for _, d := range c.Steps {
+		err := t.run(ctx, `INSERT INTO decisions (request, at, what, person, host, text) VALUES (?, ?, ?, ?, ?, ?)`, r.ID, ns(d.At), d.What, d.Person, d.Host, d.Text)
+		if err != nil {
+			return err
+		}
+	}
+	if c.State == "" || c.State == r.State && c.Grant == nil {
+		return nil
+	}
+	err := t.exec(ctx, `UPDATE requests SET state = ?, decided_by = ?, decision_note = ?, changed_at = ? WHERE id = ?`, c.State, c.By, c.Note, ns(at), r.ID)
+	if err != nil {
+		return err
+	}
+	if r.Grant == nil && c.Grant == nil {
+		return nil
+	}
+	if c.Grant == nil {
+		if err := t.exec(ctx, `UPDATE grants SET ended_at = ? WHERE request = ? AND ended_at = 0`, ns(at), r.ID); err != nil {
+			return err
+		}
+	}
+	hosts, err := list(ctx, t, scanText, `SELECT h.name FROM hosts h JOIN request_hosts r ON r.host = h.name WHERE r.request = ? AND h.decommissioned = 0`, r.ID)
+	if err != nil {
+		return err
+	}
+	return s.rebuild(ctx, t, hosts, at)
+}
+
+func enabled(ctx context.Context, q querier, name string) error {
+	p, err := person(ctx, q, name)
+	if err == nil && p.Disabled {
+		err = fmt.Errorf("person %s: %w", name, roster.ErrDisabled)
+	}
+	return err
+}
+
+func insertGrant(ctx context.Context, t *tx, g grant.Grant, at time.Time) error {
+	if err := g.Check(); err != nil {
+		return err
+	}
+	if t.signer == nil {
+		return errNoSigner
+	}
+	if err := enabled(ctx, t, g.Person.Name); err != nil {
+		return err
+	}
+	for _, name := range g.Hosts {
+		h, err := host(ctx, t, name)
+		if err == nil && h.Decommissioned {
+			err = fmt.Errorf("host %s: %w", name, roster.ErrDecommissioned)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return t.run(ctx, `INSERT INTO grants (id, request, person, role, not_before, not_after, payload, envelope, issued_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		g.ID, g.Request, g.Person.Name, g.Role.Name, ns(g.NotBefore), ns(g.NotAfter), g.Bytes(), t.signer.SignGrant(g), ns(at))
+}
+
+// endAllOf ends every request and grant of a person who was disabled.
+func (s *Store) endAllOf(ctx context.Context, t *tx, name, by string, at time.Time) error {
+	all, err := requests(ctx, t, `WHERE r.person = ? AND r.state IN ('asked', 'issued')`, name)
+	for _, r := range all {
+		c := roster.Change{State: "denied", By: by, Note: "the account was disabled"}
+		if r.Grant != nil {
+			c.State = "revoked"
+		}
+		c.Steps = []roster.Decision{{At: at, What: c.State, Person: by, Text: c.Note}}
+		err = errors.Join(err, s.apply(ctx, t, r, at, c))
+	}
+	return err
+}
+
+// Decisions returns the steps of the request's life, in order.
+func (s *Store) Decisions(ctx context.Context, id string) ([]roster.Decision, error) {
+	return list(ctx, s.read, func(r scanner) (roster.Decision, error) {
+		var d roster.Decision
+		err := r.Scan(instant{&d.At}, &d.What, &d.Person, &d.Host, &d.Text)
+		return d, err
+	}, `SELECT at, what, person, host, text FROM decisions WHERE request = ? ORDER BY id`, id)
+}
+
+// SentTo says, for each host of the request's grant that took a set with it,
+// when it did.
+func (s *Store) SentTo(ctx context.Context, id string) ([]roster.Decision, error) {
+	return list(ctx, s.read, func(r scanner) (roster.Decision, error) {
+		d := roster.Decision{What: "sent"}
+		err := r.Scan(&d.Host, instant{&d.At})
+		return d, err
+	}, `SELECT s.host, min(s.applied_at) FROM host_sets s JOIN request_hosts r ON r.host = s.host JOIN grants g ON g.request = r.request
+		WHERE r.request = ? AND s.at >= g.issued_at AND s.applied_at > 0 GROUP BY s.host ORDER BY s.host`, id)
+}

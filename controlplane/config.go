@@ -1,0 +1,110 @@
+package controlplane
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+
+	"github.com/goccy/go-yaml"
+
+	"curfew.internal/grant"
+)
+
+// Config is the server's configuration file.
+type Config struct {
+	// Fleet is the fleet's name; it stands in every grant and certificate,
+	// and cannot be changed.
+	Fleet string `yaml:"fleet"`
+	// URL is where people's programs reach this server, such as
+	// https://curfew.example:7443.
+	URL string `yaml:"url"`
+	// AgentsURL is where hosts reach it. Optional; the host of url with the
+	// port of agents.
+	AgentsURL string `yaml:"agents_url,omitempty"`
+	// Listen is the address of the people's API. Optional; :7443.
+	Listen string `yaml:"listen,omitempty"`
+	// Agents is the address for hosts. Optional; :7444.
+	Agents string `yaml:"agents,omitempty"`
+	// Ops is the address of /healthz, /readyz and /metrics, which ask nobody
+	// who they are: keep it on loopback. Optional; 127.0.0.1:7445.
+	Ops string `yaml:"ops,omitempty"`
+	// DataDir holds the database and the keys; only the server's user may
+	// read it.
+	DataDir string `yaml:"data_dir"`
+	// PolicyDir holds the roles and who may ask for them; it is read again
+	// whenever it changes.
+	PolicyDir string `yaml:"policy_dir"`
+	// TLSCert and TLSKey are PEM files with a certificate of your own for
+	// the people's API, its chain up to the root included, which codes pin.
+	// Optional; the server makes one from its own CA.
+	TLSCert string `yaml:"tls_cert,omitempty"`
+	TLSKey  string `yaml:"tls_key,omitempty"`
+}
+
+// ReadConfig reads the configuration file, and reports all that is wrong in
+// it at once.
+func ReadConfig(file string) (Config, error) {
+	b, err := os.ReadFile(file) //nolint:gosec // the operator names it
+	if err != nil {
+		return Config{}, fmt.Errorf("read configuration: %w", err)
+	}
+	var c Config
+	if err := yaml.UnmarshalWithOptions(b, &c, yaml.Strict()); err != nil {
+		return Config{}, fmt.Errorf("%s: %w", file, err)
+	}
+	c.fill()
+	if err := c.check(); err != nil {
+		return Config{}, fmt.Errorf("%s: %w", file, err)
+	}
+	return c, nil
+}
+
+// fill puts defaults where nothing is said.
+func (c *Config) fill() {
+	for to, v := range map[*string]string{&c.Listen: ":7443", &c.Agents: ":7444", &c.Ops: "127.0.0.1:7445"} {
+		if *to == "" {
+			*to = v
+		}
+	}
+	if c.AgentsURL == "" {
+		u, err := url.Parse(c.URL)
+		_, port, perr := net.SplitHostPort(c.Agents)
+		if err == nil && perr == nil {
+			c.AgentsURL = "https://" + net.JoinHostPort(u.Hostname(), port)
+		}
+	}
+}
+
+func (c *Config) check() error {
+	errs := []error{grant.CheckFleet(c.Fleet), checkURL("url", c.URL), checkURL("agents_url", c.AgentsURL)}
+	for name, dir := range map[string]string{"data_dir": c.DataDir, "policy_dir": c.PolicyDir} {
+		if !filepath.IsAbs(dir) {
+			errs = append(errs, fmt.Errorf("%s: write an absolute path", name))
+		}
+	}
+	for name, addr := range map[string]string{"listen": c.Listen, "agents": c.Agents, "ops": c.Ops} {
+		if _, _, err := net.SplitHostPort(addr); err != nil {
+			errs = append(errs, fmt.Errorf("%s: write ADDRESS:PORT or :PORT: %w", name, err))
+		}
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		errs = append(errs, errors.New("tls_cert and tls_key go together"))
+	}
+	return errors.Join(errs...)
+}
+
+func checkURL(name, s string) error {
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.Port() == "" || u.Path != "" {
+		return fmt.Errorf("%s: write it like https://curfew.example:7443", name)
+	}
+	return nil
+}
+
+// Files of the data folder.
+func (c *Config) database() string { return filepath.Join(c.DataDir, "curfew.db") }
+func (c *Config) keys() string     { return filepath.Join(c.DataDir, "keys") }
+func (c *Config) secrets() string  { return filepath.Join(c.DataDir, "keys", "secrets.key") }

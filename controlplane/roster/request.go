@@ -1,0 +1,67 @@
+package roster
+
+import (
+	"slices"
+	"time"
+
+	"curfew.internal/grant"
+)
+
+// Asked is what a person asked for, and what the policy made of it at that
+// time.
+type Asked struct {
+	Role     string        `json:"role"`
+	Hosts    []string      `json:"hosts"` // sorted
+	Duration time.Duration `json:"duration"`
+	Reason   string        `json:"reason"`
+	Ticket   string        `json:"ticket,omitempty"`
+	Extends  string        `json:"extends,omitempty"` // the grant to go on from
+	Factor   string        `json:"factor"`            // that she proved herself with
+
+	Resolved grant.Role    `json:"resolved"`
+	Lease    time.Duration `json:"lease,omitempty"`
+	Needed   int           `json:"needed"` // approvals
+	Policy   string        `json:"policy"` // version
+}
+
+// SameAs reports whether both ask for the same.
+func (a Asked) SameAs(b Asked) bool {
+	return a.Role == b.Role && slices.Equal(a.Hosts, b.Hosts) && a.Duration == b.Duration && a.Reason == b.Reason &&
+		a.Ticket == b.Ticket && a.Extends == b.Extends
+}
+
+// A Request is what a person asked for, and what became of it.
+type Request struct {
+	Asked
+	ID           string
+	Person       string
+	FullName     string
+	Key          string
+	State        string // see controlplane/request
+	Digest       []byte // of what approvers are shown
+	AskedAt      time.Time
+	LapsesAt     time.Time
+	Approvals    []Approval
+	DecidedBy    string
+	DecisionNote string
+	Grant        *grant.Grant
+	IssuedAt     time.Time
+	EndedAt      time.Time
+}
+
+// An Approval is one person's yes.
+type Approval struct {
+	Person string
+	Factor string
+	At     time.Time
+	Note   string
+}
+
+// A Change is a step in a request's life. Empty fields change nothing.
+type Change struct {
+	State    string
+	By, Note string // of the new state
+	Approval *Approval
+	Grant    *grant.Grant // with it, the request is issued
+	Steps    []Decision
+}

@@ -1,0 +1,333 @@
+package store
+
+import (
+	"errors"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"curfew.internal/controlplane/roster"
+	"curfew.internal/grant"
+	"curfew.internal/ledger"
+)
+
+const rid, gid = "r-aaaaaaaaaaaaaaaa", "g-aaaaaaaaaaaaaaaa"
+
+func asked(id string) roster.Request {
+	return roster.Request{
+		Asked: roster.Asked{
+			Role: "db-admin", Hosts: []string{"db1", "db2"}, Duration: time.Hour, Reason: "disk full", Factor: "totp",
+			Resolved: grant.Role{Name: "db-admin", RunAs: []string{"root"}, Commands: []grant.Command{{Path: "/bin/true"}}}, Needed: 1, Policy: "v1",
+		},
+		ID: id, Person: "ana", Key: "k-" + id, Digest: make([]byte, 32), AskedAt: noon, LapsesAt: noon.Add(time.Hour), State: "asked",
+	}
+}
+
+func grantFor(r roster.Request, id string) *grant.Grant {
+	return &grant.Grant{
+		ID: id, Fleet: "lab", Person: grant.Person{Name: "ana", UID: grant.UIDMin, FullName: "Dr. ana"}, Role: r.Resolved,
+		Hosts: r.Hosts, NotBefore: noon, NotAfter: noon.Add(r.Duration), Request: r.ID, Digest: r.Digest, Reason: r.Reason,
+		Asked: grant.Evidence{Person: "ana", Factor: "totp", At: r.AskedAt}, Approvals: []grant.Evidence{{Person: "ben", Factor: "totp", At: noon}},
+	}
+}
+
+func approve(r roster.Request) (roster.Change, error) {
+	if r.State != "asked" {
+		return roster.Change{}, errors.New("decided: " + r.State)
+	}
+	return roster.Change{
+		State: "issued", Approval: &roster.Approval{Person: "ben", Factor: "totp", At: noon, Note: "ok"}, Grant: grantFor(r, "g"+r.ID[1:]),
+		Steps: []roster.Decision{{At: noon, What: "approved", Person: "ben"}},
+	}, nil
+}
+
+func to(state string) func(roster.Request) (roster.Change, error) {
+	return func(r roster.Request) (roster.Change, error) {
+		return roster.Change{State: state, By: "ben", Note: "why", Steps: []roster.Decision{{At: noon, What: state}}}, nil
+	}
+}
+
+// scene is a store with ana, ben, db1 and db2.
+func scene(t *testing.T) *Store {
+	t.Helper()
+	s := fresh(t)
+	addPerson(t, s, "ana")
+	addPerson(t, s, "ben")
+	addHost(t, s, "db1")
+	addHost(t, s, "db2")
+	return s
+}
+
+func ask(t *testing.T, s *Store, id string) {
+	t.Helper()
+	_, err := s.Ask(t.Context(), asked(id), noon, roster.Change{Steps: []roster.Decision{{At: noon, What: "asked", Person: "ana"}}})
+	must(t, err)
+}
+
+func TestRequestLife(t *testing.T) {
+	s, ctx := scene(t), t.Context()
+	ask(t, s, rid)
+	got, err := s.Request(ctx, rid)
+	must(t, err)
+	full := asked(rid)
+	full.FullName = "Dr. ana"
+	if diff := cmp.Diff(full, got); diff != "" {
+		t.Fatal(diff)
+	}
+	if o := opened(t, s, "db1"); len(o.Grants) != 0 {
+		t.Error("a grant before its approval")
+	}
+	got, err = s.Change(ctx, rid, noon, approve)
+	must(t, err)
+	if got.State != "issued" || got.Grant == nil || got.Approvals[0].Note != "ok" {
+		t.Errorf("%+v", got)
+	}
+	for _, h := range []string{"db1", "db2"} {
+		if o := opened(t, s, h); o.Revision != 2 || len(o.Grants) != 1 || cmp.Diff(*got.Grant, o.Grants[0]) != "" {
+			t.Errorf("%s: %+v", h, o)
+		}
+	}
+	if by, err := s.Request(ctx, gid); err != nil || by.ID != rid {
+		t.Error("by the grant's id:", by.ID, err)
+	}
+	live, err := s.LiveOn(ctx, "ana", "db1", noon)
+	if err != nil || len(live) != 1 {
+		t.Error("live:", live, err)
+	}
+	if due, err := s.Due(ctx, noon.Add(time.Hour)); err != nil || len(due) != 1 {
+		t.Error("due:", due, err)
+	}
+	must(t, s.Applied(ctx, "db1", roster.Report{Revision: 2}, noon.Add(time.Second)))
+	sent, err := s.SentTo(ctx, rid)
+	if err != nil || len(sent) != 1 || !sent[0].At.Equal(noon.Add(time.Second)) {
+		t.Error("sent:", sent, err)
+	}
+	got, err = s.Change(ctx, gid, noon.Add(time.Minute), to("revoked"))
+	must(t, err)
+	if got.State != "revoked" || got.DecidedBy != "ben" || !got.EndedAt.Equal(noon.Add(time.Minute)) {
+		t.Errorf("%+v", got)
+	}
+	if o := opened(t, s, "db1"); o.Revision != 3 || len(o.Grants) != 0 {
+		t.Errorf("after the end: %+v", o)
+	}
+	if due, err := s.Due(ctx, noon.Add(time.Hour)); err != nil || len(due) != 0 {
+		t.Error("due:", due, err)
+	}
+	steps, err := s.Decisions(ctx, rid)
+	if err != nil || len(steps) != 3 {
+		t.Error("steps:", steps, err)
+	}
+}
+
+func TestSameKeySameRequest(t *testing.T) {
+	s := scene(t)
+	ask(t, s, rid)
+	again := asked("r-bbbbbbbbbbbbbbbb")
+	again.Key = "k-" + rid
+	got, err := s.Ask(t.Context(), again, noon, roster.Change{})
+	if err != nil || got.ID != rid {
+		t.Error(got.ID, err)
+	}
+	again.Reason = "something else"
+	_, err = s.Ask(t.Context(), again, noon, roster.Change{})
+	want(t, "same key for something else", err, roster.ErrExists)
+}
+
+func TestDatabaseRefuses(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		sql  string
+	}{
+		{"issued without a grant", `UPDATE requests SET state = 'issued'`},
+		{"a state that is none", `UPDATE requests SET state = 'root'`},
+		{"a way that is none", `UPDATE requests SET state = 'ended'`},
+		{"another digest", `UPDATE requests SET digest = zeroblob(32) || ''`},
+		{"another body", `UPDATE requests SET body = '{}'`},
+		{"a revision signed twice", `UPDATE host_sets SET envelope = x'00'`},
+		{"another uid", `UPDATE people SET uid = 70009 WHERE name = 'ana'`},
+		{"a uid below", `INSERT INTO people VALUES ('eve', '', 0, 0, 0)`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := scene(t)
+			ask(t, s, rid)
+			if _, err := s.one.ExecContext(t.Context(), c.sql); err == nil {
+				t.Error("was done")
+			}
+		})
+	}
+}
+
+func TestGrantIsOneAndForEver(t *testing.T) {
+	s, ctx := scene(t), t.Context()
+	ask(t, s, rid)
+	_, err := s.Change(ctx, rid, noon, approve)
+	must(t, err)
+	_, err = s.Change(ctx, rid, noon, func(r roster.Request) (roster.Change, error) {
+		return roster.Change{State: "issued", Grant: grantFor(r, "g-bbbbbbbbbbbbbbbb")}, nil
+	})
+	want(t, "a second grant", err, roster.ErrExists)
+	for _, q := range []string{`UPDATE grants SET not_after = not_after + 1`, `UPDATE grants SET payload = x''`} {
+		if _, err := s.one.ExecContext(ctx, q); err == nil {
+			t.Error("done:", q)
+		}
+	}
+	_, err = s.Change(ctx, rid, noon, to("ended"))
+	must(t, err)
+	if _, err := s.one.ExecContext(ctx, `UPDATE grants SET ended_at = 0`); err == nil {
+		t.Error("a grant was revived")
+	}
+	_, err = s.Change(ctx, rid, noon, to("issued"))
+	if err == nil {
+		t.Error("a request was revived")
+	}
+}
+
+func TestNothingIsLeftOfWhatFailed(t *testing.T) {
+	s, ctx := scene(t), t.Context()
+	ask(t, s, rid)
+	_, err := s.DecommissionHost(ctx, "db2")
+	must(t, err)
+	_, err = s.Change(ctx, rid, noon, approve)
+	want(t, "a host is gone", err, roster.ErrDecommissioned)
+	r, err := s.Request(ctx, rid)
+	must(t, err)
+	if r.State != "asked" || len(r.Approvals) != 0 || opened(t, s, "db1").Revision != 1 {
+		t.Errorf("%+v", r)
+	}
+	s.Use(nil)
+	if _, err = s.Change(ctx, rid, noon, approve); err == nil {
+		t.Error("issued without a key")
+	}
+}
+
+func TestDisabledPersonHasNothing(t *testing.T) {
+	s, ctx := scene(t), t.Context()
+	ask(t, s, rid)
+	_, err := s.Change(ctx, rid, noon, approve)
+	must(t, err)
+	ask(t, s, "r-bbbbbbbbbbbbbbbb")
+	_, err = s.DisablePerson(ctx, "ana", "ben", noon)
+	must(t, err)
+	for id, state := range map[string]string{rid: "revoked", "r-bbbbbbbbbbbbbbbb": "denied"} {
+		if r, err := s.Request(ctx, id); err != nil || r.State != state || r.DecidedBy != "ben" {
+			t.Errorf("%s: %+v, %v", id, r, err)
+		}
+	}
+	if o := opened(t, s, "db1"); len(o.Grants) != 0 {
+		t.Error("her grant stands")
+	}
+	_, err = s.Ask(ctx, asked("r-cccccccccccccccc"), noon, roster.Change{})
+	want(t, "ask", err, roster.ErrDisabled)
+}
+
+func TestDisabledApproverDoesNotCount(t *testing.T) {
+	s, ctx := scene(t), t.Context()
+	ask(t, s, rid)
+	_, err := s.DisablePerson(ctx, "ben", "ana", noon)
+	must(t, err)
+	_, err = s.Change(ctx, rid, noon, approve)
+	want(t, "approve", err, roster.ErrDisabled)
+}
+
+func TestLaterHostOfTheNameGetsNoOldGrant(t *testing.T) {
+	s, ctx := scene(t), t.Context()
+	ask(t, s, rid)
+	_, err := s.Change(ctx, rid, noon, approve)
+	must(t, err)
+	_, err = s.DecommissionHost(ctx, "db1")
+	must(t, err)
+	k := roster.JoinToken{Hash: [32]byte{77}, Expires: noon.Add(time.Hour)}
+	must(t, s.PutJoinToken(ctx, k))
+	_, err = s.UseJoinToken(ctx, k.Hash, newHost("db1"), noon.Add(time.Minute))
+	must(t, err)
+	if o := opened(t, s, "db1"); len(o.Grants) != 0 {
+		t.Error("the new db1 has the old one's grant")
+	}
+	if live, err := s.LiveOn(ctx, "ana", "db1", noon.Add(time.Minute)); err != nil || len(live) != 0 {
+		t.Error("live on the new db1:", live, err)
+	}
+	if o := opened(t, s, "db2"); len(o.Grants) != 1 {
+		t.Error("db2 has lost it")
+	}
+}
+
+// Two stores are two servers on one database.
+func TestRaceHasOneResult(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "db")
+	one, two := openAt(t, file), openAt(t, file)
+	addPerson(t, one, "ana")
+	addPerson(t, one, "ben")
+	addHost(t, one, "db1")
+	addHost(t, one, "db2")
+	for round := range 12 {
+		id := "r-aaaaaaaaaaaaaaa" + string('a'+rune(round))
+		ask(t, one, id)
+		guard := func(f func(roster.Request) (roster.Change, error)) func(roster.Request) (roster.Change, error) {
+			return func(r roster.Request) (roster.Change, error) {
+				if r.State != "asked" {
+					return roster.Change{}, errors.New("decided")
+				}
+				return f(r)
+			}
+		}
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		done := 0
+		for i, f := range []func(roster.Request) (roster.Change, error){approve, approve, to("denied"), to("withdrawn")} {
+			wg.Go(func() {
+				s := []*Store{one, two}[i%2]
+				if _, err := s.Change(t.Context(), id, noon, guard(f)); err == nil {
+					mu.Lock()
+					done++
+					mu.Unlock()
+				}
+			})
+		}
+		wg.Wait()
+		r, err := two.Request(t.Context(), id)
+		must(t, err)
+		if done != 1 || (r.State == "issued") != (r.Grant != nil) {
+			t.Fatalf("%d results, state %s, grant %v", done, r.State, r.Grant)
+		}
+	}
+}
+
+func TestEventsOfAGrantAreForItsPeople(t *testing.T) {
+	s, ctx := scene(t), t.Context()
+	addHost(t, s, "web1")
+	addPerson(t, s, "eve")
+	ask(t, s, rid)
+	_, err := s.Change(ctx, rid, noon, approve)
+	must(t, err)
+	receipt := ledger.Receipt{Fleet: "lab", Host: "db1", Grant: gid, Person: "ana", Why: "time", EndedAt: noon, DoneAt: noon}
+	stolen := receipt
+	stolen.Host = "db2"
+	removed := func(r ledger.Receipt) func(e *ledger.Entry) {
+		return func(e *ledger.Entry) {
+			e.Kind, e.Grant, e.Person, e.Process, e.Receipt = ledger.Removed, gid, "ana", nil, r.Seal(hostKey)
+		}
+	}
+	_, err = s.KeepRecords(ctx, "db1", "o", []roster.Record{
+		entry(1, func(e *ledger.Entry) { e.Grant, e.Person = gid, "ana" }), entry(2, removed(receipt)), entry(3, removed(stolen)),
+	})
+	must(t, err)
+	_, err = s.KeepRecords(ctx, "web1", "o", []roster.Record{entry(1, func(e *ledger.Entry) { e.Host, e.Grant, e.Person = "web1", gid, "ana" })})
+	must(t, err)
+	for who, n := range map[string]int{"ana": 3, "ben": 3, "eve": 0} {
+		got, err := s.Events(ctx, roster.Search{Grant: gid, For: who})
+		must(t, err)
+		if len(got) != n {
+			t.Errorf("%s sees %d events", who, len(got))
+		}
+		if n == 3 && (!got[1].ReceiptOK || got[2].ReceiptOK || got[0].Role != "db-admin") {
+			t.Errorf("%+v", got)
+		}
+	}
+	all, err := s.Events(ctx, roster.Search{Host: "web1"})
+	if err != nil || len(all) != 1 || all[0].Kind != roster.Malformed || all[0].Entry.Grant != "" {
+		t.Errorf("a host that the grant is not for: %+v, %v", all, err)
+	}
+}
