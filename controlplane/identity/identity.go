@@ -6,6 +6,7 @@
 package identity
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -37,11 +38,11 @@ const LoginType = "application/vnd.curfew.login.v1"
 // Reasons for which somebody is not let in. Their texts are for that person,
 // and say the same for a name that does not exist as for one that does.
 var (
-	ErrInvite = errors.New("this code was used already, or has expired, or is not of this fleet: ask an admin for a new one")
-	ErrLogin  = errors.New("this device is not signed up for that person: ask an admin for a code")
-	ErrSkew   = errors.New("the time of the login is over a minute away from the server's: set this machine's clock")
-	ErrOver   = errors.New("the session is over: sign in again with `curfew login`")
-	ErrDevice = errors.New("the device's key is not an Ed25519 key, or was enrolled before: remove it and try again")
+	ErrInvite = roster.Refuse(roster.Unproven, "this code was used already, or has expired, or is not of this fleet: ask an admin for a new one")
+	ErrLogin  = roster.Refuse(roster.Unproven, "this device is not signed up for that person: ask an admin for a code")
+	ErrSkew   = roster.Refuse(roster.Unproven, "the time of the login is over a minute away from the server's: set this machine's clock")
+	ErrOver   = roster.Refuse(roster.Unproven, "the session is over: sign in again with `curfew login`")
+	ErrDevice = roster.Refuse(roster.Conflict, "the device's key is not an Ed25519 key, or was enrolled before: remove it and try again")
 )
 
 // A Store keeps people's factors, devices and sessions.
@@ -105,23 +106,15 @@ func (d *Desk) uri(person string, secret []byte) string {
 	return "otpauth://totp/" + label + "?" + strings.ReplaceAll(q.Encode(), "+", "%20")
 }
 
-// A Confirmation is how a person proves her new factor.
-type Confirmation struct {
-	Secret     string
-	Device     ed25519.PublicKey
-	Code       string
-	DeviceName string
-}
-
 // ConfirmEnroll uses the code up and opens a session.
-func (d *Desk) ConfirmEnroll(ctx context.Context, c Confirmation) (roster.Session, error) {
+func (d *Desk) ConfirmEnroll(ctx context.Context, c roster.Confirmation) (roster.Session, error) {
 	if err := grant.CheckText("device name", c.DeviceName, 100); err != nil {
-		return roster.Session{}, err
+		return roster.Session{}, roster.Refuse(roster.Invalid, "%v", err)
 	}
 	now := d.Clock.Now().Wall
 	e := roster.Enrolment{Invite: sha256.Sum256([]byte(c.Secret)), DeviceName: c.DeviceName}
 	err := d.Store.UpdateInvite(ctx, e.Invite, func(i roster.Invite) (roster.Invite, error) {
-		if !now.Before(i.Expires) || len(i.Pending.Secret) == 0 || len(c.Device) != ed25519.PublicKeySize || !i.Device.Equal(c.Device) {
+		if !now.Before(i.Expires) || len(i.Pending.Secret) == 0 || len(c.Device) != ed25519.PublicKeySize || !bytes.Equal(i.Device, c.Device) {
 			return i, ErrInvite
 		}
 		var err error
@@ -144,25 +137,16 @@ func (d *Desk) ConfirmEnroll(ctx context.Context, c Confirmation) (roster.Sessio
 	return e.Session, nil
 }
 
-// A Login is how a device that was enrolled asks for a session.
-type Login struct {
-	Person    string
-	Device    ed25519.PublicKey
-	At        int64 // seconds since 1970
-	Signature []byte
-	Code      string
-}
-
-// Bytes is what the device signs, in DSSE's encoding for [LoginType].
-func (l Login) Bytes(fleet string) []byte {
+// loginBytes is what the device signs, in DSSE's encoding for [LoginType].
+func loginBytes(fleet string, l roster.Login) []byte {
 	return []byte(fleet + "\x00" + l.Person + "\x00" + strconv.FormatInt(l.At, 10))
 }
 
 // Login opens a session. The code is looked at last, so that nobody without
 // the device can spend the person's tries.
-func (d *Desk) Login(ctx context.Context, l Login) (roster.Session, error) {
+func (d *Desk) Login(ctx context.Context, l roster.Login) (roster.Session, error) {
 	now := d.Clock.Now().Wall
-	if len(l.Device) != ed25519.PublicKeySize || !ed25519.Verify(l.Device, dsse.PAE(LoginType, l.Bytes(d.Fleet)), l.Signature) {
+	if len(l.Device) != ed25519.PublicKeySize || !ed25519.Verify(l.Device, dsse.PAE(LoginType, loginBytes(d.Fleet, l)), l.Signature) {
 		return roster.Session{}, ErrLogin
 	}
 	if ago := now.Sub(time.Unix(l.At, 0)); ago > loginSkew || ago < -loginSkew {

@@ -25,11 +25,8 @@ const (
 	mostPut  = 15 * time.Minute // nobody is locked out for longer than this
 )
 
-// Reasons for which a code is refused.
-var (
-	ErrCode = errors.New("that code is not right (or was used already): wait for the next one and try again")
-	ErrWait = errors.New("too many wrong codes in a row")
-)
+// ErrCode is the refusal of a code.
+var ErrCode = roster.Refuse(roster.Unproven, "that code is not right (or was used already): wait for the next one and try again")
 
 // SpendCode uses up the person's present code, or says why not.
 func (d *Desk) SpendCode(ctx context.Context, person, code string) error {
@@ -47,7 +44,7 @@ func (d *Desk) SpendCode(ctx context.Context, person, code string) error {
 // as they are not used up, and returns the factor as it is afterwards.
 func (d *Desk) check(person string, t roster.TOTP, code string, now time.Time) (roster.TOTP, error) {
 	if now.Before(t.RetryAt) {
-		return t, fmt.Errorf("%w: wait until %s UTC", ErrWait, t.RetryAt.UTC().Format(time.TimeOnly))
+		return t, roster.Refuse(roster.TooMuch, "too many wrong codes in a row: wait until %s UTC", t.RetryAt.UTC().Format(time.TimeOnly))
 	}
 	secret, err := d.Box.Open(person, t.Secret)
 	if err != nil {

@@ -1,0 +1,67 @@
+package roster
+
+import (
+	"time"
+
+	"curfew.internal/grant"
+)
+
+// A Question is what the policy is asked about.
+type Question struct {
+	Person   string
+	Role     string
+	Hosts    []string // sorted
+	Duration time.Duration
+	Reason   string
+	Ticket   string
+}
+
+// A Verdict is what the policy demands before it is given.
+type Verdict struct {
+	Role      grant.Role // as it stands now
+	Lease     time.Duration
+	Needed    int // approvals
+	Approvers []string
+	Waits     time.Duration // how long a request waits for them
+	Version   string        // of the policy
+}
+
+// An Offer is a role that somebody may ask for.
+type Offer struct {
+	Role           grant.Role
+	Description    string
+	Hosts          []string
+	Selector       string
+	MaxDuration    time.Duration
+	ReasonRequired bool
+	TicketRequired bool
+	Approvers      []string
+	Needed         int
+	Until          time.Time // end of eligibility; zero: open
+}
+
+// PolicyState is the policy in force, and what is wrong with the folder as it
+// is now.
+type PolicyState struct {
+	Version  string
+	LoadedAt time.Time
+	Problems []string
+	Warnings []string
+}
+
+// A Confirmation is how a person proves a new factor.
+type Confirmation struct {
+	Secret     string // of the invite
+	Device     []byte
+	Code       string
+	DeviceName string
+}
+
+// A Login is how a device that was enrolled asks for a session.
+type Login struct {
+	Person    string
+	Device    []byte
+	At        int64 // seconds since 1970
+	Signature []byte
+	Code      string
+}
