@@ -28,10 +28,15 @@ struct label {
 	struct ids ids; /* as of the last event */
 };
 
+/* The kernel's own count of a session; the agent only makes and drops it. */
 struct session {
-	__u64 deadline_boot_ns; /* 0: none */
 	__u64 seq; /* number of the last event made */
 	__u64 lost; /* records that did not fit */
+};
+
+/* When a session ends; the agent's to write. */
+struct end {
+	__u64 deadline_boot_ns; /* 0: none */
 	__u64 dying; /* not 0: it ends now */
 };
 
@@ -90,6 +95,13 @@ struct {
 	__type(key, __u64);
 	__type(value, struct session);
 } sessions SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, __u64);
+	__type(value, struct end);
+} ends SEC(".maps");
 
 /* How far the agent has read each session: kept here so that the next agent
  * sees a hole between the two. */
@@ -165,6 +177,9 @@ label_of(struct task_struct *task)
 
 	if (!l && task->group_leader)
 		l = bpf_task_storage_get(&labels, task->group_leader, 0, 0);
+	/* Session 0 is the agent's test of itself. */
+	if (l && !l->session)
+		return 0;
 	return l;
 }
 
@@ -221,12 +236,15 @@ fill(struct head *h, struct task_struct *task, __u32 kind, __u64 session,
 	h->tgid = BPF_CORE_READ(task, tgid);
 }
 
+/* A session whose end nobody wrote down is over. */
 static __always_inline int
-over(struct session *s)
+over(__u64 session)
 {
-	return s->dying ||
-	    (s->deadline_boot_ns &&
-	        bpf_ktime_get_boot_ns() >= s->deadline_boot_ns);
+	struct end *e = bpf_map_lookup_elem(&ends, &session);
+
+	return !e || e->dying ||
+	    (e->deadline_boot_ns &&
+	        bpf_ktime_get_boot_ns() >= e->deadline_boot_ns);
 }
 
 /* A change of ids is told at the task's next fork, exec or exit. */
@@ -260,14 +278,13 @@ BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 	c = bpf_task_storage_get(&labels, child, l,
 	    BPF_LOCAL_STORAGE_GET_F_CREATE);
 	s = bpf_map_lookup_elem(&sessions, &l->session);
-	if (!s)
-		return 0;
-	if (!c)
+	if (s && !c)
 		__sync_fetch_and_add(&s->lost, 1);
-	tell_ids(parent, l, s);
+	if (s)
+		tell_ids(parent, l, s);
 	if (c)
 		c->ids = l->ids;
-	if (over(s))
+	if (over(l->session))
 		bpf_send_signal(SIGKILL);
 	return 0;
 }
@@ -431,7 +448,7 @@ BPF_PROG(on_exec, struct task_struct *task, int old_pid,
 	tell_path(&e->head, &file->f_path, EXE, s);
 	tell_path(&e->head, &fs->pwd, CWD, s);
 	tell_argv(e, task, s);
-	if (over(s))
+	if (over(l->session))
 		bpf_send_signal(SIGKILL);
 	return 0;
 }

@@ -22,6 +22,12 @@ type WatchData struct {
 	Bytes  [4096]uint8
 }
 
+type WatchEnd struct {
+	_              structs.HostLayout
+	DeadlineBootNs uint64
+	Dying          uint64
+}
+
 type WatchExec struct {
 	_    structs.HostLayout
 	Head WatchHead
@@ -89,11 +95,9 @@ type WatchLeave struct {
 }
 
 type WatchSession struct {
-	_              structs.HostLayout
-	DeadlineBootNs uint64
-	Seq            uint64
-	Lost           uint64
-	Dying          uint64
+	_    structs.HostLayout
+	Seq  uint64
+	Lost uint64
 }
 
 type WatchSetid struct {
@@ -128,6 +132,7 @@ type WatchTally struct {
 const (
 	WatchMapActive      = "active"
 	WatchMapCounts      = "counts"
+	WatchMapEnds        = "ends"
 	WatchMapExecs       = "execs"
 	WatchMapLabels      = "labels"
 	WatchMapReadUpto    = "read_upto"
@@ -195,6 +200,7 @@ type WatchProgramSpecs struct {
 type WatchMapSpecs struct {
 	Active   *ebpf.MapSpec `ebpf:"active"`
 	Counts   *ebpf.MapSpec `ebpf:"counts"`
+	Ends     *ebpf.MapSpec `ebpf:"ends"`
 	Execs    *ebpf.MapSpec `ebpf:"execs"`
 	Labels   *ebpf.MapSpec `ebpf:"labels"`
 	ReadUpto *ebpf.MapSpec `ebpf:"read_upto"`
@@ -234,6 +240,7 @@ func (o *WatchObjects) Close() error {
 type WatchMaps struct {
 	Active   *ebpf.Map `ebpf:"active"`
 	Counts   *ebpf.Map `ebpf:"counts"`
+	Ends     *ebpf.Map `ebpf:"ends"`
 	Execs    *ebpf.Map `ebpf:"execs"`
 	Labels   *ebpf.Map `ebpf:"labels"`
 	ReadUpto *ebpf.Map `ebpf:"read_upto"`
@@ -246,6 +253,7 @@ func (m *WatchMaps) Close() error {
 	return _WatchClose(
 		m.Active,
 		m.Counts,
+		m.Ends,
 		m.Execs,
 		m.Labels,
 		m.ReadUpto,
