@@ -11,6 +11,6 @@ protoc --go_out=. --go_opt=module=curfew.internal \
 	--go-grpc_out=. --go-grpc_opt=module=curfew.internal \
 	wire/uplink/uplink.proto
 protoc --go_out=. --go_opt=module=curfew.internal \
-	--connect-go_out=. --connect-go_opt=module=curfew.internal \
+	--connect-go_out=. --connect-go_opt=module=curfew.internal,simple \
 	wire/api/api.proto
 go generate ./...
