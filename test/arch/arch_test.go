@@ -53,7 +53,7 @@ var rooms = map[string][]string{
 		"clock", "controlplane/api", "controlplane/fleet", "controlplane/identity", "controlplane/policy", "controlplane/request",
 		"controlplane/roster", "controlplane/sign", "controlplane/store", "dsse", "grant", "ledger", "wire/invite", "wire/signature",
 	},
-	"controlplane/api":      {"clock", "controlplane/policy", "controlplane/request", "controlplane/roster", "grant", "ledger", "wire/api", "wire/signature"},
+	"controlplane/api":      {"canon", "clock", "controlplane/policy", "controlplane/request", "controlplane/roster", "grant", "ledger", "wire/api", "wire/signature"},
 	"controlplane/fleet":    {"clock", "controlplane/roster", "grant", "ledger", "wire/invite", "wire/uplink"},
 	"controlplane/identity": {"clock", "controlplane/roster", "dsse", "grant"},
 	"controlplane/policy":   {"grant"},
