@@ -6,9 +6,9 @@ FUZZTIME ?= 10s
 RACE = ./canon ./dsse ./grant ./ledger ./wire/... ./controlplane/...
 
 version := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
-go_build = CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.Version=$(version)'
+go_build = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.Version=$(version)'
 # Tally's own tests run first: a counter that is wrong would hide the rest.
-tally = go -C tools test ./tally >/dev/null && go -C tools build -o "$(CURDIR)/bin/tally" ./tally
+tally = go -C tools test ./tally >/dev/null && go -C tools build -buildvcs=false -o "$(CURDIR)/bin/tally" ./tally
 programs := $(notdir $(wildcard cmd/*))
 
 SHELL = bash
