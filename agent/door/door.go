@@ -1,0 +1,170 @@
+// Package door serves the socket on which the PAM module knocks.
+//
+// It carries questions to the one who decides and answers back; every
+// failure, delay and doubt on the way is a no. It decides nothing itself.
+package door
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"curfew.internal/wire/door"
+)
+
+// Bounds on callers.
+const (
+	atOnce   = 256
+	patience = 2 * time.Second
+)
+
+// A Decider says who may act. Pid is the caller, as the kernel says. It has
+// to come back by itself when ctx is done.
+type Decider func(ctx context.Context, q door.Question, pid int) door.Reply
+
+// A Server answers at Path.
+type Server struct {
+	Path   string
+	Decide Decider
+	Log    *slog.Logger
+}
+
+// Serve answers until ctx is done, and then until every answer is out.
+func (s *Server) Serve(ctx context.Context) error {
+	l, err := s.listen()
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
+	defer stop()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	slots := make(chan struct{}, atOnce)
+	for {
+		c, err := l.AcceptUnix()
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ECONNABORTED) {
+			s.Log.WarnContext(ctx, "door could not take a caller", "err", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(10 * time.Millisecond):
+			}
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("door: %w", err)
+		}
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			if err := s.answer(ctx, c); err != nil {
+				s.Log.WarnContext(ctx, "door caller not answered", "err", err)
+			}
+		})
+	}
+}
+
+// listen makes the socket anew, in a folder that root alone can write, so
+// that nobody else can stand in for us.
+func (s *Server) listen() (*net.UnixListener, error) {
+	dir := filepath.Dir(s.Path)
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // names in it are no secret
+		return nil, fmt.Errorf("make the door's folder: %w", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(dir, &st); err != nil {
+		return nil, fmt.Errorf("look at the door's folder: %w", err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR || int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 {
+		return nil, fmt.Errorf("%s has to be a folder that its owner alone can write", dir)
+	}
+	// Bound under a new name and moved: at no moment does a knock find no
+	// door, and the socket has its mode before it has its name.
+	fresh := s.Path + ".new"
+	if err := os.Remove(fresh); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("clear the door: %w", err)
+	}
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: fresh, Net: "unixpacket"})
+	if err != nil {
+		return nil, fmt.Errorf("open the door: %w", err)
+	}
+	l.SetUnlinkOnClose(false)
+	err = os.Chmod(fresh, 0o600)
+	if err == nil {
+		err = os.Rename(fresh, s.Path)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open the door: %w", err), l.Close())
+	}
+	return l, nil
+}
+
+// answer takes one question and gives one reply. A decider that does not come
+// back in time, or breaks, has said no.
+func (s *Server) answer(ctx context.Context, c *net.UnixConn) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	defer func() { err = errors.Join(err, c.Close()) }()
+	if at, ok := ctx.Deadline(); ok {
+		if err := c.SetDeadline(at); err != nil {
+			return err
+		}
+	}
+	peer, err := credentials(c)
+	if err != nil {
+		return err
+	}
+	if peer.Uid != 0 {
+		return fmt.Errorf("caller has uid %d, not 0", peer.Uid)
+	}
+	buf := make([]byte, door.QuestionSize+1)
+	n, err := c.Read(buf)
+	if err != nil {
+		return fmt.Errorf("read question: %w", err)
+	}
+	q, err := door.ParseQuestion(buf[:n])
+	if err != nil {
+		_, werr := c.Write(door.Reply{Message: "curfew: this call cannot be understood; see the agent's log"}.Bytes())
+		return errors.Join(err, werr)
+	}
+	_, err = c.Write(s.decide(ctx, q, int(peer.Pid)).Bytes())
+	return err
+}
+
+func (s *Server) decide(ctx context.Context, q door.Question, pid int) (r door.Reply) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.Log.ErrorContext(ctx, "door decision broke", "panic", p)
+			r = door.Reply{Message: "curfew: the agent could not decide; see its log"}
+		}
+	}()
+	return s.Decide(ctx, q, pid)
+}
+
+// credentials are the caller's, as the kernel took them at connect.
+func credentials(c *net.UnixConn) (*unix.Ucred, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var cred *unix.Ucred
+	var serr error
+	err = raw.Control(func(fd uintptr) {
+		cred, serr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) //nolint:gosec // a descriptor fits
+	})
+	if err := errors.Join(err, serr); err != nil {
+		return nil, fmt.Errorf("ask who calls: %w", err)
+	}
+	return cred, nil
+}

@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * pam_curfew asks the agent of this host whether an account may act, and opens
+ * the session with it, which puts its processes under record. It decides one
+ * thing itself: what to say when the agent cannot be asked. To accounts that
+ * Curfew gave, that is no; to everybody else it is as if we were not there,
+ * but for sudo and su on a host in enforce mode.
+ *
+ *   account  required  pam_curfew.so [enforce] [breakglass=GROUP] [door=PATH]
+ *   session  required  pam_curfew.so [enforce] [breakglass=GROUP] [door=PATH]
+ *
+ * The wire form is drawn in docs/protocol/door.md.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <poll.h>
+#include <pwd.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <syslog.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PAM_SM_ACCOUNT
+#define PAM_SM_SESSION
+#define PAM_SM_AUTH
+#include <security/pam_ext.h>
+#include <security/pam_modules.h>
+#include <security/pam_modutil.h>
+
+#include "door.h"
+
+#define EXPORT __attribute__((visibility("default")))
+#define DOOR "/run/curfew/door.sock"
+#define MANAGED "/run/curfew/managed/"
+#define UID_MIN 70000
+#define UID_MAX 524287
+#define PATIENCE_MS 2000
+
+struct options {
+	const char *door;
+	const char *breakglass;
+	int enforce;
+};
+
+struct call {
+	struct options opt;
+	const char *service, *user, *ruser, *tty, *rhost;
+};
+
+static void
+read_options(struct options *o, int argc, const char **argv)
+{
+	int i;
+
+	o->door = DOOR;
+	o->breakglass = NULL;
+	o->enforce = 0;
+	for (i = 0; i < argc; i++) {
+		if (strcmp(argv[i], "enforce") == 0)
+			o->enforce = 1;
+		else if (strncmp(argv[i], "breakglass=", 11) == 0)
+			o->breakglass = argv[i] + 11;
+		else if (strncmp(argv[i], "door=", 5) == 0)
+			o->door = argv[i] + 5;
+	}
+}
+
+static const char *
+item(pam_handle_t *pamh, int what)
+{
+	const void *value = NULL;
+
+	if (pam_get_item(pamh, what, &value) != PAM_SUCCESS || value == NULL)
+		return "";
+	return value;
+}
+
+static void
+read_call(struct call *c, pam_handle_t *pamh, int argc, const char **argv)
+{
+	read_options(&c->opt, argc, argv);
+	c->service = item(pamh, PAM_SERVICE);
+	c->user = item(pamh, PAM_USER);
+	c->ruser = item(pamh, PAM_RUSER);
+	c->tty = item(pamh, PAM_TTY);
+	c->rhost = item(pamh, PAM_RHOST);
+}
+
+/* Milliseconds left until the deadline, never below zero. */
+static int
+left_ms(const struct timespec *deadline)
+{
+	struct timespec now;
+	int64_t ms;
+
+	if (clock_gettime(CLOCK_MONOTONIC, &now) == -1)
+		return 0;
+	ms = (int64_t)(deadline->tv_sec - now.tv_sec) * 1000 +
+	    (deadline->tv_nsec - now.tv_nsec) / 1000000;
+	if (ms < 0)
+		return 0;
+	return ms > PATIENCE_MS ? PATIENCE_MS : (int)ms;
+}
+
+/* Waits until fd is ready for what, or the deadline. */
+static int
+ready(int fd, short what, const struct timespec *deadline)
+{
+	struct pollfd p = { .fd = fd, .events = what };
+	int n, ms;
+
+	do {
+		ms = left_ms(deadline);
+		n = poll(&p, 1, ms);
+	} while (n == -1 && errno == EINTR && ms > 0);
+	return n == 1 && (p.revents & what) != 0;
+}
+
+/* Connects to the door, and to nobody but root behind it. */
+static int
+dial(const char *path, const struct timespec *deadline)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	struct ucred peer;
+	struct timespec pause = { 0, 5000000 };
+	socklen_t len = sizeof(peer);
+	size_t n = strlen(path);
+	int fd, err;
+
+	if (n == 0 || n >= sizeof(sa.sun_path))
+		return -1;
+	memcpy(sa.sun_path, path, n);
+	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd == -1)
+		return -1;
+	/* A full queue says EAGAIN at once on a unix socket, and cannot be
+	 * polled for: ask again until there is room or it is too late. */
+	while ((err = connect(fd, (struct sockaddr *)&sa, sizeof(sa))) == -1 &&
+	    (errno == EAGAIN || errno == EINTR) && left_ms(deadline) > 0)
+		(void)clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
+	if (err == -1 ||
+	    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == -1 ||
+	    len != sizeof(peer) || peer.uid != 0) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+/* Asks the door. Anything but one whole reply of the right form in time
+ * leaves the reply as it was: no. Returns whether there was an answer. */
+static int
+ask(const struct call *c, uint32_t kind, struct door_reply *r)
+{
+	struct door_question q = { .magic = DOOR_QUESTION, .kind = kind };
+	struct door_reply got;
+	struct timespec deadline;
+	int fd = -1, answered = 0;
+	char more;
+
+	if (clock_gettime(CLOCK_MONOTONIC, &deadline) == -1)
+		goto out;
+	deadline.tv_sec += PATIENCE_MS / 1000;
+	if (!door_text(q.service, sizeof(q.service), c->service) ||
+	    !door_text(q.user, sizeof(q.user), c->user) ||
+	    !door_text(q.ruser, sizeof(q.ruser), c->ruser) ||
+	    !door_text(q.tty, sizeof(q.tty), c->tty))
+		goto out;
+	/* Where the call comes from decides nothing: an odd one is left out. */
+	if (!door_text(q.rhost, sizeof(q.rhost), c->rhost))
+		memset(q.rhost, 0, sizeof(q.rhost));
+	if ((fd = dial(c->opt.door, &deadline)) == -1)
+		goto out;
+	if (!ready(fd, POLLOUT, &deadline) ||
+	    send(fd, &q, sizeof(q), MSG_NOSIGNAL) != (ssize_t)sizeof(q))
+		goto out;
+	if (!ready(fd, POLLIN, &deadline) ||
+	    recv(fd, &got, sizeof(got), MSG_TRUNC) != (ssize_t)sizeof(got))
+		goto out;
+	/* One question has one answer: whoever gives two is not our agent. */
+	if (recv(fd, &more, sizeof(more), MSG_DONTWAIT) > 0)
+		goto out;
+	answered = door_reply_ok(&got);
+	if (answered)
+		*r = got;
+out:
+	if (fd != -1)
+		close(fd);
+	return answered;
+}
+
+/* Whether the name is of an account that Curfew gave, as far as can be seen
+ * without the agent. */
+static int
+managed(pam_handle_t *pamh, const char *name)
+{
+	char path[sizeof(MANAGED) + 64] = MANAGED;
+	struct passwd *pw;
+	struct stat st;
+	size_t n = strlen(name);
+
+	if (n == 0)
+		return 0;
+	pw = pam_modutil_getpwnam(pamh, name);
+	if (pw != NULL && pw->pw_uid >= UID_MIN && pw->pw_uid <= UID_MAX)
+		return 1;
+	if (n > 31 || strchr(name, '/') != NULL || name[0] == '.')
+		return 0;
+	memcpy(path + sizeof(MANAGED) - 1, name, n + 1);
+	return lstat(path, &st) == 0;
+}
+
+/* sudo and su give another account's rights. */
+static int
+elevates(const char *service)
+{
+	return strcmp(service, "sudo") == 0 || strcmp(service, "sudo-i") == 0 ||
+	    strcmp(service, "su") == 0 || strcmp(service, "su-l") == 0;
+}
+
+/* Who calls: sudo and su say it in PAM_RUSER, and the process's real uid
+ * cannot be made up. */
+static int
+refused_by_mode(pam_handle_t *pamh, const struct call *c)
+{
+	const char *who = c->ruser[0] != '\0' ? c->ruser : c->user;
+
+	if (!c->opt.enforce || !elevates(c->service) || getuid() == 0)
+		return 0;
+	return c->opt.breakglass == NULL ||
+	    !pam_modutil_user_in_group_nam_nam(pamh, who, c->opt.breakglass);
+}
+
+static int
+stranger(pam_handle_t *pamh, const struct call *c)
+{
+	if (!refused_by_mode(pamh, c))
+		return PAM_IGNORE;
+	pam_error(pamh, "curfew: this host gives %s to live grants only; ask "
+	    "with `curfew request`", c->service);
+	pam_syslog(pamh, LOG_NOTICE, "refused: no grant, host in enforce mode");
+	return PAM_PERM_DENIED;
+}
+
+static int
+decide(pam_handle_t *pamh, const struct call *c, uint32_t kind)
+{
+	struct door_reply r = { 0 };
+
+	/* Root on the console comes in whatever the agent does. */
+	if (strcmp(c->user, "root") == 0 && c->ruser[0] == '\0')
+		return PAM_IGNORE;
+	if (!ask(c, kind, &r)) {
+		if (!managed(pamh, c->user) && !managed(pamh, c->ruser))
+			return stranger(pamh, c);
+		pam_error(pamh, "curfew: the agent on this host does not "
+		    "answer, so no grant can be checked; ask an administrator "
+		    "to look at `systemctl status curfew-agent`");
+		pam_syslog(pamh, LOG_ERR, "refused: the agent does not answer");
+		return PAM_PERM_DENIED;
+	}
+	if (r.verdict == DOOR_ALLOW)
+		return PAM_SUCCESS;
+	if (r.verdict == DOOR_STRANGER)
+		return stranger(pamh, c);
+	if (r.message[0] != '\0')
+		pam_error(pamh, "%s", (const char *)r.message);
+	pam_syslog(pamh, LOG_NOTICE, "refused: no live grant");
+	return PAM_PERM_DENIED;
+}
+
+EXPORT int
+pam_sm_acct_mgmt(pam_handle_t *pamh, int flags, int argc, const char **argv)
+{
+	struct call c;
+
+	(void)flags;
+	read_call(&c, pamh, argc, argv);
+	return decide(pamh, &c, DOOR_ACCOUNT);
+}
+
+EXPORT int
+pam_sm_open_session(pam_handle_t *pamh, int flags, int argc, const char **argv)
+{
+	struct call c;
+	int verdict;
+
+	(void)flags;
+	read_call(&c, pamh, argc, argv);
+	verdict = decide(pamh, &c, DOOR_OPEN);
+	return verdict == PAM_PERM_DENIED ? PAM_SESSION_ERR : verdict;
+}
+
+/* The end of a session never fails: what is left of it, the agent ends. */
+EXPORT int
+pam_sm_close_session(pam_handle_t *pamh, int flags, int argc, const char **argv)
+{
+	struct door_reply r = { 0 };
+	struct call c;
+
+	(void)flags;
+	read_call(&c, pamh, argc, argv);
+	if (strcmp(c.user, "root") != 0 || c.ruser[0] != '\0')
+		(void)ask(&c, DOOR_CLOSE, &r);
+	return PAM_IGNORE;
+}
+
+/* Who somebody is, we do not say. */
+EXPORT int
+pam_sm_authenticate(pam_handle_t *pamh, int flags, int argc, const char **argv)
+{
+	(void)pamh, (void)flags, (void)argc, (void)argv;
+	return PAM_IGNORE;
+}
+
+EXPORT int
+pam_sm_setcred(pam_handle_t *pamh, int flags, int argc, const char **argv)
+{
+	(void)pamh, (void)flags, (void)argc, (void)argv;
+	return PAM_IGNORE;
+}
