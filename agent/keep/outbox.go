@@ -1,0 +1,251 @@
+package keep
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"curfew.internal/clock"
+	"curfew.internal/ledger"
+)
+
+// What can become of an entry that is not on disk yet.
+var (
+	ErrHeld = errors.New("entries are in memory only, until the disk takes them")
+	ErrLost = errors.New("no room for entries, neither on disk nor in memory: they are counted as a gap")
+)
+
+// ErrRenamed means that numbers of the outbox and of the control plane do not
+// go together any more: the outbox has a new name, under which everything
+// that is left counts from one.
+var ErrRenamed = errors.New("outbox begins anew under another name")
+
+const (
+	segmentSize = 1 << 20
+	// patience is how long Append waits for the disk; enforcement waits with
+	// it.
+	patience = time.Second
+	// retryEvery is how often a disk that refused is tried again.
+	retryEvery = time.Second
+
+	defaultQuota  = 1 << 30
+	defaultMemory = 8 << 20
+)
+
+// An Outbox is the queue of entries that the control plane has not got yet.
+// Entries are numbered from one, without holes.
+type Outbox struct {
+	dir        string
+	host, boot string
+	clock      clock.Clock
+	log        *slog.Logger
+	quota      int64
+	memory     int
+	create     func(name string) (file, error)
+
+	appended chan struct{} // holds one when there is something new to send
+	work     chan struct{} // holds one when there is something new to write
+
+	writeMu sync.Mutex // one writer; guards out and broken
+	out     file       // of the last segment; nil before the first write
+	broken  bool       // the last segment may end in half a frame
+
+	readMu sync.Mutex // one reader or remover
+	cache  *segment   // the sealed segment that was read last
+
+	mu           sync.Mutex // guards what follows; no disk is waited for under it
+	name         string
+	base         uint64     // number on disk less number on the wire
+	segments     []*segment // by number; never empty after the first write
+	next         uint64     // number of the next entry
+	durable      uint64     // last number on disk
+	pending      []pending
+	pendingBytes int
+	lost         uint64        // entries dropped since the last gap
+	attempt      chan struct{} // closed after the next write, done or not
+	failing      error         // why the last write did not happen
+	stuck        bool          // the last write has been going on too long
+	closed       bool
+}
+
+type pending struct {
+	seq   uint64
+	entry []byte
+}
+
+// A segment is one file.
+type segment struct {
+	first  uint64
+	path   string
+	size   int64
+	frames []frame // of the last segment, and of the one in the cache
+}
+
+// A file is what a segment is written to.
+type file interface {
+	Write(b []byte) (int, error)
+	Sync() error
+	Truncate(size int64) error
+	Close() error
+}
+
+func createFile(name string) (file, error) {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600) //nolint:gosec // a name in the agent's own folder
+	if err != nil {
+		return nil, err // not f: a nil *os.File is no nil file
+	}
+	return f, syncDir(filepath.Dir(name))
+}
+
+// Name tells this outbox from an earlier one of the host.
+func (o *Outbox) Name() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.name
+}
+
+// Appended delivers after entries were made durable.
+func (o *Outbox) Appended() <-chan struct{} { return o.appended }
+
+// Append puts entries at the end, and waits until the disk has them, but not
+// long: who enforces does not hang on a disk.
+func (o *Outbox) Append(entries ...ledger.Entry) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	o.mu.Lock()
+	before := o.lost
+	for _, e := range entries {
+		o.put(e)
+	}
+	lost, last := o.lost > before, o.next-1
+	o.mu.Unlock()
+	poke(o.work)
+	if lost {
+		return ErrLost
+	}
+	return o.wait(last)
+}
+
+// wait returns once the disk has the entry of the number, or why it has not.
+func (o *Outbox) wait(seq uint64) error {
+	enough := o.clock.After(patience)
+	for {
+		o.mu.Lock()
+		done, err, written := o.durable >= seq, o.failing, o.attempt
+		if !done && err == nil && (o.stuck || o.closed) {
+			err = ErrHeld
+		}
+		o.mu.Unlock()
+		if done {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrHeld, err)
+		}
+		select {
+		case <-written:
+		case <-enough:
+			o.mu.Lock()
+			o.stuck = o.durable < seq
+			o.mu.Unlock()
+			return ErrHeld
+		}
+	}
+}
+
+// put numbers an entry, if memory has room for it; the caller holds mu.
+func (o *Outbox) put(e ledger.Entry) {
+	b := e.Bytes()
+	if len(b) > maxEntry {
+		b = o.gap(ledger.Entry{
+			Grant: e.Grant, Person: e.Person, Session: e.Session, SessionSeq: e.SessionSeq, Lost: 1,
+			Text: fmt.Sprintf("an entry of %d bytes is more than the record takes", len(b)),
+		})
+	}
+	if o.pendingBytes+len(b) > o.memory {
+		o.lost++
+		return
+	}
+	o.closeGap()
+	o.queue(b)
+}
+
+// closeGap says, before anything else is said, how much is missing here.
+func (o *Outbox) closeGap() {
+	if o.lost == 0 {
+		return
+	}
+	b := o.gap(ledger.Entry{Lost: o.lost, Text: "neither disk nor memory of the host had room"})
+	o.lost = 0
+	o.queue(b)
+}
+
+func (o *Outbox) queue(b []byte) {
+	o.pending = append(o.pending, pending{o.next, b})
+	o.pendingBytes += len(b)
+	o.next++
+}
+
+func (o *Outbox) gap(e ledger.Entry) []byte {
+	e.Kind, e.At, e.Host, e.Boot = ledger.Gap, o.clock.Now().Wall, o.host, o.boot
+	return e.Bytes()
+}
+
+// run writes what is appended until ctx is done.
+func (o *Outbox) run(ctx context.Context) error {
+	var said string
+	for {
+		err := o.commit()
+		var retry <-chan time.Time
+		if err != nil {
+			retry = o.clock.After(retryEvery)
+			if err.Error() != said {
+				o.log.ErrorContext(ctx, "records are in memory only until the disk takes them", "err", err)
+			}
+			said = err.Error()
+		} else if said != "" {
+			o.log.InfoContext(ctx, "records are on disk again")
+			said = ""
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(context.Cause(ctx), o.commit())
+		case <-o.work:
+			if err != nil { // what is new does not make the disk larger
+				select {
+				case <-ctx.Done():
+				case <-retry:
+				}
+			}
+		case <-retry:
+		}
+	}
+}
+
+// close writes what is left; what is appended later stays in memory.
+func (o *Outbox) close() error {
+	err := o.commit()
+	o.mu.Lock()
+	o.closed = true
+	o.mu.Unlock()
+	o.writeMu.Lock()
+	defer o.writeMu.Unlock()
+	if o.out != nil {
+		err = errors.Join(err, o.out.Close())
+		o.out, o.broken = nil, true
+	}
+	return err
+}
+
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
