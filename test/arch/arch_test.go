@@ -72,8 +72,7 @@ var rooms = map[string][]string{
 
 // landing are rooms of the plan that are still empty.
 var landing = []string{
-	"agent/door", "agent/enforce", "agent/host", "agent/keep", "agent/uplink", "wire/door",
-	"controlplane/fleet", "controlplane/policy", "controlplane/request", "cmd/curfew-agent", "cmd/curfew-server",
+	"agent/enforce", "agent/host", "agent/uplink", "controlplane/policy", "controlplane/request", "cmd/curfew-agent", "cmd/curfew-server",
 }
 
 // pure rooms can neither block, nor fail for the machine's sake, nor read the
