@@ -44,7 +44,7 @@ var rooms = map[string][]string{
 	"agent":         {"agent/enforce", "clock", "grant", "ledger"},
 	"agent/enforce": {"grant"},
 	"agent/host":    {"agent/enforce", "clock", "grant"},
-	"agent/keep":    {"clock", "grant", "ledger"},
+	"agent/keep":    {"canon", "clock", "dsse", "grant", "ledger"},
 	"agent/door":    {"clock", "wire/door"},
 	"agent/uplink":  {"clock", "dsse", "grant", "ledger", "wire/invite", "wire/uplink"},
 	"agent/watch":   {"bpf", "clock", "ledger"},
@@ -53,13 +53,16 @@ var rooms = map[string][]string{
 		"clock", "controlplane/api", "controlplane/fleet", "controlplane/identity", "controlplane/policy", "controlplane/request",
 		"controlplane/roster", "controlplane/sign", "controlplane/store", "dsse", "grant", "ledger", "wire/invite", "wire/signature",
 	},
-	"controlplane/api":      {"canon", "clock", "controlplane/policy", "controlplane/request", "controlplane/roster", "grant", "ledger", "wire/api", "wire/signature"},
+	"controlplane/api": {
+		"canon", "clock", "controlplane/policy", "controlplane/request", "controlplane/roster", "dsse", "grant", "ledger",
+		"wire/api", "wire/signature",
+	},
 	"controlplane/fleet":    {"clock", "controlplane/roster", "grant", "ledger", "wire/invite", "wire/uplink"},
 	"controlplane/identity": {"clock", "controlplane/roster", "dsse", "grant"},
 	"controlplane/policy":   {"grant"},
 	"controlplane/request":  {"controlplane/policy", "grant"},
 	"controlplane/roster":   {"grant", "ledger"}, // plain values that the others pass on
-	"controlplane/sign":     {"dsse", "grant"},
+	"controlplane/sign":     {"controlplane/roster", "dsse", "grant"},
 	"controlplane/store":    {"controlplane/request", "controlplane/roster", "dsse", "grant", "ledger"},
 
 	"cmd/curfew":        {"clock", "controlplane/policy", "dsse", "wire/api", "wire/invite", "wire/signature"},

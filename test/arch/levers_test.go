@@ -40,10 +40,11 @@ var levers = []lever{
 			"Remove", "RemoveAll", "Rename", "Symlink", "Truncate", "WriteFile",
 		}},
 		imports: []string{"github.com/google/renameio"},
-		// identity and sign make their own keys; watch pins in bpffs; door
-		// owns its socket.
+		// fleet, identity and sign make their own keys; watch pins in bpffs;
+		// door owns its socket.
 		rooms: []string{
-			"agent/host", "agent/keep", "agent/door", "agent/watch", "controlplane/identity", "controlplane/sign", "cmd", "test",
+			"agent/host", "agent/keep", "agent/door", "agent/watch",
+			"controlplane/fleet", "controlplane/identity", "controlplane/sign", "cmd", "test",
 		},
 	},
 	{
