@@ -35,7 +35,7 @@ func (w *Writer) Uint(field int, v uint64) {
 	if v == 0 {
 		return
 	}
-	w.b = protowire.AppendTag(w.b, protowire.Number(field), protowire.VarintType)
+	w.b = protowire.AppendTag(w.b, protowire.Number(field), protowire.VarintType) //nolint:gosec // field numbers are constants of ours
 	w.b = protowire.AppendVarint(w.b, v)
 }
 
@@ -58,7 +58,7 @@ func (w *Writer) Text(field int, v string) { w.Blob(field, []byte(v)) }
 
 // Item writes one element of a repeated field, empty or not.
 func (w *Writer) Item(field int, v []byte) {
-	w.b = protowire.AppendTag(w.b, protowire.Number(field), protowire.BytesType)
+	w.b = protowire.AppendTag(w.b, protowire.Number(field), protowire.BytesType) //nolint:gosec // as in Uint
 	w.b = protowire.AppendBytes(w.b, v)
 }
 
@@ -81,7 +81,7 @@ func (w *Writer) Seconds(field int, t time.Time) {
 // left out.
 func (w *Writer) Nanos(field int, t time.Time) {
 	if !t.IsZero() {
-		w.Uint(field, uint64(t.UnixNano())) //nolint:gosec // as in Seconds
+		w.Uint(field, uint64(t.UnixNano()))
 	}
 }
 

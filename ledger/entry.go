@@ -119,7 +119,7 @@ func (e Entry) Bytes() []byte {
 	w.Text(11, e.Service)
 	w.Text(12, e.Text)
 	w.Uint(13, e.Lost)
-	w.Uint(14, uint64(max(0, e.Took))) //nolint:gosec // not negative
+	w.Uint(14, uint64(max(0, e.Took)))
 	w.Blob(15, e.Receipt)
 	return w.Bytes()
 }
@@ -193,7 +193,7 @@ func (p Process) bytes() []byte {
 	w.Uint(13, uint64(p.Links))
 	w.Uint(14, uint64(p.ExitCode))
 	w.Uint(15, uint64(p.Signal))
-	w.Uint(16, uint64(max(0, p.Lasted))) //nolint:gosec // not negative
+	w.Uint(16, uint64(max(0, p.Lasted)))
 	return w.Bytes()
 }
 

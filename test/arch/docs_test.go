@@ -11,7 +11,7 @@ import (
 
 var (
 	link    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
-	mention = regexp.MustCompile("docs/[a-z0-9/-]+\\.md")
+	mention = regexp.MustCompile(`docs/[a-z0-9/-]+\.md`)
 	target  = regexp.MustCompile("`make ([a-z]+)`")
 )
 

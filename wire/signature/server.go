@@ -43,7 +43,7 @@ func (v Verifier) Wrap(next http.Handler) http.Handler {
 			v.Refuse(w, r, err)
 			return
 		}
-		r = r.WithContext(ctx)
+		r = r.WithContext(ctx) //nolint:contextcheck // check makes it from r.Context
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		r.ContentLength = int64(len(body))
 		next.ServeHTTP(w, r)
