@@ -1,0 +1,120 @@
+package enforce
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"curfew.internal/grant"
+)
+
+// HomeDir is below which accounts have their homes: in memory, like all that
+// a grant puts on a host.
+const HomeDir = "/run/curfew/home"
+
+// Want returns what the grants that stand at now call for on the host, and
+// the next instant at which the answer changes by time alone (zero if none).
+// Two grants of one person share her account: the end of one never cuts the
+// other.
+func Want(grants []grant.Grant, host string, now time.Time) (State, time.Time) {
+	want := State{}
+	var next time.Time
+	sooner := func(t time.Time) {
+		if t.After(now) && (next.IsZero() || t.Before(next)) {
+			next = t
+		}
+	}
+	people := map[string][]grant.Grant{}
+	for _, g := range grants {
+		sooner(g.NotBefore)
+		sooner(g.NotAfter)
+		if !g.LiveAt(now) || !g.On(host) {
+			continue
+		}
+		people[g.Person.Name] = append(people[g.Person.Name], g)
+		if rule := Sudoers(g); rule != "" {
+			want[Thing{SudoRule, g.ID}] = rule
+		}
+	}
+	for _, held := range people {
+		account(want, held)
+	}
+	return want, next
+}
+
+// account adds what a person's live grants call for together.
+func account(want State, held []grant.Grant) {
+	p := held[0].Person
+	want[Thing{Group, p.Name}] = GroupRecord(p)
+	want[Thing{Account, p.Name}] = UserRecord(p)
+	want[Thing{Marker, p.Name}] = ""
+	want[Thing{Home, p.Name}] = fmt.Sprint(p.UID)
+	var ids []string
+	for _, g := range held {
+		ids = append(ids, g.ID)
+	}
+	slices.Sort(ids)
+	want[Thing{Principals, p.Name}] = strings.Join(ids, "\n") + "\n"
+	if scope, limited := Scope(held); limited {
+		want[Thing{Network, p.Name}] = scope
+	}
+}
+
+// A record has the fields of systemd's JSON user and group records
+// (systemd.io/USER_RECORD, systemd.io/GROUP_RECORD), and our mark, which
+// systemd passes over.
+type record struct {
+	UserName      string `json:"userName,omitempty"`
+	GroupName     string `json:"groupName,omitempty"`
+	RealName      string `json:"realName,omitempty"`
+	UID           uint32 `json:"uid,omitempty"`
+	GID           uint32 `json:"gid"`
+	Disposition   string `json:"disposition"`
+	HomeDirectory string `json:"homeDirectory,omitempty"`
+	Shell         string `json:"shell,omitempty"`
+	Curfew        bool   `json:"curfew"`
+}
+
+// UserRecord is the person's account as systemd reads it.
+func UserRecord(p grant.Person) string {
+	return marshal(record{
+		UserName: p.Name, RealName: gecos(p.FullName), UID: p.UID, GID: p.UID, Disposition: "regular",
+		HomeDirectory: HomeDir + "/" + p.Name, Shell: "/bin/bash", Curfew: true,
+	})
+}
+
+// GroupRecord is the person's own group.
+func GroupRecord(p grant.Person) string {
+	return marshal(record{GroupName: p.Name, GID: p.UID, Disposition: "regular", Curfew: true})
+}
+
+// gecos takes out what the passwd form cannot carry (passwd(5)).
+func gecos(name string) string { return strings.NewReplacer(":", " ", ",", " ").Replace(name) }
+
+func marshal(r record) string {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return "" // strings and numbers always marshal
+	}
+	return string(b) + "\n"
+}
+
+// Scope says where a person may connect under all her live grants together:
+// one line a destination, behind her uid. A grant that names none does not
+// limit her.
+func Scope(held []grant.Grant) (scope string, limited bool) {
+	var lines []string
+	for _, g := range held {
+		if len(g.Role.Network) == 0 {
+			return "", false
+		}
+		for _, d := range g.Role.Network {
+			lines = append(lines, d.String())
+		}
+	}
+	slices.Sort(lines)
+	lines = slices.Compact(lines)
+	return fmt.Sprint(held[0].Person.UID) + "\n" + strings.Join(lines, "\n") + "\n", true
+}
