@@ -32,6 +32,7 @@ type stream struct {
 	*Server
 	host   roster.Host
 	outbox string
+	upTo   uint64 // what was kept of the outbox at the beginning
 	duplex duplex
 
 	wake  chan struct{} // look whether there is another state
@@ -109,9 +110,7 @@ func (st *stream) begin(ctx context.Context, said *uplink.Hello) error {
 		err = st.warn(ctx, said.GetRevision())
 	}
 	if err == nil && st.outbox != "" {
-		var upTo uint64
-		upTo, err = st.Store.KeepRecords(ctx, st.host.Name, st.outbox, nil)
-		st.say(upTo)
+		st.upTo, err = st.Store.KeepRecords(ctx, st.host.Name, st.outbox, nil)
 	}
 	if err != nil {
 		st.leave(st)
@@ -281,7 +280,7 @@ func (st *stream) records(ctx context.Context, r *uplink.Records) error {
 // that the server is there, until the stream ends.
 func (st *stream) send(ctx context.Context) error {
 	var sent roster.State
-	var upTo uint64
+	upTo := st.upTo // the host goes on from the first word
 	beat := st.Clock.After(0)
 	for {
 		look := true

@@ -1,0 +1,250 @@
+package uplink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"curfew.internal/wire/uplink"
+)
+
+// Bounds of what is on its way to the control plane.
+const (
+	batchBytes  = 256 << 10
+	windowBytes = 1 << 20
+)
+
+// A session is one connection's life.
+type session struct {
+	*Client
+	duplex grpc.BidiStreamingClient[uplink.Up, uplink.Down]
+
+	offered chan struct{} // holds one when there is a state to offer
+	wake    chan struct{} // holds one when there may be something to send
+
+	mu      sync.Mutex // guards what follows
+	state   *uplink.State
+	refused string // why the last state was not accepted
+	answer  bool   // a state was offered, and the control plane not told yet
+	started bool   // the control plane said where to go on
+	kept    uint64
+	way     []batch // sent, and not known to be kept
+}
+
+// A batch is records on their way.
+type batch struct {
+	last  uint64
+	bytes int
+}
+
+// session connects, and speaks until something fails. It calls up once the
+// control plane has answered.
+func (c *Client) session(ctx context.Context, up func()) error {
+	if leaf, now := c.leaf(), c.Clock.Now().Wall; !now.Before(leaf.NotAfter) {
+		return fmt.Errorf("the host's certificate ran out at %s: if the clock is right, ask for a join code for this host and run `curfew-agent join CODE`",
+			leaf.NotAfter.UTC().Format("2006-01-02 15:04 MST"))
+	}
+	conn, err := c.dial()
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	duplex, err := uplink.NewUplinkClient(conn).Connect(ctx)
+	if err != nil {
+		return errors.Join(err, conn.Close())
+	}
+	s := &session{Client: c, duplex: duplex, offered: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
+	g.Go(func() error { return s.receive(up) })
+	g.Go(func() error { return s.offer(ctx) })
+	g.Go(func() error { return s.send(ctx) })
+	err = g.Wait()
+	_ = conn.Close() // what there is to say of it, err says
+	return err
+}
+
+// receive takes what the control plane says.
+func (s *session) receive(up func()) error {
+	for first := true; ; first = false {
+		down, err := s.duplex.Recv()
+		if err != nil {
+			return err
+		}
+		s.hear()
+		if first {
+			up()
+		}
+		switch says := down.GetSays().(type) {
+		case *uplink.Down_State:
+			s.mu.Lock()
+			s.state = says.State // the newest counts, whatever came of the others
+			s.mu.Unlock()
+			poke(s.offered)
+		case *uplink.Down_Kept:
+			if err := s.keptUpTo(says.Kept.GetSeq()); err != nil {
+				return err
+			}
+			poke(s.wake)
+		default:
+			// Of a newer control plane; what it means for us, it says in
+			// words that we know as well.
+		}
+	}
+}
+
+func (s *session) keptUpTo(seq uint64) error {
+	s.mu.Lock()
+	first, was := !s.started, s.kept
+	s.mu.Unlock()
+	if !first && seq <= was {
+		return nil // a heartbeat, or late
+	}
+	if err := s.Outbox.Kept(seq, first); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.started, s.kept = true, seq
+	for len(s.way) > 0 && s.way[0].last <= seq {
+		s.way = s.way[1:]
+	}
+	return nil
+}
+
+// offer hands states to the acceptor, and one that was refused again from
+// time to time.
+func (s *session) offer(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.offered:
+		case <-s.again():
+		}
+		s.mu.Lock()
+		state := s.state
+		s.mu.Unlock()
+		_, err := s.Host.Accept(ctx, state.GetKeyring(), state.GetSet())
+		s.mu.Lock()
+		s.refused, s.answer = "", true
+		if err != nil {
+			s.refused = err.Error()
+		}
+		s.mu.Unlock()
+		poke(s.wake)
+	}
+}
+
+// send tells the control plane of this host: who it is, what it made of what
+// it was sent, and its records in their order.
+func (s *session) send(ctx context.Context) error {
+	if err := s.hello(); err != nil {
+		return s.lastWord(err)
+	}
+	var told *uplink.Applied
+	var sent uint64
+	for {
+		next, must := s.applied()
+		if must || told != nil && !sameApplied(told, next) {
+			told = next
+			if err := s.duplex.Send(&uplink.Up{Says: &uplink.Up_Applied{Applied: next}}); err != nil {
+				return s.lastWord(err)
+			}
+		}
+		more, err := s.records(&sent)
+		if err != nil {
+			return s.lastWord(err)
+		}
+		if more {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.wake:
+		case <-s.report:
+		case <-s.Appended:
+		}
+	}
+}
+
+func (s *session) hello() error {
+	f := s.Facts()
+	revision, keyring := s.Host.Versions()
+	return s.duplex.Send(&uplink.Up{Says: &uplink.Up_Hello{Hello: &uplink.Hello{
+		AgentVersion: f.AgentVersion, BootId: f.Boot, Mode: f.Mode, SshHostKeys: f.SSHHostKeys, Addresses: f.Addresses,
+		Revision: revision, KeyringVersion: keyring, Outbox: s.Outbox.Name(),
+	}}})
+}
+
+// applied is what to say of the set; must, that the control plane waits for
+// it.
+func (s *session) applied() (a *uplink.Applied, must bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	must, s.answer = s.answer, false
+	revision, _ := s.Host.Versions()
+	return &uplink.Applied{Revision: revision, Refused: s.refused, Settled: s.Host.Settled()}, must
+}
+
+func sameApplied(a, b *uplink.Applied) bool {
+	return a.GetRevision() == b.GetRevision() && a.GetRefused() == b.GetRefused() && a.GetSettled() == b.GetSettled()
+}
+
+// records sends what follows the number sent, as far as the window is open;
+// it reports whether something was sent.
+func (s *session) records(sent *uint64) (bool, error) {
+	s.mu.Lock()
+	size := 0
+	for _, b := range s.way {
+		size += b.bytes
+	}
+	*sent = max(*sent, s.kept)
+	ready := s.started && size < windowBytes
+	s.mu.Unlock()
+	if !ready {
+		return false, nil
+	}
+	first, entries, err := s.Outbox.Next(*sent, batchBytes)
+	if err != nil || len(entries) == 0 {
+		return false, err
+	}
+	b := batch{last: first + uint64(len(entries)) - 1}
+	r := &uplink.Records{}
+	for i, e := range entries {
+		r.Records = append(r.Records, &uplink.Record{Seq: first + uint64(i), Entry: e}) //nolint:gosec // an index
+		b.bytes += len(e)
+	}
+	s.mu.Lock()
+	s.way = append(s.way, b)
+	s.mu.Unlock()
+	if err := s.duplex.Send(&uplink.Up{Says: &uplink.Up_Records{Records: r}}); err != nil {
+		return false, err
+	}
+	*sent = b.last
+	return true, nil
+}
+
+// lastWord is why sending failed: gRPC says EOF here, and the cause to who
+// receives.
+func (s *session) lastWord(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// again delivers when a refused state is to be offered once more.
+func (s *session) again() <-chan time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.refused == "" {
+		return nil
+	}
+	return s.Clock.After(s.Again)
+}
