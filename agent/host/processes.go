@@ -1,0 +1,231 @@
+package host
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"curfew.internal/grant"
+)
+
+// Argv returns a process's arguments.
+func (h *Host) Argv(pid int) ([]string, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil {
+		return nil, fmt.Errorf("read arguments: %w", err)
+	}
+	return strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00"), nil
+}
+
+// EndSessions ends what logind knows of an account: its sessions and its user
+// manager. A host without logind, or an account that it does not know, has
+// none.
+func (h *Host) EndSessions(ctx context.Context, uid uint32) error {
+	if uid < grant.UIDMin || uid > grant.UIDMax {
+		return fmt.Errorf("uid %d is not one of ours", uid)
+	}
+	if _, err := os.Stat(h.path("run/systemd/users", fmt.Sprint(uid))); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if out, err := h.run(ctx, "loginctl", "terminate-user", fmt.Sprint(uid)); err != nil &&
+		!strings.Contains(out, "not logged in") && !strings.Contains(out, "No user") {
+		return fmt.Errorf("end sessions of uid %d: %w: %s", uid, err, strings.TrimSpace(out))
+	}
+	return nil
+}
+
+// KillUID ends every process that has the uid as one of its own, until none
+// is left or ctx is done. It returns how many it ended.
+func (h *Host) KillUID(ctx context.Context, uid uint32) (int, error) {
+	if uid < grant.UIDMin || uid > grant.UIDMax {
+		return 0, fmt.Errorf("uid %d is not one of ours", uid)
+	}
+	ended := map[int]bool{}
+	for {
+		pids, err := processesOf(uid)
+		if err != nil || len(pids) == 0 {
+			return len(ended), err
+		}
+		for _, pid := range pids {
+			ok, err := kill(pid, uid)
+			if err != nil {
+				return len(ended), err
+			}
+			if ok {
+				ended[pid] = true
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return len(ended), fmt.Errorf("processes of uid %d are still there: %v", uid, pids)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// kill ends a process through a descriptor that it looks at again first: a
+// pid that was used again in between is left alone.
+func kill(pid int, uid uint32) (bool, error) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("open process %d: %w", pid, err)
+	}
+	has := hasUID(pid, uid)
+	if has {
+		err = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+	}
+	if errors.Is(err, unix.ESRCH) {
+		has, err = false, nil
+	}
+	return has && err == nil, errors.Join(err, unix.Close(fd))
+}
+
+func processesOf(uid uint32) ([]int, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, fmt.Errorf("list processes: %w", err)
+	}
+	var pids []int
+	for _, e := range entries {
+		if pid, err := strconv.Atoi(e.Name()); err == nil && pid != os.Getpid() && hasUID(pid, uid) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
+// hasUID reports whether a living process has the uid as its real, effective,
+// saved or file system uid (proc(5)).
+func hasUID(pid int, uid uint32) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return false
+	}
+	want := []byte(strconv.FormatUint(uint64(uid), 10))
+	for line := range bytes.Lines(b) {
+		if bytes.HasPrefix(line, []byte("State:\tZ")) || bytes.HasPrefix(line, []byte("State:\tX")) {
+			return false
+		}
+		if rest, ok := bytes.CutPrefix(line, []byte("Uid:")); ok {
+			for _, f := range bytes.Fields(rest) {
+				if bytes.Equal(f, want) {
+					return true
+				}
+			}
+			return false
+		}
+	}
+	return false
+}
+
+// Leftovers looks for what an ended account may have left behind, and says
+// where it looked.
+func (h *Host) Leftovers(ctx context.Context, person string, uid uint32) (looked, left []string, err error) {
+	var errs []error
+	look := func(what string, found func() ([]string, error)) {
+		got, err := found()
+		looked, left, errs = append(looked, what), append(left, got...), append(errs, err)
+	}
+	look("processes of the account", func() ([]string, error) {
+		pids, err := processesOf(uid)
+		var names []string
+		for _, p := range pids {
+			names = append(names, fmt.Sprintf("process %d", p))
+		}
+		return names, err
+	})
+	look("account", func() ([]string, error) {
+		_, found, err := h.getent(ctx, "passwd", person)
+		if !found {
+			return nil, err
+		}
+		return []string{"account " + person}, err
+	})
+	look("things of the grant", func() ([]string, error) {
+		seen, err := h.Observe(ctx)
+		var names []string
+		for t := range seen {
+			if t.Name == person {
+				names = append(names, t.String())
+			}
+		}
+		return names, err
+	})
+	look("crontab, at jobs, mail, linger", func() ([]string, error) {
+		return h.exist("var/spool/cron/crontabs/"+person, "var/spool/cron/"+person, "var/mail/"+person, "var/lib/systemd/linger/"+person)
+	})
+	look("files in /tmp, /var/tmp, /dev/shm and the at spool", func() ([]string, error) {
+		return h.filesOf(uid, "tmp", "var/tmp", "dev/shm", "var/spool/cron/atjobs")
+	})
+	return looked, left, errors.Join(errs...)
+}
+
+func (h *Host) exist(names ...string) ([]string, error) {
+	var found []string
+	for _, n := range names {
+		if _, err := os.Lstat(h.path(n)); err == nil {
+			found = append(found, "/"+n)
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return found, err
+		}
+	}
+	return found, nil
+}
+
+// filesOf lists what the uid owns directly in shared folders.
+func (h *Host) filesOf(uid uint32, dirs ...string) ([]string, error) {
+	var found []string
+	for _, d := range dirs {
+		entries, err := os.ReadDir(h.path(d))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return found, err
+		}
+		for _, e := range entries {
+			info, err := e.Info()
+			if err != nil {
+				continue // gone meanwhile
+			}
+			if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid == uid {
+				found = append(found, filepath.Join("/", d, e.Name()))
+			}
+		}
+	}
+	return found, nil
+}
+
+// Clear removes what the account left in places of its own: jobs that would
+// run again, and files in folders that everybody shares.
+func (h *Host) Clear(person string, uid uint32) error {
+	if uid < grant.UIDMin || uid > grant.UIDMax || grant.CheckPerson(person) != nil {
+		return fmt.Errorf("%q with uid %d is not one of ours", person, uid)
+	}
+	own, err := h.exist("var/spool/cron/crontabs/"+person, "var/spool/cron/"+person, "var/mail/"+person, "var/lib/systemd/linger/"+person)
+	errs := []error{err}
+	shared, err := h.filesOf(uid, "tmp", "var/tmp", "dev/shm", "var/spool/cron/atjobs")
+	errs = append(errs, err)
+	for _, name := range append(own, shared...) {
+		root, err := os.OpenRoot(h.path(filepath.Dir(name)))
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		errs = append(errs, root.RemoveAll(filepath.Base(name)), root.Close())
+	}
+	return errors.Join(errs...)
+}

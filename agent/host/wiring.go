@@ -1,0 +1,225 @@
+package host
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/google/renameio/v2"
+)
+
+// Wiring is how the host's programs come to ask us.
+type Wiring struct {
+	Enforce    bool   // sudo and su only with a live grant
+	Breakglass string // group that enforce mode lets through
+}
+
+var services = []string{"sshd", "sudo", "sudo-i", "su", "su-l", "login"}
+
+const (
+	sudoersFile = "etc/sudoers.d/curfew"
+	sshdFile    = "etc/ssh/sshd_config.d/curfew.conf"
+
+	begin = "# curfew begin: made by `curfew-agent install`, taken out by `curfew-agent uninstall`\n"
+	end   = "# curfew end\n"
+	// glue begins the block in a file that had no newline at its end.
+	glue = "\n# curfew begin: the line before had no end\n"
+
+	sudoersText = "# curfew: rules of live grants are here, in memory; a missing folder is an empty one\n@includedir /run/curfew/sudoers.d\n"
+	sshdText    = "# curfew: certificates of our CA open an account for its live grants alone\n" +
+		"TrustedUserCAKeys /etc/curfew/ssh_ca.pub\nAuthorizedPrincipalsFile /run/curfew/ssh/principals/%u\n"
+)
+
+// Install wires PAM, sudo and sshd. It can be repeated. Each file changes
+// whole or not at all, in an order in which a host that stops half-way can
+// still be logged in to: the module says nothing to accounts that are not
+// ours.
+func (h *Host) Install(ctx context.Context, w Wiring) error {
+	if err := h.Prepare(); err != nil {
+		return err
+	}
+	if err := h.installSudoers(ctx); err != nil {
+		return err
+	}
+	if err := h.installSSHD(ctx); err != nil {
+		return err
+	}
+	for _, s := range services {
+		if err := h.edit("etc/pam.d/"+s, func(b []byte) []byte { return wire(unwire(b), w) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Uninstall takes the wiring out: every file is again what it was.
+func (h *Host) Uninstall(ctx context.Context) error {
+	var errs []error
+	for _, s := range services {
+		errs = append(errs, h.edit("etc/pam.d/"+s, unwire))
+	}
+	for _, name := range []string{sudoersFile, sshdFile} {
+		if err := os.Remove(h.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("remove %s: %w", name, err))
+		}
+	}
+	h.reloadSSHD(ctx)
+	return errors.Join(errs...)
+}
+
+// Unwired lists what is missing or altered of the wiring.
+func (h *Host) Unwired() []string {
+	var missing []string
+	for name, want := range map[string]string{sudoersFile: sudoersText, sshdFile: sshdText} {
+		if b, err := os.ReadFile(h.path(name)); err != nil || string(b) != want {
+			missing = append(missing, "/"+name)
+		}
+	}
+	for _, s := range services {
+		b, err := os.ReadFile(h.path("etc/pam.d", s))
+		if err == nil && bytes.Count(b, []byte("pam_curfew.so")) < 2 {
+			missing = append(missing, "/etc/pam.d/"+s)
+		}
+	}
+	return missing
+}
+
+func (h *Host) installSudoers(ctx context.Context) error {
+	target := h.path(sudoersFile)
+	f, err := renameio.NewPendingFile(target, renameio.WithPermissions(0o440), renameio.IgnoreUmask(), renameio.WithTempDir(h.path("etc")))
+	if err != nil {
+		return fmt.Errorf("write %s: %w", target, err)
+	}
+	defer func() { _ = f.Cleanup() }() // a no-op once the file is in place
+	if _, err := f.WriteString(sudoersText); err != nil {
+		return fmt.Errorf("write %s: %w", target, err)
+	}
+	if err := h.visudo(ctx, f.Name()); err != nil {
+		return err
+	}
+	if err := f.CloseAtomicallyReplace(); err != nil {
+		return fmt.Errorf("write %s: %w", target, err)
+	}
+	// The whole is looked at as well: another file may break ours.
+	if out, err := h.run(ctx, "visudo", "-c", "-q"); err != nil && h.Root == "/" {
+		return errors.Join(fmt.Errorf("sudo's configuration as a whole does not hold: %w: %s", err, strings.TrimSpace(out)), os.Remove(target))
+	}
+	return nil
+}
+
+func (h *Host) installSSHD(ctx context.Context) error {
+	if _, err := os.Stat(h.path("etc/ssh/sshd_config.d")); errors.Is(err, fs.ErrNotExist) {
+		return nil // a host without sshd, or one that reads no folder: there is nothing to wire
+	}
+	target := h.path(sshdFile)
+	old, oldErr := os.ReadFile(target)
+	if string(old) == sshdText {
+		return nil
+	}
+	if err := renameio.WriteFile(target, []byte(sshdText), 0o644, renameio.IgnoreUmask()); err != nil {
+		return fmt.Errorf("write %s: %w", target, err)
+	}
+	if out, err := h.run(ctx, "sshd", "-t"); err != nil && h.Root == "/" {
+		undo := os.Remove(target)
+		if oldErr == nil {
+			undo = renameio.WriteFile(target, old, 0o644, renameio.IgnoreUmask())
+		}
+		return errors.Join(fmt.Errorf("sshd does not take %s: %w: %s", target, err, strings.TrimSpace(out)), undo)
+	}
+	h.reloadSSHD(ctx)
+	return nil
+}
+
+// reloadSSHD has a running sshd read its configuration again. A host where it
+// does not run reads it at the start.
+func (h *Host) reloadSSHD(ctx context.Context) {
+	if h.Root == "/" {
+		_, _ = h.run(ctx, "systemctl", "--no-block", "try-reload-or-restart", "ssh.service")
+		_, _ = h.run(ctx, "systemctl", "--no-block", "try-reload-or-restart", "sshd.service")
+	}
+}
+
+// edit replaces a file by what change makes of it, with the mode and the
+// owner that it had. A file that is not there is left so.
+func (h *Host) edit(name string, change func([]byte) []byte) error {
+	file := h.path(name)
+	if real, err := filepath.EvalSymlinks(file); err == nil {
+		file = real
+	}
+	b, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read %s: %w", name, err)
+	}
+	next := change(b)
+	if bytes.Equal(b, next) {
+		return nil
+	}
+	info, err := os.Stat(file)
+	if err != nil {
+		return fmt.Errorf("look at %s: %w", name, err)
+	}
+	f, err := renameio.NewPendingFile(file, renameio.WithPermissions(info.Mode().Perm()), renameio.IgnoreUmask())
+	if err != nil {
+		return fmt.Errorf("change %s: %w", name, err)
+	}
+	defer func() { _ = f.Cleanup() }() // a no-op once the file is in place
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		if err := f.Chown(int(st.Uid), int(st.Gid)); err != nil {
+			return fmt.Errorf("change %s: %w", name, err)
+		}
+	}
+	if _, err := f.Write(next); err != nil {
+		return fmt.Errorf("change %s: %w", name, err)
+	}
+	if err := f.CloseAtomicallyReplace(); err != nil {
+		return fmt.Errorf("change %s: %w", name, err)
+	}
+	return nil
+}
+
+// wire adds our lines. Account comes first: Debian's common-account ends the
+// phase with "done" as soon as one module says yes. Session comes last: then
+// the login has its loginuid and its logind session.
+func wire(b []byte, w Wiring) []byte {
+	args := ""
+	if w.Enforce {
+		args = " enforce"
+	}
+	if w.Breakglass != "" {
+		args += " breakglass=" + w.Breakglass
+	}
+	open := begin
+	if len(b) > 0 && b[len(b)-1] != '\n' {
+		open = glue
+	}
+	return []byte(begin + "account required pam_curfew.so" + args + "\n" + end + string(b) +
+		open + "session required pam_curfew.so" + args + "\n" + end)
+}
+
+// unwire takes our lines out.
+func unwire(b []byte) []byte {
+	s := string(b)
+	for _, mark := range []string{glue, begin} {
+		for {
+			from := strings.Index(s, mark)
+			if from < 0 {
+				break
+			}
+			to := strings.Index(s[from:], end)
+			if to < 0 {
+				return []byte(s) // somebody cut our block: it is theirs now
+			}
+			s = s[:from] + s[from+to+len(end):]
+		}
+	}
+	return []byte(s)
+}
