@@ -74,9 +74,7 @@ var rooms = map[string][]string{
 }
 
 // landing are rooms of the plan that are still empty.
-var landing = []string{
-	"agent/enforce", "agent/host", "agent/uplink", "controlplane/policy", "controlplane/request", "cmd/curfew-agent", "cmd/curfew-server",
-}
+var landing = []string{"controlplane/policy", "controlplane/request", "cmd/curfew-agent", "cmd/curfew-server"}
 
 // pure rooms can neither block, nor fail for the machine's sake, nor read the
 // time: they may not import these either.
