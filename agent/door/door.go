@@ -161,7 +161,7 @@ func credentials(c *net.UnixConn) (*unix.Ucred, error) {
 	var cred *unix.Ucred
 	var serr error
 	err = raw.Control(func(fd uintptr) {
-		cred, serr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) //nolint:gosec // a descriptor fits
+		cred, serr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	})
 	if err := errors.Join(err, serr); err != nil {
 		return nil, fmt.Errorf("ask who calls: %w", err)

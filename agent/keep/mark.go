@@ -33,7 +33,7 @@ func (m mark) at(boot time.Duration, id string) time.Time {
 func (m mark) bytes() []byte {
 	var w canon.Writer
 	w.Nanos(1, m.wall)
-	w.Uint(2, uint64(max(0, m.boot))) //nolint:gosec // not negative
+	w.Uint(2, uint64(max(0, m.boot)))
 	w.Text(3, m.id)
 	return w.Bytes()
 }
@@ -45,7 +45,7 @@ func (m *mark) field(f canon.Field) error {
 	case 2:
 		var v uint64
 		err := f.Uint(&v)
-		m.boot = time.Duration(v) //nolint:gosec // a huge one is later than now, and counts for nothing
+		m.boot = time.Duration(v)
 		return err
 	case 3:
 		return f.Text(&m.id)

@@ -92,7 +92,7 @@ func (o *Outbox) findEnd() error {
 	}
 	o.durable = o.next - 1
 	if cut := int64(len(b)) - last.size; cut > 0 {
-		o.log.Warn("cut half a record off the outbox, as a crash in mid-write leaves it", "bytes", cut) //nolint:sloglint // called from where no context is
+		o.log.Warn("cut half a record off the outbox, as a crash in mid-write leaves it", "bytes", cut)
 		return os.Truncate(last.path, last.size)
 	}
 	return nil

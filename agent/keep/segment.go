@@ -59,7 +59,7 @@ func scan(b []byte, first uint64) []frame {
 	for off := 0; off+frameHead < len(b); {
 		// A frame takes more than its head, so numbers cannot run ahead of
 		// the bytes: this keeps the search from checking every sum.
-		if seq := binary.LittleEndian.Uint64(b[off+8:]); seq < next || seq-first > uint64(off/frameHead) { //nolint:gosec // not negative
+		if seq := binary.LittleEndian.Uint64(b[off+8:]); seq < next || seq-first > uint64(off/frameHead) {
 			off++
 			continue
 		}

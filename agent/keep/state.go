@@ -176,7 +176,7 @@ func (k *Keep) adopt(next state) {
 	}
 	k.dirty = true
 	if err := errors.Join(k.save(), k.saveMark()); err != nil {
-		k.Log.Error("accepted grants are in memory only until the disk takes them", "err", err) //nolint:sloglint // called from where no context is
+		k.Log.Error("accepted grants are in memory only until the disk takes them", "err", err)
 	}
 }
 

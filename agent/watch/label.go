@@ -54,7 +54,7 @@ func children(pid int) []int {
 	}
 	var all []int
 	for _, t := range threads {
-		b, err := os.ReadFile(dir + "/" + t.Name() + "/children")
+		b, err := os.ReadFile(dir + "/" + t.Name() + "/children") //nolint:gosec // below /proc
 		if err != nil {
 			continue
 		}
@@ -138,22 +138,28 @@ func (w *Watch) end(session uint64, e bpf.WatchEnd) error {
 
 // Tasks lists the living processes of a session.
 func (w *Watch) Tasks(session uint64) ([]int, error) {
+	all, err := w.Living()
+	return all[session], err
+}
+
+// Living lists the living processes of every session.
+func (w *Watch) Living() (map[uint64][]int, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, fmt.Errorf("list processes: %w", err)
 	}
-	var found []int
+	found := map[uint64][]int{}
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
 		if err != nil {
 			continue
 		}
-		got, ok, err := w.LabelOf(pid)
+		session, ok, err := w.LabelOf(pid)
 		if err != nil {
 			return nil, err
 		}
-		if ok && got == session && alive(pid) {
-			found = append(found, pid)
+		if ok && alive(pid) {
+			found[session] = append(found[session], pid)
 		}
 	}
 	return found, nil
@@ -214,7 +220,7 @@ func (w *Watch) kill(pid int, session uint64) bool {
 // Forget drops what the kernel keeps of a session that has no process left.
 func (w *Watch) Forget(session uint64) error {
 	var errs []error
-	for _, m := range []*ebpf.Map{w.objs.Sessions, w.objs.Ends, w.objs.ReadUpto} {
+	for _, m := range []*ebpf.Map{w.objs.Sessions, w.objs.Ends} {
 		if err := m.Delete(session); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			errs = append(errs, fmt.Errorf("forget session %x: %w", session, err))
 		}

@@ -118,7 +118,7 @@ func (r *reader) data(raw []byte) ([]ledger.Entry, error) {
 		Offset     uint64
 	}
 	n, err := binary.Decode(raw, binary.LittleEndian, &d)
-	if err != nil || uint64(len(raw)-n) < uint64(d.Len) {
+	if err != nil || uint64(len(raw)-n) < uint64(d.Len) { //nolint:gosec // Decode read no more than there was
 		return nil, errRecord
 	}
 	body := raw[n : n+int(d.Len)]

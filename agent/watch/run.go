@@ -75,7 +75,7 @@ func (w *Watch) number(g *gaps, entries []ledger.Entry, now time.Time) {
 			var upto uint64
 			err := w.objs.ReadUpto.Lookup(e.Session, &upto)
 			if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-				w.log.Warn("position of a session is not known", "err", err) //nolint:sloglint // the reader has no request
+				w.log.Warn("position of a session is not known", "err", err)
 			}
 			g.start(e.Session, upto)
 		}
@@ -92,12 +92,8 @@ func (w *Watch) position(g *gaps, entries []ledger.Entry) {
 		}
 		done[e.Session] = true
 		upto := g.upto[e.Session]
-		if err := w.objs.Sessions.Lookup(e.Session, new([16]byte)); errors.Is(err, ebpf.ErrKeyNotExist) {
-			g.forget(e.Session)
-			continue
-		}
 		if err := w.objs.ReadUpto.Put(e.Session, upto); err != nil {
-			w.log.Warn("position of a session is not kept", "err", err) //nolint:sloglint // as above
+			w.log.Warn("position of a session is not kept", "err", err)
 		}
 	}
 }

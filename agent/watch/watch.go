@@ -48,7 +48,7 @@ func Open(c Config) (*Watch, error) {
 		return nil, fmt.Errorf("make the folder for pins: %w", err)
 	}
 	if err := rlimit.RemoveMemlock(); err != nil {
-		c.Log.Info("memory limit kept", "err", err) //nolint:sloglint // no context yet: it matters on kernels before 5.11 only
+		c.Log.Info("memory limit kept", "err", err)
 	}
 	w := &Watch{log: c.Log}
 	if _, err := os.Stat(filepath.Join(c.PinDir, "sessions")); errors.Is(err, fs.ErrNotExist) {

@@ -28,6 +28,7 @@ type signer struct{}
 func (signer) SignGrant(g grant.Grant) []byte {
 	return dsse.Sign(grant.Type, g.Bytes(), grantKy).Bytes()
 }
+
 func (signer) SignSet(s grant.Set) []byte {
 	return dsse.Sign(grant.SetType, s.Bytes(), grantKy).Bytes()
 }

@@ -257,7 +257,7 @@ func TestOnlyRootAnswers(t *testing.T) {
 		return
 	}
 	need.Root(t)
-	dir, err := os.MkdirTemp("/tmp", "cfw-rogue-")
+	dir, err := os.MkdirTemp("/tmp", "cfw-rogue-") //nolint:usetesting // the other user has to reach it
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -71,7 +71,7 @@ func TestRefused(t *testing.T) {
 	if _, err := (Question{User: strings.Repeat("x", 64)}).Bytes(); !errors.Is(err, ErrForm) {
 		t.Error("a long name was cut")
 	}
-	if (Verdict(0)) != Deny {
+	if Verdict(0) != Deny {
 		t.Error("the zero verdict permits something")
 	}
 }
