@@ -106,7 +106,7 @@ struct {
 /* How far the agent has read each session: kept here so that the next agent
  * sees a hole between the two. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 65536);
 	__type(key, __u64);
 	__type(value, __u64);

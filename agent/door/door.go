@@ -168,3 +168,12 @@ func credentials(c *net.UnixConn) (*unix.Ucred, error) {
 	}
 	return cred, nil
 }
+
+// Answers reports whether somebody serves the socket.
+func Answers(path string) bool {
+	c, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: path, Net: "unixpacket"})
+	if err != nil {
+		return false
+	}
+	return c.Close() == nil
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"curfew.internal/canon"
@@ -194,5 +195,14 @@ func (k *Keep) save() error {
 		return fmt.Errorf("write grants: %w", err)
 	}
 	k.dirty = false
+	return nil
+}
+
+// Reset forgets the grants that were kept for an enrolment before: their
+// revisions would refuse those of the new one.
+func Reset(dir string) error {
+	if err := forget(filepath.Join(dir, stateFile)); err != nil {
+		return fmt.Errorf("forget grants: %w", err)
+	}
 	return nil
 }

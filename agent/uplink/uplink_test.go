@@ -320,7 +320,7 @@ func TestRecordsOnceOverCutConnections(t *testing.T) {
 		defer mu.Unlock()
 		left := &atomic.Int64{}
 		// The handshake takes some 3 kB; the later the more is let through.
-		left.Store(2000 + dice.Int64N(3000) + int64(cuts)*200)
+		left.Store(2000 + dice.Int64N(3000) + int64(cuts)*1000)
 		cuts++
 		return cutConn{c, left}, err
 	}

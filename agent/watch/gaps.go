@@ -14,6 +14,10 @@ import (
 // of several CPUs come in any order.
 const late = time.Second
 
+// remembered is of how many sessions the position is kept here; the kernel
+// keeps it as well.
+const remembered = 10_000
+
 // gaps finds holes in the numbers that the kernel gave each session's events.
 type gaps struct {
 	upto    map[uint64]uint64 // all numbers up to here were seen or reported
@@ -32,7 +36,13 @@ func (g *gaps) known(session uint64) bool {
 }
 
 // start says how far a session was read by an agent before us.
-func (g *gaps) start(session, upto uint64) { g.upto[session] = upto }
+func (g *gaps) start(session, upto uint64) {
+	if len(g.upto) >= remembered {
+		// Sessions that were quiet for so long are found again in the kernel.
+		maps.DeleteFunc(g.upto, func(s, _ uint64) bool { return g.waiting[s].IsZero() })
+	}
+	g.upto[session] = upto
+}
 
 // see takes note of a number.
 func (g *gaps) see(session, seq uint64, now time.Time) {
@@ -81,11 +91,4 @@ func (g *gaps) overdue(now time.Time) []ledger.Entry {
 	}
 	slices.SortFunc(found, func(a, b ledger.Entry) int { return cmp.Compare(a.Session, b.Session) })
 	return found
-}
-
-// forget drops a session that is over.
-func (g *gaps) forget(session uint64) {
-	delete(g.upto, session)
-	delete(g.beyond, session)
-	delete(g.waiting, session)
 }

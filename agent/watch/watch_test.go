@@ -270,7 +270,7 @@ func TestWhatIsLostIsCounted(t *testing.T) {
 	need.Root(t)
 	w := open(t, bpffs(t))
 	// Nobody reads: 16 MiB fill up with arguments.
-		cmd := shell(t, w, 14, `big=$(head -c 120000 /dev/zero | tr '\0' y); for i in $(seq 200); do /bin/true $big; done`)
+	cmd := shell(t, w, 14, `big=$(head -c 120000 /dev/zero | tr '\0' y); for i in $(seq 200); do /bin/true $big; done`)
 	if err := cmd.Wait(); err != nil {
 		t.Fatal(err)
 	}
@@ -298,4 +298,3 @@ func FuzzRead(f *testing.F) {
 		_ = r.overdue(time.Time{}.Add(time.Hour))
 	})
 }
-

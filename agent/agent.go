@@ -1,0 +1,233 @@
+// Package agent keeps one host true to its grants.
+//
+// It wires the rooms of the host daemon together: what the control plane says
+// is kept, the loop brings the host to it, the door answers PAM, and what was
+// done is recorded. It never gives what no live grant calls for, and it never
+// waits for the control plane to take away.
+package agent
+
+import (
+	"context"
+	"crypto/ed25519"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"curfew.internal/agent/enforce"
+	"curfew.internal/clock"
+	"curfew.internal/grant"
+	"curfew.internal/ledger"
+)
+
+// A Host is the machine as the agent sees and changes it.
+type Host interface {
+	// Observe returns every thing on the host that carries our mark, whoever
+	// put it there and whenever.
+	Observe(ctx context.Context) (enforce.State, error)
+	// Apply carries out one step. It is idempotent.
+	Apply(ctx context.Context, s enforce.Step) error
+	// EndSessions ends what logind knows of the account, KillUID every
+	// process of the account; it returns how many it ended.
+	EndSessions(ctx context.Context, uid uint32) error
+	KillUID(ctx context.Context, uid uint32) (int, error)
+	// Clear removes what the account left where it would run again or lie
+	// about: jobs, and files in folders that everybody shares.
+	Clear(person string, uid uint32) error
+	// Leftovers looks for what an ended account may have left behind.
+	Leftovers(ctx context.Context, person string, uid uint32) (looked, left []string, err error)
+	// Managed reports whether the account on the host is one of ours.
+	Managed(ctx context.Context, name string) (bool, error)
+	// Argv returns a process's arguments.
+	Argv(pid int) ([]string, error)
+}
+
+// Labels ties processes to sessions in the kernel.
+type Labels interface {
+	Label(pid int, session, deadlineBootNS uint64) error
+	LabelOf(pid int) (session uint64, ok bool, err error)
+	// Extend moves a session's deadline.
+	Extend(session, deadlineBootNS uint64) error
+	// Living lists the living processes of every session.
+	Living() (map[uint64][]int, error)
+	// Kill ends every process of a session and returns those it could not.
+	Kill(ctx context.Context, session uint64) (killed int, left []int, err error)
+	Forget(session uint64) error
+}
+
+// Keep is the agent's durable state.
+type Keep interface {
+	// Accept takes a keyring and a set if they may replace what is kept.
+	Accept(keyring, set []byte, at time.Time) (grant.Opened, error)
+	Trusted(r clock.Reading) time.Time
+	Append(entries ...ledger.Entry) error
+	Sessions() ([]Session, error)
+	SaveSession(s Session) error
+	DropSession(id uint64) error
+	Opened() (map[string]Opened, error)
+	SaveOpened(o map[string]Opened) error
+}
+
+// Identity is who this host is.
+type Identity struct {
+	Fleet, Name, Boot string
+	ReceiptKey        ed25519.PrivateKey
+}
+
+// Agent is the host daemon.
+type Agent struct {
+	Identity
+	Host   Host
+	Labels Labels
+	Keep   Keep
+	Clock  clock.Clock
+	Log    *slog.Logger
+
+	// Resync is the longest time between two passes, and Retry the longest
+	// after one that left work undone.
+	Resync, Retry time.Duration
+	// Heard says when the control plane was last heard, for leases.
+	Heard func() time.Time
+
+	// Passed, if set, is called after each pass.
+	Passed func()
+
+	// Parts are served as long as the agent runs: door, uplink, recorder,
+	// drift. Each blocks until its context is done.
+	Parts []func(ctx context.Context) error
+
+	wake  chan struct{}
+	ready chan struct{} // closed after the first pass
+	busy  atomic.Int64  // since when a pass runs, in nanoseconds since boot; 0: none does
+
+	mu       sync.Mutex // guards what follows
+	grants   []grant.Grant
+	revision uint64
+	opened   map[string]Opened
+	sessions map[uint64]Session
+	ended    map[uint64]Session // of late, so that their last events find them
+	settled  bool
+	over     map[string]grant.Grant // the last grant of each person that ended here
+	killed   map[string]uint64      // processes ended so far, by grant
+}
+
+// Opened is a grant that this host has begun to install. It is written down
+// before the first step, and taken off when the receipt is kept: so that no
+// crash leaves things on a host that nobody answers for.
+type Opened struct {
+	Grant     string    `json:"grant"`
+	Person    string    `json:"person"`
+	UID       uint32    `json:"uid"`
+	Approvers []string  `json:"approvers"`
+	NotAfter  time.Time `json:"not_after"`
+	Installed bool      `json:"installed"`
+	Left      []string  `json:"left,omitempty"` // of a receipt that was not clean
+}
+
+// Init makes an agent ready: it reads what was kept over a restart.
+func (a *Agent) Init(kept grant.Opened) error {
+	a.wake, a.ready = make(chan struct{}, 1), make(chan struct{})
+	a.sessions, a.ended, a.over = map[uint64]Session{}, map[uint64]Session{}, map[string]grant.Grant{}
+	a.grants, a.revision = kept.Grants, kept.Revision
+	var err error
+	if a.opened, err = a.Keep.Opened(); err != nil {
+		return err
+	}
+	sessions, err := a.Keep.Sessions()
+	if err != nil {
+		return err
+	}
+	for _, s := range sessions {
+		a.sessions[s.ID] = s
+	}
+	return nil
+}
+
+// Run keeps the host true until ctx is done or a part of the agent fails.
+func (a *Agent) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.loop(ctx) })
+	for _, part := range a.Parts {
+		g.Go(func() error { return part(ctx) })
+	}
+	return g.Wait()
+}
+
+// Wake asks for a pass. It carries no message: a pass looks at everything.
+func (a *Agent) Wake() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Accept takes what the control plane says this host is to hold. What is
+// refused changes nothing; the refusal is recorded.
+func (a *Agent) Accept(ctx context.Context, keyring, set []byte) (uint64, error) {
+	now := a.now()
+	o, err := a.Keep.Accept(keyring, set, now)
+	if err != nil {
+		a.Log.WarnContext(ctx, "grant set refused", "err", err)
+		a.append(ledger.Entry{Kind: ledger.SetRefused, At: now, Text: err.Error()})
+		return a.Revision(), err
+	}
+	for _, r := range o.Refused {
+		a.Log.WarnContext(ctx, "grant refused", "err", r)
+		a.append(ledger.Entry{Kind: ledger.SetRefused, At: now, Text: r.Error()})
+	}
+	a.mu.Lock()
+	a.grants, a.revision, a.settled = o.Grants, o.Revision, false
+	a.mu.Unlock()
+	a.Wake()
+	return o.Revision, nil
+}
+
+// Revision is the set that is kept.
+func (a *Agent) Revision() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.revision
+}
+
+// Settled reports whether the last pass left nothing to do.
+func (a *Agent) Settled() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.settled
+}
+
+// now is trusted time: it never goes back.
+func (a *Agent) now() time.Time { return a.Keep.Trusted(a.Clock.Now()) }
+
+// live returns the grants that stand at now: by time, and by lease.
+func (a *Agent) live(now time.Time) []grant.Grant {
+	return slices.DeleteFunc(a.byTime(now), func(g grant.Grant) bool {
+		return g.Lease > 0 && now.Sub(a.Heard()) >= g.Lease
+	})
+}
+
+// of returns the grant of the person that ends last, if any.
+func of(grants []grant.Grant, person string) (grant.Grant, bool) {
+	var best grant.Grant
+	for _, g := range grants {
+		if g.Person.Name == person && g.NotAfter.After(best.NotAfter) {
+			best = g
+		}
+	}
+	return best, best.ID != ""
+}
+
+// append records entries of this host. A record that cannot be written now is
+// kept by the outbox in memory, or counted as a gap; no removal waits for it.
+func (a *Agent) append(entries ...ledger.Entry) {
+	for i := range entries {
+		entries[i].Host, entries[i].Boot = a.Name, a.Boot
+		entries[i].Text = printable(entries[i].Text)
+	}
+	if err := a.Keep.Append(entries...); err != nil {
+		a.Log.Error("record not kept", "err", err, "entries", len(entries)) //nolint:sloglint // called from where no context is
+	}
+}

@@ -1,0 +1,194 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"curfew.internal/grant"
+	"curfew.internal/ledger"
+)
+
+// A Knock is what the PAM module asks.
+type Knock struct {
+	Open    bool // a session is about to begin; else: may the account act at all
+	Close   bool // a session is over
+	Service string
+	User    string // the account; for su, the one that is entered
+	RUser   string // who calls sudo or su
+	TTY     string
+	From    string
+	PID     int // the caller, as the kernel says
+}
+
+// An Answer is the door's. The zero Answer is no.
+type Answer struct {
+	Allow    bool
+	Stranger bool // no account of ours is concerned: PAM goes on as if we were not there
+	Message  string
+}
+
+// Knock decides. It does not trust the loop: it asks LiveAt itself at each
+// knock. Every account of ours that the knock concerns needs a live grant.
+func (a *Agent) Knock(ctx context.Context, k Knock) Answer {
+	if k.Close {
+		return a.closed(ctx, k)
+	}
+	now := a.now()
+	live := a.live(now)
+	var mine []grant.Grant
+	for _, name := range subjects(k) {
+		ours, err := a.ours(ctx, name)
+		if err != nil {
+			a.Log.ErrorContext(ctx, "door cannot tell whose account it is", "err", err)
+			return Answer{Message: "curfew: this host cannot check its accounts now: ask an administrator to run `curfew-agent status`"}
+		}
+		if !ours {
+			continue
+		}
+		g, ok := of(live, name)
+		if !ok {
+			return a.refuse(ctx, k, name)
+		}
+		mine = append(mine, g)
+	}
+	if len(mine) == 0 {
+		return Answer{Stranger: true}
+	}
+	if !k.Open {
+		return Answer{Allow: true}
+	}
+	return a.openSession(ctx, k, mine[0], live)
+}
+
+// subjects are the accounts that a knock concerns, the one that acts first.
+func subjects(k Knock) []string {
+	var names []string
+	for _, n := range []string{k.RUser, k.User} {
+		if n != "" && !slices.Contains(names, n) {
+			names = append(names, n)
+		}
+	}
+	return names
+}
+
+// ours reports whether the account is one that we gave, now or before: an
+// account that is just being removed is not a stranger's.
+func (a *Agent) ours(ctx context.Context, name string) (bool, error) {
+	managed, err := a.Host.Managed(ctx, name)
+	if managed || err != nil {
+		return managed, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.ContainsFunc(slices.Collect(maps.Values(a.sessions)), func(s Session) bool { return s.Person == name }), nil
+}
+
+func (a *Agent) refuse(ctx context.Context, k Knock, person string) Answer {
+	a.mu.Lock()
+	last, known := a.over[person]
+	for _, g := range a.grants {
+		if g.Person.Name == person && (!known || g.NotAfter.After(last.NotAfter)) {
+			last, known = g, true
+		}
+	}
+	a.mu.Unlock()
+	text := "no grant stands for you on this host"
+	switch now := a.now(); {
+	case known && now.Before(last.NotBefore):
+		text = "your grant begins " + last.NotBefore.Format("15:04 MST")
+	case known && !now.Before(last.NotAfter):
+		text = "your grant ended " + last.NotAfter.Format("15:04 MST")
+	case known:
+		text = "your grant is suspended: this host has not heard from the control plane for too long"
+	}
+	role := "ROLE"
+	if last.Role.Name != "" {
+		role = last.Role.Name
+	}
+	a.Log.InfoContext(ctx, "door refused", "person", person, "service", k.Service, "why", text)
+	a.append(ledger.Entry{
+		Kind: ledger.Refused, At: a.Clock.Now().Wall, Grant: last.ID, Person: person, Service: k.Service, Text: text,
+		Process: &ledger.Process{PID: uint32(max(0, k.PID)), TTY: valid(k.TTY)}, //nolint:gosec // a pid fits
+	})
+	return Answer{Message: fmt.Sprintf("curfew: %s; ask with `curfew request %s --on %s --for 1h`", text, role, a.Name)}
+}
+
+// openSession labels the caller before its user's first command can run.
+func (a *Agent) openSession(ctx context.Context, k Knock, g grant.Grant, live []grant.Grant) Answer {
+	no := Answer{Message: "curfew: the session could not be put under record, so it is not opened: ask an administrator to run `curfew-agent status`"}
+	s := newSession(g)
+	s.Kind, s.Service, s.TTY, s.From, s.PID, s.Opened = LoginSession, k.Service, valid(k.TTY), valid(k.From), k.PID, a.Clock.Now().Wall
+	if k.RUser == g.Person.Name && k.User != k.RUser {
+		s.Kind = SudoSession
+		g = a.under(k, g, live)
+		s.Grant, s.Approvers = g.ID, approvers(g)
+	}
+	if err := a.put(s); err != nil {
+		a.Log.ErrorContext(ctx, "session not opened", "err", err)
+		return no
+	}
+	if err := a.Labels.Label(k.PID, s.ID, a.deadline(g)); err != nil {
+		a.Log.ErrorContext(ctx, "session not labelled", "err", err, "pid", k.PID)
+		_ = a.drop(s) // nothing runs under it
+		return no
+	}
+	text := s.Kind
+	if s.From != "" {
+		text += " from " + s.From
+	}
+	a.append(s.entry(ledger.Login, s.Opened, text))
+	return Answer{Allow: true}
+}
+
+// under picks the grant that a sudo call acts under: one whose role allows
+// the command; else that of the login. sudo's own verdict fell before.
+func (a *Agent) under(k Knock, g grant.Grant, live []grant.Grant) grant.Grant {
+	argv, err := a.Host.Argv(k.PID)
+	if err != nil {
+		return g
+	}
+	words := " " + strings.Join(argv, " ")
+	best := grant.Grant{}
+	for _, l := range live {
+		if l.Person.Name != g.Person.Name || !slices.Contains(l.Role.RunAs, k.User) || !l.NotAfter.After(best.NotAfter) {
+			continue
+		}
+		if l.Role.AnyCommand || slices.ContainsFunc(l.Role.Commands, func(c grant.Command) bool { return named(words, c) }) {
+			best = l
+		}
+	}
+	if best.ID == "" {
+		return g
+	}
+	return best
+}
+
+// named reports whether sudo's own command line names the command: by path
+// or, since sudo looks programs up, by its last element.
+func named(words string, c grant.Command) bool {
+	base := c.Path[strings.LastIndexByte(c.Path, '/')+1:]
+	tail := ""
+	if len(c.Args) > 0 {
+		tail = " " + strings.Join(c.Args, " ")
+	}
+	if c.AnyArgs {
+		return strings.Contains(words+" ", " "+c.Path+" ") || strings.Contains(words+" ", " "+base+" ")
+	}
+	return strings.HasSuffix(words, " "+c.Path+tail) || strings.HasSuffix(words, " "+base+tail)
+}
+
+// closed notes the end of a session. Its processes may live on, and keep
+// their label: the session is forgotten at the end of its grant.
+func (a *Agent) closed(_ context.Context, k Knock) Answer {
+	id, ok, err := a.Labels.LabelOf(k.PID)
+	if err != nil || !ok {
+		return Answer{Stranger: true}
+	}
+	if s, known := a.session(id); known {
+		a.append(s.entry(ledger.Logout, a.Clock.Now().Wall, "closed"))
+	}
+	return Answer{Allow: true}
+}

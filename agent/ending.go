@@ -1,0 +1,141 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"curfew.internal/grant"
+	"curfew.internal/ledger"
+)
+
+// patience bounds how long a pass tries to end one session; the next pass
+// goes on where it stopped.
+const patience = 5 * time.Second
+
+// endSessions ends every session whose grant no longer stands. A login whose
+// person holds another live grant goes on under that one: the end of one
+// grant never cuts another.
+func (a *Agent) endSessions(ctx context.Context, live []grant.Grant, now time.Time) []error {
+	var failed []error
+	for _, s := range a.sessionsNow() {
+		if g, ok := find(live, s.Grant); ok {
+			failed = append(failed, a.stretch(s, g, now)...)
+			continue
+		}
+		if g, ok := of(live, s.Person); ok && s.Kind == LoginSession {
+			s.Grant, s.Approvers = g.ID, approvers(g)
+			failed = append(failed, a.put(s), a.Labels.Extend(s.ID, a.deadline(g)))
+			continue
+		}
+		if err := a.endSession(ctx, s); err != nil {
+			failed = append(failed, err)
+		}
+	}
+	return slices.DeleteFunc(failed, func(err error) bool { return err == nil })
+}
+
+// stretch moves the kernel's deadline when an extended grant took over.
+func (a *Agent) stretch(s Session, g grant.Grant, now time.Time) []error {
+	if best, ok := of(a.live(now), s.Person); ok && s.Kind == LoginSession && best.NotAfter.After(g.NotAfter) {
+		s.Grant, s.Approvers = best.ID, approvers(best)
+		return []error{a.put(s), a.Labels.Extend(s.ID, a.deadline(best))}
+	}
+	return nil
+}
+
+func (a *Agent) endSession(ctx context.Context, s Session) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	killed, left, err := a.Labels.Kill(ctx, s.ID)
+	a.count(s, killed)
+	if err == nil && len(left) > 0 {
+		err = fmt.Errorf("session %x: %d processes are still there: %v", s.ID, len(left), left)
+	}
+	if err != nil {
+		return err
+	}
+	a.append(s.entry(ledger.Logout, a.Clock.Now().Wall, fmt.Sprintf("the grant ended; %d processes were ended", killed)))
+	return a.drop(s)
+}
+
+// settle ends what a grant's person still has running, and looks at what is
+// left.
+func (a *Agent) settle(ctx context.Context, live []grant.Grant, o Opened, now time.Time) (ledger.Receipt, error) {
+	r := ledger.Receipt{
+		Fleet: a.Fleet, Host: a.Name, Boot: a.Boot, Grant: o.Grant, Person: o.Person,
+		Why: a.why(o, now), EndedAt: now, Killed: a.killedOf(o.Grant),
+	}
+	if now.After(o.NotAfter) {
+		r.EndedAt = o.NotAfter
+	}
+	var failed []error
+	for _, s := range a.sessionsNow() {
+		if s.Grant == o.Grant {
+			r.Left = append(r.Left, fmt.Sprintf("session %x", s.ID))
+		}
+	}
+	r.Looked = []string{"labelled processes"}
+	if _, other := of(live, o.Person); other {
+		r.Looked = append(r.Looked, "sudo rule")
+	} else {
+		n, err := a.clear(ctx, o)
+		r.Killed += uint64(n) //nolint:gosec // not negative
+		failed = append(failed, err)
+		looked, left, err := a.Host.Leftovers(ctx, o.Person, o.UID)
+		failed = append(failed, err)
+		if err != nil {
+			left = append(left, "not all could be looked at: "+err.Error())
+		}
+		r.Looked, r.Left = append(r.Looked, looked...), append(r.Left, left...)
+	}
+	r.DoneAt = a.Clock.Now().Wall
+	return r, errors.Join(failed...)
+}
+
+// clear ends every process of an account that holds no grant any more.
+func (a *Agent) clear(ctx context.Context, o Opened) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	n, err := a.Host.KillUID(ctx, o.UID)
+	return n, errors.Join(err, a.Host.EndSessions(ctx, o.UID), a.Host.Clear(o.Person, o.UID))
+}
+
+// why says what ended the grant, as far as the host knows.
+func (a *Agent) why(o Opened, now time.Time) string {
+	if !now.Before(o.NotAfter) {
+		return "time"
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, ok := find(a.grants, o.Grant); ok {
+		return "lease"
+	}
+	return "revoked"
+}
+
+// receipt records the host's signed word.
+func (a *Agent) receipt(ctx context.Context, o Opened, r ledger.Receipt) {
+	a.Log.InfoContext(ctx, "grant ended", "grant", o.Grant, "person", o.Person, "why", r.Why, "killed", r.Killed, "left", r.Left)
+	for i := range r.Left {
+		r.Left[i] = printable(r.Left[i])
+	}
+	a.append(ledger.Entry{
+		Kind: ledger.Removed, At: r.DoneAt, Grant: o.Grant, Person: o.Person, Approvers: o.Approvers,
+		Took: max(0, r.DoneAt.Sub(r.EndedAt)), Receipt: r.Seal(a.ReceiptKey),
+	})
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.over[o.Person] = grant.Grant{ID: o.Grant, NotAfter: r.EndedAt}
+	delete(a.killed, o.Grant)
+}
+
+func find(grants []grant.Grant, id string) (grant.Grant, bool) {
+	i := slices.IndexFunc(grants, func(g grant.Grant) bool { return g.ID == id })
+	if i < 0 {
+		return grant.Grant{}, false
+	}
+	return grants[i], true
+}

@@ -1,0 +1,259 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"curfew.internal/agent/enforce"
+	"curfew.internal/grant"
+	"curfew.internal/ledger"
+)
+
+// loop makes a pass at once, and again after each wake-up, until ctx is done.
+func (a *Agent) loop(ctx context.Context) error {
+	first := true
+	for {
+		a.busy.Store(int64(a.Clock.Now().Boot))
+		next, err := a.Pass(ctx, true)
+		a.busy.Store(0)
+		if first {
+			close(a.ready)
+			first = false
+		}
+		pause := a.until(next)
+		if err != nil && ctx.Err() == nil {
+			a.Log.ErrorContext(ctx, "pass left work undone", "err", err)
+			pause = min(pause, a.Retry)
+		}
+		if a.Passed != nil {
+			a.Passed()
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-a.wake:
+		case <-a.Clock.After(pause):
+		}
+	}
+}
+
+// until is the time to the next change by time, or the resync if that comes
+// first.
+func (a *Agent) until(next time.Time) time.Duration {
+	if next.IsZero() {
+		return a.Resync
+	}
+	return min(a.Resync, max(0, next.Sub(a.now())))
+}
+
+// Pass brings the host to what its grants say now, or, without give, takes
+// away what they no longer say. It takes away before it gives, and goes on
+// after a failed step: one account that cannot be removed must not keep a
+// sudo rule alive.
+func (a *Agent) Pass(ctx context.Context, give bool) (time.Time, error) {
+	now := a.now()
+	live := a.live(now)
+	want, next := enforce.Want(a.known(), a.Name, now)
+	if len(live) < len(a.byTime(now)) { // some are suspended by their lease
+		want, _ = enforce.Want(live, a.Name, now)
+	}
+	failed := a.endSessions(ctx, live, now)
+	seen, err := a.Host.Observe(ctx)
+	if err != nil {
+		return next, errors.Join(append(failed, fmt.Errorf("observe host: %w", err))...)
+	}
+	removals, gifts := split(enforce.Plan(want, seen))
+	removed, _, errs := a.apply(ctx, removals, live)
+	failed = append(failed, errs...)
+	failed = append(failed, a.close(ctx, live, removed, now)...)
+	if !give {
+		return next, errors.Join(failed...)
+	}
+	if err := a.open(live); err != nil {
+		// Nothing is given that could not be written down as given.
+		return next, errors.Join(append(failed, err)...)
+	}
+	given, barred, errs := a.apply(ctx, gifts, live)
+	failed = append(failed, errs...)
+	failed = append(failed, a.installed(ctx, live, given, barred)...)
+	a.reap(ctx)
+	a.mu.Lock()
+	a.settled = len(failed) == 0
+	a.mu.Unlock()
+	return next, errors.Join(failed...)
+}
+
+// known is every grant that is kept, byTime those of them whose time it is.
+func (a *Agent) known() []grant.Grant {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.grants)
+}
+
+func (a *Agent) byTime(now time.Time) []grant.Grant {
+	return slices.DeleteFunc(a.known(), func(g grant.Grant) bool { return !g.LiveAt(now) })
+}
+
+func split(steps []enforce.Step) (removals, gifts []enforce.Step) {
+	for _, s := range steps {
+		if s.Op == enforce.Remove {
+			removals = append(removals, s)
+		} else {
+			gifts = append(gifts, s)
+		}
+	}
+	return removals, gifts
+}
+
+// apply carries out steps and returns those done. After a gift that failed,
+// its person is given nothing more: what limits an account comes before what
+// opens it.
+func (a *Agent) apply(ctx context.Context, steps []enforce.Step, live []grant.Grant) (done []enforce.Thing, barred map[string]bool, failed []error) {
+	barred = map[string]bool{}
+	for _, s := range steps {
+		who := s.Thing.Name
+		if g, ok := find(live, who); ok {
+			who = g.Person.Name
+		}
+		if s.Op == enforce.Put && barred[who] {
+			continue
+		}
+		if err := a.Host.Apply(ctx, s); err != nil {
+			barred[who] = true
+			failed = append(failed, fmt.Errorf("%v: %w", s, err))
+			continue
+		}
+		done = append(done, s.Thing)
+	}
+	return done, barred, failed
+}
+
+// open writes down the grants whose things are about to be put on the host.
+func (a *Agent) open(live []grant.Grant) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	next := maps.Clone(a.opened)
+	for _, g := range live {
+		if _, ok := next[g.ID]; !ok {
+			next[g.ID] = Opened{Grant: g.ID, Person: g.Person.Name, UID: g.Person.UID, Approvers: approvers(g), NotAfter: g.NotAfter}
+		}
+	}
+	if len(next) == len(a.opened) {
+		return nil
+	}
+	if err := a.Keep.SaveOpened(next); err != nil {
+		return fmt.Errorf("write down what is to be installed: %w", err)
+	}
+	a.opened = next
+	return nil
+}
+
+// installed records the grants that are on the host whole for the first time,
+// and what somebody had changed of the others.
+func (a *Agent) installed(ctx context.Context, live []grant.Grant, given []enforce.Thing, barred map[string]bool) []error {
+	a.mu.Lock()
+	next := maps.Clone(a.opened)
+	a.mu.Unlock()
+	var fresh []grant.Grant
+	for _, g := range live {
+		o := next[g.ID]
+		mine := func(t enforce.Thing) bool { return t.Name == g.ID || t.Name == g.Person.Name }
+		if i := slices.IndexFunc(given, mine); i >= 0 && o.Installed && given[i].Kind != enforce.Principals {
+			a.append(ledger.Entry{
+				Kind: ledger.Drift, At: a.Clock.Now().Wall, Grant: g.ID, Person: g.Person.Name,
+				Text: given[i].String() + " was changed or removed by somebody; it was put right",
+			})
+		}
+		if !o.Installed && !barred[g.Person.Name] {
+			o.Installed = true
+			next[g.ID] = o
+			fresh = append(fresh, g)
+		}
+	}
+	if len(fresh) == 0 {
+		return nil
+	}
+	if err := a.Keep.SaveOpened(next); err != nil {
+		return []error{err}
+	}
+	a.mu.Lock()
+	a.opened = next
+	a.mu.Unlock()
+	for _, g := range fresh {
+		a.Log.InfoContext(ctx, "grant installed", "grant", g.ID, "person", g.Person.Name, "until", g.NotAfter)
+		a.append(ledger.Entry{
+			Kind: ledger.Installed, At: a.Clock.Now().Wall, Grant: g.ID, Person: g.Person.Name, Approvers: approvers(g),
+			Text: "account, login and sudo rule are in place until " + g.NotAfter.Format("15:04:05 MST"),
+		})
+	}
+	return nil
+}
+
+// close finishes the grants that were opened and no longer stand: what their
+// people still have running is ended, and the host's signed word on it goes
+// to the record. A receipt that is not clean leaves the grant open, so that
+// the next pass tries again.
+func (a *Agent) close(ctx context.Context, live []grant.Grant, removed []enforce.Thing, now time.Time) []error {
+	a.mu.Lock()
+	opened := maps.Clone(a.opened)
+	a.mu.Unlock()
+	var failed []error
+	next := maps.Clone(opened)
+	for _, id := range slices.Sorted(maps.Keys(opened)) {
+		if slices.ContainsFunc(live, func(g grant.Grant) bool { return g.ID == id }) {
+			continue
+		}
+		o := opened[id]
+		r, err := a.settle(ctx, live, o, now)
+		if err != nil {
+			failed = append(failed, fmt.Errorf("end of %s: %w", id, err))
+		}
+		r.Removed = about(removed, o)
+		if len(r.Left) > 0 && slices.Equal(r.Left, o.Left) {
+			continue // said already
+		}
+		a.receipt(ctx, o, r)
+		if o.Left = r.Left; len(r.Left) > 0 {
+			next[id] = o
+			failed = append(failed, fmt.Errorf("end of %s: left: %s", id, strings.Join(r.Left, "; ")))
+			continue
+		}
+		delete(next, id)
+	}
+	if maps.EqualFunc(next, opened, func(x, y Opened) bool { return slices.Equal(x.Left, y.Left) }) {
+		return failed
+	}
+	// Removal never waits for this write: if it fails, the receipt is made
+	// twice, and both are true.
+	if err := a.Keep.SaveOpened(next); err != nil {
+		failed = append(failed, err)
+	}
+	a.mu.Lock()
+	a.opened = next
+	a.mu.Unlock()
+	return failed
+}
+
+// about picks the removed things that belong to the grant or its person.
+func about(removed []enforce.Thing, o Opened) []string {
+	var mine []string
+	for _, t := range removed {
+		if t.Name == o.Grant || t.Name == o.Person {
+			mine = append(mine, t.String())
+		}
+	}
+	return mine
+}
+
+func approvers(g grant.Grant) []string {
+	var names []string
+	for _, e := range g.Approvals {
+		names = append(names, e.Person)
+	}
+	return names
+}

@@ -1,0 +1,186 @@
+package agent
+
+import (
+	"context"
+	crand "crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"curfew.internal/grant"
+	"curfew.internal/ledger"
+)
+
+// The kinds of sessions.
+const (
+	LoginSession = "login"
+	SudoSession  = "sudo"
+)
+
+// remembered is how many ended sessions are kept so that their last events
+// still find whom they belong to.
+const remembered = 1000
+
+// A Session is a labelled tree of processes and the grant it acts under. It
+// is kept in /run, so that an agent that restarts knows its labels, and a
+// host that reboots, where no label survives, has none.
+type Session struct {
+	ID        uint64    `json:"id"`
+	Grant     string    `json:"grant"`
+	Person    string    `json:"person"`
+	Approvers []string  `json:"approvers"`
+	Kind      string    `json:"kind"`
+	Service   string    `json:"service"`
+	TTY       string    `json:"tty,omitempty"`
+	From      string    `json:"from,omitempty"`
+	PID       int       `json:"pid"`
+	Opened    time.Time `json:"opened"`
+}
+
+func (s Session) entry(k ledger.Kind, at time.Time, text string) ledger.Entry {
+	return ledger.Entry{
+		Kind: k, At: at, Grant: s.Grant, Person: s.Person, Approvers: s.Approvers, Session: s.ID, Service: s.Service, Text: text,
+		Process: &ledger.Process{PID: uint32(max(0, s.PID)), TTY: s.TTY}, //nolint:gosec // a pid fits
+	}
+}
+
+func newSession(g grant.Grant) Session {
+	var b [8]byte
+	_, _ = crand.Read(b[:]) // never fails, crypto/rand
+	return Session{ID: binary.LittleEndian.Uint64(b[:]) | 1, Grant: g.ID, Person: g.Person.Name, Approvers: approvers(g)}
+}
+
+func (a *Agent) sessionsNow() []Session {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.SortedFunc(maps.Values(a.sessions), func(x, y Session) int { return x.Opened.Compare(y.Opened) })
+}
+
+// put keeps a session, on disk first.
+func (a *Agent) put(s Session) error {
+	if err := a.Keep.SaveSession(s); err != nil {
+		return fmt.Errorf("keep session: %w", err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.sessions[s.ID] = s
+	return nil
+}
+
+// drop forgets a session that has no process left.
+func (a *Agent) drop(s Session) error {
+	a.mu.Lock()
+	delete(a.sessions, s.ID)
+	if len(a.ended) >= remembered {
+		clear(a.ended)
+	}
+	a.ended[s.ID] = s
+	a.mu.Unlock()
+	if err := a.Keep.DropSession(s.ID); err != nil {
+		return fmt.Errorf("forget session: %w", err)
+	}
+	return a.Labels.Forget(s.ID)
+}
+
+// reap forgets the sessions in which nothing runs any more.
+func (a *Agent) reap(ctx context.Context) {
+	sessions := a.sessionsNow()
+	if len(sessions) == 0 {
+		return
+	}
+	living, err := a.Labels.Living()
+	if err != nil {
+		a.Log.WarnContext(ctx, "sessions not looked at", "err", err)
+		return
+	}
+	settled := a.Clock.Now().Wall.Add(-time.Second) // younger ones may not have begun
+	for _, s := range sessions {
+		if len(living[s.ID]) > 0 || s.Opened.After(settled) {
+			continue
+		}
+		if err := a.drop(s); err != nil {
+			a.Log.WarnContext(ctx, "session not forgotten", "err", err)
+		}
+	}
+}
+
+// session finds a session, also one that ended of late.
+func (a *Agent) session(id uint64) (Session, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if s, ok := a.sessions[id]; ok {
+		return s, true
+	}
+	s, ok := a.ended[id]
+	return s, ok
+}
+
+func (a *Agent) count(s Session, killed int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.killed == nil {
+		a.killed = map[string]uint64{}
+	}
+	a.killed[s.Grant] += uint64(max(0, killed)) //nolint:gosec // not negative
+}
+
+func (a *Agent) killedOf(grant string) uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.killed[grant]
+}
+
+// deadline is the grant's end on the boot-time clock.
+func (a *Agent) deadline(g grant.Grant) uint64 {
+	r := a.Clock.Now()
+	left := g.NotAfter.Sub(a.Keep.Trusted(r))
+	return uint64(max(1, (r.Boot + left).Nanoseconds())) //nolint:gosec // positive
+}
+
+// Record fills in what the kernel does not know of its events, and appends
+// them to the record.
+func (a *Agent) Record(entries []ledger.Entry) {
+	for i := range entries {
+		e := &entries[i]
+		if s, ok := a.session(e.Session); ok {
+			e.Grant, e.Person, e.Approvers, e.Service = s.Grant, s.Person, s.Approvers, s.Service
+		}
+		if p := e.Process; p != nil {
+			p.Comm, p.Path, p.Cwd, p.TTY = valid(p.Comm), valid(p.Path), valid(p.Cwd), valid(p.TTY)
+			for j := range p.Argv {
+				p.Argv[j] = valid(p.Argv[j])
+			}
+		}
+	}
+	a.append(entries...)
+}
+
+// valid spells bytes that are not UTF-8 as \xNN, so that nothing is lost.
+func valid(s string) string {
+	if strings.ToValidUTF8(s, "") == s {
+		return s
+	}
+	var b strings.Builder
+	for i, r := range s {
+		if r == unicode.ReplacementChar && !strings.HasPrefix(s[i:], string(unicode.ReplacementChar)) {
+			fmt.Fprintf(&b, `\x%02x`, s[i])
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+// printable is text for one line of a record.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, valid(s))
+}

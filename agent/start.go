@@ -1,0 +1,259 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"curfew.internal/agent/door"
+	"curfew.internal/agent/host"
+	"curfew.internal/agent/keep"
+	"curfew.internal/agent/uplink"
+	"curfew.internal/agent/watch"
+	"curfew.internal/clock"
+	"curfew.internal/grant"
+	"curfew.internal/ledger"
+	wire "curfew.internal/wire/door"
+)
+
+// Folders are where an agent lives.
+type Folders struct {
+	Config string // /etc/curfew
+	State  string // /var/lib/curfew
+	Run    string // /run/curfew
+	BPF    string // /sys/fs/bpf
+}
+
+// Standard are the folders of every host.
+var Standard = Folders{Config: "/etc/curfew", State: "/var/lib/curfew", Run: "/run/curfew", BPF: "/sys/fs/bpf"}
+
+// Version of this agent.
+type Version string
+
+// parts are the rooms of a running agent.
+type parts struct {
+	Folders
+	config   Config
+	identity keep.Identity
+	host     *host.Host
+	kept     kept
+	watch    *watch.Watch
+	clock    clock.Clock
+	log      *slog.Logger
+}
+
+// open makes ready what both a running agent and a sweep stand on.
+func open(f Folders, log *slog.Logger) (*Agent, *parts, error) {
+	p := &parts{Folders: f, host: &host.Host{Root: "/"}, clock: clock.System{}, log: log}
+	var err error
+	if p.identity, err = keep.LoadIdentity(f.Config); err != nil {
+		return nil, nil, err
+	}
+	if p.config, err = ReadConfig(f.Config); err != nil {
+		return nil, nil, err
+	}
+	boot, err := host.Boot()
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := p.host.Prepare(); err != nil {
+		return nil, nil, err
+	}
+	if err := host.MountBPF(f.BPF); err != nil {
+		return nil, nil, err
+	}
+	k, err := keep.Open(keep.Config{
+		Dir: f.State, Fleet: p.identity.Fleet, Host: p.identity.Name, Boot: boot, Roots: p.identity.Roots,
+		Clock: p.clock, Log: log, Quota: p.config.Quota,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	p.kept = kept{Keep: k, sessions: keep.Folder{Dir: filepath.Join(f.Run, "sessions")}, state: keep.Folder{Dir: f.State}}
+	if p.watch, err = watch.Open(watch.Config{PinDir: filepath.Join(f.BPF, "curfew"), Log: log}); err != nil {
+		return nil, nil, errors.Join(err, k.Close())
+	}
+	a := &Agent{
+		Identity: Identity{Fleet: p.identity.Fleet, Name: p.identity.Name, Boot: boot, ReceiptKey: p.identity.ReceiptKey},
+		Host:     p.host, Labels: p.watch, Keep: p.kept, Clock: p.clock, Log: log,
+		Resync: p.config.Resync, Retry: p.config.Retry, Heard: func() time.Time { return time.Time{} },
+	}
+	opened, err := k.Kept()
+	if err != nil {
+		log.Warn("kept grants do not count", "err", err) //nolint:sloglint // there is no context before the start
+	}
+	if err := a.Init(opened); err != nil {
+		return nil, nil, errors.Join(err, p.close())
+	}
+	return a, p, nil
+}
+
+func (p *parts) close() error { return errors.Join(p.watch.Close(), p.kept.Close()) }
+
+// Serve runs the agent of this host until ctx is done.
+func Serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
+	a, p, err := open(f, log)
+	if err != nil {
+		return err
+	}
+	client, err := uplink.New(uplink.Config{
+		Server: p.config.Server, Identity: uplink.Identity(p.identity), Host: acceptor{a, p.kept.Keep},
+		Outbox: p.kept.Outbox(), Appended: p.kept.Outbox().Appended(), Facts: p.facts(v),
+		Now: a.now, Renewed: func(der []byte) error { return keep.SaveCertificate(f.Config, der) },
+		Clock: p.clock, Log: log,
+	})
+	if err != nil {
+		return errors.Join(err, p.close())
+	}
+	a.Heard, a.Passed = client.LastHeard, client.Report
+	server := &door.Server{Path: filepath.Join(f.Run, "door.sock"), Decide: a.answer, Log: log}
+	a.Parts = []func(context.Context) error{
+		p.kept.Run, client.Run, server.Serve, a.notify,
+		func(ctx context.Context) error { return p.host.Watch(ctx, a.Wake) },
+		func(ctx context.Context) error { return p.watch.Run(ctx, p.clock, a.Record) },
+		func(ctx context.Context) error { return a.publish(ctx, p, client.Connected) },
+	}
+	a.append(ledger.Entry{Kind: ledger.Agent, At: p.clock.Now().Wall, Text: "agent " + string(v) + " started, mode " + p.watch.Mode()})
+	if p.watch.Fresh {
+		a.append(ledger.Entry{Kind: ledger.Gap, At: p.clock.Now().Wall, Text: "what ran before the agent started was not watched: " + p.watch.Why})
+	}
+	err = a.Run(ctx)
+	a.append(ledger.Entry{Kind: ledger.Agent, At: p.clock.Now().Wall, Text: "agent stopped"})
+	return errors.Join(err, p.close())
+}
+
+// Sweep takes away what has ended, once, without control plane or daemon.
+func Sweep(ctx context.Context, f Folders, log *slog.Logger) error {
+	if door.Answers(filepath.Join(f.Run, "door.sock")) {
+		return nil // the agent is there, and does this all the time
+	}
+	a, p, err := open(f, log)
+	if err != nil {
+		return err
+	}
+	_, err = a.Pass(ctx, false)
+	return errors.Join(err, p.close())
+}
+
+// acceptor is what the uplink hands grant sets to.
+type acceptor struct {
+	*Agent
+	keep *keep.Keep
+}
+
+func (c acceptor) Versions() (revision, keyring uint64) { return c.keep.Versions() }
+
+func (p *parts) facts(v Version) func() uplink.Facts {
+	return func() uplink.Facts {
+		keys, err := p.host.SSHHostKeys()
+		if err != nil {
+			p.log.Warn("ssh host keys not read", "err", err) //nolint:sloglint // the uplink asks without a context
+		}
+		boot, _ := host.Boot()
+		addresses := p.config.Addresses
+		if len(addresses) == 0 {
+			addresses = []string{p.identity.Name}
+		}
+		return uplink.Facts{AgentVersion: string(v), Boot: boot, Mode: p.watch.Mode(), SSHHostKeys: keys, Addresses: addresses}
+	}
+}
+
+// answer puts the door's question to the agent.
+func (a *Agent) answer(ctx context.Context, q wire.Question, pid int) wire.Reply {
+	w := a.Knock(ctx, Knock{
+		Open: q.Kind == wire.Open, Close: q.Kind == wire.Close,
+		Service: q.Service, User: q.User, RUser: q.RUser, TTY: q.TTY, From: q.RHost, PID: pid,
+	})
+	r := wire.Reply{Message: w.Message}
+	switch {
+	case w.Allow:
+		r.Verdict = wire.Allow
+	case w.Stranger:
+		r.Verdict = wire.Stranger
+	}
+	return r
+}
+
+// stuck is how long a pass may take before systemd should start us anew.
+const stuck = 30 * time.Second
+
+// notify tells systemd that we are ready, and alive as long as the loop is.
+func (a *Agent) notify(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-a.ready:
+	}
+	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+		return fmt.Errorf("tell systemd: %w", err)
+	}
+	for {
+		if since := time.Duration(a.busy.Load()); since == 0 || a.Clock.Now().Boot-since < stuck {
+			if _, err := daemon.SdNotify(false, daemon.SdNotifyWatchdog); err != nil {
+				return fmt.Errorf("tell systemd: %w", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-a.Clock.After(5 * time.Second):
+		}
+	}
+}
+
+// A Status is what a running agent says of itself.
+type Status struct {
+	Fleet     string        `json:"fleet"`
+	Host      string        `json:"host"`
+	At        time.Time     `json:"at"`
+	Mode      string        `json:"mode"`
+	Connected bool          `json:"connected"`
+	Revision  uint64        `json:"revision"`
+	Settled   bool          `json:"settled"`
+	Grants    []grant.Grant `json:"grants"`
+	Sessions  []Session     `json:"sessions"`
+	Sent      uint64        `json:"events_sent"`
+	Lost      uint64        `json:"events_lost"`
+	Unwired   []string      `json:"unwired"`
+}
+
+const statusName = "status"
+
+// publish writes the status where `curfew-agent status` finds it.
+func (a *Agent) publish(ctx context.Context, p *parts, connected func() bool) error {
+	folder := keep.Folder{Dir: p.Run}
+	for {
+		sent, lost, err := p.watch.Lost()
+		if err != nil {
+			a.Log.WarnContext(ctx, "event counts not read", "err", err)
+		}
+		now := a.now()
+		err = folder.Save(statusName, Status{
+			Fleet: a.Fleet, Host: a.Name, At: now, Mode: p.watch.Mode(), Connected: connected(), Revision: a.Revision(),
+			Settled: a.Settled(), Grants: a.live(now), Sessions: a.sessionsNow(), Sent: sent, Lost: lost, Unwired: p.host.Unwired(),
+		})
+		if err != nil {
+			a.Log.WarnContext(ctx, "status not written", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-a.Clock.After(2 * time.Second):
+		}
+	}
+}
+
+// ReadStatus returns what the agent of this host said last.
+func ReadStatus(f Folders) (Status, error) {
+	var s Status
+	found, err := keep.Folder{Dir: f.Run}.Load(statusName, &s)
+	if err == nil && !found {
+		err = errors.New("the agent has not run since this host started: see `systemctl status curfew-agent`")
+	}
+	return s, err
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"curfew.internal/agent"
+)
+
+type versionCmd struct{}
+
+// Run prints the version.
+func (versionCmd) Run() error {
+	_, err := fmt.Println("curfew-agent " + Version)
+	return err
+}
+
+type runCmd struct{}
+
+// Run is the daemon.
+func (runCmd) Run(ctx context.Context, p *program) error {
+	return agent.Serve(ctx, p.folders, agent.Version(Version), p.log)
+}
+
+type sweepCmd struct{}
+
+// Run makes one pass that only takes away.
+func (sweepCmd) Run(ctx context.Context, p *program) error {
+	return agent.Sweep(ctx, p.folders, p.log)
+}
+
+type joinCmd struct {
+	Token   string            `arg:"" optional:"" help:"The token; by default it is read from standard input, where no list of processes shows it."`
+	Name    string            `placeholder:"NAME" help:"This host's name in the fleet; the first label of its host name."`
+	Address []string          `placeholder:"HOST[:PORT]" help:"Where people reach this host's sshd; its name."`
+	Label   map[string]string `placeholder:"KEY=VALUE;..." help:"Labels that the host wishes for; those of the token win."`
+}
+
+// Run joins a fleet.
+func (j joinCmd) Run(ctx context.Context, p *program) error {
+	token := j.Token
+	if token == "" {
+		line, err := bufio.NewReader(io.LimitReader(os.Stdin, 8192)).ReadString('\n')
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		token = line
+	}
+	if j.Name == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			return err
+		}
+		j.Name, _, _ = strings.Cut(strings.ToLower(name), ".")
+	}
+	fleet, err := agent.Join(ctx, p.folders, agent.Newcomer{Token: token, Name: j.Name, Addresses: j.Address, Labels: j.Label})
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Printf("This host is %s of %s. Next: systemctl enable --now curfew-agent curfew-sweep.timer\n", j.Name, fleet)
+	return err
+}
+
+type installCmd struct {
+	Enforce    bool   `help:"Refuse sudo and su without a live grant to everybody but root and the break-glass group."`
+	Breakglass string `placeholder:"GROUP" help:"The group that --enforce lets through."`
+}
+
+// Run wires the host.
+func (i installCmd) Run(ctx context.Context) error {
+	return agent.Install(ctx, i.Enforce, i.Breakglass)
+}
+
+type uninstallCmd struct{}
+
+// Run takes the wiring out.
+func (uninstallCmd) Run(ctx context.Context) error { return agent.Uninstall(ctx) }
+
+type statusCmd struct {
+	Output string `short:"o" enum:"text,json" default:"text" help:"How to print: text or json."`
+}
+
+// old is from when on a status says nothing of the present.
+const old = 15 * time.Second
+
+// Run prints what the agent said last. It fails when something is wrong.
+func (s statusCmd) Run(p *program) error {
+	st, err := agent.ReadStatus(p.folders)
+	if err != nil {
+		return err
+	}
+	if s.Output == "json" {
+		b, err := json.Marshal(st)
+		if err != nil {
+			return err
+		}
+		fmt.Println(string(b))
+	} else {
+		show(st)
+	}
+	switch {
+	case time.Since(st.At) > old:
+		return fmt.Errorf("the agent was last alive at %s: see `systemctl status curfew-agent`", st.At.Format(time.RFC3339))
+	case len(st.Unwired) > 0:
+		return errors.New("the wiring is not whole: run `curfew-agent install`")
+	}
+	return nil
+}
+
+func show(st agent.Status) {
+	link := "connected to the control plane"
+	if !st.Connected {
+		link = "the control plane is away; what was granted goes on until its end"
+	}
+	fmt.Printf("host      %s of %s\nlink      %s\nwatching  %s: %d events told, %d lost\ngrants    revision %d, %d live\n",
+		st.Host, st.Fleet, link, st.Mode, st.Sent, st.Lost, st.Revision, len(st.Grants))
+	for _, g := range st.Grants {
+		fmt.Printf("          %s %s as %s until %s\n", g.ID, g.Person.Name, g.Role.Name, g.NotAfter.Format("2006-01-02 15:04:05 UTC"))
+	}
+	for _, x := range st.Sessions {
+		fmt.Printf("session   %x %s by %s under %s since %s\n", x.ID, x.Service, x.Person, x.Grant, x.Opened.Format("15:04:05 UTC"))
+	}
+	for _, u := range st.Unwired {
+		fmt.Printf("UNWIRED   %s\n", u)
+	}
+}
