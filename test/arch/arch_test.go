@@ -41,7 +41,10 @@ var rooms = map[string][]string{
 	"wire/signature": {},
 
 	// The root package of a side wires its rooms and knows what they share.
-	"agent":         {"agent/enforce", "clock", "grant", "ledger"},
+	"agent": {
+		"agent/door", "agent/enforce", "agent/host", "agent/keep", "agent/uplink", "agent/watch",
+		"clock", "grant", "ledger", "wire/door", "wire/invite",
+	},
 	"agent/enforce": {"grant"},
 	"agent/host":    {"agent/enforce", "clock", "grant"},
 	"agent/keep":    {"canon", "clock", "dsse", "grant", "ledger"},
@@ -67,14 +70,12 @@ var rooms = map[string][]string{
 
 	"cmd/curfew":        {"clock", "controlplane/policy", "dsse", "wire/api", "wire/invite", "wire/signature"},
 	"cmd/curfew-server": {"clock", "controlplane", "controlplane/policy"},
-	"cmd/curfew-agent": {
-		"agent", "agent/door", "agent/enforce", "agent/host", "agent/keep", "agent/uplink", "agent/watch", "clock", "grant", "ledger", "wire/invite",
-	},
-	"test": {"clock", "dsse", "grant", "ledger", "wire/api", "wire/invite"},
+	"cmd/curfew-agent":  {"agent"},
+	"test":              {"clock", "dsse", "grant", "ledger", "wire/api", "wire/invite"},
 }
 
 // landing are rooms of the plan that are still empty.
-var landing = []string{"controlplane/policy", "controlplane/request", "cmd/curfew-agent", "cmd/curfew-server"}
+var landing = []string{"controlplane/policy", "controlplane/request", "cmd/curfew-server"}
 
 // pure rooms can neither block, nor fail for the machine's sake, nor read the
 // time: they may not import these either.
