@@ -62,7 +62,7 @@ func open(server string, t *tls.Config, more ...grpc.DialOption) (*grpc.ClientCo
 	return grpc.NewClient("passthrough:///"+server, append([]grpc.DialOption{
 		grpc.WithTransportCredentials(credentials.NewTLS(t)),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
-		grpc.WithReadBufferSize(0), grpc.WithWriteBufferSize(4096), grpc.WithSharedWriteBuffer(true),
+		grpc.WithReadBufferSize(0), grpc.WithWriteBufferSize(4096),
 		grpc.WithStaticStreamWindowSize(256 << 10), grpc.WithStaticConnWindowSize(256 << 10),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
 		// A connection is for one session; when to try again is said there.

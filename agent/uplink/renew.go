@@ -6,9 +6,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"time"
-
 	mrand "math/rand/v2"
+	"time"
 
 	"curfew.internal/wire/uplink"
 )

@@ -217,7 +217,7 @@ func (s *session) records(sent *uint64) (bool, error) {
 	b := batch{last: first + uint64(len(entries)) - 1}
 	r := &uplink.Records{}
 	for i, e := range entries {
-		r.Records = append(r.Records, &uplink.Record{Seq: first + uint64(i), Entry: e}) //nolint:gosec // an index
+		r.Records = append(r.Records, &uplink.Record{Seq: first + uint64(i), Entry: e})
 		b.bytes += len(e)
 	}
 	s.mu.Lock()

@@ -107,6 +107,23 @@ func TestStateReachesTheHost(t *testing.T) {
 	w.until("heartbeat is heard", func() bool { return h.client.LastHeard().After(was) })
 }
 
+// A host gets its own set and no other, and speaks for itself alone.
+func TestHostsAreApart(t *testing.T) {
+	w := newWorld(t)
+	w.serve()
+	db, web := w.host(w.join("db1")).start(), w.host(w.join("web1")).start()
+	w.put("web1", 7)
+	w.until("both sets", func() bool { return db.revision() == 1 && web.revision() == 7 })
+	w.until("both answers", func() bool { return w.store.host("db1").Applied == 1 && w.store.host("web1").Applied == 7 })
+	if err := web.keep.Append(ledger.Entry{Kind: ledger.Exec, Host: "db1"}); err != nil {
+		t.Fatal(err)
+	}
+	w.until("the record is kept as web1's", func() bool { return len(w.store.records("web1")) == 1 })
+	if len(w.store.records("db1")) != 0 {
+		t.Error("web1 spoke for db1")
+	}
+}
+
 // A wake-up that was lost costs time alone.
 func TestStateIsFoundWithoutWakeUp(t *testing.T) {
 	w := newWorld(t)

@@ -31,6 +31,7 @@ type duplex = grpc.BidiStreamingServer[uplink.Up, uplink.Down]
 type stream struct {
 	*Server
 	host   roster.Host
+	from   string // its address
 	outbox string
 	upTo   uint64 // what was kept of the outbox at the beginning
 	duplex duplex
@@ -62,7 +63,7 @@ func (s *Server) Connect(d duplex) error {
 		return err
 	}
 	st := &stream{
-		Server: s, host: h, duplex: d,
+		Server: s, host: h, from: address(ctx), duplex: d,
 		wake: make(chan struct{}, 1), probe: make(chan struct{}, 1), kept: make(chan uint64, 1), alive: make(chan struct{}, 1),
 		begun: make(chan struct{}), over: make(chan struct{}),
 	}
@@ -116,7 +117,7 @@ func (st *stream) begin(ctx context.Context, said *uplink.Hello) error {
 		st.leave(st)
 		return st.internal(ctx, err)
 	}
-	st.Log.InfoContext(ctx, "host connected", "host", st.host.Name, "address", address(ctx), "revision", said.GetRevision())
+	st.Log.InfoContext(ctx, "host connected", "host", st.host.Name, "address", st.from, "revision", said.GetRevision())
 	return nil
 }
 
@@ -146,7 +147,7 @@ func (st *stream) join(ctx context.Context) error {
 	select {
 	case <-first.alive:
 		st.Log.ErrorContext(ctx, "alert: a second agent came with a host's identity: was the host cloned?",
-			"host", st.host.Name, "address", address(ctx), "first", address(first.duplex.Context()))
+			"host", st.host.Name, "address", st.from, "first", first.from)
 		return status.Errorf(codes.AlreadyExists, "host %s is connected from elsewhere: if this is a copy of it, enrol it under another name", st.host.Name)
 	case <-first.over:
 	case <-ctx.Done():
