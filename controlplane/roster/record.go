@@ -1,6 +1,7 @@
 package roster
 
 import (
+	"crypto/ed25519"
 	"time"
 
 	"curfew.internal/ledger"
@@ -23,10 +24,10 @@ const Malformed = "malformed"
 type Event struct {
 	ID         uint64
 	Kind       string
-	Host       string // who sent it
-	Role       string // of the grant
-	ReceiptOK  bool   // the host signed its receipt, for this host and grant
-	ReceiptKey string // id of the key that the host enrolled with
+	Host       string            // who sent it
+	Role       string            // of the grant
+	ReceiptOK  bool              // the host signed its receipt, for this host and grant
+	ReceiptKey ed25519.PublicKey // that the host had when it sent its receipt
 	Entry      ledger.Entry
 }
 

@@ -4,17 +4,17 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"time"
 
 	"golang.org/x/crypto/ssh"
 
+	"curfew.internal/controlplane/roster"
 	"curfew.internal/grant"
 )
 
 // ErrUserKey is the class of refusals of a person's SSH key.
-var ErrUserKey = errors.New("this SSH key is not taken: use ed25519 (ssh-keygen -t ed25519), ecdsa, or rsa of 3072 bits and more")
+var ErrUserKey = roster.Refuse(roster.Invalid, "this SSH key is not taken: use ed25519 (ssh-keygen -t ed25519), ecdsa, or rsa of 3072 bits and more")
 
 // minRSA is NIST SP 800-57's size for use beyond 2030.
 const minRSA = 3072

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"curfew.internal/controlplane/roster"
-	"curfew.internal/dsse"
 	"curfew.internal/ledger"
 )
 
@@ -103,15 +102,15 @@ func (k keeper) strange(ctx context.Context, id string) (bool, error) {
 
 func (k keeper) insert(ctx context.Context, seq uint64, kind string, e ledger.Entry, raw []byte) error {
 	var valid bool
-	keyID := ""
+	key := []byte{}
 	if e.Kind == ledger.Removed && kind != roster.Malformed {
 		r, err := ledger.OpenReceipt(e.Receipt, k.host.ReceiptKey)
 		valid = err == nil && r.Fleet == k.fleet && r.Host == k.host.Name && r.Grant == e.Grant && r.Person == e.Person
-		keyID = dsse.KeyID(k.host.ReceiptKey)
+		key = k.host.ReceiptKey
 	}
-	return k.run(ctx, `INSERT INTO entries (host, outbox, seq, kind, at, grant_id, person, words, receipt_ok, key_id, raw)
+	return k.run(ctx, `INSERT INTO entries (host, outbox, seq, kind, at, grant_id, person, words, receipt_ok, receipt_key, raw)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		k.host.Name, k.outbox, seq, kind, ns(e.At), e.Grant, e.Person, words(e), valid, keyID, blob(raw))
+		k.host.Name, k.outbox, seq, kind, ns(e.At), e.Grant, e.Person, words(e), valid, key, blob(raw))
 }
 
 // words is what a search looks in.
@@ -150,7 +149,7 @@ func (s *Store) Events(ctx context.Context, q roster.Search) ([]roster.Event, er
 	if limit <= 0 {
 		limit = 100
 	}
-	return list(ctx, s.read, scanEvent, `SELECT e.id, e.kind, e.host, e.at, coalesce(g.role, ''), e.receipt_ok, e.key_id, e.raw
+	return list(ctx, s.read, scanEvent, `SELECT e.id, e.kind, e.host, e.at, coalesce(g.role, ''), e.receipt_ok, e.receipt_key, e.raw
 		FROM entries e LEFT JOIN grants g ON g.id = e.grant_id WHERE `+w.String()+` ORDER BY e.id LIMIT ?`, append(w.args, limit)...)
 }
 
@@ -165,7 +164,7 @@ func scanEvent(r scanner) (roster.Event, error) {
 	var v roster.Event
 	var raw []byte
 	var at time.Time
-	if err := r.Scan(&v.ID, &v.Kind, &v.Host, instant{&at}, &v.Role, &v.ReceiptOK, &v.ReceiptKey, &raw); err != nil {
+	if err := r.Scan(&v.ID, &v.Kind, &v.Host, instant{&at}, &v.Role, &v.ReceiptOK, (*[]byte)(&v.ReceiptKey), &raw); err != nil {
 		return v, err
 	}
 	e, err := ledger.ParseEntry(raw)

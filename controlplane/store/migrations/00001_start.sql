@@ -236,7 +236,7 @@ CREATE TABLE entries (
 	person     TEXT NOT NULL,
 	words      TEXT NOT NULL, -- to search in
 	receipt_ok INTEGER NOT NULL CHECK (receipt_ok IN (0, 1)),
-	key_id     TEXT NOT NULL,
+	receipt_key BLOB NOT NULL,
 	raw        BLOB NOT NULL,
 	UNIQUE (host, outbox, seq)
 ) STRICT;

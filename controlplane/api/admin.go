@@ -1,0 +1,245 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"curfew.internal/controlplane/roster"
+	"curfew.internal/grant"
+	"curfew.internal/wire/api"
+)
+
+func admin(ctx context.Context) error {
+	if !who(ctx).Admin {
+		return errAdmins
+	}
+	return nil
+}
+
+// AddPerson implements the API.
+func (s *Server) AddPerson(ctx context.Context, m *api.AddPersonRequest) (*api.InviteReply, error) {
+	if err := admin(ctx); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(grant.CheckPerson(m.Name), grant.CheckText("full name", m.FullName, 100)); err != nil {
+		return nil, invalid(err)
+	}
+	p, err := s.Store.AddPerson(ctx, roster.Person{Name: m.Name, FullName: m.FullName, Admin: m.Admin})
+	if is(err, roster.ErrExists) {
+		return nil, roster.Refuse(roster.Taken, "there is or was a person of the name %s: names are not given again", m.Name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.Log.InfoContext(ctx, "person added", "person", p.Name, "admin", p.Admin, "by", who(ctx).Name)
+	return s.invite(ctx, p)
+}
+
+// InvitePerson implements the API.
+func (s *Server) InvitePerson(ctx context.Context, m *api.InvitePersonRequest) (*api.InviteReply, error) {
+	if err := admin(ctx); err != nil {
+		return nil, err
+	}
+	p, err := s.person(ctx, m.Name)
+	if err != nil {
+		return nil, err
+	}
+	s.Log.InfoContext(ctx, "person invited", "person", p.Name, "by", who(ctx).Name)
+	return s.invite(ctx, p)
+}
+
+func (s *Server) person(ctx context.Context, name string) (roster.Person, error) {
+	p, err := s.Store.Person(ctx, name)
+	if is(err, roster.ErrUnknown) {
+		return p, roster.Refuse(roster.Missing, "there is no person %q: `curfew people` lists them", name)
+	}
+	return p, err
+}
+
+func (s *Server) invite(ctx context.Context, p roster.Person) (*api.InviteReply, error) {
+	code, expires, err := s.Codes.Invite(ctx, p.Name)
+	if is(err, roster.ErrDisabled) {
+		return nil, roster.Refuse(roster.Conflict, "%s is disabled", p.Name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &api.InviteReply{Person: personMessage(p), Invite: code, Expires: timestamppb.New(expires)}, nil
+}
+
+// DisablePerson implements the API.
+func (s *Server) DisablePerson(ctx context.Context, m *api.DisablePersonRequest) (*api.Person, error) {
+	if err := admin(ctx); err != nil {
+		return nil, err
+	}
+	if m.Name == who(ctx).Name {
+		return nil, roster.Refuse(roster.Conflict, "you cannot disable yourself: another admin has to")
+	}
+	if _, err := s.person(ctx, m.Name); err != nil {
+		return nil, err
+	}
+	p, err := s.Store.DisablePerson(ctx, m.Name, who(ctx).Name, s.now())
+	if err != nil {
+		return nil, err
+	}
+	s.Log.InfoContext(ctx, "person disabled", "person", p.Name, "by", who(ctx).Name)
+	return personMessage(p), nil
+}
+
+// ListPeople implements the API.
+func (s *Server) ListPeople(ctx context.Context, _ *api.ListPeopleRequest) (*api.ListPeopleReply, error) {
+	if err := admin(ctx); err != nil {
+		return nil, err
+	}
+	all, err := s.Store.People(ctx)
+	if err != nil {
+		return nil, err
+	}
+	reply := &api.ListPeopleReply{}
+	for _, p := range all {
+		reply.People = append(reply.People, personMessage(p))
+	}
+	return reply, nil
+}
+
+// CreateJoinToken implements the API.
+func (s *Server) CreateJoinToken(ctx context.Context, m *api.CreateJoinTokenRequest) (*api.CreateJoinTokenReply, error) {
+	if err := admin(ctx); err != nil {
+		return nil, err
+	}
+	if m.Host != "" {
+		if err := grant.CheckHost(m.Host); err != nil {
+			return nil, invalid(err)
+		}
+	}
+	if err := checkLabels(m.Labels); err != nil {
+		return nil, err
+	}
+	code, expires, err := s.Codes.Join(ctx, m.Host, m.Labels, who(ctx).Name)
+	if err != nil {
+		return nil, err
+	}
+	s.Log.InfoContext(ctx, "join token made", "host", m.Host, "by", who(ctx).Name)
+	return &api.CreateJoinTokenReply{Token: code, Expires: timestamppb.New(expires)}, nil
+}
+
+const (
+	maxLabels = 32
+	maxLabel  = 63
+)
+
+// checkLabels lets labels have the alphabet that selectors are written in.
+func checkLabels(labels map[string]string) error {
+	if len(labels) > maxLabels {
+		return roster.Refuse(roster.Invalid, "a host has up to %d labels", maxLabels)
+	}
+	for _, k := range slices.Sorted(maps.Keys(labels)) {
+		for _, v := range []string{k, labels[k]} {
+			if v == "" || len(v) > maxLabel || strings.ContainsFunc(v, notInLabel) {
+				return roster.Refuse(roster.Invalid, "label %q=%q: keys and values have 1 to %d of a-z, A-Z, 0-9, . _ - and /", k, labels[k], maxLabel)
+			}
+		}
+	}
+	return nil
+}
+
+func notInLabel(r rune) bool {
+	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-/", r))
+}
+
+// ListHosts implements the API.
+func (s *Server) ListHosts(ctx context.Context, _ *api.ListHostsRequest) (*api.ListHostsReply, error) {
+	if err := admin(ctx); err != nil {
+		return nil, err
+	}
+	all, err := s.Store.Hosts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	reply := &api.ListHostsReply{}
+	for _, h := range all {
+		m, err := s.hostMessage(ctx, h)
+		if err != nil {
+			return nil, err
+		}
+		reply.Hosts = append(reply.Hosts, m)
+	}
+	return reply, nil
+}
+
+// DecommissionHost implements the API.
+func (s *Server) DecommissionHost(ctx context.Context, m *api.DecommissionHostRequest) (*api.Host, error) {
+	if err := admin(ctx); err != nil {
+		return nil, err
+	}
+	h, err := s.Store.DecommissionHost(ctx, m.Name)
+	if is(err, roster.ErrUnknown) {
+		return nil, roster.Refuse(roster.Missing, "there is no host %q: `curfew hosts` lists them", m.Name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.Log.InfoContext(ctx, "host decommissioned", "host", h.Name, "by", who(ctx).Name)
+	return s.hostMessage(ctx, h)
+}
+
+func (s *Server) hostMessage(ctx context.Context, h roster.Host) (*api.Host, error) {
+	m := &api.Host{
+		Name: h.Name, Labels: h.Labels, Addresses: h.Addresses, RevisionApplied: h.Applied, AgentVersion: h.AgentVersion,
+		Mode: h.Mode, Decommissioned: h.Decommissioned, Refused: h.Refused, Connected: s.Connected(h.Name),
+	}
+	if !h.Seen.IsZero() {
+		m.LastSeen = timestamppb.New(h.Seen)
+	}
+	state, err := s.Store.State(ctx, h.Name)
+	if is(err, roster.ErrUnknown) {
+		return m, nil // decommissioned: it is to hold nothing
+	}
+	m.Revision = state.Revision
+	return m, err
+}
+
+// PolicyStatus implements the API.
+func (s *Server) PolicyStatus(ctx context.Context, _ *api.PolicyStatusRequest) (*api.PolicyStatusReply, error) {
+	if err := admin(ctx); err != nil {
+		return nil, err
+	}
+	v := s.Rules.State()
+	return &api.PolicyStatusReply{Version: v.Version, LoadedAt: timestamppb.New(v.LoadedAt), Problems: v.Problems, Warnings: v.Warnings}, nil
+}
+
+// IssueSSHCertificate implements the API.
+func (s *Server) IssueSSHCertificate(ctx context.Context, m *api.IssueSSHCertificateRequest) (*api.IssueSSHCertificateReply, error) {
+	now := s.now()
+	live, err := s.Store.LiveOn(ctx, who(ctx).Name, m.Host, now)
+	if err != nil {
+		return nil, err
+	}
+	// Of the grants that are waiting for nothing but time, the one that ends
+	// last; the same answer for a host that does not exist.
+	if len(live) == 0 {
+		return nil, roster.Refuse(roster.Denied, "you have no grant that stands on %q now: `curfew roles` says what you may ask for", cut(m.Host))
+	}
+	h, err := s.Store.Host(ctx, m.Host)
+	if err != nil {
+		return nil, err
+	}
+	g := *live[0].Grant
+	cert, err := s.Authority().SignUser(m.PublicKey, g, now.Truncate(time.Second))
+	if err != nil {
+		return nil, err
+	}
+	s.Log.InfoContext(ctx, "ssh certificate signed", "person", g.Person.Name, "host", h.Name, "grant", g.ID)
+	return &api.IssueSSHCertificateReply{
+		Certificate: cert, User: g.Person.Name, Addresses: h.Addresses, HostKeys: h.SSHHostKeys, Expires: timestamppb.New(g.NotAfter), Grant: g.ID,
+	}, nil
+}
+
+// cut keeps a hostile name from filling the answer.
+func cut(s string) string { return s[:min(len(s), 64)] }

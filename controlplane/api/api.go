@@ -1,0 +1,173 @@
+// Package api answers what people and their programs ask of the control
+// plane.
+//
+// It puts the rooms of the control plane together for each call and turns
+// their answers into messages; it keeps nothing, and no call but those that
+// sign somebody in passes without a session's signature.
+package api
+
+import (
+	"context"
+	"crypto/ed25519"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"curfew.internal/clock"
+	"curfew.internal/controlplane/roster"
+	"curfew.internal/grant"
+	"curfew.internal/wire/api/apiconnect"
+	"curfew.internal/wire/signature"
+)
+
+// Desk knows who is calling.
+type Desk interface {
+	Enroll(ctx context.Context, secret string, device ed25519.PublicKey) (person, uri string, err error)
+	ConfirmEnroll(ctx context.Context, c roster.Confirmation) (roster.Session, error)
+	Login(ctx context.Context, l roster.Login) (roster.Session, error)
+	Session(ctx context.Context, id string) (roster.Session, roster.Person, error)
+	SpendCode(ctx context.Context, person, code string) error
+}
+
+// Rules is the policy in force.
+type Rules interface {
+	// Judge says what a request needs, or refuses it and says what to change.
+	Judge(q roster.Question, hosts []roster.Host, at time.Time) (roster.Verdict, error)
+	// Offers lists what the person may ask for.
+	Offers(person string, hosts []roster.Host, at time.Time) []roster.Offer
+	State() roster.PolicyState
+}
+
+// Authority signs SSH certificates, and knows how long its grant key counts.
+type Authority interface {
+	SignUser(userKey string, g grant.Grant, now time.Time) (string, error)
+	GoodUntil() time.Time
+}
+
+// Codes makes the codes that people paste.
+type Codes interface {
+	Invite(ctx context.Context, person string) (code string, expires time.Time, err error)
+	Join(ctx context.Context, host string, labels map[string]string, by string) (code string, expires time.Time, err error)
+}
+
+// Store keeps people, hosts, requests and the record.
+type Store interface {
+	People
+	Requests
+	Record
+}
+
+// People keeps people, their sessions, and hosts.
+type People interface {
+	Person(ctx context.Context, name string) (roster.Person, error)
+	People(ctx context.Context) ([]roster.Person, error)
+	AddPerson(ctx context.Context, p roster.Person) (roster.Person, error)
+	DisablePerson(ctx context.Context, name, by string, at time.Time) (roster.Person, error)
+	EndSession(ctx context.Context, id string) error
+	UseNonce(ctx context.Context, session, nonce string, until, at time.Time) error
+	Host(ctx context.Context, name string) (roster.Host, error)
+	Hosts(ctx context.Context) ([]roster.Host, error)
+	DecommissionHost(ctx context.Context, name string) (roster.Host, error)
+	State(ctx context.Context, host string) (roster.State, error)
+}
+
+// Requests keeps requests and their grants.
+type Requests interface {
+	Request(ctx context.Context, id string) (roster.Request, error)
+	RequestOf(ctx context.Context, person, key string) (roster.Request, error)
+	Requests(ctx context.Context, all bool, limit int) ([]roster.Request, error)
+	LiveOn(ctx context.Context, person, host string, at time.Time) ([]roster.Request, error)
+	Ask(ctx context.Context, r roster.Request, at time.Time, c roster.Change) (roster.Request, error)
+	Change(ctx context.Context, id string, at time.Time, f func(roster.Request) (roster.Change, error)) (roster.Request, error)
+	Due(ctx context.Context, at time.Time) ([]string, error)
+	Changed() <-chan struct{}
+}
+
+// Record keeps what happened.
+type Record interface {
+	Events(ctx context.Context, q roster.Search) ([]roster.Event, error)
+	LastEvent(ctx context.Context) (uint64, error)
+	Decisions(ctx context.Context, request string) ([]roster.Decision, error)
+	SentTo(ctx context.Context, request string) ([]roster.Decision, error)
+}
+
+// A Server answers calls.
+type Server struct {
+	Fleet     string
+	Store     Store
+	Desk      Desk
+	Rules     Rules
+	Authority func() Authority // the present one
+	Codes     Codes
+	Connected func(host string) bool
+	Clock     clock.Clock
+	Log       *slog.Logger
+}
+
+var _ apiconnect.CurfewHandler = (*Server)(nil)
+
+// open are the calls that need no session, because they make one.
+var open = map[string]bool{
+	apiconnect.CurfewEnrollProcedure:        true,
+	apiconnect.CurfewConfirmEnrollProcedure: true,
+	apiconnect.CurfewLoginProcedure:         true,
+}
+
+// Handler returns the path under which the API answers, and its handler.
+func (s *Server) Handler() (string, http.Handler) {
+	path, h := apiconnect.NewCurfewHandler(s,
+		connect.WithReadMaxBytes(signature.MaxBody),
+		connect.WithInterceptors(refusals{s}),
+		connect.WithRecover(func(ctx context.Context, spec connect.Spec, _ http.Header, v any) error {
+			s.Log.ErrorContext(ctx, "call panicked", "call", spec.Procedure, "panic", v)
+			return connect.NewError(connect.CodeInternal, errOurs)
+		}),
+	)
+	writer := connect.NewErrorWriter()
+	v := signature.Verifier{
+		Sessions: sessions{s},
+		Now:      s.now,
+		Open:     func(p string) bool { return open[p] },
+		Refuse: func(w http.ResponseWriter, r *http.Request, err error) {
+			_ = writer.Write(w, r, s.refusal(r.Context(), r.URL.Path, err)) // the caller hung up
+		},
+	}
+	return path, v.Wrap(h)
+}
+
+func (s *Server) now() time.Time { return s.Clock.Now().Wall }
+
+// caller is who made a call.
+type caller struct {
+	roster.Person
+	session roster.Session
+}
+
+type callerKey struct{}
+
+// who returns the caller, whom the signature's check put into the context.
+func who(ctx context.Context) caller {
+	c, _ := ctx.Value(callerKey{}).(caller)
+	return c
+}
+
+// sessions is the signature check's view of the server.
+type sessions struct{ *Server }
+
+func (s sessions) Session(ctx context.Context, id string) (context.Context, ed25519.PublicKey, error) {
+	v, p, err := s.Desk.Session(ctx, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	return context.WithValue(ctx, callerKey{}, caller{p, v}), v.Device, nil
+}
+
+func (s sessions) UseNonce(ctx context.Context, session, nonce string, until time.Time) error {
+	err := s.Store.UseNonce(ctx, session, nonce, until, s.now())
+	if is(err, roster.ErrUsed) {
+		return signature.ErrReplayed
+	}
+	return err
+}

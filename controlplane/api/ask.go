@@ -1,0 +1,169 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"curfew.internal/controlplane/roster"
+	"curfew.internal/grant"
+	"curfew.internal/wire/api"
+)
+
+const maxKey = 100
+
+// ListRoles implements the API.
+func (s *Server) ListRoles(ctx context.Context, _ *api.ListRolesRequest) (*api.ListRolesReply, error) {
+	hosts, err := s.liveHosts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	reply := &api.ListRolesReply{}
+	for _, o := range s.Rules.Offers(who(ctx).Name, hosts, s.now()) {
+		m := &api.Role{
+			Name: o.Role.Name, Description: o.Description, Hosts: o.Hosts, Selector: o.Selector,
+			MaxDuration: durationpb.New(o.MaxDuration), ReasonRequired: o.ReasonRequired, TicketRequired: o.TicketRequired,
+			Commands: commands(o.Role), RunAs: o.Role.RunAs, Approvers: o.Approvers,
+			ApprovalsNeeded: uint32(o.Needed), //nolint:gosec // a handful
+		}
+		if !o.Until.IsZero() {
+			m.EligibleUntil = timestamppb.New(o.Until)
+		}
+		reply.Roles = append(reply.Roles, m)
+	}
+	return reply, nil
+}
+
+// CreateRequest implements the API.
+func (s *Server) CreateRequest(ctx context.Context, m *api.CreateRequestRequest) (*api.Request, error) {
+	d, err := duration(m.Duration)
+	if err != nil {
+		return nil, err
+	}
+	hosts := slices.Clone(m.Hosts)
+	slices.Sort(hosts)
+	return s.ask(ctx, m.Code, roster.Request{
+		Asked: roster.Asked{Role: m.Role, Hosts: slices.Compact(hosts), Duration: d, Reason: m.Reason, Ticket: m.Ticket}, Key: m.Key,
+	})
+}
+
+// Extend implements the API.
+func (s *Server) Extend(ctx context.Context, m *api.ExtendRequest) (*api.Request, error) {
+	d, err := duration(m.Duration)
+	if err != nil {
+		return nil, err
+	}
+	old, err := s.find(ctx, m.Grant)
+	if err != nil {
+		return nil, err
+	}
+	if old.Person != who(ctx).Name {
+		return nil, roster.Refuse(roster.Denied, "only %s can ask for more time for this grant", old.Person)
+	}
+	if old.State != stateIssued || !s.now().Before(old.Grant.NotAfter) {
+		return nil, roster.Refuse(roster.Conflict, "this grant does not stand any more: make a new request")
+	}
+	reason := m.Reason
+	if reason == "" {
+		reason = old.Reason
+	}
+	return s.ask(ctx, m.Code, roster.Request{Asked: roster.Asked{
+		Role: old.Role, Hosts: old.Hosts, Duration: d, Reason: reason, Ticket: old.Ticket, Extends: old.Grant.ID,
+	}, Key: m.Key})
+}
+
+func duration(d *durationpb.Duration) (time.Duration, error) {
+	if d == nil || d.CheckValid() != nil || d.AsDuration() <= 0 || d.AsDuration() > grant.MaxDuration || d.AsDuration()%time.Second != 0 {
+		return 0, roster.Refuse(roster.Invalid, "for how long: whole seconds, more than none and up to %v", grant.MaxDuration)
+	}
+	return d.AsDuration(), nil
+}
+
+func checkAsked(r roster.Request) error {
+	if len(r.Hosts) == 0 {
+		return roster.Refuse(roster.Invalid, "on which hosts: name at least one (--on)")
+	}
+	errs := []error{grant.CheckRole(r.Role), grant.CheckText("reason", r.Reason, 500), grant.CheckText("ticket", r.Ticket, 100), grant.CheckText("key", r.Key, maxKey)}
+	for _, h := range r.Hosts {
+		errs = append(errs, grant.CheckHost(h))
+	}
+	for _, err := range errs {
+		if err != nil {
+			return invalid(err)
+		}
+	}
+	return nil
+}
+
+// ask judges the request and keeps it. The code is looked at last, so that a
+// mistake in the rest costs none.
+func (s *Server) ask(ctx context.Context, code string, r roster.Request) (*api.Request, error) {
+	r.Person, r.FullName, r.Factor, r.State = who(ctx).Name, who(ctx).FullName, factor, stateAsked
+	if err := checkAsked(r); err != nil {
+		return nil, err
+	}
+	if r.Key != "" {
+		was, err := s.Store.RequestOf(ctx, r.Person, r.Key)
+		if err == nil && !was.SameAs(r.Asked) {
+			return nil, errKey
+		}
+		if err == nil || !is(err, roster.ErrUnknown) {
+			return s.message(ctx, was, err)
+		}
+	}
+	sc, err := s.scene(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.Rules.Judge(question(r), sc.hosts, sc.now)
+	if err != nil {
+		return nil, err
+	}
+	r.ID, r.AskedAt, r.LapsesAt = newID("r"), sc.now, sc.now.Add(v.Waits)
+	r.Resolved, r.Lease, r.Needed, r.Policy = v.Role, v.Lease, v.Needed, v.Version
+	r.Digest = digest(r)
+	c := roster.Change{}
+	// Even a request that has to wait has to make a grant that could stand.
+	issued, err := s.issue(r, v, sc, nil)
+	if err != nil {
+		return nil, err
+	}
+	if v.Needed == 0 {
+		c = issued
+	}
+	c.Steps = append([]roster.Decision{
+		{At: sc.now, What: stateAsked, Person: r.Person, Text: fmt.Sprintf("%s on %s for %v: %s", r.Role, strings.Join(r.Hosts, ", "), r.Duration, r.Reason)},
+		{At: sc.now, What: "mfa", Person: r.Person, Text: "proved herself with " + factor},
+	}, c.Steps...)
+	if err := s.Desk.SpendCode(ctx, r.Person, code); err != nil {
+		return nil, err
+	}
+	r, err = s.Store.Ask(ctx, r, sc.now, c)
+	if is(err, roster.ErrExists) {
+		return nil, errKey
+	}
+	if err != nil {
+		return nil, conflict(err)
+	}
+	s.Log.InfoContext(ctx, "request made", "request", r.ID, "person", r.Person, "role", r.Role, "state", r.State)
+	return s.message(ctx, r, nil)
+}
+
+var errKey = roster.Refuse(roster.Taken, "this key was used for another request: choose a new one")
+
+// conflict is the refusal for what changed between the judgement and the
+// keeping.
+func conflict(err error) error {
+	switch {
+	case is(err, roster.ErrDisabled):
+		return roster.Refuse(roster.Denied, "that person's account is disabled")
+	case is(err, roster.ErrDecommissioned):
+		return roster.Refuse(roster.Conflict, "one of the hosts has left the fleet: ask again without it")
+	}
+	return err
+}

@@ -1,0 +1,169 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"time"
+
+	"curfew.internal/controlplane/roster"
+	"curfew.internal/grant"
+	"curfew.internal/wire/api"
+)
+
+const maxNote = 500
+
+// Approve implements the API.
+func (s *Server) Approve(ctx context.Context, m *api.ApproveRequest) (*api.Request, error) {
+	if err := grant.CheckText("note", m.Note, maxNote); err != nil {
+		return nil, invalid(err)
+	}
+	r, err := s.find(ctx, m.Id)
+	if err != nil {
+		return nil, err
+	}
+	sc, err := s.scene(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	approve := func(r roster.Request) (roster.Change, error) { return s.approve(r, who(ctx).Name, m, sc) }
+	// Once without keeping it, so that a mistake costs no code.
+	if _, err := approve(r); err != nil {
+		return nil, err
+	}
+	if err := s.Desk.SpendCode(ctx, who(ctx).Name, m.Code); err != nil {
+		return nil, err
+	}
+	r, err = s.Store.Change(ctx, r.ID, sc.now, approve)
+	if err != nil {
+		return nil, conflict(err)
+	}
+	s.Log.InfoContext(ctx, "request approved", "request", r.ID, "person", r.Person, "by", who(ctx).Name, "state", r.State)
+	return s.message(ctx, r, nil)
+}
+
+// approve is what becomes of r when the person says yes to it. The policy is
+// asked again: what it gave when the request was made counts only if it gives
+// it still.
+func (s *Server) approve(r roster.Request, by string, m *api.ApproveRequest, sc scene) (roster.Change, error) {
+	no := roster.Change{}
+	if err := decided(r); err != nil {
+		return no, err
+	}
+	if !sc.now.Before(r.LapsesAt) {
+		return no, decided(roster.Request{State: stateLapsed})
+	}
+	if r.Person == by {
+		return no, roster.Refuse(roster.Denied, "you made this request: someone else has to approve it")
+	}
+	if slices.ContainsFunc(r.Approvals, func(a roster.Approval) bool { return a.Person == by }) {
+		return no, roster.Refuse(roster.Conflict, "you approved this request already: it waits for somebody else")
+	}
+	v, err := s.Rules.Judge(question(r), sc.hosts, sc.now)
+	if err != nil {
+		return no, roster.Refuse(roster.Conflict, "the policy does not allow this request any more: %v", err)
+	}
+	if !slices.Contains(v.Approvers, by) {
+		return no, roster.Refuse(roster.Denied, "you are not among the approvers of role %s", r.Role)
+	}
+	if !sameRole(v.Role, r.Resolved) {
+		return no, roster.Refuse(roster.Conflict, "role %s has changed since this was asked: it has to be asked again", r.Role)
+	}
+	if !bytes.Equal(m.Digest, r.Digest) {
+		return no, roster.Refuse(roster.Conflict, "this is not the request as you were shown it: look at it again, then decide")
+	}
+	a := roster.Approval{Person: by, Factor: factor, At: sc.now, Note: m.Note}
+	// An earlier approval counts only while its giver could still give it.
+	count := slices.DeleteFunc(append(slices.Clone(r.Approvals), a), func(a roster.Approval) bool { return !slices.Contains(v.Approvers, a.Person) })
+	c := roster.Change{}
+	if len(count) >= max(v.Needed, r.Needed) {
+		if c, err = s.issue(r, v, sc, count); err != nil {
+			return no, err
+		}
+	}
+	c.Approval = &a
+	c.Steps = append([]roster.Decision{
+		{At: sc.now, What: "mfa", Person: by, Text: "proved herself with " + factor},
+		{At: sc.now, What: "approved", Person: by, Text: m.Note},
+	}, c.Steps...)
+	return c, nil
+}
+
+// Deny implements the API.
+func (s *Server) Deny(ctx context.Context, m *api.DenyRequest) (*api.Request, error) {
+	return s.decide(ctx, m.Id, m.Note, func(r roster.Request, now time.Time, hosts []roster.Host) (string, error) {
+		if err := decided(r); err != nil {
+			return "", err
+		}
+		if !who(ctx).Admin && !s.mayDecide(r, who(ctx).Name, hosts, now) {
+			return "", roster.Refuse(roster.Denied, "you are not among the approvers of role %s; your own request is taken back with `curfew withdraw`", r.Role)
+		}
+		return stateDenied, nil
+	})
+}
+
+// Withdraw implements the API.
+func (s *Server) Withdraw(ctx context.Context, m *api.WithdrawRequest) (*api.Request, error) {
+	return s.decide(ctx, m.Id, "", func(r roster.Request, _ time.Time, _ []roster.Host) (string, error) {
+		if r.Person != who(ctx).Name {
+			return "", roster.Refuse(roster.Denied, "only %s can withdraw this request: `curfew deny` refuses it", r.Person)
+		}
+		return stateWithdrawn, decided(r)
+	})
+}
+
+// Revoke implements the API.
+func (s *Server) Revoke(ctx context.Context, m *api.RevokeRequest) (*api.Request, error) {
+	return s.decide(ctx, m.Grant, m.Note, func(r roster.Request, now time.Time, hosts []roster.Host) (string, error) {
+		c := who(ctx)
+		approved := slices.ContainsFunc(r.Approvals, func(a roster.Approval) bool { return a.Person == c.Name })
+		if !c.Admin && c.Name != r.Person && !approved && !s.mayDecide(r, c.Name, hosts, now) {
+			return "", roster.Refuse(roster.Denied, "its person, its approvers and admins can revoke this grant")
+		}
+		if r.State == stateAsked {
+			return "", roster.Refuse(roster.Conflict, "this request was not approved yet: deny it, or withdraw it")
+		}
+		if r.State != stateIssued || !now.Before(r.Grant.NotAfter) {
+			return "", roster.Refuse(roster.Conflict, "this grant is over")
+		}
+		return stateRevoked, nil
+	})
+}
+
+// decide changes the request to the state that next says.
+func (s *Server) decide(ctx context.Context, id, note string, next func(roster.Request, time.Time, []roster.Host) (string, error)) (*api.Request, error) {
+	if err := grant.CheckText("note", note, maxNote); err != nil {
+		return nil, invalid(err)
+	}
+	r, err := s.find(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	hosts, err := s.liveHosts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now, by := s.now(), who(ctx).Name
+	r, err = s.Store.Change(ctx, r.ID, now, func(r roster.Request) (roster.Change, error) {
+		state, err := next(r, now, hosts)
+		if err != nil {
+			return roster.Change{}, err
+		}
+		return roster.Change{State: state, By: by, Note: note, Steps: []roster.Decision{{At: now, What: state, Person: by, Text: note}}}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.Log.InfoContext(ctx, "request decided", "request", r.ID, "person", r.Person, "by", by, "state", r.State)
+	return s.message(ctx, r, nil)
+}
+
+// mayDecide reports whether the policy, as it is now, has the person among
+// the approvers.
+func (s *Server) mayDecide(r roster.Request, name string, hosts []roster.Host, now time.Time) bool {
+	if r.Person == name {
+		return false
+	}
+	v, err := s.Rules.Judge(question(r), hosts, now)
+	return err == nil && slices.Contains(v.Approvers, name)
+}

@@ -1,0 +1,58 @@
+package api
+
+import (
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"curfew.internal/controlplane/roster"
+	"curfew.internal/dsse"
+	"curfew.internal/ledger"
+	"curfew.internal/wire/api"
+)
+
+func eventMessage(v roster.Event) *api.Event {
+	e := v.Entry
+	m := &api.Event{
+		Id: v.ID, At: timestamppb.New(e.At), Host: v.Host, Kind: v.Kind, Grant: e.Grant, Person: e.Person, Approvers: e.Approvers,
+		Role: v.Role, Session: e.Session, SessionSeq: e.SessionSeq, Process: processMessage(e.Process), Service: e.Service,
+		Text: e.Text, Lost: e.Lost,
+	}
+	if e.Took > 0 {
+		m.Took = durationpb.New(e.Took)
+	}
+	if e.Kind == ledger.Removed {
+		m.Receipt = receiptMessage(v)
+	}
+	return m
+}
+
+// receiptMessage shows a receipt only as far as it counts: of one that the
+// host's key did not sign, nothing but that.
+func receiptMessage(v roster.Event) *api.Receipt {
+	m := &api.Receipt{Host: v.Host, KeyId: dsse.KeyID(v.ReceiptKey)}
+	r, ok := openReceipt(v)
+	if !ok {
+		return m
+	}
+	m.SignatureValid, m.Why, m.Removed, m.Killed, m.Looked, m.Left = true, r.Why, r.Removed, r.Killed, r.Looked, r.Left
+	m.EndedAt, m.DoneAt = timestamppb.New(r.EndedAt), timestamppb.New(r.DoneAt)
+	return m
+}
+
+func processMessage(p *ledger.Process) *api.Process {
+	if p == nil {
+		return nil
+	}
+	m := &api.Process{
+		Pid: p.PID, Ppid: p.PPID, Ids: idsMessage(p.IDs), OldIds: idsMessage(p.OldIDs), Comm: p.Comm, Path: p.Path, Argv: p.Argv,
+		ArgvCut: p.ArgvCut, Cwd: p.Cwd, Tty: p.TTY, Device: p.Device, Inode: p.Inode, Links: p.Links, ExitCode: p.ExitCode, Signal: p.Signal,
+	}
+	if p.Lasted > 0 {
+		m.Lasted = durationpb.New(p.Lasted)
+	}
+	return m
+}
+
+func idsMessage(i ledger.IDs) *api.IDs {
+	return &api.IDs{Uid: i.UID, Euid: i.EUID, Gid: i.GID, Egid: i.EGID}
+}

@@ -1,0 +1,189 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"curfew.internal/canon"
+	"curfew.internal/controlplane/roster"
+	"curfew.internal/grant"
+)
+
+// The states of a request's life.
+const (
+	stateAsked     = "asked"
+	stateIssued    = "issued"
+	stateDenied    = "denied"
+	stateWithdrawn = "withdrawn"
+	stateLapsed    = "lapsed"
+	stateEnded     = "ended"
+	stateRevoked   = "revoked"
+)
+
+// factor is how people prove themselves.
+const factor = "totp"
+
+func newID(prefix string) string { return prefix + "-" + strings.ToLower(rand.Text()[:16]) }
+
+// digest is over all that an approver is shown of a request:
+// docs/protocol/api.md has the schema.
+func digest(r roster.Request) []byte {
+	var w canon.Writer
+	w.Text(1, r.ID)
+	w.Text(2, r.Person)
+	w.Text(3, r.Role)
+	w.Texts(4, r.Hosts)
+	w.Uint(5, uint64(r.Duration/time.Second)) //nolint:gosec // the policy refuses negative ones
+	w.Text(6, r.Reason)
+	w.Text(7, r.Ticket)
+	w.Text(8, r.Extends)
+	w.Texts(9, r.Resolved.RunAs)
+	w.Texts(10, commands(r.Resolved))
+	w.Bool(11, r.Resolved.NoExec)
+	for _, d := range r.Resolved.Network {
+		w.Text(12, d.String())
+	}
+	sum := sha256.Sum256(w.Bytes())
+	return sum[:]
+}
+
+// commands is the role's commands as people read them.
+func commands(r grant.Role) []string {
+	if r.AnyCommand {
+		return []string{"ALL"}
+	}
+	all := make([]string, len(r.Commands))
+	for i, c := range r.Commands {
+		all[i] = c.String()
+	}
+	return all
+}
+
+func sameRole(a, b grant.Role) bool {
+	x, _ := json.Marshal(a) // roles always marshal
+	y, _ := json.Marshal(b)
+	return bytes.Equal(x, y)
+}
+
+func question(r roster.Request) roster.Question {
+	return roster.Question{Person: r.Person, Role: r.Role, Hosts: r.Hosts, Duration: r.Duration, Reason: r.Reason, Ticket: r.Ticket}
+}
+
+// scene is what a decision is taken on, besides the request itself.
+type scene struct {
+	now    time.Time
+	hosts  []roster.Host
+	person roster.Person // for whom the request is
+	old    *roster.Request
+}
+
+func (s *Server) scene(ctx context.Context, r roster.Request) (scene, error) {
+	v := scene{now: s.now()}
+	var err error
+	if v.hosts, err = s.liveHosts(ctx); err != nil {
+		return v, err
+	}
+	if v.person, err = s.Store.Person(ctx, r.Person); err != nil {
+		return v, err
+	}
+	if r.Extends != "" {
+		old, err := s.Store.Request(ctx, r.Extends)
+		if err != nil {
+			return v, err
+		}
+		v.old = &old
+	}
+	return v, nil
+}
+
+// liveHosts are the hosts of the fleet.
+func (s *Server) liveHosts(ctx context.Context) ([]roster.Host, error) {
+	all, err := s.Store.Hosts(ctx)
+	return slices.DeleteFunc(all, func(h roster.Host) bool { return h.Decommissioned }), err
+}
+
+// grantFor is the grant that answers the request.
+func (s *Server) grantFor(r roster.Request, v roster.Verdict, sc scene, approvals []roster.Approval) (*grant.Grant, error) {
+	from := sc.now.UTC().Truncate(time.Second)
+	base := from
+	if o := sc.old; o != nil && o.State == stateIssued && o.Grant.NotAfter.After(from) {
+		base = o.Grant.NotAfter // from its end on; if that has passed, from now
+	}
+	g := &grant.Grant{
+		ID: newID("g"), Fleet: s.Fleet,
+		Person: grant.Person{Name: sc.person.Name, UID: sc.person.UID, FullName: sc.person.FullName},
+		Role:   r.Resolved, Hosts: r.Hosts, NotBefore: from, NotAfter: base.Add(r.Duration), Lease: v.Lease,
+		Request: r.ID, Digest: r.Digest, Reason: r.Reason, Ticket: r.Ticket,
+		Asked: grant.Evidence{Person: r.Person, Factor: r.Factor, At: r.AskedAt.UTC().Truncate(time.Second)},
+	}
+	for _, a := range approvals {
+		g.Approvals = append(g.Approvals, grant.Evidence{Person: a.Person, Factor: a.Factor, At: a.At.UTC().Truncate(time.Second)})
+	}
+	if g.NotAfter.After(s.Authority().GoodUntil()) {
+		return nil, roster.Refuse(roster.Conflict, "the fleet's grant key ends before the grant would: an admin has to run `curfew-server rotate-key`")
+	}
+	return g, invalid(g.Check())
+}
+
+// issue is the change by which a request is answered.
+func (s *Server) issue(r roster.Request, v roster.Verdict, sc scene, approvals []roster.Approval) (roster.Change, error) {
+	g, err := s.grantFor(r, v, sc, approvals)
+	if err != nil {
+		return roster.Change{}, err
+	}
+	return roster.Change{State: stateIssued, Grant: g, Steps: []roster.Decision{{
+		At: sc.now, What: "signed", Text: fmt.Sprintf("grant %s until %s", g.ID, g.NotAfter.Format(time.RFC3339)),
+	}}}, nil
+}
+
+// decided says what has become of a request that nobody can decide any more.
+func decided(r roster.Request) error {
+	switch r.State {
+	case stateIssued:
+		return roster.Refuse(roster.Conflict, "this request was approved already: `curfew revoke %s` ends its grant", r.Grant.ID)
+	case stateDenied:
+		return roster.Refuse(roster.Conflict, "this request was denied by %s", r.DecidedBy)
+	case stateWithdrawn:
+		return roster.Refuse(roster.Conflict, "this request was withdrawn by %s", r.Person)
+	case stateLapsed:
+		return roster.Refuse(roster.Conflict, "this request has lapsed, because nobody decided on it in time: it has to be asked again")
+	case stateEnded, stateRevoked:
+		return roster.Refuse(roster.Conflict, "the grant of this request is over")
+	}
+	return nil
+}
+
+// Due ends by time what time ends: requests that nobody decided on, and
+// grants that are over.
+func (s *Server) Due(ctx context.Context) error {
+	ids, err := s.Store.Due(ctx, s.now())
+	if err != nil {
+		return fmt.Errorf("look for what is over: %w", err)
+	}
+	for _, id := range ids {
+		now := s.now()
+		_, err := s.Store.Change(ctx, id, now, func(r roster.Request) (roster.Change, error) { return overBy(r, now), nil })
+		if err != nil {
+			return fmt.Errorf("end %s: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// overBy is what time makes of a request.
+func overBy(r roster.Request, now time.Time) roster.Change {
+	switch {
+	case r.State == stateAsked && !now.Before(r.LapsesAt):
+		return roster.Change{State: stateLapsed, Steps: []roster.Decision{{At: now, What: stateLapsed, Text: "nobody decided in time"}}}
+	case r.State == stateIssued && !now.Before(r.Grant.NotAfter):
+		return roster.Change{State: stateEnded, Steps: []roster.Decision{{At: now, What: stateEnded, Text: "its time is over"}}}
+	}
+	return roster.Change{}
+}

@@ -1,0 +1,54 @@
+package api
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"curfew.internal/controlplane/roster"
+	"curfew.internal/wire/api"
+)
+
+// Enroll implements the API.
+func (s *Server) Enroll(ctx context.Context, r *api.EnrollRequest) (*api.EnrollReply, error) {
+	person, uri, err := s.Desk.Enroll(ctx, r.Secret, r.DeviceKey)
+	if err != nil {
+		return nil, err
+	}
+	return &api.EnrollReply{Person: person, OtpauthUri: uri}, nil
+}
+
+// ConfirmEnroll implements the API.
+func (s *Server) ConfirmEnroll(ctx context.Context, r *api.ConfirmEnrollRequest) (*api.SessionReply, error) {
+	v, err := s.Desk.ConfirmEnroll(ctx, roster.Confirmation{Secret: r.Secret, Device: r.DeviceKey, Code: r.Code, DeviceName: r.DeviceName})
+	return s.session(ctx, "person enrolled", v, err)
+}
+
+// Login implements the API.
+func (s *Server) Login(ctx context.Context, r *api.LoginRequest) (*api.SessionReply, error) {
+	v, err := s.Desk.Login(ctx, roster.Login{Person: r.Person, Device: r.DeviceKey, At: r.At, Signature: r.Signature, Code: r.Code})
+	return s.session(ctx, "person signed in", v, err)
+}
+
+func (s *Server) session(ctx context.Context, what string, v roster.Session, err error) (*api.SessionReply, error) {
+	if err != nil {
+		return nil, err
+	}
+	s.Log.InfoContext(ctx, what, "person", v.Person) //nolint:sloglint // one of two constants
+	return &api.SessionReply{Session: v.ID, Person: v.Person, Fleet: s.Fleet, Expires: timestamppb.New(v.Expires)}, nil
+}
+
+// Logout implements the API.
+func (s *Server) Logout(ctx context.Context, _ *api.LogoutRequest) (*api.LogoutReply, error) {
+	return &api.LogoutReply{}, s.Store.EndSession(ctx, who(ctx).session.ID)
+}
+
+// Whoami implements the API.
+func (s *Server) Whoami(ctx context.Context, _ *api.WhoamiRequest) (*api.WhoamiReply, error) {
+	c := who(ctx)
+	return &api.WhoamiReply{Person: personMessage(c.Person), Fleet: s.Fleet, SessionExpires: timestamppb.New(c.session.Expires)}, nil
+}
+
+func personMessage(p roster.Person) *api.Person {
+	return &api.Person{Name: p.Name, FullName: p.FullName, Uid: p.UID, Admin: p.Admin, Disabled: p.Disabled, Enrolled: p.Enrolled}
+}

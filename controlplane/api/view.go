@@ -1,0 +1,212 @@
+package api
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"curfew.internal/controlplane/roster"
+	"curfew.internal/ledger"
+	"curfew.internal/wire/api"
+)
+
+// lookAgain is how often a watcher looks without having been woken: another
+// server on the same database wakes nobody here.
+const lookAgain = time.Second
+
+const maxRequests = 500
+
+// find returns a request that the caller may see. To everybody else there is
+// none.
+func (s *Server) find(ctx context.Context, id string) (roster.Request, error) {
+	r, err := s.Store.Request(ctx, id)
+	if is(err, roster.ErrUnknown) {
+		return r, errNoRequest
+	}
+	if err != nil {
+		return r, err
+	}
+	hosts, err := s.liveHosts(ctx)
+	if err != nil {
+		return r, err
+	}
+	if !s.visible(r, who(ctx).Person, hosts, s.now()) {
+		return roster.Request{}, errNoRequest
+	}
+	return r, nil
+}
+
+func (s *Server) visible(r roster.Request, p roster.Person, hosts []roster.Host, now time.Time) bool {
+	return p.Admin || r.Person == p.Name || r.DecidedBy == p.Name ||
+		slices.ContainsFunc(r.Approvals, func(a roster.Approval) bool { return a.Person == p.Name }) ||
+		s.mayDecide(r, p.Name, hosts, now)
+}
+
+// GetRequest implements the API.
+func (s *Server) GetRequest(ctx context.Context, m *api.GetRequestRequest) (*api.Request, error) {
+	r, err := s.find(ctx, m.Id)
+	return s.message(ctx, r, err)
+}
+
+// ListRequests implements the API.
+func (s *Server) ListRequests(ctx context.Context, m *api.ListRequestsRequest) (*api.ListRequestsReply, error) {
+	all, err := s.Store.Requests(ctx, m.All, maxRequests)
+	if err != nil {
+		return nil, err
+	}
+	hosts, err := s.liveHosts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	limit := maxRequests
+	if m.Limit > 0 && m.Limit < maxRequests {
+		limit = int(m.Limit)
+	}
+	reply, now, p := &api.ListRequestsReply{}, s.now(), who(ctx).Person
+	for _, r := range all {
+		if len(reply.Requests) == limit {
+			break
+		}
+		if m.ForApproval && !s.waitsFor(r, p.Name, hosts, now) || !s.visible(r, p, hosts, now) {
+			continue
+		}
+		v, err := s.message(ctx, r, nil)
+		if err != nil {
+			return nil, err
+		}
+		reply.Requests = append(reply.Requests, v)
+	}
+	return reply, nil
+}
+
+// waitsFor reports whether the request waits for this person's word.
+func (s *Server) waitsFor(r roster.Request, name string, hosts []roster.Host, now time.Time) bool {
+	return r.State == stateAsked && now.Before(r.LapsesAt) && s.mayDecide(r, name, hosts, now) &&
+		!slices.ContainsFunc(r.Approvals, func(a roster.Approval) bool { return a.Person == name })
+}
+
+// WatchRequest implements the API.
+func (s *Server) WatchRequest(ctx context.Context, m *api.GetRequestRequest, stream *connect.ServerStream[api.Request]) error {
+	var last *api.Request
+	for {
+		changed := s.Store.Changed() // before the look, so that nothing falls in between
+		now, err := s.GetRequest(ctx, m)
+		if err != nil {
+			return err
+		}
+		if last == nil || !proto.Equal(last, now) {
+			if err := stream.Send(now); err != nil {
+				return err
+			}
+		}
+		last = now
+		switch now.State {
+		case stateDenied, stateWithdrawn, stateLapsed, stateEnded, stateRevoked:
+			return nil
+		case stateAsked, stateIssued:
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		case <-s.Clock.After(lookAgain):
+		}
+		if err := s.stillSignedIn(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// stillSignedIn ends a stream with its session.
+func (s *Server) stillSignedIn(ctx context.Context) error {
+	_, _, err := s.Desk.Session(ctx, who(ctx).session.ID)
+	return err
+}
+
+// message is the request as it is sent.
+func (s *Server) message(ctx context.Context, r roster.Request, err error) (*api.Request, error) {
+	if err != nil {
+		return nil, err
+	}
+	m := &api.Request{
+		Id: r.ID, Person: r.Person, FullName: r.FullName, Role: r.Role, Hosts: r.Hosts, Duration: durationpb.New(r.Duration),
+		Reason: r.Reason, Ticket: r.Ticket, State: r.State, AskedAt: timestamppb.New(r.AskedAt), LapsesAt: timestamppb.New(r.LapsesAt),
+		Digest: r.Digest, ApprovalsNeeded: uint32(r.Needed), DecidedBy: r.DecidedBy, DecisionNote: r.DecisionNote, //nolint:gosec // a handful
+		Commands: commands(r.Resolved), RunAs: r.Resolved.RunAs, Extends: r.Extends,
+	}
+	for _, a := range r.Approvals {
+		m.Approvals = append(m.Approvals, &api.Approval{Person: a.Person, Factor: a.Factor, At: timestamppb.New(a.At), Note: a.Note})
+	}
+	if r.State == stateAsked {
+		hosts, err := s.liveHosts(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if v, err := s.Rules.Judge(question(r), hosts, s.now()); err == nil {
+			m.Approvers = slices.DeleteFunc(v.Approvers, func(n string) bool { return n == r.Person })
+		}
+	}
+	if r.Grant == nil {
+		return m, nil
+	}
+	m.Grant, m.NotBefore, m.NotAfter = r.Grant.ID, timestamppb.New(r.Grant.NotBefore), timestamppb.New(r.Grant.NotAfter)
+	if !r.EndedAt.IsZero() {
+		m.EndedAt = timestamppb.New(r.EndedAt)
+	}
+	m.HostStates, err = s.hostStates(ctx, r)
+	return m, err
+}
+
+// hostStates is what each host last said of the grant.
+func (s *Server) hostStates(ctx context.Context, r roster.Request) ([]*api.HostState, error) {
+	sent, err := s.Store.SentTo(ctx, r.ID)
+	if err != nil {
+		return nil, err
+	}
+	by := map[string]*api.HostState{}
+	var all []*api.HostState
+	for _, h := range r.Hosts {
+		m := &api.HostState{Host: h, State: "offline"}
+		if s.Connected(h) {
+			m.State = "sent"
+		}
+		by[h] = m
+		all = append(all, m)
+	}
+	for _, d := range sent {
+		by[d.Host].State, by[d.Host].At = "sent", timestamppb.New(d.At)
+	}
+	for _, kind := range []ledger.Kind{ledger.Installed, ledger.Removed} {
+		events, err := s.Store.Events(ctx, roster.Search{Grant: r.Grant.ID, Kind: kind.String(), Limit: len(r.Hosts) * 4})
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range events {
+			if m := by[e.Host]; m != nil {
+				setHostState(m, e)
+			}
+		}
+	}
+	for _, m := range all {
+		if !r.EndedAt.IsZero() && m.State != "removed" {
+			m.State = "unconfirmed"
+		}
+	}
+	return all, nil
+}
+
+func setHostState(m *api.HostState, e roster.Event) {
+	if e.Entry.Kind == ledger.Installed {
+		m.State, m.At = "installed", timestamppb.New(e.Entry.At)
+		return
+	}
+	// Only what the host has signed says that the grant is gone.
+	if receipt, ok := openReceipt(e); ok {
+		m.State, m.At, m.Left = "removed", timestamppb.New(receipt.DoneAt), receipt.Left
+	}
+}
