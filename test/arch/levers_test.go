@@ -40,12 +40,12 @@ var levers = []lever{
 			"Remove", "RemoveAll", "Rename", "Symlink", "Truncate", "WriteFile",
 		}},
 		imports: []string{"github.com/google/renameio"},
-		// The agent joins a fleet once; fleet, identity and sign make their
+		// The agent joins a fleet once, and init makes one; fleet, identity and sign make their
 		// own keys; watch pins in bpffs; door owns its socket; the command
 		// line has a device key.
 		rooms: []string{
 			"agent", "agent/door", "agent/host", "agent/keep", "agent/watch", "cmd/curfew",
-			"controlplane/fleet", "controlplane/identity", "controlplane/sign", "test",
+			"controlplane", "controlplane/fleet", "controlplane/identity", "controlplane/sign", "test",
 		},
 	},
 	{
