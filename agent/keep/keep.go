@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"curfew.internal/clock"
 	"curfew.internal/grant"
@@ -43,6 +44,7 @@ type Config struct {
 type Keep struct {
 	Config
 	outbox *Outbox
+	lock   *os.File // nil: the state is another's to write
 
 	mu    sync.Mutex // guards what follows
 	state state
@@ -57,7 +59,8 @@ type Keep struct {
 
 // Open reads what was kept. Damaged files are no reason to fail: they hold no
 // grant, [Keep.Kept] says what is wrong with them, and the control plane
-// sends anew.
+// sends anew. While another process has the state open, such as an agent that
+// hangs, this one reads it and writes nothing: it can still take away.
 func Open(c Config) (*Keep, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -66,11 +69,17 @@ func Open(c Config) (*Keep, error) {
 		return nil, fmt.Errorf("make state folder: %w", err)
 	}
 	k := &Keep{Config: c}
+	var err error
+	if k.lock, err = lockFile(k.path(lockName)); err != nil {
+		return nil, fmt.Errorf("lock state: %w", err)
+	}
+	if k.lock == nil {
+		c.Log.Warn("another agent has the state open: it is read, and nothing is written")
+	}
 	k.state, k.bad = k.loadState()
 	k.mark = k.loadMark()
-	var err error
-	if k.outbox, err = openOutbox(c); err != nil {
-		return nil, fmt.Errorf("open outbox: %w", err)
+	if k.outbox, err = openOutbox(c, k.lock != nil); err != nil {
+		return nil, errors.Join(fmt.Errorf("open outbox: %w", err), k.unlock())
 	}
 	return k, nil
 }
@@ -116,7 +125,33 @@ func (k *Keep) Outbox() *Outbox { return k.outbox }
 // Close writes what is left to write.
 func (k *Keep) Close() error {
 	k.Trusted(k.Clock.Now())
-	return errors.Join(k.saveMark(), k.saveDirty(), k.outbox.close())
+	return errors.Join(k.saveMark(), k.saveDirty(), k.outbox.close(), k.unlock())
+}
+
+const lockName = "lock"
+
+// lockFile takes the lock, which ends with this process; nil if another has
+// it.
+func lockFile(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // a name in the agent's own folder
+	if err != nil {
+		return nil, err
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil {
+		return f, nil
+	}
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, f.Close()
+	}
+	return nil, errors.Join(err, f.Close())
+}
+
+func (k *Keep) unlock() error {
+	if k.lock == nil {
+		return nil
+	}
+	return k.lock.Close()
 }
 
 // Kept returns the grants that were kept over a restart, and what is wrong

@@ -64,8 +64,12 @@ func open(t *testing.T, dir string) *Keep {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { die(k) })
 	return k
 }
+
+// die is what is left of an agent that was killed.
+func die(k *Keep) { _ = k.unlock() }
 
 func wantGrants(t *testing.T, o grant.Opened, n int) {
 	t.Helper()
@@ -177,6 +181,7 @@ func TestDamagedState(t *testing.T) {
 	if _, err := k.Accept(ringA, setA, start); err != nil {
 		t.Fatal(err)
 	}
+	die(k)
 	file := filepath.Join(dir, stateFile)
 	whole, err := os.ReadFile(file)
 	if err != nil {
@@ -196,6 +201,7 @@ func TestDamagedState(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer die(k)
 		o, err := k.Kept()
 		if len(o.Grants) != 0 || err == nil {
 			t.Fatalf("%d grants from a damaged file, error %v", len(o.Grants), err)
@@ -206,17 +212,54 @@ func TestDamagedState(t *testing.T) {
 	})
 }
 
-func TestOtherIdentityIsNotBound(t *testing.T) {
+// A sweep beside an agent that hangs reads what is kept, and writes nothing
+// under it.
+func TestSecondProcessOnlyReads(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := open(t, dir).Accept(ring(9, root, keyA), set(9, "db1", keyA), start); err != nil {
+	first := open(t, dir)
+	if _, err := first.Accept(ring(1, root, keyA), set(3, "db1", keyA), start); err != nil {
 		t.Fatal(err)
 	}
+	if err := first.Append(entry(1)); err != nil {
+		t.Fatal(err)
+	}
+	second := open(t, dir)
+	o, err := second.Kept()
+	wantGrants(t, o, 1)
+	if err != nil {
+		t.Error(err)
+	}
+	if err := second.Append(entry(2)); !errors.Is(err, ErrHeld) {
+		t.Errorf("append: %v", err)
+	}
+	if _, err := second.Accept(ring(1, root, keyA), set(4, "db1", keyA), start); err != nil {
+		t.Error(err)
+	}
+	die(second)
+	if err := first.Append(entry(3)); err != nil {
+		t.Error(err)
+	}
+	die(first)
+	again := open(t, dir)
+	if o, _ := again.Kept(); o.Revision != 3 || len(all(t, again.outbox, 0)) != 2 {
+		t.Errorf("revision %d, %d records", o.Revision, len(all(t, again.outbox, 0)))
+	}
+}
+
+func TestOtherIdentityIsNotBound(t *testing.T) {
+	dir := t.TempDir()
+	k := open(t, dir)
+	if _, err := k.Accept(ring(9, root, keyA), set(9, "db1", keyA), start); err != nil {
+		t.Fatal(err)
+	}
+	die(k)
 	c := config(dir, &fixed{clock.Reading{Wall: start}})
 	c.Host = "db2"
 	k, err := Open(c)
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer die(k)
 	if o, err := k.Kept(); !errors.Is(err, grant.ErrOtherHost) || len(o.Grants) != 0 {
 		t.Errorf("kept: %v", err)
 	}
@@ -266,6 +309,7 @@ func TestTrustedTimeNeverGoesBack(t *testing.T) {
 		if err != nil {
 			rt.Fatal(err)
 		}
+		defer func() { die(k) }()
 		last := start
 		rt.Repeat(map[string]func(*rapid.T){
 			"time passes": func(rt *rapid.T) {
@@ -282,6 +326,7 @@ func TestTrustedTimeNeverGoesBack(t *testing.T) {
 				if err := k.saveMark(); err != nil {
 					rt.Fatal(err)
 				}
+				die(k)
 				if k, err = Open(cfg); err != nil {
 					rt.Fatal(err)
 				}
@@ -292,6 +337,7 @@ func TestTrustedTimeNeverGoesBack(t *testing.T) {
 				}
 				c.now = clock.Reading{Wall: time.Unix(0, 0)}
 				cfg.Boot += "'"
+				die(k)
 				if k, err = Open(cfg); err != nil {
 					rt.Fatal(err)
 				}
@@ -329,6 +375,7 @@ func TestDamagedMarkIsRebuilt(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, markFile), []byte("?"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	die(k)
 	k = open(t, dir)
 	if got := k.Trusted(clock.Reading{Wall: time.Unix(0, 0)}); !got.Equal(start.Add(time.Minute)) {
 		t.Errorf("it is %v", got)

@@ -70,7 +70,8 @@ type Outbox struct {
 	attempt      chan struct{} // closed after the next write, done or not
 	failing      error         // why the last write did not happen
 	stuck        bool          // the last write has been going on too long
-	closed       bool
+	running      bool          // run writes
+	closed       bool          // nothing is written any more
 }
 
 type pending struct {
@@ -123,8 +124,12 @@ func (o *Outbox) Append(entries ...ledger.Entry) error {
 	for _, e := range entries {
 		o.put(e)
 	}
-	lost, last := o.lost > before, o.next-1
+	lost, last, running := o.lost > before, o.next-1, o.running
 	o.mu.Unlock()
+	if !running {
+		// Before and after the life of the writer, whoever appends writes.
+		_ = o.commit() // wait says what came of it
+	}
 	poke(o.work)
 	if lost {
 		return ErrLost
@@ -138,15 +143,15 @@ func (o *Outbox) wait(seq uint64) error {
 	for {
 		o.mu.Lock()
 		done, err, written := o.durable >= seq, o.failing, o.attempt
-		if !done && err == nil && (o.stuck || o.closed) {
-			err = ErrHeld
-		}
+		hopeless := o.stuck || o.closed
 		o.mu.Unlock()
-		if done {
+		switch {
+		case done:
 			return nil
-		}
-		if err != nil {
+		case err != nil:
 			return fmt.Errorf("%w: %w", ErrHeld, err)
+		case hopeless:
+			return ErrHeld
 		}
 		select {
 		case <-written:
@@ -199,6 +204,8 @@ func (o *Outbox) gap(e ledger.Entry) []byte {
 
 // run writes what is appended until ctx is done.
 func (o *Outbox) run(ctx context.Context) error {
+	o.setRunning(true)
+	defer o.setRunning(false)
 	var said string
 	for {
 		err := o.commit()
@@ -226,6 +233,12 @@ func (o *Outbox) run(ctx context.Context) error {
 		case <-retry:
 		}
 	}
+}
+
+func (o *Outbox) setRunning(is bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.running = is
 }
 
 // close writes what is left; what is appended later stays in memory.

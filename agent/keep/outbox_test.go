@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,7 +29,7 @@ import (
 func openBox(t rapid.TB, c Config) *Outbox {
 	t.Helper()
 	c.Log = slog.New(slog.DiscardHandler)
-	o, err := openOutbox(c)
+	o, err := openOutbox(c, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,6 +240,11 @@ func run(t *testing.T, o *Outbox) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var g sync.WaitGroup
 	g.Go(func() { _ = o.run(ctx) })
+	for running := false; !running; runtime.Gosched() {
+		o.mu.Lock()
+		running = o.running
+		o.mu.Unlock()
+	}
 	stop = sync.OnceFunc(func() { cancel(); g.Wait() })
 	t.Cleanup(stop)
 	return stop
@@ -318,6 +324,32 @@ func TestAppendSaysWhatIsLost(t *testing.T) {
 	last := got[len(got)-1]
 	if last.Kind != ledger.Gap || last.Lost != lost || lost == 0 || last.Host != "db1" || uint64(len(got)) != 101-lost {
 		t.Errorf("%d records, %d lost, and the last is %+v", len(got), lost, last)
+	}
+}
+
+// Before and after the writer's life, entries are durable all the same.
+func TestAppendWithoutWriter(t *testing.T) {
+	c := config(t.TempDir(), &fixed{})
+	k, err := Open(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Append(entry(1)); err != nil {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := k.Run(ctx); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if err := errors.Join(k.Append(entry(2)), k.Close()); err != nil {
+		t.Error(err)
+	}
+	if err := k.Append(entry(3)); !errors.Is(err, ErrHeld) {
+		t.Error(err)
+	}
+	if k, err = Open(c); err != nil || len(all(t, k.outbox, 0)) != 2 {
+		t.Error(err)
 	}
 }
 

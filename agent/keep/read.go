@@ -24,8 +24,9 @@ const (
 func segmentName(first uint64) string { return fmt.Sprintf("%020d%s", first, extension) }
 
 // openOutbox opens the outbox, or makes one. Half a frame at the end, which
-// nobody was told is durable, is cut off.
-func openOutbox(c Config) (*Outbox, error) {
+// nobody was told is durable, is cut off. One that another process writes is
+// left alone: what is appended here stays in memory.
+func openOutbox(c Config, mine bool) (*Outbox, error) {
 	o := &Outbox{
 		dir: filepath.Join(c.Dir, "outbox"), host: c.Host, boot: c.Boot, clock: c.Clock, log: c.Log,
 		quota: c.Quota, memory: c.Memory, create: createFile, broken: true,
@@ -36,6 +37,11 @@ func openOutbox(c Config) (*Outbox, error) {
 	}
 	if o.memory <= 0 {
 		o.memory = defaultMemory
+	}
+	o.next = 1
+	if !mine {
+		o.closed = true
+		return o, nil
 	}
 	if err := os.MkdirAll(o.dir, 0o700); err != nil {
 		return nil, err
@@ -76,7 +82,6 @@ func (o *Outbox) list() error {
 
 // findEnd reads the last segment and goes on behind its last whole frame.
 func (o *Outbox) findEnd() error {
-	o.next = 1
 	if len(o.segments) == 0 {
 		return nil
 	}

@@ -188,7 +188,7 @@ func (k *Keep) saveDirty() error {
 }
 
 func (k *Keep) save() error {
-	if !k.dirty {
+	if !k.dirty || k.lock == nil {
 		return nil
 	}
 	if err := replace(k.path(stateFile), sealed(stateKind, k.state.bytes()), 0o600); err != nil {

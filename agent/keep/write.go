@@ -16,6 +16,10 @@ func (o *Outbox) commit() error {
 	defer o.writeMu.Unlock()
 	for {
 		o.mu.Lock()
+		if o.closed {
+			o.mu.Unlock()
+			return ErrHeld
+		}
 		if len(o.pending) == 0 {
 			o.failing, o.stuck = nil, false
 			o.mu.Unlock()

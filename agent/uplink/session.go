@@ -30,6 +30,7 @@ type session struct {
 
 	mu      sync.Mutex // guards what follows
 	state   *uplink.State
+	current bool   // the last state is accepted
 	refused string // why the last state was not accepted
 	answer  bool   // a state was offered, and the control plane not told yet
 	started bool   // the control plane said where to go on
@@ -75,20 +76,20 @@ func (s *session) receive(up func()) error {
 		if err != nil {
 			return err
 		}
-		s.hear()
 		if first {
 			up()
 		}
 		switch says := down.GetSays().(type) {
 		case *uplink.Down_State:
 			s.mu.Lock()
-			s.state = says.State // the newest counts, whatever came of the others
+			s.state, s.current = says.State, false // the newest counts, whatever came of the others
 			s.mu.Unlock()
 			poke(s.offered)
 		case *uplink.Down_Kept:
 			if err := s.keptUpTo(says.Kept.GetSeq()); err != nil {
 				return err
 			}
+			s.hearIfCurrent()
 			poke(s.wake)
 		default:
 			// Of a newer control plane; what it means for us, it says in
@@ -116,26 +117,48 @@ func (s *session) keptUpTo(seq uint64) error {
 	return nil
 }
 
+// hearIfCurrent counts a message as a sign of life if this host holds what
+// the control plane wants it to. A lease is not renewed by one whose set was
+// refused, or is not accepted yet: it may be the one that revokes.
+func (s *session) hearIfCurrent() {
+	s.mu.Lock()
+	is := s.current
+	s.mu.Unlock()
+	if is {
+		s.hear()
+	}
+}
+
+// leastOften is the longest wait before a refused state is offered again.
+const leastOften = time.Hour
+
 // offer hands states to the acceptor, and one that was refused again from
-// time to time.
+// time to time, ever less often.
 func (s *session) offer(ctx context.Context) error {
+	wait := s.Again
+	var again <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-s.offered:
-		case <-s.again():
+			wait = s.Again
+		case <-again:
+			wait = min(2*wait, leastOften)
 		}
 		s.mu.Lock()
 		state := s.state
 		s.mu.Unlock()
 		_, err := s.Host.Accept(ctx, state.GetKeyring(), state.GetSet())
+		again = nil
 		s.mu.Lock()
-		s.refused, s.answer = "", true
+		s.refused, s.answer, s.current = "", true, err == nil && s.state == state
 		if err != nil {
 			s.refused = err.Error()
+			again = s.Clock.After(wait)
 		}
 		s.mu.Unlock()
+		s.hearIfCurrent()
 		poke(s.wake)
 	}
 }
@@ -237,14 +260,4 @@ func (s *session) lastWord(err error) error {
 		return nil
 	}
 	return err
-}
-
-// again delivers when a refused state is to be offered once more.
-func (s *session) again() <-chan time.Time {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.refused == "" {
-		return nil
-	}
-	return s.Clock.After(s.Again)
 }

@@ -88,7 +88,8 @@ type Config struct {
 	// Dial opens connections. Optional; TCP.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 	// Again is how long a state that was refused waits to be offered to the
-	// acceptor again: a clock may have been put right. Optional; 30 s.
+	// acceptor again, the first time: a clock may have been put right.
+	// Optional; 30 s.
 	Again time.Duration
 }
 
@@ -127,8 +128,8 @@ func New(c Config) (*Client, error) {
 // has settled. It never waits.
 func (c *Client) Report() { poke(c.report) }
 
-// LastHeard is when the control plane was heard last; zero, if not since the
-// start.
+// LastHeard is when the control plane was heard last while this host held
+// what it wants it to; zero, if not since the start.
 func (c *Client) LastHeard() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()

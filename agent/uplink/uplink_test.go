@@ -167,6 +167,12 @@ func TestRefusedSets(t *testing.T) {
 			if !w.server.Connected("db1") {
 				t.Error("stream is gone")
 			}
+			was := h.client.LastHeard()
+			beats := time.NewTimer(150 * time.Millisecond)
+			<-beats.C
+			if h.client.LastHeard() != was {
+				t.Error("a lease is renewed by who sent it")
+			}
 			w.put("db1", 5)
 			w.until("peace again", func() bool { return w.store.host("db1").Refused == "" })
 		})
