@@ -1,0 +1,129 @@
+package policy
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"curfew.internal/controlplane/roster"
+	"curfew.internal/grant"
+)
+
+// Judge says what a request needs, or refuses it and says what to change: all
+// of it at once.
+func (p Policy) Judge(q roster.Question, hosts []roster.Host, at time.Time) (roster.Verdict, error) {
+	role, known := p.Roles[q.Role]
+	if _, ok := p.EligibleUntil(q.Person, q.Role, at); !known || !ok {
+		return roster.Verdict{}, roster.Refuse(roster.Denied, "you are not eligible for role %.64q: %s", q.Role, p.others(q.Person, at))
+	}
+	wrong := slices.Concat(role.wrongHosts(q.Hosts, hosts), role.wrongTime(q.Duration), role.wrongWords(q))
+	approvers := p.MayApprove(q.Role, q.Person)
+	if len(approvers) < role.Count {
+		wrong = append(wrong, fmt.Sprintf("role %s needs %d approvals, and only %d people but you may give one: ask for another approver in the policy",
+			role.Name, role.Count, len(approvers)))
+	}
+	if len(wrong) > 0 {
+		return roster.Verdict{}, roster.Refuse(roster.Invalid, "%s", strings.Join(wrong, "; "))
+	}
+	return roster.Verdict{
+		Role: role.Grant(), Lease: role.Lease, Needed: role.Count, Approvers: approvers, Waits: role.Pending, Version: p.Version,
+	}, nil
+}
+
+// others says what the person may ask for instead. It tells no role that is
+// not hers.
+func (p Policy) others(person string, at time.Time) string {
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(p.Roles)) {
+		if _, ok := p.EligibleUntil(person, name, at); ok {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return "there is no role that you may ask for; ask who keeps the policy to make you eligible"
+	}
+	return "you may ask for " + strings.Join(names, ", ")
+}
+
+func (r Role) wrongHosts(asked []string, hosts []roster.Host) []string {
+	if len(asked) == 0 {
+		return []string{"say on which host: --on HOST"}
+	}
+	var wrong []string
+	for _, name := range asked {
+		i := slices.IndexFunc(hosts, func(h roster.Host) bool { return h.Name == name })
+		if i < 0 || !r.Covers(hosts[i].Labels) {
+			// A host that is not there and one that is not the role's read the
+			// same: no list of hosts can be had by asking.
+			wrong = append(wrong, fmt.Sprintf("role %s covers hosts with %s, and %.64q is none of them: see `curfew roles`", r.Name, r.Selector(), name))
+		}
+	}
+	return wrong
+}
+
+func (r Role) wrongTime(d time.Duration) []string {
+	switch {
+	case d < time.Second || d%time.Second != 0:
+		return []string{fmt.Sprintf("say for how long, up to %s, in whole seconds: --for TIME", span(r.MaxDuration))}
+	case d > r.MaxDuration:
+		return []string{fmt.Sprintf("role %s lasts %s at most: ask for that or less", r.Name, span(r.MaxDuration))}
+	}
+	return nil
+}
+
+func (r Role) wrongWords(q roster.Question) []string {
+	var wrong []string
+	for _, err := range []error{grant.CheckText("reason", q.Reason, 500), grant.CheckText("ticket", q.Ticket, 100)} {
+		if err != nil {
+			wrong = append(wrong, err.Error())
+		}
+	}
+	if r.ReasonRequired && strings.TrimSpace(q.Reason) == "" {
+		wrong = append(wrong, fmt.Sprintf("role %s wants a reason: --why TEXT", r.Name))
+	}
+	if r.TicketRequired && q.Ticket == "" {
+		wrong = append(wrong, fmt.Sprintf("role %s wants a ticket: --ticket ID", r.Name))
+	}
+	if q.Ticket != "" && r.TicketPattern != nil && !r.TicketPattern.MatchString(q.Ticket) {
+		wrong = append(wrong, fmt.Sprintf("the ticket does not look like one of role %s: it has to match %s", r.Name, r.TicketPattern))
+	}
+	return wrong
+}
+
+// Offers lists what the person may ask for.
+func (p Policy) Offers(person string, hosts []roster.Host, at time.Time) []roster.Offer {
+	var offers []roster.Offer
+	for _, name := range slices.Sorted(maps.Keys(p.Roles)) {
+		r := p.Roles[name]
+		until, ok := p.EligibleUntil(person, name, at)
+		if !ok {
+			continue
+		}
+		var covered []string
+		for _, h := range hosts {
+			if r.Covers(h.Labels) {
+				covered = append(covered, h.Name)
+			}
+		}
+		slices.Sort(covered)
+		offers = append(offers, roster.Offer{
+			Role: r.Grant(), Description: r.Description, Hosts: covered, Selector: r.Selector(), MaxDuration: r.MaxDuration,
+			ReasonRequired: r.ReasonRequired, TicketRequired: r.TicketRequired,
+			Approvers: p.MayApprove(name, person), Needed: r.Count, Until: until,
+		})
+	}
+	return offers
+}
+
+func span(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}

@@ -1,0 +1,206 @@
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
+)
+
+// Bounds of a folder.
+const (
+	maxFiles = 200
+	maxBytes = 1 << 20 // of a file
+)
+
+// A Problem is one mistake, with its place and its fix.
+type Problem struct {
+	File         string
+	Line, Column int
+	Field        string // such as roles.db-admin.max_duration
+	Text         string
+	Fix          string
+	Warning      bool // the policy holds all the same
+}
+
+// String is the problem on one line, as compilers write theirs.
+func (p Problem) String() string {
+	s := fmt.Sprintf("%s:%d:%d: ", p.File, p.Line, p.Column)
+	if p.Warning {
+		s += "warning: "
+	}
+	if p.Field != "" {
+		s += p.Field + ": "
+	}
+	s += p.Text
+	if p.Fix != "" {
+		s += ": " + p.Fix
+	}
+	return s
+}
+
+// Parse reads a folder of files. The policy counts only if no problem is
+// more than a warning.
+func Parse(files map[string][]byte) (Policy, []Problem) {
+	r := &reader{policy: Policy{
+		Version: version(files), Labels: map[string][]string{}, Groups: map[string][]string{}, Roles: map[string]Role{},
+	}, places: map[string]place{}}
+	if len(files) == 0 || len(files) > maxFiles {
+		r.problems = append(r.problems, Problem{Text: fmt.Sprintf("%d files", len(files)), Fix: fmt.Sprintf("a policy has 1 to %d", maxFiles)})
+	}
+	sections := map[string][]section{}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		r.file = name
+		for _, s := range r.sections(files[name]) {
+			sections[s.name] = append(sections[s.name], s)
+		}
+	}
+	// What others refer to is read first, whichever file it is in.
+	for _, step := range []struct {
+		name string
+		read func(ast.Node)
+	}{{"labels", r.labels}, {"groups", r.groups}, {"roles", r.roles}, {"eligible", r.eligible}} {
+		for _, s := range sections[step.name] {
+			r.file = s.file
+			step.read(s.node)
+		}
+	}
+	r.unreached()
+	slices.SortStableFunc(r.problems, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+	return r.policy, r.problems
+}
+
+// Holds reports whether the problems leave a policy that counts.
+func Holds(problems []Problem) bool {
+	return !slices.ContainsFunc(problems, func(p Problem) bool { return !p.Warning })
+}
+
+type place struct {
+	file string
+	node ast.Node
+}
+
+// A section is one of the four top keys of a file.
+type section struct {
+	file, name string
+	node       ast.Node
+}
+
+type reader struct {
+	policy   Policy
+	problems []Problem
+	file     string
+	places   map[string]place // of roles and groups, by "role NAME"
+}
+
+func (r *reader) say(n ast.Node, field string, warning bool, text, fix string) {
+	p := Problem{File: r.file, Line: 1, Column: 1, Field: field, Text: text, Fix: fix, Warning: warning}
+	if n != nil && n.GetToken() != nil && n.GetToken().Position != nil {
+		p.Line, p.Column = n.GetToken().Position.Line, n.GetToken().Position.Column
+	}
+	r.problems = append(r.problems, p)
+}
+
+func (r *reader) wrong(n ast.Node, field, text, fix string) { r.say(n, field, false, text, fix) }
+
+func (r *reader) warn(n ast.Node, field, text, fix string) { r.say(n, field, true, text, fix) }
+
+// sections splits a file into its top keys.
+func (r *reader) sections(b []byte) []section {
+	if len(b) > maxBytes {
+		r.wrong(nil, "", "over 1 MiB", "split it")
+		return nil
+	}
+	f, err := parser.ParseBytes(b, 0)
+	if err != nil {
+		r.syntax(err)
+		return nil
+	}
+	var found []section
+	for i, doc := range f.Docs {
+		if doc.Body == nil {
+			continue
+		}
+		if i > 0 {
+			r.wrong(doc.Body, "", "a second document", "write one in each file")
+			continue
+		}
+		r.pairs(doc.Body, "", func(key string, k, v ast.Node) {
+			if !slices.Contains([]string{"labels", "groups", "roles", "eligible"}, key) {
+				r.wrong(k, key, "unknown key", "a file has labels, groups, roles and eligible")
+				return
+			}
+			found = append(found, section{r.file, key, v})
+		})
+	}
+	return found
+}
+
+// syntax reports what is no YAML at all.
+func (r *reader) syntax(err error) {
+	p := Problem{File: r.file, Line: 1, Column: 1, Text: "this is no YAML", Fix: "check indentation and quotes here"}
+	var at interface{ GetToken() *token.Token }
+	if e, ok := err.(interface{ GetToken() *token.Token }); ok { //nolint:errorlint // the library's error is not wrapped
+		at = e
+	}
+	if at != nil && at.GetToken() != nil && at.GetToken().Position != nil {
+		p.Line, p.Column = at.GetToken().Position.Line, at.GetToken().Position.Column
+	}
+	r.problems = append(r.problems, p)
+}
+
+// pairs calls each for the keys of a mapping, once a key.
+func (r *reader) pairs(n ast.Node, field string, each func(key string, k, v ast.Node)) {
+	var values []*ast.MappingValueNode
+	switch n := n.(type) {
+	case *ast.MappingNode:
+		values = n.Values
+	case *ast.MappingValueNode:
+		values = []*ast.MappingValueNode{n}
+	case *ast.NullNode:
+		return
+	default:
+		r.wrong(n, field, "not a mapping", "write `key: value` lines")
+		return
+	}
+	seen := map[string]bool{}
+	for _, v := range values {
+		key, ok := scalar(v.Key)
+		switch {
+		case !ok:
+			r.wrong(v.Key, field, "not a plain key", "write a word; anchors, aliases and merges are not read")
+		case seen[key]:
+			r.wrong(v.Key, join(field, key), "said twice", "keep one of them")
+		default:
+			seen[key] = true
+			each(key, v.Key, v.Value)
+		}
+	}
+}
+
+func join(field, key string) string {
+	if field == "" {
+		return key
+	}
+	return field + "." + key
+}
+
+// scalar is the text of a plain value. Anchors, aliases, tags and merges are
+// none: a policy says what it means where it stands.
+func scalar(n ast.Node) (string, bool) {
+	switch n := n.(type) {
+	case *ast.StringNode:
+		return n.Value, true
+	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
+		return n.GetToken().Value, true
+	case *ast.LiteralNode:
+		return n.Value.Value, true
+	}
+	return "", false
+}

@@ -1,0 +1,119 @@
+// Package policy says who may ask for what, and what it takes to be given it.
+//
+// It reads roles and eligibility from files that people review, strictly: all
+// mistakes are reported at once, each with its place and its fix, and a folder
+// with one mistake is no policy. It is arithmetic on values: it opens no file,
+// reads no clock and knows no database.
+package policy
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"curfew.internal/grant"
+)
+
+// A Role is what can be asked for.
+type Role struct {
+	Name           string
+	Description    string
+	AllHosts       bool
+	Hosts          map[string][]string // label -> values; all labels have to match
+	RunAs          []string
+	Commands       []grant.Command
+	AnyCommand     bool
+	NoExec         bool
+	Network        []grant.Destination
+	MaxDuration    time.Duration
+	ReasonRequired bool
+	TicketRequired bool
+	TicketPattern  *regexp.Regexp
+	Approvers      []string // people, sorted; nobody: approved by the policy itself
+	Count          int      // how many of them
+	Pending        time.Duration
+	Lease          time.Duration
+}
+
+// An Eligibility lets people ask for a role.
+type Eligibility struct {
+	Role   string
+	People []string  // sorted, groups resolved
+	Until  time.Time // excluded; zero: no end
+}
+
+// A Policy is a folder of files that holds.
+type Policy struct {
+	Version  string // of the files: the same bytes, the same version
+	Labels   map[string][]string
+	Groups   map[string][]string
+	Roles    map[string]Role
+	Eligible []Eligibility
+}
+
+// version is a digest over names and bytes.
+func version(files map[string][]byte) string {
+	h := sha256.New()
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		fmt.Fprintf(h, "%d %s %d ", len(name), name, len(files[name])) //nolint:errcheck // a hash never fails
+		h.Write(files[name])
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// Covers reports whether a host with these labels is within the role.
+func (r Role) Covers(labels map[string]string) bool {
+	for key, values := range r.Hosts {
+		if !slices.Contains(values, labels[key]) {
+			return false
+		}
+	}
+	return r.AllHosts || len(r.Hosts) > 0
+}
+
+// Selector is the role's hosts as people read them.
+func (r Role) Selector() string {
+	if r.AllHosts {
+		return "all hosts"
+	}
+	var parts []string
+	for _, key := range slices.Sorted(maps.Keys(r.Hosts)) {
+		parts = append(parts, key+"="+strings.Join(r.Hosts[key], "|"))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// Grant is what a grant of the role says of it.
+func (r Role) Grant() grant.Role {
+	return grant.Role{
+		Name: r.Name, RunAs: r.RunAs, Commands: r.Commands, AnyCommand: r.AnyCommand, NoExec: r.NoExec, Network: r.Network,
+	}
+}
+
+// EligibleUntil reports whether the person may ask for the role at that
+// instant, and until when (zero: no end).
+func (p Policy) EligibleUntil(person, role string, at time.Time) (until time.Time, ok bool) {
+	for _, e := range p.Eligible {
+		if e.Role != role || !slices.Contains(e.People, person) || !e.Until.IsZero() && !at.Before(e.Until) {
+			continue
+		}
+		if e.Until.IsZero() {
+			return time.Time{}, true
+		}
+		if !ok || e.Until.After(until) {
+			until, ok = e.Until, true
+		}
+	}
+	return until, ok
+}
+
+// MayApprove lists who may approve the person's request for the role: never
+// herself.
+func (p Policy) MayApprove(role, person string) []string {
+	return slices.DeleteFunc(slices.Clone(p.Roles[role].Approvers), func(name string) bool { return name == person })
+}

@@ -1,0 +1,233 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml/ast"
+
+	"curfew.internal/grant"
+)
+
+const defaultPending = time.Hour
+
+func (r *reader) roles(n ast.Node) {
+	r.pairs(n, "roles", func(name string, k, v ast.Node) {
+		field := "roles." + name
+		if err := grant.CheckRole(name); err != nil {
+			r.wrong(k, field, err.Error(), "")
+		}
+		if _, twice := r.policy.Roles[name]; twice {
+			r.wrong(k, field, "said in two files", "keep one of them")
+		}
+		r.places["role "+name] = place{r.file, k}
+		r.policy.Roles[name] = r.role(name, field, k, v)
+	})
+}
+
+// role reads one role. Each key has one reader; what holds between keys is
+// looked at when all are read.
+func (r *reader) role(name, field string, at, n ast.Node) Role {
+	role := Role{Name: name, RunAs: []string{"root"}, ReasonRequired: true, Pending: defaultPending}
+	readers := r.roleReaders(field, &role)
+	seen := map[string]ast.Node{}
+	r.pairs(n, field, func(key string, k, v ast.Node) {
+		read, known := readers[key]
+		if !known {
+			r.wrong(k, join(field, key), "unknown key", "see docs/policy.md for the keys of a role")
+			return
+		}
+		seen[key] = k
+		read(v, join(field, key))
+	})
+	r.contradictions(role, field, at, seen)
+	return role
+}
+
+func (r *reader) roleReaders(field string, role *Role) map[string]func(n ast.Node, field string) {
+	return map[string]func(n ast.Node, field string){
+		"description": func(n ast.Node, f string) {
+			role.Description = r.text(n, f)
+			if err := grant.CheckText("description", role.Description, 200); err != nil {
+				r.wrong(n, f, err.Error(), "")
+			}
+		},
+		"hosts":          func(n ast.Node, f string) { role.Hosts = r.selector(n, f) },
+		"all_hosts":      func(n ast.Node, f string) { role.AllHosts = r.flag(n, f) },
+		"run_as":         func(n ast.Node, f string) { role.RunAs = r.accounts(n, f) },
+		"commands":       func(n ast.Node, f string) { role.Commands = r.commands(n, f) },
+		"any_command":    func(n ast.Node, f string) { role.AnyCommand = r.flag(n, f) },
+		"noexec":         func(n ast.Node, f string) { role.NoExec = r.flag(n, f) },
+		"network":        func(n ast.Node, f string) { role.Network = r.network(n, f) },
+		"max_duration":   func(n ast.Node, f string) { role.MaxDuration = r.duration(n, f, time.Second, grant.MaxDuration) },
+		"reason":         func(n ast.Node, f string) { role.ReasonRequired = r.choice(n, f) },
+		"ticket":         func(n ast.Node, f string) { role.TicketRequired = r.choice(n, f) },
+		"ticket_pattern": func(n ast.Node, f string) { role.TicketPattern = r.pattern(n, f) },
+		"approval":       func(n ast.Node, f string) { r.approval(n, f, role) },
+		"mfa": func(n ast.Node, f string) {
+			if s := r.text(n, f); s != "totp" {
+				r.wrong(n, f, fmt.Sprintf("%.40q", s), "write totp")
+			}
+		},
+		"pending": func(n ast.Node, f string) { role.Pending = r.duration(n, f, time.Minute, 7*24*time.Hour) },
+		"lease":   func(n ast.Node, f string) { role.Lease = r.duration(n, f, 0, 24*time.Hour) },
+	}
+}
+
+func (r *reader) contradictions(role Role, field string, at ast.Node, seen map[string]ast.Node) {
+	for _, must := range []struct{ key, fix string }{
+		{"max_duration", "say how long a grant may last at most, such as 4h"},
+		{"approval", "say who approves, or none"},
+	} {
+		if seen[must.key] == nil {
+			r.wrong(at, join(field, must.key), "missing", must.fix)
+		}
+	}
+	switch {
+	case role.AllHosts && seen["hosts"] != nil:
+		r.wrong(seen["all_hosts"], field+".all_hosts", "contradicts hosts", "keep one of them")
+	case !role.AllHosts && seen["hosts"] == nil:
+		r.wrong(at, field+".hosts", "missing", "name a label of the hosts, or write `all_hosts: true`")
+	}
+	if role.AnyCommand && seen["commands"] != nil {
+		r.wrong(seen["any_command"], field+".any_command", "contradicts commands", "keep one of them")
+	} else if role.AnyCommand {
+		r.warn(seen["any_command"], field+".any_command", "gives every command", "list commands where you can")
+	}
+	if seen["run_as"] != nil && !role.AnyCommand && seen["commands"] == nil {
+		r.wrong(seen["run_as"], field+".run_as", "no command to run", "list commands, or leave run_as out")
+	}
+	if role.NoExec && !role.AnyCommand && seen["commands"] == nil {
+		r.wrong(seen["noexec"], field+".noexec", "no command to hold", "list commands, or leave noexec out")
+	}
+}
+
+func (r *reader) accounts(n ast.Node, field string) []string {
+	var all []string
+	for _, w := range r.list(n, field) {
+		if err := grant.CheckAccount(w.text); err != nil {
+			r.wrong(w.node, field, err.Error(), "")
+		}
+		all = append(all, w.text)
+	}
+	if len(all) == 0 {
+		r.wrong(n, field, "nobody", "name the account that commands run as, such as root")
+	}
+	return all
+}
+
+// shells are programs that give whoever runs them a shell, whatever else they
+// were meant for.
+var shells = []string{"sh", "bash", "dash", "zsh", "python3", "perl", "vim", "vi", "nano", "less", "more", "man", "find", "awk", "env", "tar", "ssh", "docker"}
+
+func (r *reader) commands(n ast.Node, field string) []grant.Command {
+	var all []grant.Command
+	for _, w := range r.list(n, field) {
+		c, err := grant.ParseCommand(w.text)
+		if err != nil {
+			r.wrong(w.node, field, err.Error(), "")
+			continue
+		}
+		base := c.Path[strings.LastIndexByte(c.Path, '/')+1:]
+		switch {
+		case slices.Contains(shells, base):
+			r.warn(w.node, field, base+" can start any other program", "it is as wide as any_command")
+		case c.AnyArgs:
+			r.warn(w.node, field, "any arguments of "+c.Path, "name the arguments where you can")
+		}
+		all = append(all, c)
+	}
+	if len(all) == 0 {
+		r.wrong(n, field, "empty", "list a command, or leave the key out")
+	}
+	return all
+}
+
+func (r *reader) network(n ast.Node, field string) []grant.Destination {
+	var all []grant.Destination
+	for _, w := range r.list(n, field) {
+		d, err := grant.ParseDestination(w.text)
+		if err != nil {
+			r.wrong(w.node, field, err.Error(), "")
+			continue
+		}
+		all = append(all, d)
+	}
+	return all
+}
+
+func (r *reader) eligible(n ast.Node) {
+	seq, ok := n.(*ast.SequenceNode)
+	if !ok {
+		r.wrong(n, "eligible", "not a list", "write - {role: ..., people: [...]} lines")
+		return
+	}
+	for i, v := range seq.Values {
+		r.eligibility(v, fmt.Sprintf("eligible.%d", i+1))
+	}
+}
+
+func (r *reader) eligibility(n ast.Node, field string) {
+	e := Eligibility{}
+	r.pairs(n, field, func(key string, k, v ast.Node) {
+		switch key {
+		case "role":
+			e.Role = r.text(v, field+".role")
+			if _, known := r.policy.Roles[e.Role]; !known {
+				r.wrong(v, field+".role", fmt.Sprintf("unknown role %.64q", e.Role), "name it under roles:")
+			}
+		case "people":
+			e.People = append(e.People, r.people(v, field+".people")...)
+		case "groups":
+			for _, w := range r.list(v, field+".groups") {
+				members, known := r.policy.Groups[w.text]
+				if !known {
+					r.wrong(w.node, field+".groups", fmt.Sprintf("unknown group %.40q", w.text), "name it under groups:")
+				}
+				e.People = append(e.People, members...)
+			}
+		case "until":
+			t, err := time.Parse("2006-01-02", r.text(v, field+".until"))
+			if err != nil {
+				r.wrong(v, field+".until", "no date", "write YEAR-MONTH-DAY; eligibility ends when that day ends, UTC")
+				return
+			}
+			e.Until = t.AddDate(0, 0, 1)
+		default:
+			r.wrong(k, join(field, key), "unknown key", "eligibility has role, people, groups and until")
+		}
+	})
+	if e.Role == "" {
+		r.wrong(n, field+".role", "missing", "name the role")
+	}
+	if len(e.People) == 0 {
+		r.wrong(n, field+".people", "nobody", "name people or groups")
+	}
+	slices.Sort(e.People)
+	e.People = slices.Compact(e.People)
+	r.lonely(n, field, e)
+	r.policy.Eligible = append(r.policy.Eligible, e)
+}
+
+// lonely finds people who could ask, and whom nobody else could approve.
+func (r *reader) lonely(n ast.Node, field string, e Eligibility) {
+	role := r.policy.Roles[e.Role]
+	for _, person := range e.People {
+		if role.Count > 0 && len(role.Approvers) >= role.Count && len(r.policy.MayApprove(e.Role, person)) < role.Count {
+			r.wrong(n, field, fmt.Sprintf("nobody but %s could approve what %s asks for", person, person), "name another approver in role "+e.Role)
+		}
+	}
+}
+
+// unreached warns of roles that nobody may ask for.
+func (r *reader) unreached() {
+	for name := range r.policy.Roles {
+		if !slices.ContainsFunc(r.policy.Eligible, func(e Eligibility) bool { return e.Role == name }) {
+			p := r.places["role "+name]
+			r.file = p.file
+			r.warn(p.node, "roles."+name, "nobody is eligible for it", "add a line under eligible:")
+		}
+	}
+}

@@ -1,0 +1,207 @@
+package policy
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml/ast"
+
+	"curfew.internal/grant"
+)
+
+// text reads a string.
+func (r *reader) text(n ast.Node, field string) string {
+	s, ok := scalar(n)
+	if !ok {
+		r.wrong(n, field, "not a plain value", "write one word or a quoted text; anchors and aliases are not read")
+	}
+	return s
+}
+
+// list reads a string, or a list of them.
+func (r *reader) list(n ast.Node, field string) []word {
+	seq, ok := n.(*ast.SequenceNode)
+	if !ok {
+		if _, plain := scalar(n); plain {
+			return []word{{r.text(n, field), n}}
+		}
+		r.wrong(n, field, "not a list", "write [a, b]")
+		return nil
+	}
+	var all []word
+	for _, v := range seq.Values {
+		if s := r.text(v, field); s != "" {
+			all = append(all, word{s, v})
+		}
+	}
+	return all
+}
+
+// word is a word and where it stands.
+type word struct {
+	text string
+	node ast.Node
+}
+
+func (r *reader) flag(n ast.Node, field string) bool {
+	b, ok := n.(*ast.BoolNode)
+	if !ok {
+		r.wrong(n, field, "neither true nor false", "write true or false")
+		return false
+	}
+	return b.Value
+}
+
+func (r *reader) duration(n ast.Node, field string, least, most time.Duration) time.Duration {
+	d, err := ParseDuration(r.text(n, field))
+	if err != nil {
+		r.wrong(n, field, err.Error(), "")
+		return 0
+	}
+	if d < least || d > most {
+		r.wrong(n, field, span(d)+" is out of range", fmt.Sprintf("write %s to %s", span(least), span(most)))
+	}
+	return d
+}
+
+// choice reads required or optional.
+func (r *reader) choice(n ast.Node, field string) bool {
+	s := r.text(n, field)
+	if s != "required" && s != "optional" {
+		r.wrong(n, field, fmt.Sprintf("%.40q", s), "write required or optional")
+	}
+	return s == "required"
+}
+
+func (r *reader) labels(n ast.Node) {
+	r.pairs(n, "labels", func(key string, k, v ast.Node) {
+		field := "labels." + key
+		if _, twice := r.policy.Labels[key]; twice {
+			r.wrong(k, field, "said in two files", "keep one of them")
+		}
+		if grant.CheckRole(key) != nil {
+			r.wrong(k, field, "no name for a label", "use a-z, 0-9 and -")
+		}
+		var values []string
+		for _, w := range r.list(v, field) {
+			if grant.CheckRole(w.text) != nil {
+				r.wrong(w.node, field, fmt.Sprintf("%.40q is no value for a label", w.text), "use a-z, 0-9 and -")
+			}
+			values = append(values, w.text)
+		}
+		r.policy.Labels[key] = values
+	})
+}
+
+func (r *reader) groups(n ast.Node) {
+	r.pairs(n, "groups", func(key string, k, v ast.Node) {
+		field := "groups." + key
+		if _, twice := r.policy.Groups[key]; twice {
+			r.wrong(k, field, "said in two files", "keep one of them")
+		}
+		if grant.CheckRole(key) != nil {
+			r.wrong(k, field, "no name for a group", "use a-z, 0-9 and -")
+		}
+		var people []string
+		for _, w := range r.list(v, field) {
+			if err := grant.CheckPerson(w.text); err != nil {
+				r.wrong(w.node, field, err.Error(), "")
+			}
+			people = append(people, w.text)
+		}
+		slices.Sort(people)
+		r.policy.Groups[key] = slices.Compact(people)
+	})
+}
+
+// people resolves names and group:NAME to people.
+func (r *reader) people(n ast.Node, field string) []string {
+	var all []string
+	for _, w := range r.list(n, field) {
+		group, isGroup := strings.CutPrefix(w.text, "group:")
+		if !isGroup {
+			if err := grant.CheckPerson(w.text); err != nil {
+				r.wrong(w.node, field, err.Error(), "")
+			}
+			all = append(all, w.text)
+			continue
+		}
+		members, known := r.policy.Groups[group]
+		if !known {
+			r.wrong(w.node, field, fmt.Sprintf("unknown group %.40q", group), "name it under groups:, or write the people")
+		}
+		all = append(all, members...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// selector reads which hosts a role covers.
+func (r *reader) selector(n ast.Node, field string) map[string][]string {
+	found := map[string][]string{}
+	r.pairs(n, field, func(key string, k, v ast.Node) {
+		values, known := r.policy.Labels[key]
+		if !known {
+			r.wrong(k, join(field, key), "unknown label", "name it and its values under labels:")
+		}
+		for _, w := range r.list(v, join(field, key)) {
+			if known && !slices.Contains(values, w.text) {
+				r.wrong(w.node, join(field, key), fmt.Sprintf("unknown value %.40q", w.text), "the label has "+strings.Join(values, ", "))
+			}
+			found[key] = append(found[key], w.text)
+		}
+	})
+	if len(found) == 0 {
+		r.wrong(n, field, "covers nothing", "name a label, or write `all_hosts: true` beside it for every host")
+	}
+	return found
+}
+
+func (r *reader) pattern(n ast.Node, field string) *regexp.Regexp {
+	s := r.text(n, field)
+	re, err := regexp.Compile(s)
+	if err != nil || len(s) > 200 {
+		r.wrong(n, field, "no regular expression of up to 200 characters", "see RE2 syntax, such as ^INC-[0-9]+$")
+		return nil
+	}
+	return re
+}
+
+// approval reads who has to say yes.
+func (r *reader) approval(n ast.Node, field string, role *Role) {
+	if s, ok := scalar(n); ok {
+		if s != "none" {
+			r.wrong(n, field, fmt.Sprintf("%.40q", s), "write {by: [...], count: 1}, or none for a role that nobody has to approve")
+			return
+		}
+		r.warn(n, field, "nobody approves this role", "whoever is eligible has it with a second factor alone")
+		return
+	}
+	role.Count = 1
+	var by ast.Node
+	r.pairs(n, field, func(key string, k, v ast.Node) {
+		switch key {
+		case "by":
+			by = v
+			role.Approvers = r.people(v, field+".by")
+		case "count":
+			c, err := strconv.Atoi(r.text(v, field+".count"))
+			if err != nil || c < 1 || c > 10 {
+				r.wrong(v, field+".count", "not a number of approvals", "write 1 to 10")
+				return
+			}
+			role.Count = c
+		default:
+			r.wrong(k, join(field, key), "unknown key", "approval has by and count")
+		}
+	})
+	if by == nil {
+		r.wrong(n, field, "by is missing", "name the people or groups who may approve")
+	} else if len(role.Approvers) < role.Count {
+		r.wrong(by, field+".by", fmt.Sprintf("%d people cannot give %d approvals", len(role.Approvers), role.Count), "name more, or lower count")
+	}
+}
