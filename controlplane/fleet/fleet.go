@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/net/netutil"
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -56,6 +57,9 @@ type Config struct {
 	// they are not cut off, and each beat looks for what a lost wake-up
 	// would have said. Optional; 20 s.
 	Heartbeat time.Duration
+	// Connections bounds how many there are at once; more wait. Optional;
+	// 20,000.
+	Connections int
 	// Proof is how long a stream has to show that its host is alive when a
 	// second one comes with the same identity. Optional; 5 s.
 	Proof time.Duration
@@ -91,6 +95,9 @@ func New(c Config) *Server {
 	}
 	if c.Proof <= 0 {
 		c.Proof = 5 * time.Second
+	}
+	if c.Connections <= 0 {
+		c.Connections = 20_000
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -131,7 +138,11 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		grpc.ReadBufferSize(0), grpc.WriteBufferSize(4096),
 		grpc.WaitForHandlers(true),
 		grpc.ConnectionTimeout(10*time.Second),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time: 30 * time.Second, Timeout: 10 * time.Second,
+			// Who asks for nothing, a stranger for one, does not stay.
+			MaxConnectionIdle: time.Minute,
+		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 	)
 	uplink.RegisterUplinkServer(g, s)
@@ -142,7 +153,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		<-serving.Done()
 		g.Stop()
 	}()
-	err = g.Serve(l)
+	err = g.Serve(netutil.LimitListener(l, s.Connections))
 	done()
 	<-stopped
 	s.calls.Wait()
