@@ -75,7 +75,7 @@ func open(f Folders, log *slog.Logger) (*Agent, *parts, error) {
 		return nil, nil, err
 	}
 	p.kept = kept{Keep: k, sessions: keep.Folder{Dir: filepath.Join(f.Run, "sessions")}, state: keep.Folder{Dir: f.State}}
-	if p.watch, err = watch.Open(watch.Config{PinDir: filepath.Join(f.BPF, "curfew"), Log: log}); err != nil {
+	if p.watch, err = watch.Open(watch.Config{PinDir: filepath.Join(f.BPF, "curfew"), Log: log, Clock: p.clock}); err != nil {
 		return nil, nil, errors.Join(err, k.Close())
 	}
 	a := &Agent{
@@ -115,12 +115,12 @@ func Serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 	a.Parts = []func(context.Context) error{
 		p.kept.Run, client.Run, server.Serve, a.notify,
 		func(ctx context.Context) error { return p.host.Watch(ctx, a.Wake) },
-		func(ctx context.Context) error { return p.watch.Run(ctx, p.clock, a.Record) },
+		func(ctx context.Context) error { return p.watch.Run(ctx, a.Record) },
 		func(ctx context.Context) error { return a.publish(ctx, p, client.Connected) },
 	}
 	a.append(ledger.Entry{Kind: ledger.Agent, At: p.clock.Now().Wall, Text: "agent " + string(v) + " started, mode " + p.watch.Mode()})
 	if p.watch.Fresh {
-		a.append(ledger.Entry{Kind: ledger.Gap, At: p.clock.Now().Wall, Text: "what ran before the agent started was not watched: " + p.watch.Why})
+		a.append(ledger.Entry{Kind: ledger.Gap, At: p.clock.Now().Wall, Text: "what ran before the agent started was not watched"})
 	}
 	err = a.Run(ctx)
 	a.append(ledger.Entry{Kind: ledger.Agent, At: p.clock.Now().Wall, Text: "agent stopped"})
@@ -228,14 +228,14 @@ const statusName = "status"
 func (a *Agent) publish(ctx context.Context, p *parts, connected func() bool) error {
 	folder := keep.Folder{Dir: p.Run}
 	for {
-		sent, lost, err := p.watch.Lost()
+		counts, err := p.watch.Counts()
 		if err != nil {
 			a.Log.WarnContext(ctx, "event counts not read", "err", err)
 		}
 		now := a.now()
 		err = folder.Save(statusName, Status{
 			Fleet: a.Fleet, Host: a.Name, At: now, Mode: p.watch.Mode(), Connected: connected(), Revision: a.Revision(),
-			Settled: a.Settled(), Grants: a.live(now), Sessions: a.sessionsNow(), Sent: sent, Lost: lost, Unwired: p.host.Unwired(),
+			Settled: a.Settled(), Grants: a.live(now), Sessions: a.sessionsNow(), Sent: counts.Made - counts.Lost, Lost: counts.Lost, Unwired: p.host.Unwired(),
 		})
 		if err != nil {
 			a.Log.WarnContext(ctx, "status not written", "err", err)

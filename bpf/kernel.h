@@ -10,22 +10,16 @@
 #include <linux/types.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
-#include <bpf/bpf_tracing.h>
 
-#pragma clang attribute push(__attribute__((preserve_access_index)), \
-    apply_to = record)
+#define SIGKILL		  9
+#define SIGNAL_GROUP_EXIT 0x4
 
-typedef struct {
-	unsigned int val;
-} kuid_t;
+#pragma clang attribute push(                                                  \
+	__attribute__((preserve_access_index)), apply_to = record)
 
-typedef struct {
-	unsigned int val;
-} kgid_t;
-
-struct cred {
-	kuid_t uid, euid;
-	kgid_t gid, egid;
+enum pid_type {
+	PIDTYPE_PID,
+	PIDTYPE_TGID,
 };
 
 struct pid_namespace;
@@ -40,8 +34,19 @@ struct pid {
 	struct upid numbers[1];
 };
 
-struct qstr {
-	const unsigned char *name;
+typedef struct {
+	__u32 val;
+} kuid_t;
+
+typedef struct {
+	__u32 val;
+} kgid_t;
+
+struct cred {
+	kuid_t uid;
+	kgid_t gid;
+	kuid_t euid;
+	kgid_t egid;
 };
 
 struct super_block {
@@ -52,6 +57,11 @@ struct inode {
 	unsigned long i_ino;
 	unsigned int i_nlink;
 	struct super_block *i_sb;
+};
+
+struct qstr {
+	__u32 len;
+	const unsigned char *name;
 };
 
 struct dentry {
@@ -86,7 +96,6 @@ struct file {
 struct linux_binprm {
 	struct file *file;
 	const char *filename;
-	int argc;
 };
 
 struct tty_struct {
@@ -100,6 +109,7 @@ typedef struct {
 struct signal_struct {
 	atomic_t live;
 	int group_exit_code;
+	unsigned int flags;
 	struct tty_struct *tty;
 };
 
@@ -108,11 +118,15 @@ struct mm_struct {
 };
 
 struct task_struct {
-	int pid, tgid;
+	int tgid;
+	int pid;
+	int exit_state;
 	int exit_code;
 	__u64 start_boottime;
+	__u64 self_exec_id;
 	struct mm_struct *mm;
-	struct task_struct *group_leader, *real_parent;
+	struct task_struct *group_leader;
+	struct task_struct *real_parent;
 	struct pid *thread_pid;
 	const struct cred *cred;
 	struct fs_struct *fs;
@@ -120,6 +134,25 @@ struct task_struct {
 	char comm[16];
 };
 
+struct pt_regs {
+	unsigned long orig_ax;
+};
+
+struct seq_file;
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+};
+
+struct bpf_iter__task {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+};
+
 #pragma clang attribute pop
+
+/* Linux 6.13 and later; tested for before it is called. */
+extern int bpf_send_signal_task(struct task_struct *task, int sig,
+    enum pid_type type, __u64 value) __ksym __weak;
 
 #endif

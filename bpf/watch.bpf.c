@@ -2,200 +2,134 @@
 
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Labels and events. Every process of a granted session carries the session's
- * id in task storage, from its parent at fork; what labelled processes run is
- * told through one ring. These programs copy and count; deciding is the
- * agent's work. The one thing they do by themselves is to end what forks or
- * execs in a session that is over, so that no fork bomb outruns the killer,
- * and none lives longer because the agent is dead.
+ * Labels and events. Every task of a granted session carries the session's id
+ * in task storage, from its parent at fork; what labelled processes do is told
+ * through one ring. These programs copy and count; deciding is the agent's
+ * work. The one thing they do by themselves is to kill what forks, execs or
+ * changes its ids in a session that has ended: so no fork bomb outruns the
+ * killer, and none lives longer because the agent is dead.
+ *
+ * Each event is told once even while two versions of these programs are
+ * attached, as they are when one agent follows another: what was told is
+ * written into the label, and the second version finds it there.
  */
 #include "kernel.h"
+#include "record.h"
+#include "path.h"
 
-#define CHUNK 4096 /* bytes of argv or path in one record */
-#define MAX_CHUNKS 520 /* of argv: the kernel's own limit is 2 MiB */
-#define DEPTH 48 /* names in a path */
-#define SIGKILL 9
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-enum kind { EXEC = 1, EXIT = 2, SETID = 3, DATA = 4 };
-enum which { ARGV = 1, CWD = 2, EXE = 3 };
-
-struct ids {
-	__u32 uid, euid, gid, egid;
-};
-
-struct label {
-	__u64 session;
-	struct ids ids; /* as of the last event */
-};
-
-/* The kernel's own count of a session; the agent only makes and drops it. */
-struct session {
-	__u64 seq; /* number of the last event made */
-	__u64 lost; /* records that did not fit */
-};
-
-/* When a session ends; the agent's to write. */
-struct end {
-	__u64 deadline_boot_ns; /* 0: none */
-	__u64 dying; /* not 0: it ends now */
-};
-
-/* The head of every record. */
-struct head {
-	__u64 session, seq, boot_ns;
-	__u32 kind, pid, ppid, tgid;
-};
-
-struct exec {
-	struct head head;
-	struct ids old, new;
-	__u64 device, inode;
-	__u64 argv_len;
-	__u32 links, pad;
-	__u8 comm[16];
-	__u8 tty[64];
-	__u8 file[256];
-};
-
-struct leave {
-	struct head head;
-	struct ids ids;
-	__u64 lasted_ns;
-	__u32 code, pad;
-	__u8 comm[16];
-};
-
-struct setid {
-	struct head head;
-	struct ids old, new;
-	__u8 comm[16];
-};
-
-struct data {
-	struct head head;
-	__u32 which, len;
-	__u64 offset;
-	__u8 bytes[CHUNK];
-};
-
-struct tally {
-	__u64 sent, lost;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct label);
-} labels SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
-	__type(key, __u64);
-	__type(value, struct session);
-} sessions SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
-	__type(key, __u64);
-	__type(value, struct end);
-} ends SEC(".maps");
-
-/* How far the agent has read each session: kept here so that the next agent
- * sees a hole between the two. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 65536);
-	__type(key, __u64);
-	__type(value, __u64);
-} read_upto SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 16 << 20);
-} ring SEC(".maps");
-
-/* Every record that did not fit is counted: what is lost is never lost
- * silently. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct tally);
-} counts SEC(".maps");
-
-/* The generation of programs that works. A new agent attaches its own and
- * then turns this by one write: no fork goes by unlabelled, and no event is
- * told twice. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u64);
-} active SEC(".maps");
-
-/* Tracepoint programs cannot be preempted by one another on a CPU. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct data);
-} scratch SEC(".maps");
+/* Named so that their layout is in the BTF, for Go. */
+const struct change *unused_change __attribute__((unused));
+const enum kind *unused_kind __attribute__((unused));
+const struct task *unused_task __attribute__((unused));
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct exec);
-} execs SEC(".maps");
+} exec_buffer SEC(".maps");
 
-/* Named here so that their layout is in the BTF, for Go. */
-const struct leave *unused_leave __attribute__((unused));
-const struct setid *unused_setid __attribute__((unused));
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct argv);
+} argv_buffer SEC(".maps");
 
-const volatile __u64 generation = 0;
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct board);
+} path_buffer SEC(".maps");
 
-char LICENSE[] SEC("license") = "Dual BSD/GPL";
+static const __u32 zero = 0;
 
-static __always_inline int
-on(void)
-{
-	__u32 zero = 0;
-	__u64 *now = bpf_map_lookup_elem(&active, &zero);
+#define COUNT(field)                                                           \
+	do {                                                                   \
+		struct sums *t_;                                               \
+		t_ = bpf_map_lookup_elem(&totals, &zero);                      \
+		if (t_)                                                        \
+			__sync_fetch_and_add(&t_->field, 1);                   \
+	} while (0)
 
-	return now && *now == generation;
-}
-
-/* Only the thread-group leader was labelled through its pidfd: its threads
- * count as it does. */
+/* A pidfd labels the leader of a thread group only: threads that were there
+ * before the label count as their leader does. */
 static __always_inline struct label *
 label_of(struct task_struct *task)
 {
-	struct label *l = bpf_task_storage_get(&labels, task, 0, 0);
+	struct label *label = bpf_task_storage_get(&labels, task, 0, 0);
 
-	if (!l && task->group_leader)
-		l = bpf_task_storage_get(&labels, task->group_leader, 0, 0);
-	/* Session 0 is the agent's test of itself. */
-	if (l && !l->session)
+	if (!label && task->group_leader)
+		label = bpf_task_storage_get(&labels, task->group_leader, 0, 0);
+	return label;
+}
+
+/* The label of the process, which says what was told of it. */
+static __always_inline struct label *
+process_label(struct task_struct *task)
+{
+	if (!task->group_leader)
 		return 0;
-	return l;
+	return bpf_task_storage_get(&labels, task->group_leader, 0, 0);
+}
+
+static __always_inline int
+ended(__u64 session)
+{
+	struct end *end = bpf_map_lookup_elem(&ends, &session);
+
+	if (!end)
+		return 0;
+	return end->dying ||
+	       (end->deadline_boot_ns &&
+		   bpf_ktime_get_boot_ns() >= end->deadline_boot_ns);
 }
 
 static __always_inline void
-send(void *record, __u32 size, struct session *s)
+kill_current(void)
 {
-	__u32 zero = 0;
-	struct tally *c = bpf_map_lookup_elem(&counts, &zero);
-	long err = bpf_ringbuf_output(&ring, record, size, BPF_RB_NO_WAKEUP);
+	COUNT(killed);
+	bpf_send_signal(SIGKILL);
+}
 
-	if (err)
-		__sync_fetch_and_add(&s->lost, 1);
-	if (c && err)
-		c->lost++;
-	else if (c)
-		c->sent++;
+static __always_inline void
+kill_child(struct task_struct *child)
+{
+	if (bpf_send_signal_task)
+		bpf_send_signal_task(child, SIGKILL, PIDTYPE_TGID, 0);
+}
+
+/* Numbers an event. Without its session it could not be told from others. */
+static __always_inline struct session *
+begin(struct head *h, __u32 kind, struct task_struct *task, __u64 id)
+{
+	struct session *s = bpf_map_lookup_elem(&sessions, &id);
+
+	if (!s) {
+		COUNT(orphans);
+		return 0;
+	}
+	h->kind = kind;
+	h->tgid = task->tgid;
+	h->session = id;
+	h->seq = __sync_fetch_and_add(&s->made, 1) + 1;
+	h->boot_ns = bpf_ktime_get_boot_ns();
+	COUNT(made);
+	return s;
+}
+
+/* Every event that does not fit is counted: the reader turns the hole in the
+ * numbers into a gap in the ledger. */
+static __always_inline void
+commit(struct session *s, void *record, __u64 size)
+{
+	if (!bpf_ringbuf_output(&events, record, size, BPF_RB_NO_WAKEUP))
+		return;
+	__sync_fetch_and_add(&s->lost, 1);
+	COUNT(lost);
 }
 
 static __always_inline void
@@ -209,276 +143,387 @@ read_ids(struct task_struct *task, struct ids *ids)
 	ids->egid = BPF_CORE_READ(cred, egid.val);
 }
 
-/* The pid as the task's own pid namespace has it. */
-static __always_inline __u32
-pid_of(struct task_struct *task)
+/* Writes ids into the label, and says whether they were news. Of threads that
+ * change at the same time one succeeds. */
+static __always_inline int
+news(struct label *label, const struct ids *ids)
+{
+	__u64 have[2], want[2], *at = (void *)&label->ids;
+	int changed = 0;
+
+	_Static_assert(sizeof(want) == sizeof(*ids), "two words");
+	__builtin_memcpy(have, &label->ids, sizeof(have));
+	__builtin_memcpy(want, ids, sizeof(want));
+	if (have[0] != want[0])
+		changed |= __sync_val_compare_and_swap(
+			       &at[0], have[0], want[0]) == have[0];
+	if (have[1] != want[1])
+		changed |= __sync_val_compare_and_swap(
+			       &at[1], have[1], want[1]) == have[1];
+	return changed;
+}
+
+/* The number of a pid in the namespace at a level. */
+static __always_inline struct upid
+number_at(struct pid *pid, __u32 level)
+{
+	struct upid upid = {};
+
+	bpf_probe_read_kernel(&upid, sizeof(upid),
+	    (void *)pid + bpf_core_field_offset(struct pid, numbers) +
+		level * bpf_core_type_size(struct upid));
+	return upid;
+}
+
+static __always_inline void
+read_pids(struct task_struct *task, struct process *p)
 {
 	struct pid *pid = BPF_CORE_READ(task, group_leader, thread_pid);
-	struct upid upid = {};
-	unsigned int level = BPF_CORE_READ(pid, level);
-	unsigned long at = bpf_core_field_offset(struct pid, numbers) +
-	    level * bpf_core_type_size(struct upid);
+	struct pid *parent =
+	    BPF_CORE_READ(task, real_parent, group_leader, thread_pid);
+	__u32 level = BPF_CORE_READ(pid, level);
+	struct upid own = number_at(pid, level), other;
 
-	bpf_probe_read_kernel(&upid, sizeof(upid), (void *)pid + at);
-	return upid.nr;
-}
-
-static __always_inline void
-fill(struct head *h, struct task_struct *task, __u32 kind, __u64 session,
-    struct session *s)
-{
-	h->session = session;
-	h->seq = __sync_fetch_and_add(&s->seq, 1) + 1;
-	h->boot_ns = bpf_ktime_get_boot_ns();
-	h->kind = kind;
-	h->pid = pid_of(task);
-	h->ppid = pid_of(BPF_CORE_READ(task, real_parent));
-	h->tgid = BPF_CORE_READ(task, tgid);
-}
-
-/* A session whose end nobody wrote down is over. */
-static __always_inline int
-over(__u64 session)
-{
-	struct end *e = bpf_map_lookup_elem(&ends, &session);
-
-	return !e || e->dying ||
-	    (e->deadline_boot_ns &&
-	        bpf_ktime_get_boot_ns() >= e->deadline_boot_ns);
-}
-
-/* A change of ids is told at the task's next fork, exec or exit. */
-static __always_inline void
-tell_ids(struct task_struct *task, struct label *l, struct session *s)
-{
-	struct setid e = {};
-
-	read_ids(task, &e.new);
-	if (!__builtin_memcmp(&e.new, &l->ids, sizeof(e.new)))
+	p->pid = own.nr;
+	p->ppid = 0; /* as getppid(2) says of a parent in another namespace */
+	if (BPF_CORE_READ(parent, level) < level)
 		return;
-	e.old = l->ids;
-	l->ids = e.new;
-	BPF_CORE_READ_STR_INTO(&e.comm, task, comm);
-	fill(&e.head, task, SETID, l->session, s);
-	send(&e, sizeof(e), s);
+	other = number_at(parent, level);
+	if (other.ns == own.ns)
+		p->ppid = other.nr;
+}
+
+static __always_inline void
+describe(struct process *p, struct task_struct *task)
+{
+	read_pids(task, p);
+	read_ids(task, &p->ids);
+	bpf_probe_read_kernel(p->comm, sizeof(p->comm), &task->comm);
+}
+
+static __always_inline void
+tell_change(
+    struct task_struct *task, __u64 session, struct change *c, __u32 kind)
+{
+	struct session *s = begin(&c->head, kind, task, session);
+
+	if (s)
+		commit(s, c, sizeof(*c));
+}
+
+/* Tells that the process has other ids than were last told of it. When all
+ * threads change, as setuid(3) has them do, the first one tells. */
+static __always_inline void
+tell_ids(struct task_struct *task)
+{
+	struct label *label = process_label(task);
+	struct change c = {};
+
+	if (!label)
+		return;
+	read_ids(task, &c.process.ids);
+	c.process.old = label->ids;
+	if (!news(label, &c.process.ids))
+		return;
+	describe(&c.process, task);
+	tell_change(task, label->session, &c, SETID);
 }
 
 SEC("tp_btf/sched_process_fork")
 int
-BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
+on_fork(__u64 *ctx)
 {
-	struct label *l, *c;
-	struct session *s;
+	struct task_struct *parent = (void *)ctx[0], *child = (void *)ctx[1];
+	struct label *from = label_of(parent), *label;
+	struct label fresh = {};
 
-	if (!on())
+	if (!from)
 		return 0;
-	l = label_of(parent);
-	if (!l)
-		return 0;
-	c = bpf_task_storage_get(&labels, child, l,
-	    BPF_LOCAL_STORAGE_GET_F_CREATE);
-	s = bpf_map_lookup_elem(&sessions, &l->session);
-	if (s && !c)
-		__sync_fetch_and_add(&s->lost, 1);
-	if (s)
-		tell_ids(parent, l, s);
-	if (c)
-		c->ids = l->ids;
-	if (over(l->session))
-		bpf_send_signal(SIGKILL);
-	return 0;
-}
-
-struct walk {
-	struct data *d;
-	struct dentry *dentry;
-	struct mount *mount;
-	__u32 len;
-};
-
-/* One name of a path, from its end towards the root; crosses mounts. */
-static long
-step(__u32 i, struct walk *w)
-{
-	struct dentry *dentry = w->dentry;
-	struct mount *mount = w->mount;
-	struct dentry *parent = BPF_CORE_READ(dentry, d_parent);
-	__u32 at = w->len;
-	long n;
-
-	if (dentry == BPF_CORE_READ(mount, mnt.mnt_root) || dentry == parent) {
-		struct mount *up = BPF_CORE_READ(mount, mnt_parent);
-
-		if (up == mount)
-			return 1;
-		w->dentry = BPF_CORE_READ(mount, mnt_mountpoint);
-		w->mount = up;
+	fresh.session = from->session;
+	fresh.ids = from->ids;
+	fresh.since_boot_ns = bpf_ktime_get_boot_ns();
+	fresh.told_exec = from->told_exec;
+	label = bpf_task_storage_get(
+	    &labels, child, &fresh, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!label) {
+		/* What cannot carry the label does not live. */
+		COUNT(strays);
+		kill_child(child);
 		return 0;
 	}
-	if (at >= CHUNK / 2)
-		return 1;
-	n = bpf_probe_read_kernel_str(&w->d->bytes[at & (CHUNK / 2 - 1)], 256,
-	    BPF_CORE_READ(dentry, d_name.name));
-	if (n <= 0)
-		return 1;
-	w->len = at + n;
-	w->dentry = parent;
+	if (ended(fresh.session)) {
+		kill_child(child);
+		kill_current();
+	}
 	return 0;
 }
 
-/* The names of a path, last first, each with its NUL. */
-static __always_inline void
-tell_path(struct head *h, struct path *p, __u32 which, struct session *s)
+/* The last look before the image changes: here a thread that is not the
+ * leader gets a label of its own, as it is about to become the leader, and
+ * ids that changed unseen are told. */
+SEC("tp_btf/sched_prepare_exec")
+int
+on_prepare(__u64 *ctx)
 {
-	__u32 zero = 0, len;
-	struct data *d = bpf_map_lookup_elem(&scratch, &zero);
-	struct walk w = { .d = d };
+	struct task_struct *task = (void *)ctx[0];
+	struct label *label = label_of(task);
+	struct label own;
 
-	if (!d)
-		return;
-	w.dentry = BPF_CORE_READ(p, dentry);
-	w.mount = (void *)BPF_CORE_READ(p, mnt) -
-	    bpf_core_field_offset(struct mount, mnt);
-	bpf_loop(DEPTH, step, &w, 0);
-	len = w.len;
-	if (len > CHUNK / 2 + 256)
-		return;
-	d->head = *h;
-	d->head.kind = DATA;
-	d->which = which;
-	d->len = len;
-	d->offset = 0;
-	send(d, __builtin_offsetof(struct data, bytes) + len, s);
+	if (!label)
+		return 0;
+	tell_ids(task);
+	own = *label;
+	if (!bpf_task_storage_get(
+		&labels, task, &own, BPF_LOCAL_STORAGE_GET_F_CREATE)) {
+		COUNT(strays);
+		kill_current();
+	}
+	return 0;
 }
 
-struct copy {
-	struct head *head;
-	struct session *s;
-	unsigned long from, left;
-	__u64 offset;
+struct pieces {
+	struct exec *exec;
+	__u64 from, left, offset;
 };
 
+/* Sends one piece of argv. The new image has not run yet and nobody else has
+ * its memory: what is read is what the kernel copied. */
 static long
-chunk(__u32 i, struct copy *c)
+piece(__u32 i, struct pieces *p)
 {
-	__u32 zero = 0;
-	__u64 len = c->left;
-	struct data *d = bpf_map_lookup_elem(&scratch, &zero);
+	struct argv *a = bpf_map_lookup_elem(&argv_buffer, &zero);
+	__u64 len = p->left;
 
-	/* The verifier has to see the bound on the register that is used. */
-	barrier_var(len);
+	(void)i;
+	barrier_var(len); /* the verifier has to see the bound of this one */
 	if (len > CHUNK)
 		len = CHUNK;
-	if (!d || !len)
+	if (!a || !len)
 		return 1;
-	/* The new image has not run yet and nothing else has its memory: what
-	 * is read here is what the kernel copied. A page that is not there is
-	 * a cut, which the reader sees from the length. */
-	if (bpf_probe_read_user(d->bytes, len, (void *)c->from))
-		return 1;
-	d->head = *c->head;
-	d->head.kind = DATA;
-	d->which = ARGV;
-	d->len = len;
-	d->offset = c->offset;
-	send(d, __builtin_offsetof(struct data, bytes) + len, c->s);
-	c->from += len;
-	c->offset += len;
-	c->left -= len;
+	a->head = p->exec->head;
+	a->head.kind = ARGV;
+	a->offset = p->offset;
+	a->len = len;
+	if (bpf_probe_read_user(a->text, len, (void *)p->from) ||
+	    bpf_ringbuf_output(&events, a,
+		__builtin_offsetof(struct argv, text) + len,
+		BPF_RB_NO_WAKEUP)) {
+		COUNT(cut);
+		return 1; /* the reader sees what is missing from argv_len */
+	}
+	p->from += len;
+	p->offset += len;
+	p->left -= len;
 	return 0;
 }
 
-static __always_inline void
-tell_argv(struct exec *e, struct task_struct *task, struct session *s)
+/* Writes argv after the first `at` bytes of text, or sends it in pieces. */
+static __always_inline __u64
+write_argv(struct exec *e, struct mm_struct *mm, __u64 at)
 {
-	struct copy c = { .head = &e->head, .s = s };
+	__u64 from = BPF_CORE_READ(mm, arg_start);
+	__u64 len = BPF_CORE_READ(mm, arg_end) - from;
+	struct pieces p = { .exec = e, .from = from, .left = len };
 
-	c.from = BPF_CORE_READ(task, mm, arg_start);
-	c.left = e->argv_len;
-	bpf_loop(MAX_CHUNKS, chunk, &c, 0);
+	e->argv_len = len;
+	e->argv_here = 0;
+	if (len > CHUNK) {
+		bpf_loop(PARTS_MAX, piece, &p, 0);
+		return 0;
+	}
+	barrier_var(len);
+	if (len > CHUNK || at > 3 * CHUNK)
+		return 0;
+	if (bpf_probe_read_user(&e->text[at], len, (void *)from)) {
+		COUNT(cut);
+		return 0;
+	}
+	e->argv_here = len;
+	return len;
 }
 
-/* What the kernel has of the new image, but for its paths and arguments. */
-static __always_inline void
-describe(struct exec *e, struct task_struct *task, struct linux_binprm *bprm)
+static __always_inline __u64
+write_paths(struct exec *e, struct linux_binprm *bprm, struct fs_struct *fs)
 {
-	struct file *file = BPF_CORE_READ(bprm, file);
+	struct board *board = bpf_map_lookup_elem(&path_buffer, &zero);
+	__u64 at, len;
+	long n;
 
-	e->inode = BPF_CORE_READ(file, f_inode, i_ino);
-	e->device = BPF_CORE_READ(file, f_inode, i_sb, s_dev);
-	e->links = BPF_CORE_READ(file, f_inode, i_nlink);
-	e->argv_len = BPF_CORE_READ(task, mm, arg_end) -
-	    BPF_CORE_READ(task, mm, arg_start);
+	e->path_len = e->cwd_len = e->name_len = 0;
+	if (!board)
+		return 0;
+	at = write_path(board, &BPF_CORE_READ(bprm, file)->f_path, fs, e->text);
+	e->path_len = at;
+	barrier_var(at);
+	if (at > CHUNK)
+		return 0;
+	len = write_path(board, &fs->pwd, fs, &e->text[at]);
+	e->cwd_len = len;
+	at += len;
+	barrier_var(at);
+	if (at > 2 * CHUNK)
+		return 0;
+	n = bpf_probe_read_kernel_str(
+	    &e->text[at], CHUNK, BPF_CORE_READ(bprm, filename));
+	if (n <= 1 || n > CHUNK)
+		return at;
+	e->name_len = n - 1;
+	return at + n - 1;
+}
+
+static __always_inline void
+identify(struct exec *e, struct linux_binprm *bprm, struct task_struct *task)
+{
+	struct inode *inode = BPF_CORE_READ(bprm, file, f_inode);
+
+	e->dev = BPF_CORE_READ(inode, i_sb, s_dev);
+	e->ino = BPF_CORE_READ(inode, i_ino);
+	e->links = BPF_CORE_READ(inode, i_nlink);
 	e->tty[0] = 0;
-	e->file[0] = 0;
-	BPF_CORE_READ_STR_INTO(&e->comm, task, comm);
-	BPF_CORE_READ_STR_INTO(&e->tty, task, signal, tty, name);
-	bpf_probe_read_kernel_str(e->file, sizeof(e->file),
-	    BPF_CORE_READ(bprm, filename));
+	bpf_probe_read_kernel_str(e->tty, sizeof(e->tty),
+	    BPF_CORE_READ(task, signal, tty)
+		? &BPF_CORE_READ(task, signal, tty)->name
+		: 0);
+}
+
+static __always_inline void
+tell_exec(
+    struct label *label, struct task_struct *task, struct linux_binprm *bprm)
+{
+	struct exec *e = bpf_map_lookup_elem(&exec_buffer, &zero);
+	struct session *s;
+	__u64 at;
+
+	if (!e)
+		return;
+	s = begin(&e->head, EXEC, task, label->session);
+	if (!s)
+		return;
+	describe(&e->process, task);
+	e->process.old = label->ids;
+	label->ids = e->process.ids;
+	identify(e, bprm, task);
+	at = write_paths(e, bprm, BPF_CORE_READ(task, fs));
+	at += write_argv(e, BPF_CORE_READ(task, mm), at);
+	barrier_var(at);
+	if (at > sizeof(e->text))
+		at = sizeof(e->text);
+	commit(s, e, __builtin_offsetof(struct exec, text) + at);
 }
 
 SEC("tp_btf/sched_process_exec")
 int
-BPF_PROG(on_exec, struct task_struct *task, int old_pid,
-    struct linux_binprm *bprm)
+on_exec(__u64 *ctx)
 {
-	__u32 zero = 0;
-	struct exec *e = bpf_map_lookup_elem(&execs, &zero);
-	struct label *l;
-	struct session *s;
-	struct file *file;
-	struct fs_struct *fs;
+	struct task_struct *task = (void *)ctx[0];
+	struct label *label = label_of(task);
 
-	if (!e || !on())
+	if (!label)
 		return 0;
-	l = label_of(task);
-	if (!l)
-		return 0;
-	s = bpf_map_lookup_elem(&sessions, &l->session);
-	if (!s)
-		return 0;
-	read_ids(task, &e->new);
-	e->old = l->ids;
-	l->ids = e->new;
-	describe(e, task, bprm);
-	fill(&e->head, task, EXEC, l->session, s);
-	send(e, sizeof(*e), s);
-	file = BPF_CORE_READ(bprm, file);
-	fs = BPF_CORE_READ(task, fs);
-	tell_path(&e->head, &file->f_path, EXE, s);
-	tell_path(&e->head, &fs->pwd, CWD, s);
-	tell_argv(e, task, s);
-	if (over(l->session))
-		bpf_send_signal(SIGKILL);
+	if (label->told_exec != task->self_exec_id) {
+		label->told_exec = task->self_exec_id;
+		label->since_boot_ns = bpf_ktime_get_boot_ns();
+		tell_exec(label, task, (void *)ctx[2]);
+	}
+	if (ended(label->session))
+		kill_current();
 	return 0;
 }
 
 SEC("tp_btf/sched_process_exit")
 int
-BPF_PROG(on_exit, struct task_struct *task)
+on_exit(__u64 *ctx)
 {
-	struct leave e = {};
-	struct label *l;
-	struct session *s;
+	struct task_struct *task = (void *)ctx[0];
+	struct label *label = process_label(task);
+	struct change c = {};
+	__u64 since;
 
-	if (!on())
+	/* The last thread's exit is the process's. */
+	if (!label || BPF_CORE_READ(task, signal, live.counter))
 		return 0;
-	l = label_of(task);
-	/* Only the last thread's exit is the process's. */
-	if (!l || BPF_CORE_READ(task, signal, live.counter))
+	if (__sync_val_compare_and_swap(&label->told_exit, 0, 1))
 		return 0;
-	s = bpf_map_lookup_elem(&sessions, &l->session);
-	if (!s)
+	describe(&c.process, task);
+	c.process.old = label->ids;
+	c.code = BPF_CORE_READ(task, group_leader, exit_code);
+	if (BPF_CORE_READ(task, signal, flags) & SIGNAL_GROUP_EXIT)
+		c.code = BPF_CORE_READ(task, signal, group_exit_code);
+	since = label->since_boot_ns;
+	if (!since)
+		since = BPF_CORE_READ(task, group_leader, start_boottime);
+	c.lasted_ns = bpf_ktime_get_boot_ns() - since;
+	tell_change(task, label->session, &c, EXIT);
+	return 0;
+}
+
+/* The calls that change uids and gids, on x86-64 and, for programs of 32 bits,
+ * on i386. A number that means something else on the other of the two costs a
+ * look and nothing more. */
+#define BIT(n) (1ULL << ((n) % 64))
+
+static __always_inline int
+sets_ids(__u64 nr)
+{
+	switch (nr / 64) {
+	case 0:
+		return !!(BIT(nr) & (BIT(23) | BIT(46)));
+	case 1:
+		return !!(BIT(nr) & (BIT(70) | BIT(71) | BIT(105) | BIT(106) |
+					BIT(113) | BIT(114) | BIT(117) |
+					BIT(119) | BIT(122) | BIT(123)));
+	case 2:
+		return !!(
+		    BIT(nr) & (BIT(138) | BIT(139) | BIT(164) | BIT(170)));
+	case 3:
+		return !!(
+		    BIT(nr) & (BIT(203) | BIT(204) | BIT(208) | BIT(210) |
+				  BIT(213) | BIT(214) | BIT(215) | BIT(216)));
+	}
+	return 0;
+}
+
+SEC("tp_btf/sys_exit")
+int
+on_sys_exit(__u64 *ctx)
+{
+	struct pt_regs *regs = (void *)ctx[0];
+	struct task_struct *task;
+	struct label *label;
+
+	if (!sets_ids(regs->orig_ax))
 		return 0;
-	tell_ids(task, l, s);
-	e.ids = l->ids;
-	e.code = BPF_CORE_READ(task, signal, group_exit_code);
-	if (!e.code)
-		e.code = BPF_CORE_READ(task, exit_code);
-	e.lasted_ns = bpf_ktime_get_boot_ns() -
-	    BPF_CORE_READ(task, group_leader, start_boottime);
-	BPF_CORE_READ_STR_INTO(&e.comm, task, comm);
-	fill(&e.head, task, EXIT, l->session, s);
-	send(&e, sizeof(e), s);
+	task = bpf_get_current_task_btf();
+	label = label_of(task);
+	if (!label)
+		return 0;
+	tell_ids(task);
+	if (ended(label->session))
+		kill_current();
+	return 0;
+}
+
+/* Tells of every labelled thread that lives, in the pid namespace of whoever
+ * reads. Whoever made a fork bomb hides nothing from it. */
+SEC("iter/task")
+int
+tasks(struct bpf_iter__task *ctx)
+{
+	struct seq_file *seq = ctx->meta->seq;
+	struct task_struct *task = ctx->task, *reader;
+	struct label *label;
+	struct task t = {};
+
+	if (!task || task->exit_state)
+		return 0;
+	label = label_of(task);
+	if (!label)
+		return 0;
+	reader = bpf_get_current_task_btf();
+	t.session = label->session;
+	t.pid = number_at(BPF_CORE_READ(task, group_leader, thread_pid),
+	    BPF_CORE_READ(reader, thread_pid, level))
+		    .nr;
+	bpf_seq_write(seq, &t, sizeof(t));
 	return 0;
 }

@@ -13,138 +13,141 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-type WatchData struct {
+type WatchArgv struct {
 	_      structs.HostLayout
 	Head   WatchHead
-	Which  uint32
+	Offset uint32
 	Len    uint32
-	Offset uint64
-	Bytes  [4096]uint8
+	Text   [4096]uint8
+}
+
+type WatchBoard struct {
+	_    structs.HostLayout
+	Text [4352]uint8
+}
+
+type WatchChange struct {
+	_        structs.HostLayout
+	Head     WatchHead
+	Process  WatchProcess
+	Code     uint32
+	Pad      uint32
+	LastedNs uint64
 }
 
 type WatchEnd struct {
 	_              structs.HostLayout
 	DeadlineBootNs uint64
-	Dying          uint64
+	Dying          uint32
+	Over           uint32
 }
 
 type WatchExec struct {
-	_    structs.HostLayout
-	Head WatchHead
-	Old  struct {
-		_    structs.HostLayout
-		Uid  uint32
-		Euid uint32
-		Gid  uint32
-		Egid uint32
-	}
-	New struct {
-		_    structs.HostLayout
-		Uid  uint32
-		Euid uint32
-		Gid  uint32
-		Egid uint32
-	}
-	Device  uint64
-	Inode   uint64
-	ArgvLen uint64
-	Links   uint32
-	Pad     uint32
-	Comm    [16]uint8
-	Tty     [64]uint8
-	File    [256]uint8
+	_        structs.HostLayout
+	Head     WatchHead
+	Process  WatchProcess
+	Dev      uint64
+	Ino      uint64
+	Links    uint32
+	ArgvLen  uint32
+	PathLen  uint16
+	CwdLen   uint16
+	NameLen  uint16
+	ArgvHere uint16
+	Tty      [32]uint8
+	Text     [16384]uint8
 }
 
 type WatchHead struct {
 	_       structs.HostLayout
+	Kind    uint32
+	Tgid    uint32
 	Session uint64
 	Seq     uint64
 	BootNs  uint64
-	Kind    uint32
-	Pid     uint32
-	Ppid    uint32
-	Tgid    uint32
 }
+
+type WatchIds struct {
+	_    structs.HostLayout
+	Uid  uint32
+	Euid uint32
+	Gid  uint32
+	Egid uint32
+}
+
+type WatchKind uint32
+
+const (
+	WatchKindEXEC  WatchKind = 1
+	WatchKindARGV  WatchKind = 2
+	WatchKindEXIT  WatchKind = 3
+	WatchKindSETID WatchKind = 4
+)
 
 type WatchLabel struct {
-	_       structs.HostLayout
-	Session uint64
-	Ids     struct {
-		_    structs.HostLayout
-		Uid  uint32
-		Euid uint32
-		Gid  uint32
-		Egid uint32
-	}
+	_           structs.HostLayout
+	Session     uint64
+	SinceBootNs uint64
+	ToldExec    uint64
+	Ids         WatchIds
+	ToldExit    uint64
 }
 
-type WatchLeave struct {
+type WatchProcess struct {
 	_    structs.HostLayout
-	Head WatchHead
-	Ids  struct {
-		_    structs.HostLayout
-		Uid  uint32
-		Euid uint32
-		Gid  uint32
-		Egid uint32
-	}
-	LastedNs uint64
-	Code     uint32
-	Pad      uint32
-	Comm     [16]uint8
+	Pid  uint32
+	Ppid uint32
+	Ids  WatchIds
+	Old  WatchIds
+	Comm [16]uint8
 }
 
 type WatchSession struct {
 	_    structs.HostLayout
-	Seq  uint64
+	Made uint64
 	Lost uint64
 }
 
-type WatchSetid struct {
-	_    structs.HostLayout
-	Head WatchHead
-	Old  struct {
-		_    structs.HostLayout
-		Uid  uint32
-		Euid uint32
-		Gid  uint32
-		Egid uint32
-	}
-	New struct {
-		_    structs.HostLayout
-		Uid  uint32
-		Euid uint32
-		Gid  uint32
-		Egid uint32
-	}
-	Comm [16]uint8
+type WatchSums struct {
+	_       structs.HostLayout
+	Made    uint64
+	Lost    uint64
+	Cut     uint64
+	Orphans uint64
+	Strays  uint64
+	Killed  uint64
 }
 
-type WatchTally struct {
-	_    structs.HostLayout
-	Sent uint64
-	Lost uint64
+type WatchTask struct {
+	_       structs.HostLayout
+	Session uint64
+	Pid     uint32
+	Pad     uint32
 }
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	WatchMapActive      = "active"
-	WatchMapCounts      = "counts"
-	WatchMapEnds        = "ends"
-	WatchMapExecs       = "execs"
-	WatchMapLabels      = "labels"
-	WatchMapReadUpto    = "read_upto"
-	WatchMapRing        = "ring"
-	WatchMapScratch     = "scratch"
-	WatchMapSessions    = "sessions"
-	WatchProgOnExec     = "on_exec"
-	WatchProgOnExit     = "on_exit"
-	WatchProgOnFork     = "on_fork"
-	WatchVarGeneration  = "generation"
-	WatchVarUnusedLeave = "unused_leave"
-	WatchVarUnusedSetid = "unused_setid"
+	WatchMapArgvBuffer   = "argv_buffer"
+	WatchMapEnds         = "ends"
+	WatchMapEvents       = "events"
+	WatchMapExecBuffer   = "exec_buffer"
+	WatchMapLabels       = "labels"
+	WatchMapLayout       = "layout"
+	WatchMapPathBuffer   = "path_buffer"
+	WatchMapReached      = "reached"
+	WatchMapSessions     = "sessions"
+	WatchMapTotals       = "totals"
+	WatchProgOnExec      = "on_exec"
+	WatchProgOnExit      = "on_exit"
+	WatchProgOnFork      = "on_fork"
+	WatchProgOnPrepare   = "on_prepare"
+	WatchProgOnSysExit   = "on_sys_exit"
+	WatchProgTasks       = "tasks"
+	WatchVarUnusedChange = "unused_change"
+	WatchVarUnusedKind   = "unused_kind"
+	WatchVarUnusedTask   = "unused_task"
 )
 
 // LoadWatch returns the embedded CollectionSpec for Watch.
@@ -189,33 +192,37 @@ type WatchSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type WatchProgramSpecs struct {
-	OnExec *ebpf.ProgramSpec `ebpf:"on_exec"`
-	OnExit *ebpf.ProgramSpec `ebpf:"on_exit"`
-	OnFork *ebpf.ProgramSpec `ebpf:"on_fork"`
+	OnExec    *ebpf.ProgramSpec `ebpf:"on_exec"`
+	OnExit    *ebpf.ProgramSpec `ebpf:"on_exit"`
+	OnFork    *ebpf.ProgramSpec `ebpf:"on_fork"`
+	OnPrepare *ebpf.ProgramSpec `ebpf:"on_prepare"`
+	OnSysExit *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
+	Tasks     *ebpf.ProgramSpec `ebpf:"tasks"`
 }
 
 // WatchMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type WatchMapSpecs struct {
-	Active   *ebpf.MapSpec `ebpf:"active"`
-	Counts   *ebpf.MapSpec `ebpf:"counts"`
-	Ends     *ebpf.MapSpec `ebpf:"ends"`
-	Execs    *ebpf.MapSpec `ebpf:"execs"`
-	Labels   *ebpf.MapSpec `ebpf:"labels"`
-	ReadUpto *ebpf.MapSpec `ebpf:"read_upto"`
-	Ring     *ebpf.MapSpec `ebpf:"ring"`
-	Scratch  *ebpf.MapSpec `ebpf:"scratch"`
-	Sessions *ebpf.MapSpec `ebpf:"sessions"`
+	ArgvBuffer *ebpf.MapSpec `ebpf:"argv_buffer"`
+	Ends       *ebpf.MapSpec `ebpf:"ends"`
+	Events     *ebpf.MapSpec `ebpf:"events"`
+	ExecBuffer *ebpf.MapSpec `ebpf:"exec_buffer"`
+	Labels     *ebpf.MapSpec `ebpf:"labels"`
+	Layout     *ebpf.MapSpec `ebpf:"layout"`
+	PathBuffer *ebpf.MapSpec `ebpf:"path_buffer"`
+	Reached    *ebpf.MapSpec `ebpf:"reached"`
+	Sessions   *ebpf.MapSpec `ebpf:"sessions"`
+	Totals     *ebpf.MapSpec `ebpf:"totals"`
 }
 
 // WatchVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type WatchVariableSpecs struct {
-	Generation  *ebpf.VariableSpec `ebpf:"generation"`
-	UnusedLeave *ebpf.VariableSpec `ebpf:"unused_leave"`
-	UnusedSetid *ebpf.VariableSpec `ebpf:"unused_setid"`
+	UnusedChange *ebpf.VariableSpec `ebpf:"unused_change"`
+	UnusedKind   *ebpf.VariableSpec `ebpf:"unused_kind"`
+	UnusedTask   *ebpf.VariableSpec `ebpf:"unused_task"`
 }
 
 // WatchObjects contains all objects after they have been loaded into the kernel.
@@ -238,28 +245,30 @@ func (o *WatchObjects) Close() error {
 //
 // It can be passed to LoadWatchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type WatchMaps struct {
-	Active   *ebpf.Map `ebpf:"active"`
-	Counts   *ebpf.Map `ebpf:"counts"`
-	Ends     *ebpf.Map `ebpf:"ends"`
-	Execs    *ebpf.Map `ebpf:"execs"`
-	Labels   *ebpf.Map `ebpf:"labels"`
-	ReadUpto *ebpf.Map `ebpf:"read_upto"`
-	Ring     *ebpf.Map `ebpf:"ring"`
-	Scratch  *ebpf.Map `ebpf:"scratch"`
-	Sessions *ebpf.Map `ebpf:"sessions"`
+	ArgvBuffer *ebpf.Map `ebpf:"argv_buffer"`
+	Ends       *ebpf.Map `ebpf:"ends"`
+	Events     *ebpf.Map `ebpf:"events"`
+	ExecBuffer *ebpf.Map `ebpf:"exec_buffer"`
+	Labels     *ebpf.Map `ebpf:"labels"`
+	Layout     *ebpf.Map `ebpf:"layout"`
+	PathBuffer *ebpf.Map `ebpf:"path_buffer"`
+	Reached    *ebpf.Map `ebpf:"reached"`
+	Sessions   *ebpf.Map `ebpf:"sessions"`
+	Totals     *ebpf.Map `ebpf:"totals"`
 }
 
 func (m *WatchMaps) Close() error {
 	return _WatchClose(
-		m.Active,
-		m.Counts,
+		m.ArgvBuffer,
 		m.Ends,
-		m.Execs,
+		m.Events,
+		m.ExecBuffer,
 		m.Labels,
-		m.ReadUpto,
-		m.Ring,
-		m.Scratch,
+		m.Layout,
+		m.PathBuffer,
+		m.Reached,
 		m.Sessions,
+		m.Totals,
 	)
 }
 
@@ -267,18 +276,21 @@ func (m *WatchMaps) Close() error {
 //
 // It can be passed to LoadWatchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type WatchVariables struct {
-	Generation  *ebpf.Variable `ebpf:"generation"`
-	UnusedLeave *ebpf.Variable `ebpf:"unused_leave"`
-	UnusedSetid *ebpf.Variable `ebpf:"unused_setid"`
+	UnusedChange *ebpf.Variable `ebpf:"unused_change"`
+	UnusedKind   *ebpf.Variable `ebpf:"unused_kind"`
+	UnusedTask   *ebpf.Variable `ebpf:"unused_task"`
 }
 
 // WatchPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to LoadWatchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type WatchPrograms struct {
-	OnExec *ebpf.Program `ebpf:"on_exec"`
-	OnExit *ebpf.Program `ebpf:"on_exit"`
-	OnFork *ebpf.Program `ebpf:"on_fork"`
+	OnExec    *ebpf.Program `ebpf:"on_exec"`
+	OnExit    *ebpf.Program `ebpf:"on_exit"`
+	OnFork    *ebpf.Program `ebpf:"on_fork"`
+	OnPrepare *ebpf.Program `ebpf:"on_prepare"`
+	OnSysExit *ebpf.Program `ebpf:"on_sys_exit"`
+	Tasks     *ebpf.Program `ebpf:"tasks"`
 }
 
 func (p *WatchPrograms) Close() error {
@@ -286,6 +298,9 @@ func (p *WatchPrograms) Close() error {
 		p.OnExec,
 		p.OnExit,
 		p.OnFork,
+		p.OnPrepare,
+		p.OnSysExit,
+		p.Tasks,
 	)
 }
 

@@ -4,96 +4,233 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/ringbuf"
 
-	"curfew.internal/clock"
+	"curfew.internal/bpf"
 	"curfew.internal/ledger"
 )
 
-// beat is how often the ring is emptied. The kernel does not wake us for each
-// record: that would cost more than the record.
-const beat = 20 * time.Millisecond
+const (
+	// beat is how often the ring is emptied. The kernel does not wake us for
+	// each record: that would cost more than the record.
+	beat = 20 * time.Millisecond
+	// audit is how many beats lie between two looks for holes.
+	audit = 50
+	// most is how many entries go to the sink at once.
+	most = 1024
+	// noSession keeps, among the sessions' positions, how many events without
+	// a session were reported.
+	noSession = 0
+)
 
-// Run empties the ring until ctx is done and hands entries to sink, in
-// batches. Records that came while no agent was there are read first.
-func (w *Watch) Run(ctx context.Context, c clock.Clock, sink func([]ledger.Entry)) error {
-	ring, err := ringbuf.NewReader(w.objs.Ring)
-	if err != nil {
-		return fmt.Errorf("open ring: %w", err)
-	}
-	t := c.Now()
-	r, g := newReader(t.BootOffset()), newGaps()
-	var rec ringbuf.Record
-	for ctx.Err() == nil {
-		ring.SetDeadline(c.Now().Wall.Add(beat))
-		entries, err := w.drain(ring, &rec, r, c.Now().Wall)
-		if err != nil {
-			return errors.Join(err, ring.Close())
-		}
-		now := c.Now()
-		r.offset = now.BootOffset()
-		entries = append(entries, r.overdue(now.Wall)...)
-		w.number(g, entries, now.Wall)
-		entries = append(entries, g.overdue(now.Wall)...)
-		if len(entries) > 0 {
-			sink(entries)
-			w.position(g, entries)
-		}
-	}
-	return ring.Close()
+// A Sink takes entries. What it has taken without an error is kept for good;
+// what it refuses, it is given again.
+type Sink func(ctx context.Context, entries []ledger.Entry) error
+
+// A follower is one run over the ring.
+type follower struct {
+	*Watch
+	sink     Sink
+	decoder  *decoder
+	accounts numbers
+	batch    []ledger.Entry
+	pos      uint64 // where the batch ends in the ring
+	touched  map[uint64]bool
+	told     uint64 // events without a session that were reported
+	failing  bool
 }
 
-// drain reads until the deadline.
-func (w *Watch) drain(ring *ringbuf.Reader, rec *ringbuf.Record, r *reader, now time.Time) ([]ledger.Entry, error) {
-	var entries []ledger.Entry
-	for len(entries) < 4096 {
-		err := ring.ReadInto(rec)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return entries, nil
-		}
-		if err != nil {
-			return entries, fmt.Errorf("read ring: %w", err)
-		}
-		got, err := r.read(rec.RawSample, now)
-		if err != nil {
-			return entries, err
-		}
-		entries = append(entries, got...)
+// Run hands what labelled processes do to sink until ctx is done. Entries
+// have kind, time, session, number and process; whose they are the caller
+// fills in. It begins with what came while no agent was there.
+func (w *Watch) Run(ctx context.Context, sink Sink) error {
+	f := &follower{
+		Watch: w, sink: sink, decoder: newDecoder(), accounts: numbers{},
+		pos: w.ring.start(), touched: map[uint64]bool{},
 	}
-	return entries, nil
-}
-
-// number feeds the hole finder. A session that we have not met begins where
-// the agent before us stopped.
-func (w *Watch) number(g *gaps, entries []ledger.Entry, now time.Time) {
-	for _, e := range entries {
-		if !g.known(e.Session) {
-			var upto uint64
-			err := w.objs.ReadUpto.Lookup(e.Session, &upto)
-			if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-				w.log.Warn("position of a session is not known", "err", err)
+	f.told = f.position(noSession)
+	if w.Broken != "" {
+		f.batch = append(f.batch, ledger.Entry{Kind: ledger.Gap, At: w.clock.Now().Wall, Text: w.Broken})
+	}
+	for n := 1; ; n++ {
+		made, err := f.made(n)
+		if err != nil {
+			return err
+		}
+		empty, err := f.drain(ctx)
+		if err != nil {
+			return err
+		}
+		if empty && made != nil {
+			if err := f.look(ctx, made); err != nil {
+				return err
 			}
-			g.start(e.Session, upto)
 		}
-		g.see(e.Session, e.SessionSeq, now)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-w.clock.After(beat):
+		}
 	}
 }
 
-// position writes down how far each session was handed on.
-func (w *Watch) position(g *gaps, entries []ledger.Entry) {
-	done := map[uint64]bool{}
-	for _, e := range entries {
-		if done[e.Session] {
+// made reads how many events each session has made, at every audit: before
+// the ring is emptied, so that what is counted has been in it.
+func (f *follower) made(beats int) (map[uint64]uint64, error) {
+	if beats%audit != 0 {
+		return nil, nil
+	}
+	made := map[uint64]uint64{}
+	var id uint64
+	var s bpf.WatchSession
+	it := f.maps.Sessions.Iterate()
+	for it.Next(&id, &s) {
+		made[id] = s.Made
+	}
+	if err := it.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
+		return nil, fmt.Errorf("list sessions: %w", err)
+	}
+	return made, nil
+}
+
+// drain hands all on that is in the ring. It reports false if the sink did
+// not take it: then the ring keeps it, and the next beat tries again.
+func (f *follower) drain(ctx context.Context) (bool, error) {
+	for {
+		more, err := f.fill(ctx)
+		if err != nil {
+			return false, err
+		}
+		if !f.deliver(ctx) {
+			return false, nil
+		}
+		if !more {
+			return true, nil
+		}
+	}
+}
+
+// fill reads records into the batch and reports whether there may be more.
+func (f *follower) fill(ctx context.Context) (bool, error) {
+	boot := f.clock.Now().BootOffset()
+	for len(f.batch) < most {
+		record, next, err := f.ring.read(f.pos)
+		if err != nil {
+			return false, err
+		}
+		if next == f.pos {
+			return false, nil
+		}
+		f.pos = next
+		if record == nil {
 			continue
 		}
-		done[e.Session] = true
-		upto := g.upto[e.Session]
-		if err := w.objs.ReadUpto.Put(e.Session, upto); err != nil {
-			w.log.Warn("position of a session is not kept", "err", err)
+		e, whole, err := f.decoder.read(record, boot)
+		if err != nil {
+			// Its number will be missed, and told as a gap.
+			f.log.ErrorContext(ctx, "record passed over", "err", err)
+			continue
+		}
+		if !whole || e.Session == probeSession || !f.account(e.Session).see(e.SessionSeq) {
+			continue
+		}
+		f.touched[e.Session] = true
+		f.batch = append(f.batch, e)
+	}
+	return true, nil
+}
+
+// account returns the session's, and begins one where the agent before us
+// stopped.
+func (f *follower) account(session uint64) *account {
+	if a := f.accounts[session]; a != nil {
+		return a
+	}
+	return f.accounts.open(session, f.position(session))
+}
+
+func (f *follower) position(session uint64) uint64 {
+	var from uint64
+	// A session without a position begins at its first event: a read that
+	// fails shows as a doubled event, never as a lost one.
+	_ = f.maps.Reached.Lookup(session, &from)
+	return from
+}
+
+// deliver gives the batch to the sink. Only what it took is given back to the
+// ring.
+func (f *follower) deliver(ctx context.Context) bool {
+	if len(f.batch) > 0 {
+		if err := f.sink(ctx, f.batch); err != nil {
+			if !f.failing {
+				f.log.ErrorContext(ctx, "events are not taken: they wait in the ring", "err", err)
+			}
+			f.failing = true
+			return false
+		}
+		f.failing = false
+		f.batch = nil
+	}
+	for session := range f.touched {
+		upTo := f.told
+		if session != noSession {
+			upTo = f.accounts[session].upTo
+		}
+		if err := f.maps.Reached.Put(session, upTo); err != nil {
+			f.log.WarnContext(ctx, "position of a session is not kept", "session", session, "err", err)
 		}
 	}
+	clear(f.touched)
+	f.ring.release(f.pos)
+	return true
+}
+
+// look finds gaps, and drops the sessions that are over and accounted for.
+func (f *follower) look(ctx context.Context, made map[uint64]uint64) error {
+	now := f.clock.Now().Wall
+	counts, err := f.Counts()
+	if err != nil {
+		return err
+	}
+	if counts.Unlabelled > f.told {
+		f.batch = append(f.batch, missing(counts.Unlabelled-f.told, now))
+		f.told, f.touched[noSession] = counts.Unlabelled, true
+	}
+	var settled []uint64
+	for session, n := range made {
+		a := f.account(session)
+		gaps := a.look(session, n, now)
+		f.batch = append(f.batch, gaps...)
+		if len(gaps) > 0 {
+			f.touched[session] = true
+		} else if a.settled(n) {
+			settled = append(settled, session)
+		}
+	}
+	if !f.deliver(ctx) {
+		return nil
+	}
+	for key := range f.decoder.argv {
+		if a := f.accounts[key.session]; a == nil || key.seq <= a.upTo {
+			f.decoder.drop(key)
+		}
+	}
+	return f.dropOver(settled)
+}
+
+// dropOver takes the sessions out of the maps that [Watch.Forget] named.
+func (f *follower) dropOver(settled []uint64) error {
+	for _, session := range settled {
+		var end bpf.WatchEnd
+		if err := f.maps.Ends.Lookup(session, &end); err == nil && end.Over == 0 {
+			continue
+		}
+		if err := f.drop(session); err != nil {
+			return err
+		}
+		delete(f.accounts, session)
+	}
+	return nil
 }

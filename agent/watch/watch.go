@@ -2,209 +2,164 @@
 // tells what they do.
 //
 // It loads the programs of package bpf, pins all of them, and takes over
-// those of an agent before it without a gap. It knows sessions by number
-// alone; whose they are, its caller knows.
+// those of an agent before it without losing a label or an event. It knows
+// sessions by number alone and never touches a process without a label.
 package watch
 
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
 
 	"curfew.internal/bpf"
+	"curfew.internal/clock"
 )
 
-// Config says where to pin, and to whom to talk.
+// Config says where to pin, and whom to ask for the time.
 type Config struct {
-	PinDir string // on a bpffs
+	PinDir string // on a bpffs; ours alone
 	Log    *slog.Logger
+	Clock  clock.Clock
 }
 
 // Watch is the agent's hold on the kernel.
 type Watch struct {
-	objs  bpf.WatchObjects
-	links []link.Link
 	log   *slog.Logger
-	// Fresh says that nothing could be taken over: labels and events from
-	// before, if there were any, are gone. Why is for the record.
+	clock clock.Clock
+	maps  bpf.WatchMaps
+	progs map[string]*ebpf.Program
+	links []link.Link
+	tasks *link.Iter
+	ring  *ring
+	lock  *os.File // held as long as we are the agent of this folder
+
+	// Fresh is true if nothing of an agent before was there to take over.
 	Fresh bool
-	Why   string
+	// Broken says why what was there could not be taken over: its labels and
+	// the events that nobody had read are gone. Run reports it as a gap.
+	Broken string
+
+	ending sync.Mutex // held while an entry of ends is read and written again
 }
 
-const linkPrefix = "link-"
+// ErrBusy means that another agent holds the folder.
+var ErrBusy = errors.New("another agent watches this host")
 
-// Open loads the programs and makes them the ones that work.
+// Open takes over what is pinned, puts this version of the programs in its
+// place, and proves that the kernel does what they ask.
 func Open(c Config) (*Watch, error) {
-	if err := os.MkdirAll(c.PinDir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the folder for pins: %w", err)
-	}
-	if err := rlimit.RemoveMemlock(); err != nil {
-		c.Log.Info("memory limit kept", "err", err)
-	}
-	w := &Watch{log: c.Log}
-	if _, err := os.Stat(filepath.Join(c.PinDir, "sessions")); errors.Is(err, fs.ErrNotExist) {
-		w.Fresh, w.Why = true, "no programs were there"
-	}
-	err := w.load(c.PinDir)
-	if errors.Is(err, ebpf.ErrMapIncompatible) {
-		// Maps of another layout cannot be taken over. Labels are lost, and
-		// that is said.
-		w.Fresh, w.Why = true, "the maps of the agent before have another layout"
-		if err := os.RemoveAll(c.PinDir); err != nil {
-			return nil, fmt.Errorf("remove old pins: %w", err)
-		}
-		if err := os.MkdirAll(c.PinDir, 0o700); err != nil {
-			return nil, fmt.Errorf("make the folder for pins: %w", err)
-		}
-		err = w.load(c.PinDir)
+	w := &Watch{log: c.Log, clock: c.Clock}
+	err := w.open(c.PinDir)
+	if err == nil {
+		err = w.prove()
 	}
 	if err != nil {
-		return nil, err
-	}
-	if err := w.takeOver(c.PinDir); err != nil {
-		return nil, errors.Join(err, w.Close())
-	}
-	if err := w.prove(); err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
 	return w, nil
 }
 
-// load puts the programs of a new generation into the kernel, on the maps
-// that are there.
-func (w *Watch) load(dir string) error {
-	spec, err := bpf.LoadWatch()
-	if err != nil {
-		return fmt.Errorf("read the programs: %w", err)
-	}
-	for name, m := range spec.Maps {
-		if m.Type != ebpf.PerCPUArray && !strings.HasPrefix(name, ".") || name == "counts" {
-			m.Pinning = ebpf.PinByName
-		}
-	}
-	old, err := generations(dir)
-	if err != nil {
+func (w *Watch) open(dir string) error {
+	var err error
+	if w.lock, err = claim(dir); err != nil {
 		return err
 	}
-	next := uint64(1)
-	for _, g := range old {
-		next = max(next, g+1)
-	}
-	if err := spec.Variables["generation"].Set(next); err != nil {
-		return fmt.Errorf("number the programs: %w", err)
-	}
-	err = spec.LoadAndAssign(&w.objs, &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: dir}})
-	if err != nil {
-		return fmt.Errorf("load programs into the kernel: %w", err)
-	}
-	return nil
-}
-
-// takeOver attaches this generation beside the old, turns the switch by one
-// write, and takes the old one away: at no moment does a fork go unlabelled.
-func (w *Watch) takeOver(dir string) error {
-	old, err := generations(dir)
-	if err != nil {
+	if err := w.takeMaps(dir); err != nil {
 		return err
 	}
-	next := uint64(1)
-	for _, g := range old {
-		next = max(next, g+1)
-	}
-	for name, prog := range map[string]*ebpf.Program{"fork": w.objs.OnFork, "exec": w.objs.OnExec, "exit": w.objs.OnExit} {
-		l, err := link.AttachTracing(link.TracingOptions{Program: prog})
-		if err != nil {
-			return fmt.Errorf("attach %s: %w", name, err)
-		}
-		w.links = append(w.links, l)
-		if err := l.Pin(filepath.Join(dir, fmt.Sprintf("%s%d-%s", linkPrefix, next, name))); err != nil {
-			return fmt.Errorf("pin %s: %w", name, err)
-		}
-	}
-	if err := w.objs.Active.Put(uint32(0), next); err != nil {
-		return fmt.Errorf("switch programs: %w", err)
-	}
-	return dropGenerations(dir, next)
-}
-
-// generations lists the numbers of the pinned links.
-func generations(dir string) (map[string]uint64, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, fmt.Errorf("list pins: %w", err)
-	}
-	found := map[string]uint64{}
-	for _, e := range entries {
-		rest, ok := strings.CutPrefix(e.Name(), linkPrefix)
-		number, _, cut := strings.Cut(rest, "-")
-		if g, err := strconv.ParseUint(number, 10, 64); ok && cut && err == nil {
-			found[e.Name()] = g
-		}
-	}
-	return found, nil
-}
-
-func dropGenerations(dir string, keep uint64) error {
-	found, err := generations(dir)
-	if err != nil {
+	if err := w.takeOver(dir); err != nil {
 		return err
 	}
-	for name, g := range found {
-		if g == keep {
-			continue
-		}
-		if err := os.Remove(filepath.Join(dir, name)); err != nil {
-			return fmt.Errorf("remove old pin: %w", err)
-		}
+	if w.tasks, err = link.AttachIter(link.IterOptions{Program: w.progs["tasks"]}); err != nil {
+		return fmt.Errorf("attach the task iterator: %w", err)
 	}
-	return nil
+	w.ring, err = openRing(w.maps.Events)
+	return err
 }
 
-// Close lets go of the kernel objects. What is pinned goes on without us.
+// claim makes the folder and holds a lock on it: two agents that read one
+// ring would each see half of the events.
+func claim(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the folder for pins: %w", err)
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return nil, fmt.Errorf("look at the folder for pins: %w", err)
+	}
+	if fs.Type != unix.BPF_FS_MAGIC {
+		return nil, fmt.Errorf("%s is not on a bpffs: mount one there (mount -t bpf bpf DIR)", dir)
+	}
+	f, err := os.Open(filepath.Clean(dir))
+	if err != nil {
+		return nil, fmt.Errorf("open the folder for pins: %w", err)
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		err = ErrBusy
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("lock the folder for pins: %w", err), f.Close())
+	}
+	return f, nil
+}
+
+// Close lets go of the kernel objects. What is pinned goes on without us:
+// labels are inherited, the ring fills, sessions that are over are killed.
 func (w *Watch) Close() error {
-	errs := []error{w.objs.Close()}
+	var errs []error
+	if w.ring != nil {
+		errs = append(errs, w.ring.close())
+	}
+	if w.tasks != nil {
+		errs = append(errs, w.tasks.Close())
+	}
 	for _, l := range w.links {
 		errs = append(errs, l.Close())
+	}
+	for _, p := range w.progs {
+		errs = append(errs, p.Close())
+	}
+	errs = append(errs, w.maps.Close())
+	if w.lock != nil {
+		errs = append(errs, w.lock.Close())
 	}
 	return errors.Join(errs...)
 }
 
-// Mode says what this kernel gives, as proved at the start.
+// Mode says what this kernel gives, as [Open] proved it.
 func (w *Watch) Mode() string { return "tracing" }
 
-// prove labels this very process, reads the label back, and takes it off: a
-// kernel on which that fails is not watched, whatever it said when the
-// programs were attached.
-func (w *Watch) prove() error {
-	const id = 0
-	self := os.Getpid()
-	if err := w.mark(self, id); err != nil {
-		return fmt.Errorf("self-test: %w", err)
-	}
-	got, ok, err := w.LabelOf(self)
-	if err == nil && (!ok || got != id) {
-		err = errors.New("the label does not read back")
-	}
-	return errors.Join(err, w.unmark(self))
+// Counts are sums over all sessions since the maps were made. Made is what
+// was sent and what was lost, together.
+type Counts struct {
+	Made, Lost uint64
+	Cut        uint64 // pieces of argv that did not fit
+	Unlabelled uint64 // children that could not be labelled, events without a session
+	Killed     uint64 // kills by the kernel itself
 }
 
-// Lost returns how many records were sent and lost, on all CPUs.
-func (w *Watch) Lost() (sent, lost uint64, err error) {
-	var per []bpf.WatchTally
-	if err := w.objs.Counts.Lookup(uint32(0), &per); err != nil {
-		return 0, 0, fmt.Errorf("read counts: %w", err)
+// Counts reads them.
+func (w *Watch) Counts() (Counts, error) {
+	var s bpf.WatchSums
+	if err := w.maps.Totals.Lookup(uint32(0), &s); err != nil {
+		return Counts{}, fmt.Errorf("read counts: %w", err)
 	}
-	for _, c := range per {
-		sent, lost = sent+c.Sent, lost+c.Lost
+	return Counts{s.Made, s.Lost, s.Cut, s.Orphans + s.Strays, s.Killed}, nil
+}
+
+// Remove takes every pin away, and with them all labels: for uninstalling.
+func Remove(dir string) error {
+	f, err := claim(dir)
+	if err != nil {
+		return err
 	}
-	return sent, lost, nil
+	return errors.Join(empty(dir), f.Close())
 }

@@ -1,0 +1,158 @@
+package watch
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"curfew.internal/bpf"
+)
+
+// again is the pause between two rounds of a kill.
+const again = 2 * time.Millisecond
+
+// ErrAlive means that a session still has processes.
+var ErrAlive = errors.New("processes of the session live")
+
+// Living lists the living processes of every session, zombies left out. The
+// kernel walks its own list, thread by thread: nobody hides from it by
+// forking, by ending the first thread, or by mounting something over /proc.
+func (w *Watch) Living() (map[uint64][]int, error) {
+	r, err := w.tasks.Open()
+	if err != nil {
+		return nil, fmt.Errorf("walk the tasks: %w", err)
+	}
+	b, err := io.ReadAll(r)
+	if err := errors.Join(err, r.Close()); err != nil {
+		return nil, fmt.Errorf("walk the tasks: %w", err)
+	}
+	living := map[uint64][]int{}
+	size := int(unsafe.Sizeof(bpf.WatchTask{}))
+	for ; len(b) >= size; b = b[size:] {
+		session := binary.LittleEndian.Uint64(b)
+		pid := int(binary.LittleEndian.Uint32(b[unsafe.Offsetof(bpf.WatchTask{}.Pid):]))
+		if pid != 0 && session != probeSession {
+			living[session] = append(living[session], pid)
+		}
+	}
+	for session, pids := range living { // one line a thread
+		slices.Sort(pids)
+		living[session] = slices.Compact(pids)
+	}
+	return living, nil
+}
+
+// Tasks lists the living processes of a session.
+func (w *Watch) Tasks(session uint64) ([]int, error) {
+	living, err := w.Living()
+	return living[session], err
+}
+
+// Kill ends every process of a session: from now on the kernel kills what
+// forks or execs in it, and we kill the rest until none is left or ctx is
+// done. It returns how many processes it ended and those that are left. It
+// does not kill the agent, which is left if somebody labelled it.
+func (w *Watch) Kill(ctx context.Context, session uint64) (killed int, left []int, err error) {
+	if err := w.end(session, func(e *bpf.WatchEnd) { e.Dying = 1 }); err != nil {
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return 0, nil, nil // forgotten, and so dead: the end we wanted
+		}
+		return 0, nil, err
+	}
+	gone := map[int]bool{}
+	// A child that is being made while its parent dies is in the list once
+	// the parent is off it: so one empty look is not enough.
+	for empty := 0; ; {
+		left, err = w.Tasks(session)
+		if err != nil {
+			return len(gone), nil, err
+		}
+		others := slices.DeleteFunc(slices.Clone(left), func(pid int) bool { return pid == os.Getpid() })
+		if len(others) > 0 {
+			empty = 0
+		} else if empty++; empty == 2 {
+			return len(gone), left, nil
+		}
+		for _, pid := range others {
+			if w.kill(pid, session) {
+				gone[pid] = true
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return len(gone), left, nil
+		case <-w.clock.After(again):
+		}
+	}
+}
+
+// kill looks at the label again, through the descriptor that it kills by: a
+// pid that was used again in between is left alone.
+func (w *Watch) kill(pid int, session uint64) bool {
+	err := onPidfd(pid, 0, func(fd int) error {
+		var l bpf.WatchLabel
+		if err := w.maps.Labels.Lookup(int32(fd), &l); err != nil { //nolint:gosec // a descriptor
+			return fmt.Errorf("read label: %w", err)
+		}
+		if l.Session != session {
+			return ebpf.ErrKeyNotExist
+		}
+		return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+	})
+	return err == nil // else it is gone, or the next round tells
+}
+
+// Forget lets go of a session that has no process left. Its entries go once
+// [Watch.Run] has handed its last event on.
+func (w *Watch) Forget(session uint64) error {
+	pids, err := w.Tasks(session)
+	if err != nil {
+		return err
+	}
+	if len(pids) > 0 {
+		return fmt.Errorf("session %d, processes %v: %w", session, pids, ErrAlive)
+	}
+	err = w.end(session, func(e *bpf.WatchEnd) { e.Dying, e.Over = 1, 1 })
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil // forgotten already
+	}
+	return err
+}
+
+// Sessions lists those that the kernel knows, and that were not forgotten.
+func (w *Watch) Sessions() ([]uint64, error) {
+	var ids []uint64
+	var id uint64
+	var e bpf.WatchEnd
+	it := w.maps.Ends.Iterate()
+	for it.Next(&id, &e) {
+		if e.Over == 0 && id != probeSession {
+			ids = append(ids, id)
+		}
+	}
+	if err := it.Err(); err != nil {
+		return nil, fmt.Errorf("list sessions: %w", err)
+	}
+	slices.Sort(ids)
+	return ids, nil
+}
+
+// drop takes a session out of the maps.
+func (w *Watch) drop(session uint64) error {
+	var errs []error
+	for _, m := range []*ebpf.Map{w.maps.Sessions, w.maps.Ends, w.maps.Reached} {
+		if err := m.Delete(session); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			errs = append(errs, fmt.Errorf("forget session %d: %w", session, err))
+		}
+	}
+	return errors.Join(errs...)
+}

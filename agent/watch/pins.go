@@ -1,0 +1,156 @@
+package watch
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/rlimit"
+
+	"curfew.internal/bpf"
+)
+
+// linkDir begins the names of the folders that hold one agent's links each.
+const linkDir = "links-"
+
+// scratch maps hold nothing from one event to the next.
+var scratch = map[string]bool{bpf.WatchMapExecBuffer: true, bpf.WatchMapArgvBuffer: true, bpf.WatchMapPathBuffer: true}
+
+// takeMaps loads the programs over the pinned maps. Maps that another layout
+// wrote cannot be read: then all begins anew, and that is said.
+func (w *Watch) takeMaps(dir string) error {
+	_, err := os.Stat(filepath.Join(dir, bpf.WatchMapLabels))
+	w.Fresh = errors.Is(err, fs.ErrNotExist)
+	err = w.load(dir)
+	if errors.Is(err, ebpf.ErrMapIncompatible) {
+		w.Fresh, w.Broken = true, fmt.Sprintf("labels and unread events of an agent of another version are lost: %v", err)
+		w.log.Error("pinned maps are of another version: starting anew", "err", err)
+		if err := empty(dir); err != nil {
+			return err
+		}
+		err = w.load(dir)
+	}
+	return err
+}
+
+func (w *Watch) load(dir string) error {
+	spec, err := bpf.LoadWatch()
+	if err != nil {
+		return fmt.Errorf("read the programs: %w", err)
+	}
+	for name, m := range spec.Maps {
+		if !scratch[name] && !strings.HasPrefix(name, ".") {
+			m.Pinning = ebpf.PinByName
+		}
+	}
+	if err := fit(spec); err != nil {
+		return err
+	}
+	// Refused inside some containers, and needed before Linux 5.11 only: where
+	// it is needed, loading fails and says so.
+	_ = rlimit.RemoveMemlock()
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: dir}})
+	if err != nil {
+		return fmt.Errorf("load programs into the kernel: %w", err)
+	}
+	defer coll.Close() // of what is left in it
+	var version uint64
+	if err := coll.Maps[bpf.WatchMapLayout].Lookup(uint32(0), &version); err != nil {
+		return fmt.Errorf("read the layout of the maps: %w", err)
+	}
+	if !w.Fresh && version != bpf.Layout {
+		return fmt.Errorf("layout %d, not %d: %w", version, bpf.Layout, ebpf.ErrMapIncompatible)
+	}
+	if err := coll.Maps[bpf.WatchMapLayout].Put(uint32(0), uint64(bpf.Layout)); err != nil {
+		return fmt.Errorf("write the layout of the maps: %w", err)
+	}
+	if err := coll.Assign(&w.maps); err != nil {
+		return fmt.Errorf("take the maps: %w", err)
+	}
+	w.progs = map[string]*ebpf.Program{}
+	for name := range coll.Programs {
+		w.progs[name] = coll.DetachProgram(name)
+	}
+	return nil
+}
+
+// fit leaves out what an older kernel has no tracepoint for. Before 6.10 a
+// thread that was there when its process was labelled, and then execs, loses
+// the label.
+func fit(spec *ebpf.CollectionSpec) error {
+	kernel, err := btf.LoadKernelSpec()
+	if err != nil {
+		return fmt.Errorf("read the kernel's types: %w", err)
+	}
+	_, err = kernel.AnyTypesByName("btf_trace_sched_prepare_exec")
+	if errors.Is(err, btf.ErrNotFound) {
+		delete(spec.Programs, "on_prepare")
+		return nil
+	}
+	return err
+}
+
+// takeOver attaches our programs beside those of the agent before us, and
+// then takes the old ones away. Meanwhile both run: a fork that is labelled
+// twice is labelled once, and an event that one told the other does not tell.
+func (w *Watch) takeOver(dir string) error {
+	old, err := filepath.Glob(filepath.Join(dir, linkDir+"*"))
+	if err != nil {
+		return fmt.Errorf("list links: %w", err)
+	}
+	next := 1
+	for _, name := range old {
+		n, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(name), linkDir))
+		if err == nil {
+			next = max(next, n+1)
+		}
+	}
+	ours := filepath.Join(dir, linkDir+strconv.Itoa(next))
+	if err := os.Mkdir(ours, 0o700); err != nil {
+		return fmt.Errorf("make the folder for links: %w", err)
+	}
+	for name, prog := range w.progs {
+		if prog.Type() != ebpf.Tracing || name == "tasks" {
+			continue
+		}
+		l, err := link.AttachTracing(link.TracingOptions{Program: prog})
+		if err != nil {
+			return fmt.Errorf("attach %s: %w", name, err)
+		}
+		w.links = append(w.links, l)
+		if err := l.Pin(filepath.Join(ours, name)); err != nil {
+			return fmt.Errorf("pin %s: %w", name, err)
+		}
+	}
+	for _, name := range old {
+		if err := os.RemoveAll(name); err != nil {
+			return fmt.Errorf("remove old links: %w", err)
+		}
+	}
+	return nil
+}
+
+// empty removes all pins: links first, so that no program works on maps that
+// nobody will read.
+func empty(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("list pins: %w", err)
+	}
+	var errs []error
+	for _, links := range []bool{true, false} {
+		for _, e := range entries {
+			if e.IsDir() == links {
+				errs = append(errs, os.RemoveAll(filepath.Join(dir, e.Name())))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What the programs and the agent share. All of it is little endian, without
+ * holes, and generated for Go. Maps stay pinned over a restart of the agent:
+ * whoever changes the meaning of what is in them raises LAYOUT.
+ */
+#ifndef CURFEW_RECORD_H
+#define CURFEW_RECORD_H
+
+#include "kernel.h"
+
+#define LAYOUT	  1
+#define CHUNK	  4096 /* bytes of text in one piece */
+#define PARTS_MAX 2048 /* pieces of argv: 8 MiB, and the kernel takes 6 */
+
+enum kind {
+	EXEC = 1,
+	ARGV = 2,
+	EXIT = 3,
+	SETID = 4,
+};
+
+struct ids {
+	__u32 uid, euid, gid, egid;
+};
+
+/* What a labelled task carries. A child has its parent's. */
+struct label {
+	__u64 session;
+	__u64 since_boot_ns; /* fork or exec; 0: before it was labelled */
+	__u64 told_exec;     /* self_exec_id of the exec that was told last */
+	struct ids ids;	     /* of the process, as they were told last */
+	__u64 told_exit;
+};
+
+/* What the kernel counts for a session. The agent only makes and drops it:
+ * a write from outside would lose counts that are made meanwhile. */
+struct session {
+	__u64 made; /* events so far; the last one's number */
+	__u64 lost; /* of them, those that did not fit into the ring */
+};
+
+/* What the agent says of a session. The kernel only reads it. */
+struct end {
+	__u64 deadline_boot_ns; /* 0: none */
+	__u32 dying;		/* now, whatever the deadline says */
+	__u32 over; /* dead; forget it once its last event is read */
+};
+
+/* Sums over all sessions, since the maps were made. */
+struct sums {
+	__u64 made, lost;
+	__u64 cut;     /* pieces of argv that did not fit */
+	__u64 orphans; /* events of labels whose session is not known */
+	__u64 strays;  /* children that could not be labelled */
+	__u64 killed;  /* kills by the kernel at fork, exec or set*id */
+};
+
+struct head {
+	__u32 kind;
+	__u32 tgid; /* as the first pid namespace numbers it */
+	__u64 session;
+	__u64 seq;
+	__u64 boot_ns;
+};
+
+struct process {
+	__u32 pid, ppid; /* as the task's own pid namespace numbers them */
+	struct ids ids, old;
+	__u8 comm[16];
+};
+
+/* In text follow the path of the image that runs, the working directory, the
+ * name that was given to exec, and argv if it is no longer than CHUNK. A
+ * longer argv went before, in pieces with the same number: so whoever reads
+ * this record has all of them that there are. */
+struct exec {
+	struct head head;
+	struct process process;
+	__u64 dev; /* as the kernel encodes it: 12 bits major, 20 minor */
+	__u64 ino;
+	__u32 links;
+	__u32 argv_len; /* all of it */
+	__u16 path_len, cwd_len, name_len, argv_here;
+	__u8 tty[32];
+	__u8 text[4 * CHUNK];
+};
+
+struct argv {
+	struct head head;
+	__u32 offset, len;
+	__u8 text[CHUNK];
+};
+
+/* An exit, or a change of ids. */
+struct change {
+	struct head head;
+	struct process process;
+	__u32 code; /* as wait(2) gives it */
+	__u32 pad;
+	__u64 lasted_ns;
+};
+
+/* What the task iterator tells of each living, labelled thread. */
+struct task {
+	__u64 session;
+	__u32 pid; /* of the process, as the reader's namespace numbers it */
+	__u32 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct label);
+} labels SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 16384);
+	__type(key, __u64);
+	__type(value, struct session);
+} sessions SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 16384);
+	__type(key, __u64);
+	__type(value, struct end);
+} ends SEC(".maps");
+
+/* Up to which number the agent has accounted for a session's events. It is
+ * here so that the next agent sees a hole between the two. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 16384);
+	__type(key, __u64);
+	__type(value, __u64);
+} reached SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 16 << 20);
+} events SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct sums);
+} totals SEC(".maps");
+
+/* The LAYOUT that the pinned maps were made with. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} layout SEC(".maps");
+
+#endif
