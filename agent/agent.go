@@ -172,17 +172,19 @@ func (a *Agent) Accept(ctx context.Context, keyring, set []byte) (uint64, error)
 	if err != nil {
 		a.Log.WarnContext(ctx, "grant set refused", "err", err)
 		a.append(ledger.Entry{Kind: ledger.SetRefused, At: now, Text: err.Error()})
-		return a.Revision(), err
+	} else {
+		for _, r := range o.Refused {
+			a.Log.WarnContext(ctx, "grant refused", "err", r)
+			a.append(ledger.Entry{Kind: ledger.SetRefused, At: now, Text: r.Error()})
+		}
 	}
-	for _, r := range o.Refused {
-		a.Log.WarnContext(ctx, "grant refused", "err", r)
-		a.append(ledger.Entry{Kind: ledger.SetRefused, At: now, Text: r.Error()})
-	}
+	// What stands now stands, also after a refusal: a keyring that drops a key
+	// ends that key's grants whatever came beside it.
 	a.mu.Lock()
 	a.grants, a.revision, a.settled = o.Grants, o.Revision, false
 	a.mu.Unlock()
 	a.Wake()
-	return o.Revision, nil
+	return o.Revision, err
 }
 
 // Revision is the set that is kept.
