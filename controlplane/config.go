@@ -13,6 +13,22 @@ import (
 	"curfew.internal/grant"
 )
 
+// ConfigHelp shows the configuration file to people.
+const ConfigHelp = `The configuration file is YAML; unknown keys are mistakes.
+
+  fleet: prod                          # its name, in every grant
+  url: https://curfew.example:7443     # where people's programs reach the server
+  agents_url: https://...:7444         # where hosts do; the same name, port of agents
+  listen: ":7443"                      # address of the people's API
+  agents: ":7444"                      # address for hosts
+  ops: 127.0.0.1:7445                  # /healthz /readyz /metrics: keep it on loopback
+  data_dir: /var/lib/curfew-server     # database and keys
+  policy_dir: /etc/curfew-server/policy
+  tls_cert: ...                        # a certificate of your own for listen, with
+  tls_key: ...                         # its chain up to the root
+
+SIGHUP reads the policy folder again; it is read when it changes, too.`
+
 // Config is the server's configuration file.
 type Config struct {
 	// Fleet is the fleet's name; it stands in every grant and certificate,

@@ -3,9 +3,6 @@ package api
 import (
 	"context"
 	"errors"
-	"maps"
-	"slices"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -118,7 +115,7 @@ func (s *Server) CreateJoinToken(ctx context.Context, m *api.CreateJoinTokenRequ
 			return nil, invalid(err)
 		}
 	}
-	if err := checkLabels(m.Labels); err != nil {
+	if err := roster.CheckLabels(m.Labels); err != nil {
 		return nil, err
 	}
 	code, expires, err := s.Codes.Join(ctx, m.Host, m.Labels, who(ctx).Name)
@@ -127,30 +124,6 @@ func (s *Server) CreateJoinToken(ctx context.Context, m *api.CreateJoinTokenRequ
 	}
 	s.Log.InfoContext(ctx, "join token made", "host", m.Host, "by", who(ctx).Name)
 	return &api.CreateJoinTokenReply{Token: code, Expires: timestamppb.New(expires)}, nil
-}
-
-const (
-	maxLabels = 32
-	maxLabel  = 63
-)
-
-// checkLabels lets labels have the alphabet that selectors are written in.
-func checkLabels(labels map[string]string) error {
-	if len(labels) > maxLabels {
-		return roster.Refuse(roster.Invalid, "a host has up to %d labels", maxLabels)
-	}
-	for _, k := range slices.Sorted(maps.Keys(labels)) {
-		for _, v := range []string{k, labels[k]} {
-			if v == "" || len(v) > maxLabel || strings.ContainsFunc(v, notInLabel) {
-				return roster.Refuse(roster.Invalid, "label %q=%q: keys and values have 1 to %d of a-z, A-Z, 0-9, . _ - and /", k, labels[k], maxLabel)
-			}
-		}
-	}
-	return nil
-}
-
-func notInLabel(r rune) bool {
-	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-/", r))
 }
 
 // ListHosts implements the API.

@@ -35,6 +35,9 @@ type Desk interface {
 type Rules interface {
 	// Judge says what a request needs, or refuses it and says what to change.
 	Judge(q roster.Question, hosts []roster.Host, at time.Time) (roster.Verdict, error)
+	// MayApprove reports whether the person is among the approvers of the
+	// role, for that requester.
+	MayApprove(person, requester, role string) bool
 	// Offers lists what the person may ask for.
 	Offers(person string, hosts []roster.Host, at time.Time) []roster.Offer
 	State() roster.PolicyState
@@ -104,6 +107,7 @@ type Server struct {
 	Connected func(host string) bool
 	Clock     clock.Clock
 	Log       *slog.Logger
+	Stop      <-chan struct{} // closed when streams have to end
 }
 
 var _ apiconnect.CurfewHandler = (*Server)(nil)
@@ -114,6 +118,9 @@ var open = map[string]bool{
 	apiconnect.CurfewConfirmEnrollProcedure: true,
 	apiconnect.CurfewLoginProcedure:         true,
 }
+
+// Open reports whether the path's call needs no session.
+func Open(path string) bool { return open[path] }
 
 // Handler returns the path under which the API answers, and its handler.
 func (s *Server) Handler() (string, http.Handler) {
@@ -129,7 +136,7 @@ func (s *Server) Handler() (string, http.Handler) {
 	v := signature.Verifier{
 		Sessions: sessions{s},
 		Now:      s.now,
-		Open:     func(p string) bool { return open[p] },
+		Open:     Open,
 		Refuse: func(w http.ResponseWriter, r *http.Request, err error) {
 			_ = writer.Write(w, r, s.refusal(r.Context(), r.URL.Path, err)) // the caller hung up
 		},

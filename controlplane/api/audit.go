@@ -100,6 +100,8 @@ func (s *Server) TailEvents(ctx context.Context, m *api.SearchEventsRequest, str
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-s.Stop:
+			return errStopping
 		case <-changed:
 		case <-s.Clock.After(lookAgain):
 		}

@@ -91,11 +91,11 @@ func (s *Server) approve(r roster.Request, by string, m *api.ApproveRequest, sc 
 
 // Deny implements the API.
 func (s *Server) Deny(ctx context.Context, m *api.DenyRequest) (*api.Request, error) {
-	return s.decide(ctx, m.Id, m.Note, func(r roster.Request, now time.Time, hosts []roster.Host) (string, error) {
+	return s.decide(ctx, m.Id, m.Note, func(r roster.Request, _ time.Time) (string, error) {
 		if err := decided(r); err != nil {
 			return "", err
 		}
-		if !who(ctx).Admin && !s.mayDecide(r, who(ctx).Name, hosts, now) {
+		if !who(ctx).Admin && !s.Rules.MayApprove(who(ctx).Name, r.Person, r.Role) {
 			return "", roster.Refuse(roster.Denied, "you are not among the approvers of role %s; your own request is taken back with `curfew withdraw`", r.Role)
 		}
 		return stateDenied, nil
@@ -104,7 +104,7 @@ func (s *Server) Deny(ctx context.Context, m *api.DenyRequest) (*api.Request, er
 
 // Withdraw implements the API.
 func (s *Server) Withdraw(ctx context.Context, m *api.WithdrawRequest) (*api.Request, error) {
-	return s.decide(ctx, m.Id, "", func(r roster.Request, _ time.Time, _ []roster.Host) (string, error) {
+	return s.decide(ctx, m.Id, "", func(r roster.Request, _ time.Time) (string, error) {
 		if r.Person != who(ctx).Name {
 			return "", roster.Refuse(roster.Denied, "only %s can withdraw this request: `curfew deny` refuses it", r.Person)
 		}
@@ -114,10 +114,10 @@ func (s *Server) Withdraw(ctx context.Context, m *api.WithdrawRequest) (*api.Req
 
 // Revoke implements the API.
 func (s *Server) Revoke(ctx context.Context, m *api.RevokeRequest) (*api.Request, error) {
-	return s.decide(ctx, m.Grant, m.Note, func(r roster.Request, now time.Time, hosts []roster.Host) (string, error) {
+	return s.decide(ctx, m.Grant, m.Note, func(r roster.Request, now time.Time) (string, error) {
 		c := who(ctx)
 		approved := slices.ContainsFunc(r.Approvals, func(a roster.Approval) bool { return a.Person == c.Name })
-		if !c.Admin && c.Name != r.Person && !approved && !s.mayDecide(r, c.Name, hosts, now) {
+		if !c.Admin && c.Name != r.Person && !approved && !s.Rules.MayApprove(c.Name, r.Person, r.Role) {
 			return "", roster.Refuse(roster.Denied, "its person, its approvers and admins can revoke this grant")
 		}
 		if r.State == stateAsked {
@@ -131,7 +131,7 @@ func (s *Server) Revoke(ctx context.Context, m *api.RevokeRequest) (*api.Request
 }
 
 // decide changes the request to the state that next says.
-func (s *Server) decide(ctx context.Context, id, note string, next func(roster.Request, time.Time, []roster.Host) (string, error)) (*api.Request, error) {
+func (s *Server) decide(ctx context.Context, id, note string, next func(roster.Request, time.Time) (string, error)) (*api.Request, error) {
 	if err := grant.CheckText("note", note, maxNote); err != nil {
 		return nil, invalid(err)
 	}
@@ -139,13 +139,9 @@ func (s *Server) decide(ctx context.Context, id, note string, next func(roster.R
 	if err != nil {
 		return nil, err
 	}
-	hosts, err := s.liveHosts(ctx)
-	if err != nil {
-		return nil, err
-	}
 	now, by := s.now(), who(ctx).Name
 	r, err = s.Store.Change(ctx, r.ID, now, func(r roster.Request) (roster.Change, error) {
-		state, err := next(r, now, hosts)
+		state, err := next(r, now)
 		if err != nil {
 			return roster.Change{}, err
 		}
@@ -156,14 +152,4 @@ func (s *Server) decide(ctx context.Context, id, note string, next func(roster.R
 	}
 	s.Log.InfoContext(ctx, "request decided", "request", r.ID, "person", r.Person, "by", by, "state", r.State)
 	return s.message(ctx, r, nil)
-}
-
-// mayDecide reports whether the policy, as it is now, has the person among
-// the approvers.
-func (s *Server) mayDecide(r roster.Request, name string, hosts []roster.Host, now time.Time) bool {
-	if r.Person == name {
-		return false
-	}
-	v, err := s.Rules.Judge(question(r), hosts, now)
-	return err == nil && slices.Contains(v.Approvers, name)
 }

@@ -12,19 +12,20 @@ import (
 	"time"
 
 	"curfew.internal/canon"
+	"curfew.internal/controlplane/request"
 	"curfew.internal/controlplane/roster"
 	"curfew.internal/grant"
 )
 
-// The states of a request's life.
+// The states of a request's life, as messages and the store have them.
 const (
-	stateAsked     = "asked"
-	stateIssued    = "issued"
-	stateDenied    = "denied"
-	stateWithdrawn = "withdrawn"
-	stateLapsed    = "lapsed"
-	stateEnded     = "ended"
-	stateRevoked   = "revoked"
+	stateAsked     = string(request.Asked)
+	stateIssued    = string(request.Issued)
+	stateDenied    = string(request.Denied)
+	stateWithdrawn = string(request.Withdrawn)
+	stateLapsed    = string(request.Lapsed)
+	stateEnded     = string(request.Ended)
+	stateRevoked   = string(request.Revoked)
 )
 
 // factor is how people prove themselves.

@@ -13,6 +13,9 @@ import (
 // errOurs is what people read of errors that are not theirs.
 var errOurs = errors.New("something went wrong on the server: its log says what")
 
+// errStopping ends streams; whoever held one comes again.
+var errStopping = connect.NewError(connect.CodeUnavailable, errors.New("the server is being restarted: try again"))
+
 // Refusals that several calls share.
 var (
 	errNoRequest = roster.Refuse(roster.Missing, "there is no such request or grant, or it is not yours to see: `curfew requests` lists those that are")

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"curfew.internal/controlplane/request"
 	"curfew.internal/controlplane/roster"
 	"curfew.internal/ledger"
 	"curfew.internal/wire/api"
@@ -31,20 +32,16 @@ func (s *Server) find(ctx context.Context, id string) (roster.Request, error) {
 	if err != nil {
 		return r, err
 	}
-	hosts, err := s.liveHosts(ctx)
-	if err != nil {
-		return r, err
-	}
-	if !s.visible(r, who(ctx).Person, hosts, s.now()) {
+	if !s.visible(r, who(ctx).Person) {
 		return roster.Request{}, errNoRequest
 	}
 	return r, nil
 }
 
-func (s *Server) visible(r roster.Request, p roster.Person, hosts []roster.Host, now time.Time) bool {
+func (s *Server) visible(r roster.Request, p roster.Person) bool {
 	return p.Admin || r.Person == p.Name || r.DecidedBy == p.Name ||
 		slices.ContainsFunc(r.Approvals, func(a roster.Approval) bool { return a.Person == p.Name }) ||
-		s.mayDecide(r, p.Name, hosts, now)
+		s.Rules.MayApprove(p.Name, r.Person, r.Role)
 }
 
 // GetRequest implements the API.
@@ -59,10 +56,6 @@ func (s *Server) ListRequests(ctx context.Context, m *api.ListRequestsRequest) (
 	if err != nil {
 		return nil, err
 	}
-	hosts, err := s.liveHosts(ctx)
-	if err != nil {
-		return nil, err
-	}
 	limit := maxRequests
 	if m.Limit > 0 && m.Limit < maxRequests {
 		limit = int(m.Limit)
@@ -72,7 +65,7 @@ func (s *Server) ListRequests(ctx context.Context, m *api.ListRequestsRequest) (
 		if len(reply.Requests) == limit {
 			break
 		}
-		if m.ForApproval && !s.waitsFor(r, p.Name, hosts, now) || !s.visible(r, p, hosts, now) {
+		if m.ForApproval && !s.waitsFor(r, p.Name, now) || !s.visible(r, p) {
 			continue
 		}
 		v, err := s.message(ctx, r, nil)
@@ -85,8 +78,8 @@ func (s *Server) ListRequests(ctx context.Context, m *api.ListRequestsRequest) (
 }
 
 // waitsFor reports whether the request waits for this person's word.
-func (s *Server) waitsFor(r roster.Request, name string, hosts []roster.Host, now time.Time) bool {
-	return r.State == stateAsked && now.Before(r.LapsesAt) && s.mayDecide(r, name, hosts, now) &&
+func (s *Server) waitsFor(r roster.Request, name string, now time.Time) bool {
+	return r.State == stateAsked && now.Before(r.LapsesAt) && s.Rules.MayApprove(name, r.Person, r.Role) &&
 		!slices.ContainsFunc(r.Approvals, func(a roster.Approval) bool { return a.Person == name })
 }
 
@@ -105,14 +98,14 @@ func (s *Server) WatchRequest(ctx context.Context, m *api.GetRequestRequest, str
 			}
 		}
 		last = now
-		switch now.State {
-		case stateDenied, stateWithdrawn, stateLapsed, stateEnded, stateRevoked:
+		if request.Over(request.State(now.State)) {
 			return nil
-		case stateAsked, stateIssued:
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-s.Stop:
+			return errStopping
 		case <-changed:
 		case <-s.Clock.After(lookAgain):
 		}

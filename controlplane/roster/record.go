@@ -51,3 +51,9 @@ type Decision struct {
 	Host   string
 	Text   string
 }
+
+// A Count is what there is now.
+type Count struct {
+	Asked, Issued int
+	Hosts         []string
+}

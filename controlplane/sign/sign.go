@@ -161,6 +161,9 @@ func (a *Authority) Fleet() string { return a.fleet }
 // Root is the public half of the root key.
 func (a *Authority) Root() ed25519.PublicKey { return a.root }
 
+// Public is the public half of the grant key in use.
+func (a *Authority) Public() ed25519.PublicKey { return a.key.Public }
+
 // Keyring is the keyring that was loaded.
 func (a *Authority) Keyring() grant.Keyring { return a.ring }
 

@@ -162,3 +162,15 @@ func (s *Store) State(ctx context.Context, name string) (roster.State, error) {
 	}
 	return v, nil
 }
+
+// Count counts what the operator's figures show.
+func (s *Store) Count(ctx context.Context) (roster.Count, error) {
+	var c roster.Count
+	err := s.read.QueryRowContext(ctx, `SELECT count(*) FILTER (WHERE state = 'asked'), count(*) FILTER (WHERE state = 'issued')
+		FROM requests WHERE state IN ('asked', 'issued')`).Scan(&c.Asked, &c.Issued)
+	if err != nil {
+		return c, err
+	}
+	c.Hosts, err = list(ctx, s.read, scanText, `SELECT name FROM hosts WHERE decommissioned = 0`)
+	return c, err
+}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"curfew.internal/controlplane/request"
 	"curfew.internal/controlplane/roster"
 	"curfew.internal/grant"
 	"curfew.internal/ledger"
@@ -119,6 +120,19 @@ func TestRequestLife(t *testing.T) {
 	steps, err := s.Decisions(ctx, rid)
 	if err != nil || len(steps) != 3 {
 		t.Error("steps:", steps, err)
+	}
+}
+
+func TestTheDatabaseHasTheTableOfMoves(t *testing.T) {
+	s := fresh(t)
+	got, err := list(t.Context(), s.read, func(r scanner) ([2]request.State, error) {
+		var m [2]request.State
+		err := r.Scan(&m[0], &m[1])
+		return m, err
+	}, `SELECT was, now FROM request_moves ORDER BY was, now`)
+	must(t, err)
+	if diff := cmp.Diff(request.Moves(), got); diff != "" {
+		t.Error(diff)
 	}
 }
 

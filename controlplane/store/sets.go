@@ -82,14 +82,27 @@ func (s *Store) PutKeyring(ctx context.Context, version uint64, envelope []byte)
 	})
 }
 
-// Resign signs the set of every host anew, with the signer in use.
-func (s *Store) Resign(ctx context.Context, at time.Time) error {
+// Resign signs anew, with the signer in use, every set that was signed by
+// another key than the one with the id.
+func (s *Store) Resign(ctx context.Context, keyID string, at time.Time) error {
 	return s.write(ctx, func(t *tx) error {
-		hosts, err := list(ctx, t, scanText, `SELECT name FROM hosts WHERE decommissioned = 0`)
+		hosts, err := list(ctx, t, scanText, `SELECT name FROM hosts WHERE decommissioned = 0 ORDER BY name`)
 		if err != nil {
 			return err
 		}
-		return s.rebuild(ctx, t, hosts, at)
+		var stale []string
+		for _, h := range hosts {
+			var b []byte
+			err := t.QueryRowContext(ctx, `SELECT envelope FROM host_sets WHERE host = ? ORDER BY revision DESC LIMIT 1`, h).Scan(&b)
+			if err != nil {
+				return err
+			}
+			e, err := dsse.Parse(b)
+			if err != nil || len(e.Signatures) != 1 || e.Signatures[0].KeyID != keyID {
+				stale = append(stale, h)
+			}
+		}
+		return s.rebuild(ctx, t, stale, at)
 	})
 }
 

@@ -362,7 +362,8 @@ func TestKeyring(t *testing.T) {
 		t.Error(v, e, err)
 	}
 	addHost(t, s, "db1")
-	must(t, s.Resign(ctx, noon))
+	must(t, s.Resign(ctx, dsse.KeyID(public(grantKy)), noon)) // it is
+	must(t, s.Resign(ctx, "another", noon))
 	if st, err := s.State(ctx, "db1"); err != nil || st.Revision != 2 || string(st.Keyring) != "b" {
 		t.Errorf("%+v, %v", st, err)
 	}

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"os/user"
+	"syscall"
+	"time"
+
+	"curfew.internal/clock"
+	"curfew.internal/controlplane"
+)
+
+// configured is what every command on a fleet that exists needs.
+type configured struct {
+	Config string `help:"The configuration file." default:"/etc/curfew-server/server.yaml" type:"path"`
+}
+
+func (c configured) read() (controlplane.Config, error) { return controlplane.ReadConfig(c.Config) }
+
+type initCmd struct {
+	configured
+	Fleet     string `help:"The fleet's name. It stands in every grant and cannot be changed." required:""`
+	URL       string `help:"Where people's programs will reach this server, such as https://curfew.example:7443." required:""`
+	AgentsURL string `help:"Where hosts will reach it, if it is not the same name on port 7444."`
+	Admin     string `help:"The first admin's name: what her account on hosts will be called." required:""`
+	FullName  string `help:"The first admin's full name."`
+	DataDir   string `help:"Holds the database and the keys." default:"/var/lib/curfew-server" type:"path"`
+	PolicyDir string `help:"Holds roles and who may ask for them; an example is put there if it is empty." default:"/etc/curfew-server/policy" type:"path"`
+	RootKey   string `help:"Where to write the root key, which vouches for grant keys. Take the file offline afterwards." default:"/etc/curfew-server/root.key" type:"path"`
+	Listen    string `help:"Address of the people's API." default:":7443"`
+	Agents    string `help:"Address for hosts." default:":7444"`
+	Ops       string `help:"Address of health and metrics." default:"127.0.0.1:7445"`
+}
+
+// Run makes a fleet.
+func (c initCmd) Run(ctx context.Context) error {
+	made, err := controlplane.Init(ctx, controlplane.Plan{
+		Config: controlplane.Config{
+			Fleet: c.Fleet, URL: c.URL, AgentsURL: c.AgentsURL, Listen: c.Listen, Agents: c.Agents, Ops: c.Ops, DataDir: c.DataDir, PolicyDir: c.PolicyDir,
+		},
+		ConfigFile: c.Config, RootKey: c.RootKey, Admin: c.Admin, FullName: c.FullName,
+	}, clock.System{})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(os.Stderr, `Fleet %s is made. What is left to do:
+
+1. Take %s offline, to a safe place, and keep a copy:
+   whoever has it can make herself root on every host. It is needed again for
+   "curfew-server rotate-key", within two years.
+2. Write your policy in %s; "curfew-server policy check" reads it.
+3. Start the server: curfew-server serve --config %s
+4. %s signs up with this code, once, before %s:
+
+`, c.Fleet, c.RootKey, c.PolicyDir, c.Config, c.Admin, made.Expires.Format(time.RFC1123))
+	_, err = fmt.Fprintln(os.Stdout, made.Invite)
+	return err
+}
+
+type serveCmd struct {
+	configured
+	Log string `help:"Form of the log: text or json." enum:"text,json" default:"text"`
+}
+
+// Help shows the configuration file.
+func (serveCmd) Help() string { return controlplane.ConfigHelp }
+
+// Run serves until it is told to stop. SIGHUP reads the policy folder again.
+func (c serveCmd) Run(ctx context.Context) error {
+	config, err := c.read()
+	if err != nil {
+		return err
+	}
+	var h slog.Handler = slog.NewTextHandler(os.Stderr, nil)
+	if c.Log == "json" {
+		h = slog.NewJSONHandler(os.Stderr, nil)
+	}
+	s, err := controlplane.Open(ctx, config, controlplane.Options{Clock: clock.System{}, Log: slog.New(h), Version: Version})
+	if err != nil {
+		return err
+	}
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	reload := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hup:
+			}
+			select {
+			case reload <- struct{}{}:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return s.Run(ctx, reload)
+}
+
+type inviteCmd struct {
+	configured
+	Name string `arg:"" help:"The person, who has to be known already."`
+}
+
+// Run prints a code.
+func (c inviteCmd) Run(ctx context.Context) error {
+	config, err := c.read()
+	if err != nil {
+		return err
+	}
+	code, expires, err := controlplane.Invite(ctx, config, clock.System{}, c.Name)
+	if err != nil {
+		return err
+	}
+	return show(code, "%s signs up anew with this code, once, before %s. Her earlier devices and second factor stop counting then.",
+		c.Name, expires.Format(time.RFC1123))
+}
+
+type joinTokenCmd struct {
+	configured
+	Host  string            `help:"Only for a host of this name; needed to enrol a host again that is in the fleet."`
+	Label map[string]string `help:"A label that the host will have, such as tier=db; it wins over the host's own." mapsep:"none"`
+}
+
+// Run prints a code.
+func (c joinTokenCmd) Run(ctx context.Context) error {
+	config, err := c.read()
+	if err != nil {
+		return err
+	}
+	by := "local"
+	if u, err := user.Current(); err == nil {
+		by = "local:" + u.Username
+	}
+	code, expires, err := controlplane.JoinToken(ctx, config, clock.System{}, controlplane.JoinFor{Host: c.Host, Labels: c.Label, By: by})
+	if err != nil {
+		return err
+	}
+	return show(code, "A host joins with this code, once, before %s.", expires.Format(time.RFC1123))
+}
+
+type rotateKeyCmd struct {
+	configured
+	RootKey string `help:"The root key's file." required:"" type:"existingfile"`
+}
+
+// Run makes a new grant key.
+func (c rotateKeyCmd) Run(ctx context.Context) error {
+	config, err := c.read()
+	if err != nil {
+		return err
+	}
+	version, err := controlplane.RotateKey(ctx, config, clock.System{}, c.RootKey)
+	if err != nil {
+		return err
+	}
+	return show(fmt.Sprint(version), "A new grant key is in use; the keyring has the version below. A running server takes it by itself. Take the root key offline again.")
+}
+
+type versionCmd struct{}
+
+// Run prints the version.
+func (versionCmd) Run() error {
+	_, err := fmt.Fprintln(os.Stdout, Version)
+	return err
+}
+
+// show explains on standard error, and prints what a script wants alone.
+func show(what, format string, args ...any) error {
+	_, err := fmt.Fprintf(os.Stderr, format+"\n", args...)
+	_, err2 := fmt.Fprintln(os.Stdout, what)
+	return errors.Join(err, err2)
+}

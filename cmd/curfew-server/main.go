@@ -1,0 +1,39 @@
+// Command curfew-server is Curfew's control plane: it takes requests, asks
+// for approvals, signs grants and keeps the record.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// Version is set when the program is built.
+var Version = "devel"
+
+type program struct {
+	Init      initCmd      `cmd:"" help:"Make a new fleet: keys, CA, database, configuration and the first admin."`
+	Serve     serveCmd     `cmd:"" help:"Run the control plane."`
+	Invite    inviteCmd    `cmd:"" help:"Make a new sign-up code for a person who lost device or second factor, when no admin can."`
+	JoinToken joinTokenCmd `cmd:"" help:"Make a code by which a host joins the fleet."`
+	RotateKey rotateKeyCmd `cmd:"" help:"Make a new grant key; the old one counts beside it for a month."`
+	Policy    policyCmd    `cmd:"" help:"Look after the policy folder."`
+	Version   versionCmd   `cmd:"" help:"Say which version this is."`
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	var p program
+	k := kong.Parse(&p, kong.Name("curfew-server"), kong.UsageOnError(), kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Description("The control plane of Curfew. `curfew-server init` makes a fleet, `curfew-server serve` runs it."))
+	if err := k.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "curfew-server:", err)
+		stop()
+		os.Exit(1) //nolint:gocritic // stop was called
+	}
+}

@@ -1,0 +1,56 @@
+package controlplane
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/sha256"
+	"time"
+
+	"curfew.internal/clock"
+	"curfew.internal/controlplane/identity"
+	"curfew.internal/controlplane/roster"
+	"curfew.internal/controlplane/store"
+	"curfew.internal/wire/invite"
+)
+
+// joinLife is how long a host's code can be used.
+const joinLife = 24 * time.Hour
+
+// codes makes the codes that people paste.
+type codes struct {
+	config Config
+	store  *store.Store
+	desk   *identity.Desk
+	clock  clock.Clock
+	ca     []byte // SHA-256 of the CA certificate behind agents_url
+	people []byte // the same, behind url
+	root   ed25519.PublicKey
+}
+
+// Invite makes a code for a person.
+func (c *codes) Invite(ctx context.Context, person string) (string, time.Time, error) {
+	secret, expires, err := c.desk.Invite(ctx, person)
+	if err != nil {
+		return "", time.Time{}, err
+	}
+	code := invite.Code{Kind: invite.Person, URL: c.config.URL, CA: c.people, Fleet: c.config.Fleet, Secret: secret}
+	return code.String(), expires, nil
+}
+
+// Join makes a code for a host; for one of that name, unless it is empty.
+func (c *codes) Join(ctx context.Context, host string, labels map[string]string, by string) (string, time.Time, error) {
+	secret := rand.Text()
+	expires := c.clock.Now().Wall.Add(joinLife).Truncate(time.Second)
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	err := c.store.PutJoinToken(ctx, roster.JoinToken{Hash: sha256.Sum256([]byte(secret)), Host: host, Labels: labels, Expires: expires, By: by})
+	if err != nil {
+		return "", time.Time{}, err
+	}
+	code := invite.Code{
+		Kind: invite.Join, URL: c.config.AgentsURL, CA: c.ca, Roots: []ed25519.PublicKey{c.root}, Fleet: c.config.Fleet, Secret: secret,
+	}
+	return code.String(), expires, nil
+}

@@ -1,0 +1,174 @@
+package controlplane
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/goccy/go-yaml"
+
+	"curfew.internal/clock"
+	"curfew.internal/controlplane/fleet"
+	"curfew.internal/controlplane/identity"
+	"curfew.internal/controlplane/roster"
+	"curfew.internal/controlplane/sign"
+	"curfew.internal/controlplane/store"
+	"curfew.internal/grant"
+)
+
+//go:embed example.yaml
+var examplePolicy []byte
+
+// A Plan is what a new fleet is made of.
+type Plan struct {
+	Config     Config
+	ConfigFile string // where the configuration is written
+	RootKey    string // where the root key is written, to be taken offline
+	Admin      string // the first admin
+	FullName   string // the admin's
+}
+
+// Made is what came of a plan.
+type Made struct {
+	Invite  string // for the first admin
+	Expires time.Time
+}
+
+// Init makes a new fleet: keys, CA, database, configuration, an example of a
+// policy, and the first admin. It writes over nothing that is there.
+func Init(ctx context.Context, p Plan, k clock.Clock) (Made, error) {
+	c := &p.Config
+	c.fill()
+	if err := errors.Join(c.check(), grant.CheckPerson(p.Admin), grant.CheckText("full name", p.FullName, 100)); err != nil {
+		return Made{}, err
+	}
+	for _, f := range []string{p.ConfigFile, p.RootKey, c.database(), c.keys()} {
+		if _, err := os.Lstat(f); !errors.Is(err, os.ErrNotExist) {
+			return Made{}, fmt.Errorf("%s is there already: a fleet is made once, in an empty place", f)
+		}
+	}
+	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
+		return Made{}, fmt.Errorf("make data folder: %w", err)
+	}
+	if err := makeKeys(ctx, p, k); err != nil {
+		return Made{}, err
+	}
+	if err := writeConfig(p); err != nil {
+		return Made{}, err
+	}
+	opened, err := open(ctx, p.Config, k)
+	if err != nil {
+		return Made{}, err
+	}
+	m := Made{}
+	_, err = opened.store.AddPerson(ctx, roster.Person{Name: p.Admin, FullName: p.FullName, Admin: true})
+	if err == nil {
+		m.Invite, m.Expires, err = opened.codes.Invite(ctx, p.Admin)
+	}
+	return m, errors.Join(err, opened.close())
+}
+
+func makeKeys(ctx context.Context, p Plan, k clock.Clock) error {
+	c := p.Config
+	keyring, err := sign.Init(c.keys(), p.RootKey, c.Fleet, k.Now().Wall)
+	if err != nil {
+		return err
+	}
+	if err := identity.MakeBoxKey(c.secrets()); err != nil {
+		return err
+	}
+	if _, err := fleet.OpenCA(c.keys(), c.Fleet, k); err != nil {
+		return err
+	}
+	s, err := store.Open(ctx, c.database(), c.Fleet)
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.PutKeyring(ctx, 1, keyring), s.Close())
+}
+
+func writeConfig(p Plan) error {
+	b, err := yaml.Marshal(p.Config)
+	if err != nil {
+		return fmt.Errorf("write configuration: %w", err)
+	}
+	if err := writeNew(p.ConfigFile, append([]byte("# Configuration of curfew-server. `curfew-server serve --help` says what may stand here.\n"), b...)); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(p.Config.PolicyDir)
+	if err == nil && len(entries) > 0 {
+		return nil // the operator brought a policy
+	}
+	return writeNew(filepath.Join(p.Config.PolicyDir, "example.yaml"), examplePolicy)
+}
+
+func writeNew(file string, b []byte) error {
+	if err := os.MkdirAll(filepath.Dir(file), 0o750); err != nil {
+		return fmt.Errorf("make folder: %w", err)
+	}
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o640) //nolint:gosec // the operator names it
+	if err != nil {
+		return fmt.Errorf("write file: %w", err)
+	}
+	_, err = f.Write(b)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// Invite makes a new code for a person: for one who lost her second factor or
+// her device, when no admin can sign in.
+func Invite(ctx context.Context, c Config, k clock.Clock, person string) (string, time.Time, error) {
+	p, err := open(ctx, c, k)
+	if err != nil {
+		return "", time.Time{}, err
+	}
+	code, expires, err := p.codes.Invite(ctx, person)
+	return code, expires, errors.Join(err, p.close())
+}
+
+// JoinFor says whom a join token is for.
+type JoinFor struct {
+	Host   string // empty: any name
+	Labels map[string]string
+	By     string
+}
+
+// JoinToken makes a code for a host.
+func JoinToken(ctx context.Context, c Config, k clock.Clock, t JoinFor) (string, time.Time, error) {
+	if t.Host != "" {
+		if err := grant.CheckHost(t.Host); err != nil {
+			return "", time.Time{}, err
+		}
+	}
+	if err := roster.CheckLabels(t.Labels); err != nil {
+		return "", time.Time{}, err
+	}
+	p, err := open(ctx, c, k)
+	if err != nil {
+		return "", time.Time{}, err
+	}
+	code, expires, err := p.codes.Join(ctx, t.Host, t.Labels, t.By)
+	return code, expires, errors.Join(err, p.close())
+}
+
+// RotateKey makes a new grant key, which a running server takes into use by
+// itself. The old one counts for a while beside it.
+func RotateKey(ctx context.Context, c Config, k clock.Clock, rootKey string) (version uint64, err error) {
+	p, err := open(ctx, c, k)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, p.close()) }()
+	ring := p.keys.Load().Keyring()
+	envelope, err := sign.Rotate(c.keys(), rootKey, ring, k.Now().Wall)
+	if err != nil {
+		return 0, err
+	}
+	if err := p.store.PutKeyring(ctx, ring.Version+1, envelope); err != nil {
+		return 0, err
+	}
+	return ring.Version + 1, p.loadKeys(ctx)
+}

@@ -1,0 +1,171 @@
+package controlplane
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"curfew.internal/clock"
+	"curfew.internal/controlplane/policy"
+	"curfew.internal/controlplane/roster"
+	"curfew.internal/controlplane/store"
+)
+
+// settle is how long the policy folder has to be quiet before it is read:
+// editors and git write files one by one.
+const settle = 200 * time.Millisecond
+
+// lookAgain is how often it is read without a sign: a folder on a network
+// file system, or one that was replaced as a whole, gives none.
+const lookAgain = time.Minute
+
+// rules is the policy in force. A folder with a mistake changes nothing.
+type rules struct {
+	dir   string
+	store *store.Store
+	clock clock.Clock
+	log   *slog.Logger
+
+	mu    sync.Mutex // guards what follows
+	taken policy.Policy
+	state roster.PolicyState
+}
+
+func newRules(dir string, s *store.Store, k clock.Clock, log *slog.Logger) *rules {
+	return &rules{dir: dir, store: s, clock: k, log: log}
+}
+
+// State says which policy is in force, and what is wrong with the folder.
+func (r *rules) State() roster.PolicyState {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state
+}
+
+func (r *rules) inForce() policy.Policy {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.taken
+}
+
+// Judge asks the policy in force. Without one, the answer is no.
+func (r *rules) Judge(q roster.Question, hosts []roster.Host, at time.Time) (roster.Verdict, error) {
+	p := r.inForce()
+	if p.Version == "" {
+		return roster.Verdict{}, errNoPolicy
+	}
+	return p.Judge(q, hosts, at)
+}
+
+// Offers asks the policy in force.
+func (r *rules) Offers(person string, hosts []roster.Host, at time.Time) []roster.Offer {
+	return r.inForce().Offers(person, hosts, at)
+}
+
+// MayApprove asks the policy in force.
+func (r *rules) MayApprove(person, requester, role string) bool {
+	return slices.Contains(r.inForce().MayApprove(role, requester), person)
+}
+
+var errNoPolicy = roster.Refuse(roster.Conflict, "no policy is in force: an admin has to put its folder right (`curfew policy status`)")
+
+// load reads the folder and takes it, if it is right.
+func (r *rules) load(ctx context.Context) {
+	now := r.clock.Now().Wall
+	p, problems, err := ReadPolicy(r.dir)
+	wrong, warnings := sorted(problems)
+	if err != nil {
+		wrong = []string{err.Error()}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(wrong) > 0 {
+		if !slices.Equal(wrong, r.state.Problems) {
+			r.log.ErrorContext(ctx, "policy folder not taken: the earlier policy stays in force", "dir", r.dir, "in_force", r.state.Version, "problems", wrong)
+		}
+		r.state.Problems = wrong
+		return
+	}
+	r.state.Problems, r.state.Warnings = nil, warnings
+	if p.Version == r.state.Version {
+		return
+	}
+	r.taken, r.state.Version, r.state.LoadedAt = p, p.Version, now
+	r.log.InfoContext(ctx, "policy in force", "version", p.Version, "roles", len(p.Roles), "warnings", warnings)
+	if err := r.store.KeepPolicy(ctx, p.Version, now); err != nil {
+		r.log.ErrorContext(ctx, "cannot note the policy's version", "version", p.Version, "cause", err)
+	}
+}
+
+// sorted tells mistakes from warnings.
+func sorted(problems []policy.Problem) (wrong, warnings []string) {
+	for _, p := range problems {
+		if p.Warning {
+			warnings = append(warnings, p.String())
+		} else {
+			wrong = append(wrong, p.String())
+		}
+	}
+	return wrong, warnings
+}
+
+// ReadPolicy reads a policy folder: its files that end in .yaml, but hidden
+// ones, which editors leave behind.
+func ReadPolicy(dir string) (policy.Policy, []policy.Problem, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return policy.Policy{}, nil, fmt.Errorf("read policy folder: %w", err)
+	}
+	files := map[string][]byte{}
+	for _, e := range entries {
+		if e.IsDir() || filepath.Ext(e.Name()) != ".yaml" || e.Name()[0] == '.' {
+			continue
+		}
+		b, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return policy.Policy{}, nil, fmt.Errorf("read policy: %w", err)
+		}
+		files[e.Name()] = b
+	}
+	p, problems := policy.Parse(files)
+	return p, problems, nil
+}
+
+// watch reads the folder again when it changes, and when it is told to.
+func (r *rules) watch(ctx context.Context, reload <-chan struct{}) error {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		return err
+	}
+	if err := w.Add(r.dir); err != nil {
+		// It is read from time to time all the same.
+		r.log.WarnContext(ctx, "cannot watch the policy folder", "dir", r.dir, "cause", err)
+	}
+	var quiet <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return w.Close()
+		case <-w.Events:
+			quiet = r.clock.After(settle)
+		case err := <-w.Errors:
+			r.log.WarnContext(ctx, "policy folder: events were lost, reading it", "cause", err)
+			r.load(ctx)
+		case <-quiet:
+			quiet = nil
+			r.load(ctx)
+		case <-reload:
+			r.load(ctx)
+		case <-r.clock.After(lookAgain):
+			_ = w.Add(r.dir) // it may be a new folder
+			r.load(ctx)
+		}
+	}
+}

@@ -1,0 +1,240 @@
+// Package controlplane wires the rooms of the control plane together: it
+// opens what they share, starts them and stops them.
+//
+// It decides nothing itself. What it waits for it ends: when [Server.Run]
+// returns, nothing that it started is left.
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"golang.org/x/net/netutil"
+	"golang.org/x/sync/errgroup"
+
+	"curfew.internal/clock"
+	"curfew.internal/controlplane/api"
+	"curfew.internal/controlplane/fleet"
+	"curfew.internal/controlplane/sign"
+)
+
+// Bounds of the HTTP servers.
+const (
+	headWithin = 10 * time.Second
+	bodyWithin = 30 * time.Second
+	idleFor    = 2 * time.Minute
+	stopWithin = 10 * time.Second
+	maxConns   = 4096
+)
+
+// endEvery is how often the server looks for what time has ended. It only
+// keeps the books: hosts end grants by themselves.
+const endEvery = time.Second
+
+// Options are what a server needs besides its configuration.
+type Options struct {
+	Clock   clock.Clock
+	Log     *slog.Logger
+	Version string
+}
+
+// A Server is a control plane whose database is open and whose addresses are
+// taken.
+type Server struct {
+	*plane
+	log     *slog.Logger
+	version string
+	rules   *rules
+	fleet   *fleet.Server
+	api     *api.Server
+
+	people, agents, ops net.Listener
+	stop                chan struct{}
+}
+
+// Open opens the fleet and takes the addresses.
+func Open(ctx context.Context, c Config, o Options) (*Server, error) {
+	p, err := open(ctx, c, o.Clock)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{plane: p, log: o.Log, version: o.Version, stop: make(chan struct{})}
+	s.rules = newRules(c.PolicyDir, p.store, o.Clock, o.Log)
+	s.rules.load(ctx)
+	s.fleet = fleet.New(fleet.Config{
+		CA: p.ca, Store: p.store, Names: names(c.AgentsURL), Clock: o.Clock, Log: o.Log,
+		SSHCA: func() string { return p.keys.Load().SSHCA() },
+	})
+	p.store.OnSets(func(hosts []string) { s.fleet.Changed(hosts...) })
+	s.api = &api.Server{
+		Fleet: c.Fleet, Store: p.store, Desk: p.desk, Rules: s.rules, Codes: p.codes, Connected: s.fleet.Connected,
+		Authority: func() api.Authority { return p.keys.Load() }, Clock: o.Clock, Log: o.Log, Stop: s.stop,
+	}
+	if err := s.listen(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+var _ api.Authority = (*sign.Authority)(nil)
+
+// names are those that a certificate for the URL has to have: loopback is
+// for whoever asks on this machine.
+func names(url string) []string {
+	if h := hostOf(url); h != "localhost" && h != "127.0.0.1" {
+		return []string{h, "localhost", "127.0.0.1"}
+	}
+	return []string{"localhost", "127.0.0.1"}
+}
+
+func (s *Server) listen(ctx context.Context) error {
+	var lc net.ListenConfig
+	for to, addr := range map[*net.Listener]string{&s.people: s.config.Listen, &s.agents: s.config.Agents, &s.ops: s.config.Ops} {
+		l, err := lc.Listen(ctx, "tcp", addr)
+		if err != nil {
+			return fmt.Errorf("listen: %w", err)
+		}
+		*to = netutil.LimitListener(l, maxConns)
+		if to == &s.agents {
+			*to = l // the fleet bounds its own
+		}
+	}
+	return nil
+}
+
+// Close gives back what Open took; for a server that was never run.
+func (s *Server) Close() error {
+	errs := []error{s.close()}
+	for _, l := range []net.Listener{s.people, s.agents, s.ops} {
+		if l != nil {
+			errs = append(errs, l.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Addresses are where the people's API, the hosts' server and the operator's
+// pages are.
+func (s *Server) Addresses() (people, agents, ops string) {
+	return s.people.Addr().String(), s.agents.Addr().String(), s.ops.Addr().String()
+}
+
+// Run serves until ctx is done, which is no error.
+func (s *Server) Run(ctx context.Context, reload <-chan struct{}) error {
+	people, err := s.peopleServer()
+	if err != nil {
+		return errors.Join(err, s.Close())
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.serve(ctx, people, s.people) })
+	g.Go(func() error { return s.serve(ctx, s.opsServer(ctx), s.ops) })
+	g.Go(func() error { return s.fleet.Serve(ctx, s.agents) })
+	g.Go(func() error { return s.rules.watch(ctx, reload) })
+	g.Go(func() error { return s.end(ctx) })
+	g.Go(func() error {
+		<-ctx.Done()
+		close(s.stop)
+		return nil
+	})
+	s.log.InfoContext(ctx, "control plane is up", "fleet", s.config.Fleet, "version", s.version,
+		"people", s.people.Addr().String(), "agents", s.agents.Addr().String(), "ops", s.ops.Addr().String())
+	err = g.Wait()
+	if errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	s.log.InfoContext(context.WithoutCancel(ctx), "control plane is down", "fleet", s.config.Fleet)
+	return errors.Join(err, s.close())
+}
+
+// end moves on what time moves on, and takes new keys into use.
+func (s *Server) end(ctx context.Context) error {
+	for {
+		err := errors.Join(s.loadKeys(ctx), s.api.Due(ctx))
+		if err != nil && ctx.Err() == nil {
+			s.log.ErrorContext(ctx, "cannot end what is over: hosts end it by themselves", "cause", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.clock.After(endEvery):
+		}
+	}
+}
+
+func (s *Server) peopleServer() (*http.Server, error) {
+	t, err := s.ca.Server(names(s.config.URL)...)
+	if err != nil {
+		return nil, err
+	}
+	if s.own != nil {
+		t.GetCertificate = nil
+		t.Certificates = append(t.Certificates, *s.own)
+	}
+	path, h := s.api.Handler()
+	mux := http.NewServeMux()
+	mux.Handle(path, h)
+	return &http.Server{Handler: s.bounded(mux), TLSConfig: t}, nil
+}
+
+// bounded gives a body its time, and an address its share of the calls that
+// need no session.
+func (s *Server) bounded(next http.Handler) http.Handler {
+	share := newShares(s.clock)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if api.Open(r.URL.Path) && !share.take(r.RemoteAddr) {
+			w.Header().Set("Retry-After", "5")
+			http.Error(w, "too many sign-ins from this address: wait a few seconds", http.StatusTooManyRequests)
+			return
+		}
+		rc := http.NewResponseController(w)
+		if err := rc.SetReadDeadline(s.clock.Now().Wall.Add(bodyWithin)); err == nil {
+			// A stream outlives its request's body.
+			r.Body = &body{r.Body, func() { _ = rc.SetReadDeadline(time.Time{}) }}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// body tells when it has been read.
+type body struct {
+	io.ReadCloser
+	read func()
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		b.read()
+	}
+	return n, err
+}
+
+// serve serves until ctx is done; then it lets what runs finish.
+func (s *Server) serve(ctx context.Context, h *http.Server, l net.Listener) error {
+	h.ReadHeaderTimeout, h.IdleTimeout, h.MaxHeaderBytes = headWithin, idleFor, 1<<16
+	h.ErrorLog = slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)
+	h.BaseContext = func(net.Listener) context.Context { return context.WithoutCancel(ctx) }
+	done := make(chan error, 1)
+	go func() {
+		<-ctx.Done()
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWithin)
+		defer cancel()
+		done <- errors.Join(h.Shutdown(stop), h.Close())
+	}()
+	var err error
+	if h.TLSConfig != nil {
+		err = h.ServeTLS(l, "", "")
+	} else {
+		err = h.Serve(l)
+	}
+	if !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve: %w", err) // ctx ends with it, and so does the one above
+	}
+	return <-done
+}
