@@ -40,8 +40,8 @@ func scanApproval(row scanner) (roster.Approval, error) {
 	return a, err
 }
 
-// requests returns those that the rest of the query names, whole.
-func requests(ctx context.Context, q querier, rest string, args ...any) ([]roster.Request, error) {
+// someRequests returns those that the rest of the query names, whole.
+func someRequests(ctx context.Context, q querier, rest string, args ...any) ([]roster.Request, error) {
 	all, err := list(ctx, q, scanRequest, `SELECT `+requestColumns+rest, args...)
 	if err != nil {
 		return nil, err
@@ -56,8 +56,8 @@ func requests(ctx context.Context, q querier, rest string, args ...any) ([]roste
 	return all, nil
 }
 
-func request(ctx context.Context, q querier, id string) (roster.Request, error) {
-	all, err := requests(ctx, q, `WHERE r.id = ? OR g.id = ?`, id, id)
+func oneRequest(ctx context.Context, q querier, id string) (roster.Request, error) {
+	all, err := someRequests(ctx, q, `WHERE r.id = ? OR g.id = ?`, id, id)
 	if err == nil && len(all) == 0 {
 		err = roster.ErrUnknown
 	}
@@ -69,12 +69,12 @@ func request(ctx context.Context, q querier, id string) (roster.Request, error) 
 
 // Request returns the request with the id, or whose grant has it.
 func (s *Store) Request(ctx context.Context, id string) (roster.Request, error) {
-	return request(ctx, s.read, id)
+	return oneRequest(ctx, s.read, id)
 }
 
 // RequestOf returns the person's request with the key of her choice.
 func (s *Store) RequestOf(ctx context.Context, person, key string) (roster.Request, error) {
-	all, err := requests(ctx, s.read, `WHERE r.person = ? AND r.key = ? AND r.key <> ''`, person, key)
+	all, err := someRequests(ctx, s.read, `WHERE r.person = ? AND r.key = ? AND r.key <> ''`, person, key)
 	if err == nil && len(all) == 0 {
 		err = roster.ErrUnknown
 	}
@@ -87,13 +87,13 @@ func (s *Store) RequestOf(ctx context.Context, person, key string) (roster.Reque
 // Requests returns requests, the newest first: all, or only those whose life
 // is not over.
 func (s *Store) Requests(ctx context.Context, all bool, limit int) ([]roster.Request, error) {
-	return requests(ctx, s.read, `WHERE ? OR r.state IN ('asked', 'issued') ORDER BY r.asked_at DESC, r.id LIMIT ?`, all, limit)
+	return someRequests(ctx, s.read, `WHERE ? OR r.state IN ('asked', 'issued') ORDER BY r.asked_at DESC, r.id LIMIT ?`, all, limit)
 }
 
 // LiveOn returns the person's requests whose grants stand on the host, the
 // one that ends last first.
 func (s *Store) LiveOn(ctx context.Context, person, host string, at time.Time) ([]roster.Request, error) {
-	return requests(ctx, s.read, `JOIN request_hosts rh ON rh.request = r.id JOIN hosts h ON h.name = rh.host
+	return someRequests(ctx, s.read, `JOIN request_hosts rh ON rh.request = r.id JOIN hosts h ON h.name = rh.host
 		WHERE r.person = ? AND rh.host = ? AND h.decommissioned = 0 AND g.ended_at = 0 AND g.issued_at >= h.fresh_at AND g.not_before <= ? AND g.not_after > ?
 		ORDER BY g.not_after DESC`, person, host, ns(at), ns(at))
 }
@@ -110,7 +110,7 @@ func (s *Store) Due(ctx context.Context, at time.Time) ([]string, error) {
 func (s *Store) Ask(ctx context.Context, r roster.Request, at time.Time, c roster.Change) (roster.Request, error) {
 	err := s.write(ctx, func(t *tx) error {
 		if r.Key != "" {
-			all, err := requests(ctx, t, `WHERE r.person = ? AND r.key = ?`, r.Person, r.Key)
+			all, err := someRequests(ctx, t, `WHERE r.person = ? AND r.key = ?`, r.Person, r.Key)
 			if err != nil {
 				return err
 			}
@@ -138,7 +138,7 @@ func (s *Store) Ask(ctx context.Context, r roster.Request, at time.Time, c roste
 		if err := s.apply(ctx, t, r, at, c); err != nil {
 			return err
 		}
-		r, err = request(ctx, t, r.ID)
+		r, err = oneRequest(ctx, t, r.ID)
 		return err
 	})
 	return r, err
@@ -151,7 +151,7 @@ func (s *Store) Change(ctx context.Context, id string, at time.Time, f func(rost
 	var r roster.Request
 	err := s.write(ctx, func(t *tx) error {
 		var err error
-		if r, err = request(ctx, t, id); err != nil {
+		if r, err = oneRequest(ctx, t, id); err != nil {
 			return err
 		}
 		c, err := f(r)
@@ -161,7 +161,7 @@ func (s *Store) Change(ctx context.Context, id string, at time.Time, f func(rost
 		if err := s.apply(ctx, t, r, at, c); err != nil {
 			return err
 		}
-		r, err = request(ctx, t, r.ID)
+		r, err = oneRequest(ctx, t, r.ID)
 		return err
 	})
 	return r, err
@@ -243,7 +243,7 @@ func insertGrant(ctx context.Context, t *tx, g grant.Grant, at time.Time) error 
 
 // endAllOf ends every request and grant of a person who was disabled.
 func (s *Store) endAllOf(ctx context.Context, t *tx, name, by string, at time.Time) error {
-	all, err := requests(ctx, t, `WHERE r.person = ? AND r.state IN ('asked', 'issued')`, name)
+	all, err := someRequests(ctx, t, `WHERE r.person = ? AND r.state IN ('asked', 'issued')`, name)
 	for _, r := range all {
 		c := roster.Change{State: "denied", By: by, Note: "the account was disabled"}
 		if r.Grant != nil {
