@@ -1,0 +1,310 @@
+package api_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"golang.org/x/crypto/ssh"
+
+	"curfew.internal/controlplane/roster"
+	"curfew.internal/dsse"
+	"curfew.internal/ledger"
+	"curfew.internal/wire/api"
+	"curfew.internal/wire/api/apiconnect"
+	"curfew.internal/wire/signature"
+)
+
+func TestStrangersLearnNothing(t *testing.T) {
+	w, ctx := newWorld(t), t.Context()
+	r := w.issued(t)
+	for _, id := range []string{r.Id, r.Grant, "r-aaaaaaaaaaaaaaaa", "' OR 1=1 --", ""} {
+		_, err := w.eve.GetRequest(ctx, &api.GetRequestRequest{Id: id})
+		refused(t, err, connect.CodeNotFound, "no such request or grant, or it is not yours to see")
+		_, err = w.eve.Timeline(ctx, &api.TimelineRequest{Grant: id})
+		refused(t, err, connect.CodeNotFound, "no such request or grant, or it is not yours to see")
+	}
+	if l, err := w.eve.ListRequests(ctx, &api.ListRequestsRequest{All: true}); err != nil || len(l.Requests) != 0 {
+		t.Errorf("%v, %v", l, err)
+	}
+	for host, text := range map[string]string{"db1": "no grant that stands", "nonsense": "no grant that stands"} {
+		_, err := w.eve.IssueSSHCertificate(ctx, &api.IssueSSHCertificateRequest{Host: host, PublicKey: sshKey(t)})
+		refused(t, err, connect.CodePermissionDenied, text)
+	}
+	_, err := w.eve.ListHosts(ctx, &api.ListHostsRequest{})
+	refused(t, err, connect.CodePermissionDenied, "admins")
+	for _, call := range []func() error{
+		func() error { _, err := w.ana.AddPerson(ctx, &api.AddPersonRequest{Name: "mal"}); return err },
+		func() error { _, err := w.ana.InvitePerson(ctx, &api.InvitePersonRequest{Name: "ben"}); return err },
+		func() error { _, err := w.ana.DisablePerson(ctx, &api.DisablePersonRequest{Name: "ben"}); return err },
+		func() error { _, err := w.ana.ListPeople(ctx, &api.ListPeopleRequest{}); return err },
+		func() error { _, err := w.ana.CreateJoinToken(ctx, &api.CreateJoinTokenRequest{}); return err },
+		func() error {
+			_, err := w.ana.DecommissionHost(ctx, &api.DecommissionHostRequest{Name: "db1"})
+			return err
+		},
+		func() error { _, err := w.ana.PolicyStatus(ctx, &api.PolicyStatusRequest{}); return err },
+	} {
+		refused(t, call(), connect.CodePermissionDenied, "admins")
+	}
+}
+
+func TestAdmins(t *testing.T) {
+	w, ctx := newWorld(t), t.Context()
+	for _, name := range []string{"root", "../x", "a.b", "a~", "-x", "a b", "a\nb", "аna", strings.Repeat("a", 300), ""} {
+		_, err := w.ada.AddPerson(ctx, &api.AddPersonRequest{Name: name})
+		refused(t, err, connect.CodeInvalidArgument, "person")
+	}
+	_, err := w.ada.AddPerson(ctx, &api.AddPersonRequest{Name: "ana"})
+	refused(t, err, connect.CodeAlreadyExists, "not given again")
+	p, err := w.ada.AddPerson(ctx, &api.AddPersonRequest{Name: "dan", FullName: "Dan D."})
+	if err != nil || p.Person.Enrolled || p.Invite == "" {
+		t.Errorf("%v, %v", p, err)
+	}
+	_, err = w.ada.DisablePerson(ctx, &api.DisablePersonRequest{Name: "ada"})
+	refused(t, err, connect.CodeFailedPrecondition, "yourself")
+	_, err = w.ada.DisablePerson(ctx, &api.DisablePersonRequest{Name: "nobody"})
+	refused(t, err, connect.CodeNotFound, "nobody")
+	_, err = w.ada.CreateJoinToken(ctx, &api.CreateJoinTokenRequest{Labels: map[string]string{"tier": "a b"}})
+	refused(t, err, connect.CodeInvalidArgument, "label")
+	_, err = w.ada.CreateJoinToken(ctx, &api.CreateJoinTokenRequest{Host: "../x"})
+	refused(t, err, connect.CodeInvalidArgument, "host")
+	if k, err := w.ada.CreateJoinToken(ctx, &api.CreateJoinTokenRequest{Host: "db9", Labels: map[string]string{"tier": "db"}}); err != nil || k.Token == "" {
+		t.Errorf("%v, %v", k, err)
+	}
+	hosts, err := w.ada.ListHosts(ctx, &api.ListHostsRequest{})
+	if err != nil || len(hosts.Hosts) != 3 || hosts.Hosts[0].Revision != 1 || !hosts.Hosts[0].Connected {
+		t.Errorf("%v, %v", hosts, err)
+	}
+	if h, err := w.ada.DecommissionHost(ctx, &api.DecommissionHostRequest{Name: "db2"}); err != nil || !h.Decommissioned {
+		t.Errorf("%v, %v", h, err)
+	}
+	_, err = w.ana.CreateRequest(ctx, question(t, w.ana, func(m *api.CreateRequestRequest) { m.Hosts = []string{"db2"} }))
+	refused(t, err, connect.CodeInvalidArgument, "db2")
+	if s, err := w.ada.PolicyStatus(ctx, &api.PolicyStatusRequest{}); err != nil || s.Version != "v1" {
+		t.Errorf("%v, %v", s, err)
+	}
+}
+
+func TestDisabledIsOutAtOnce(t *testing.T) {
+	w, ctx := newWorld(t), t.Context()
+	r := w.issued(t)
+	if p, err := w.ada.DisablePerson(ctx, &api.DisablePersonRequest{Name: "ana"}); err != nil || !p.Disabled {
+		t.Fatalf("%v, %v", p, err)
+	}
+	_, err := w.ana.Whoami(ctx, &api.WhoamiRequest{})
+	refused(t, err, connect.CodeUnauthenticated, "session is over")
+	if len(w.held(t, "db1").Grants) != 0 {
+		t.Error("her grant stands")
+	}
+	if r, err := w.ben.GetRequest(ctx, &api.GetRequestRequest{Id: r.Id}); err != nil || r.State != "revoked" || r.DecidedBy != "ada" {
+		t.Errorf("%v, %v", r, err)
+	}
+	_, err = w.ada.InvitePerson(ctx, &api.InvitePersonRequest{Name: "ana"})
+	refused(t, err, connect.CodeFailedPrecondition, "disabled")
+}
+
+func TestSessions(t *testing.T) {
+	w, ctx := newWorld(t), t.Context()
+	client := func(session string, key ed25519.PrivateKey) apiconnect.CurfewClient {
+		return apiconnect.NewCurfewClient(&http.Client{Transport: signature.Transport{
+			Base: http.DefaultTransport, Session: session, Key: key, Now: func() time.Time { return w.clock.Now().Wall },
+		}}, w.url)
+	}
+	_, err := w.anonymous().Whoami(ctx, &api.WhoamiRequest{})
+	refused(t, err, connect.CodeUnauthenticated, "not signed")
+	_, err = client(w.ana.session, w.eve.key).Whoami(ctx, &api.WhoamiRequest{})
+	refused(t, err, connect.CodeUnauthenticated, "false")
+	_, err = client("s-aaaa", w.eve.key).Whoami(ctx, &api.WhoamiRequest{})
+	refused(t, err, connect.CodeUnauthenticated, "session is over")
+
+	now := w.clock.Now().Wall
+	login := &api.LoginRequest{Person: "ana", DeviceKey: w.ana.key.Public().(ed25519.PublicKey), At: now.Unix(), Code: w.ana.code(t)}
+	login.Signature = ed25519.Sign(w.ana.key, dsse.PAE("application/vnd.curfew.login.v1", []byte("lab\x00ana\x00"+itoa(now.Unix()))))
+	s, err := w.anonymous().Login(ctx, login)
+	must(t, err)
+	again := client(s.Session, w.ana.key)
+	if who, err := again.Whoami(ctx, &api.WhoamiRequest{}); err != nil || who.Person.Name != "ana" {
+		t.Errorf("%v, %v", who, err)
+	}
+	_, err = w.anonymous().Login(ctx, login)
+	refused(t, err, connect.CodeUnauthenticated, "used already")
+	_, err = again.Logout(ctx, &api.LogoutRequest{})
+	must(t, err)
+	_, err = again.Whoami(ctx, &api.WhoamiRequest{})
+	refused(t, err, connect.CodeUnauthenticated, "session is over")
+	w.clock.pass(12 * time.Hour)
+	_, err = w.ana.Whoami(ctx, &api.WhoamiRequest{})
+	refused(t, err, connect.CodeUnauthenticated, "session is over")
+}
+
+func itoa(n int64) string {
+	var b []byte
+	for ; n > 0; n /= 10 {
+		b = append([]byte{byte('0' + n%10)}, b...)
+	}
+	return string(b)
+}
+
+func TestGuessingIsBounded(t *testing.T) {
+	w := newWorld(t)
+	for range 5 {
+		_, err := w.ana.CreateRequest(t.Context(), question(t, w.ana, func(m *api.CreateRequestRequest) { m.Code = "000000" }))
+		refused(t, err, connect.CodeUnauthenticated, "not right")
+	}
+	m := question(t, w.ana, same)
+	w.clock.pass(-30 * time.Second)
+	_, err := w.ana.CreateRequest(t.Context(), m)
+	refused(t, err, connect.CodeResourceExhausted, "wait until")
+}
+
+func sshKey(t *testing.T) string {
+	t.Helper()
+	public, _, err := ed25519.GenerateKey(rand.Reader)
+	must(t, err)
+	k, err := ssh.NewPublicKey(public)
+	must(t, err)
+	return string(ssh.MarshalAuthorizedKey(k))
+}
+
+func TestSSHCertificate(t *testing.T) {
+	w, ctx := newWorld(t), t.Context()
+	ask := func(host string) (*api.IssueSSHCertificateReply, error) {
+		return w.ana.IssueSSHCertificate(ctx, &api.IssueSSHCertificateRequest{Host: host, PublicKey: sshKey(t)})
+	}
+	_, err := ask("db1")
+	refused(t, err, connect.CodePermissionDenied, "no grant that stands")
+	r := w.issued(t)
+	c, err := ask("db1")
+	must(t, err)
+	if c.User != "ana" || c.Grant != r.Grant || !c.Expires.AsTime().Equal(r.NotAfter.AsTime()) || len(c.Addresses) != 1 {
+		t.Errorf("%v", c)
+	}
+	_, err = ask("db2")
+	refused(t, err, connect.CodePermissionDenied, "no grant that stands")
+	_, err = w.ana.IssueSSHCertificate(ctx, &api.IssueSSHCertificateRequest{Host: "db1", PublicKey: "ssh-rsa AAAA"})
+	refused(t, err, connect.CodeInvalidArgument, "SSH key")
+	w.clock.pass(time.Hour) // nobody has kept the books yet
+	_, err = ask("db1")
+	refused(t, err, connect.CodePermissionDenied, "no grant that stands")
+}
+
+// next reads messages of a stream until one fits.
+func next[T any](t *testing.T, s *connect.ServerStreamForClient[T], fits func(*T) bool) {
+	t.Helper()
+	for s.Receive() {
+		if fits(s.Msg()) {
+			return
+		}
+	}
+	t.Fatalf("the stream ended: %v", s.Err())
+}
+
+func TestWatch(t *testing.T) {
+	w := newWorld(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	r := w.ask(t)
+	s, err := w.ana.WatchRequest(ctx, &api.GetRequestRequest{Id: r.Id})
+	must(t, err)
+	defer s.Close()
+	state := func(want string) func(*api.Request) bool {
+		return func(r *api.Request) bool { return r.State == want }
+	}
+	next(t, s, state("asked"))
+	r, err = w.ben.Approve(ctx, &api.ApproveRequest{Id: r.Id, Digest: r.Digest, Code: w.ben.fresh(t)})
+	must(t, err)
+	next(t, s, state("issued"))
+	w.hostReports(t, r, w.clock.Now().Wall)
+	next(t, s, func(r *api.Request) bool { return r.HostStates[0].State == "removed" })
+	_, err = w.ana.Revoke(ctx, &api.RevokeRequest{Grant: r.Grant})
+	must(t, err)
+	next(t, s, state("revoked"))
+	if s.Receive() || s.Err() != nil {
+		t.Errorf("after the end of its life: %v", s.Err())
+	}
+	no, err := w.eve.WatchRequest(ctx, &api.GetRequestRequest{Id: r.Id})
+	must(t, err)
+	defer no.Close()
+	if no.Receive() {
+		t.Error("eve watches")
+	}
+	refused(t, no.Err(), connect.CodeNotFound, "no such request")
+}
+
+func TestTail(t *testing.T) {
+	w := newWorld(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	r := w.issued(t)
+	anas, err := w.ana.TailEvents(ctx, &api.SearchEventsRequest{Kind: "exec"})
+	must(t, err)
+	defer anas.Close()
+	_ = anas.ResponseHeader() // it is there: what comes now is not missed
+	w.hostReports(t, r, w.clock.Now().Wall)
+	next(t, anas, func(e *api.Event) bool { return e.Process.Argv[2] == "cron" && e.Role == "db-admin" })
+	eves, err := w.eve.TailEvents(ctx, &api.SearchEventsRequest{Since: nil, After: 1})
+	must(t, err)
+	defer eves.Close()
+	must(t, w.store.EndSession(ctx, w.eve.session))
+	if eves.Receive() {
+		t.Errorf("eve sees %v", eves.Msg())
+	}
+	refused(t, eves.Err(), connect.CodeUnauthenticated, "session is over")
+}
+
+func TestSearchIsForThoseItIsFor(t *testing.T) {
+	w, ctx := newWorld(t), t.Context()
+	r := w.issued(t)
+	w.hostReports(t, r, w.clock.Now().Wall)
+	_, err := w.store.KeepRecords(ctx, "web1", "o", []roster.Record{{Seq: 1, Entry: ledger.Entry{Kind: ledger.Agent, At: noon, Host: "web1", Text: "started"}.Bytes()}})
+	must(t, err)
+	for p, n := range map[*person]int{w.ana: 3, w.ben: 3, w.cy: 0, w.eve: 0, w.ada: 4} {
+		got, err := p.SearchEvents(ctx, &api.SearchEventsRequest{})
+		if err != nil || len(got.Events) != n {
+			t.Errorf("%s sees %d events, %v", p.name, len(got.GetEvents()), err)
+		}
+	}
+	got, err := w.ben.SearchEvents(ctx, &api.SearchEventsRequest{Grant: r.Grant, Words: "cron RESTART", Limit: 1})
+	if err != nil || len(got.Events) != 1 || got.Next == 0 {
+		t.Errorf("%v, %v", got, err)
+	}
+	got, err = w.ben.SearchEvents(ctx, &api.SearchEventsRequest{Grant: r.Grant, After: got.Next, Kind: "exec", Limit: 1})
+	if err != nil || len(got.Events) != 0 || got.Next != 0 {
+		t.Errorf("the page after the last: %v, %v", got, err)
+	}
+	_, err = w.ben.SearchEvents(ctx, &api.SearchEventsRequest{Kind: "nonsense"})
+	refused(t, err, connect.CodeInvalidArgument, "nonsense")
+	_, err = w.ben.SearchEvents(ctx, &api.SearchEventsRequest{Limit: 5000})
+	refused(t, err, connect.CodeInvalidArgument, "1000")
+}
+
+func TestOurTroublesAreNotShown(t *testing.T) {
+	w := newWorld(t)
+	must(t, w.store.Close())
+	_, err := w.ana.Whoami(t.Context(), &api.WhoamiRequest{})
+	refused(t, err, connect.CodeInternal, "something went wrong on the server")
+	if !strings.Contains(w.log.String(), "closed") {
+		t.Errorf("the log does not say what: %s", w.log)
+	}
+}
+
+func TestLogHasNoSecrets(t *testing.T) {
+	w := newWorld(t)
+	r := w.issued(t)
+	for _, p := range []*person{w.ana, w.ben} {
+		for _, secret := range []string{p.secret, p.session} {
+			if strings.Contains(w.log.String(), secret) {
+				t.Errorf("the log holds %s's secret", p.name)
+			}
+		}
+	}
+	if !strings.Contains(w.log.String(), r.Id) {
+		t.Error("the log does not name the request")
+	}
+}
