@@ -23,6 +23,13 @@ func Program(t testing.TB, names ...string) {
 	}
 }
 
+// Nspawn needs what the hosts of test/lab are made with.
+func Nspawn(t testing.TB) {
+	t.Helper()
+	Root(t)
+	Program(t, "systemd-nspawn", "mmdebstrap", "ip", "nsenter", "unshare", "mount", "bash")
+}
+
 func unless(t testing.TB, has bool, what string) {
 	t.Helper()
 	if has {
