@@ -3,12 +3,14 @@ package lab
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -22,55 +24,47 @@ type Host struct {
 	lab     *Lab
 	dir     string
 	cmd     *exec.Cmd
-	leader  int // the container's pid 1, as the machine numbers it
+	gone    chan struct{} // closed when cmd has ended
+	leader  int           // the container's pid 1, as the machine numbers it
+	caps    string        // what its root may do, as setpriv says it
 }
 
-// A File is put into a host before it starts.
-type File struct {
-	Path string // on the host
-	From string // on the machine; or
-	Text string
-	Mode fs.FileMode
-}
+var hostName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
-// Host starts a host and waits until its systemd says that it runs.
+// Host starts a host and waits until its systemd says that it runs. Hosts may
+// be started at the same time.
 func (l *Lab) Host(ctx context.Context, name string, files ...File) (*Host, error) {
+	if !hostName.MatchString(name) {
+		return nil, fmt.Errorf("%q is no name for a host", name)
+	}
 	address, err := l.Join(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{Name: name, Address: address, lab: l, dir: filepath.Join(l.dir, name)}
-	l.hosts = append(l.hosts, h)
-	for _, d := range []string{"upper", "work", "mnt"} {
-		if err := os.MkdirAll(filepath.Join(h.dir, d), 0o755); err != nil {
+	h := &Host{Name: name, Address: address, lab: l, dir: filepath.Join(l.dir, "hosts", name)}
+	for _, d := range []string{h.Disk(), filepath.Join(h.dir, "work"), filepath.Join(h.dir, "mnt")} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
 			return nil, err
 		}
 	}
+	l.mu.Lock()
+	l.hosts = append(l.hosts, h)
+	l.mu.Unlock()
+	// With an identity from the start, its first boot is no "first boot" in
+	// which systemd would switch on every unit that it finds.
+	id := make([]byte, 16)
+	_, _ = rand.Read(id)
+	files = append([]File{
+		{Path: "/etc/machine-id", Text: hex.EncodeToString(id) + "\n", Mode: 0o444},
+		{Path: "/etc/hostname", Text: name + "\n", Mode: 0o644},
+		{Path: "/etc/hosts", Text: "127.0.0.1 localhost\n::1 localhost\n" + address + " " + name + "\n", Mode: 0o644},
+	}, files...)
 	for _, f := range files {
-		if err := h.place(f); err != nil {
+		if err := place(h.Disk(), l.root, f); err != nil {
 			return nil, err
 		}
 	}
 	return h, h.Start(ctx)
-}
-
-// place puts a file where the host will find it.
-func (h *Host) place(f File) error {
-	to := filepath.Join(h.dir, "upper", f.Path)
-	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-		return err
-	}
-	b := []byte(f.Text)
-	if f.From != "" {
-		var err error
-		if b, err = os.ReadFile(f.From); err != nil {
-			return err
-		}
-	}
-	if err := os.WriteFile(to, b, f.Mode); err != nil {
-		return err
-	}
-	return os.Chmod(to, f.Mode)
 }
 
 // script starts a container; $1 is the host's folder, $2 the root, $3 the
@@ -81,11 +75,14 @@ mkdir -p /run/systemd
 mount -t tmpfs t /run/systemd
 mount -t overlay o -o "lowerdir=$2,upperdir=$1/upper,workdir=$1/work" "$1/mnt"
 exec systemd-nspawn -q --register=no --keep-unit -D "$1/mnt" --network-namespace-path="/run/netns/$3" --machine="$4" --hostname="$4" \
-	--console=pipe --kill-signal=SIGRTMIN+3 \
+	--console=pipe --kill-signal=SIGRTMIN+3 --resolv-conf=off --timezone=off --link-journal=no \
 	--capability=CAP_BPF,CAP_PERFMON,CAP_NET_ADMIN,CAP_SYS_RESOURCE --system-call-filter=bpf --system-call-filter=perf_event_open --boot`
 
 // Start boots the host: for the first time, or again on the same disk.
 func (h *Host) Start(ctx context.Context) error {
+	if h.cmd != nil {
+		return fmt.Errorf("start %s: it runs", h.Name)
+	}
 	console, err := os.OpenFile(h.console(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
@@ -96,34 +93,64 @@ func (h *Host) Start(ctx context.Context) error {
 	h.cmd.Stdout, h.cmd.Stderr = console, console
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := h.cmd.Start(); err != nil {
+		h.cmd = nil
 		return fmt.Errorf("start %s: %w", h.Name, err)
 	}
+	h.gone = make(chan struct{})
+	go func(cmd *exec.Cmd, gone chan struct{}) {
+		_ = cmd.Wait() // how it ended shows on the console
+		close(gone)
+	}(h.cmd, h.gone)
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	err = Until(ctx, "the start of "+h.Name, func() error {
+	return h.up(ctx)
+}
+
+// up waits until systemd says that all is well, or that it is not.
+func (h *Host) up(ctx context.Context) error {
+	var bad error
+	err := Until(ctx, "the start of "+h.Name, func() error {
+		select {
+		case <-h.gone:
+			bad = fmt.Errorf("%s ended in its start", h.Name)
+			return nil
+		default:
+		}
 		if err := h.findLeader(); err != nil {
 			return err
 		}
-		out, err := h.Sh(ctx, "systemctl is-system-running")
-		if state := strings.TrimSpace(out); state == "degraded" {
-			failed, _ := h.Sh(ctx, "systemctl --failed --no-legend")
-			return fmt.Errorf("degraded: %s", failed)
+		out, err := h.Sh(ctx, "systemctl is-system-running --wait 2>&1")
+		if state := strings.TrimSpace(out); state == "degraded" || state == "maintenance" {
+			failed, _ := h.Sh(ctx, "systemctl --failed --no-legend; systemctl --failed --plain --no-legend | cut -d' ' -f1 | xargs -r -n1 journalctl -n 20 --no-pager -u")
+			bad = fmt.Errorf("%s is %s: %s", h.Name, state, failed)
+			return nil
 		}
 		return err
 	})
-	if err != nil {
-		log, _ := os.ReadFile(h.console())
-		return fmt.Errorf("%w; console: %s", err, tail(log))
+	if err = errors.Join(err, bad); err != nil {
+		return fmt.Errorf("%w; console: %s", err, h.Console())
 	}
 	return nil
 }
 
 func (h *Host) console() string { return filepath.Join(h.dir, "console") }
 
+// Console is the end of what the host wrote on its console.
+func (h *Host) Console() string {
+	b, err := os.ReadFile(h.console())
+	if err != nil {
+		return err.Error()
+	}
+	return tail(b)
+}
+
+// Disk is the machine's way to what the host has written.
+func (h *Host) Disk() string { return filepath.Join(h.dir, "upper") }
+
 // findLeader finds the container's pid 1: the child of systemd-nspawn, which
 // took the place of the shell that we started.
 func (h *Host) findLeader() error {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", h.cmd.Process.Pid, h.cmd.Process.Pid))
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", h.cmd.Process.Pid))
 	if err != nil {
 		return err
 	}
@@ -132,71 +159,58 @@ func (h *Host) findLeader() error {
 		if err != nil {
 			return err
 		}
-		if comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); err == nil && strings.TrimSpace(string(comm)) == "systemd" {
-			h.leader = pid
-			return nil
+		comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+		if err != nil || strings.TrimSpace(string(comm)) != "systemd" {
+			continue
 		}
+		if h.caps, err = bounds(pid); err != nil {
+			return err
+		}
+		h.leader = pid
+		return nil
 	}
 	return errors.New("its systemd has not begun")
 }
 
-// Command is a program on the host, run as root from outside of any login.
-func (h *Host) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
-	pid := strconv.Itoa(h.leader)
-	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"-t", pid, "-m", "-u", "-i", "-n", "-p", "-C", "--", name}, args...)...)
-	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C"}
-	cmd.WaitDelay = time.Second
-	return cmd
-}
-
-// Sh runs a script on the host and returns what it printed.
-func (h *Host) Sh(ctx context.Context, script string) (string, error) {
-	out, err := h.Command(ctx, "/bin/bash", "-c", script).CombinedOutput()
-	if err != nil {
-		return string(out), fmt.Errorf("on %s: %w: %s", h.Name, err, tail(out))
-	}
-	return string(out), nil
-}
-
-// Feed runs a script on the host with something on its standard input.
-func (h *Host) Feed(ctx context.Context, input, script string) (string, error) {
-	cmd := h.Command(ctx, "/bin/bash", "-c", script)
-	cmd.Stdin = strings.NewReader(input)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return string(out), fmt.Errorf("on %s: %w: %s", h.Name, err, tail(out))
-	}
-	return string(out), nil
-}
-
 // PowerOff takes the host's power away: every process at once, nothing
-// written that was not.
+// written that was not. A host that is off stays so.
 func (h *Host) PowerOff(ctx context.Context) error {
 	if h.cmd == nil {
 		return nil
 	}
-	_ = h.findLeader() // it may never have come up
-	if h.leader > 0 {
-		_ = syscall.Kill(h.leader, syscall.SIGKILL) // pid 1 takes all of the namespace with it
+	if h.findLeader() == nil {
+		_ = syscall.Kill(h.leader, syscall.SIGKILL) // pid 1 takes all of its namespace with it
+	} else {
+		_ = h.cmd.Process.Kill() // it never came up, or is gone
 	}
-	done := make(chan struct{})
-	go func() {
-		_ = h.cmd.Wait() // killed: that is what we wanted
-		close(done)
-	}()
-	select {
-	case <-done:
-	case <-time.After(3 * time.Second):
-		_ = h.cmd.Process.Kill()
-		select {
-		case <-done:
-		case <-ctx.Done():
-			return fmt.Errorf("%s does not go off: %w", h.Name, ctx.Err())
-		}
-	}
-	h.cmd, h.leader = nil, 0
-	return nil
+	return h.off(ctx)
 }
 
-// Disk is the machine's way to what the host has written.
-func (h *Host) Disk() string { return filepath.Join(h.dir, "upper") }
+// Reboot lets the host shut down in order and starts it again.
+func (h *Host) Reboot(ctx context.Context) error {
+	if _, err := h.Sh(ctx, "systemctl reboot --no-block"); err != nil {
+		return err
+	}
+	if err := h.off(ctx); err != nil {
+		return err
+	}
+	return h.Start(ctx)
+}
+
+// off waits until nothing of the host runs and nobody holds its disk, so that
+// it may be started again.
+func (h *Host) off(ctx context.Context) error {
+	select {
+	case <-h.gone:
+	case <-ctx.Done():
+		return fmt.Errorf("%s does not go off: %w; console: %s", h.Name, ctx.Err(), h.Console())
+	}
+	h.cmd, h.leader = nil, 0
+	return Until(ctx, "the disk of "+h.Name, func() error {
+		pids, err := inhabitants(h.dir, nil)
+		if err == nil && len(pids) > 0 {
+			err = fmt.Errorf("processes %v hold it", pids)
+		}
+		return err
+	})
+}

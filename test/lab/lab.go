@@ -1,3 +1,9 @@
+// Package lab runs real hosts for tests and the demo: systemd, sshd and sudo
+// in nspawn containers, on networks of their own.
+//
+// It leaves the machine as it found it: all that it makes lies in namespaces
+// and folders of its own, and Close takes it away. What a killed run left, the
+// next one takes away. It is for tests alone.
 package lab
 
 import (
@@ -10,65 +16,95 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 )
 
 // A Lab is a switch and its members: hosts, and places from which people and
 // the control plane speak.
 type Lab struct {
-	dir     string
-	prefix  string
-	root    string
-	members int
-	hosts   []*Host
-	netns   []string
-	unlock  func()
+	labs string   // the folder of all labs
+	dir  string   // ours
+	root string   // the disk that all hosts begin with
+	slot *os.File // held until Close
+	own  *os.File // the lock that says that we live
+
+	mu    sync.Mutex
+	ports []string // of the switch: the members in the order in which they joined
+	hosts []*Host
 }
 
-// New makes an empty lab. Close takes it away.
+// New makes an empty lab. It waits for its turn: only a few labs run at a time.
 func New(ctx context.Context, progress io.Writer) (*Lab, error) {
 	root, err := Root(ctx, progress)
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "curfew-lab-")
+	labs, err := cache("labs")
 	if err != nil {
 		return nil, err
 	}
-	l := &Lab{dir: dir, prefix: "cfw" + strings.ToLower(rand.Text()[:5]), root: root}
-	// One lab at a time: the machine has two cores.
-	if l.unlock, err = lock(filepath.Join(os.TempDir(), "curfew-lab.lock")); err != nil {
+	l := &Lab{labs: labs, root: root, dir: filepath.Join(labs, "cfw-"+strings.ToLower(rand.Text()[:5]))}
+	if l.slot, err = slot(ctx, labs, progress); err != nil {
 		return nil, err
 	}
-	sw := l.ns("sw")
-	l.netns = append(l.netns, sw)
-	err = errors.Join(
-		ip(ctx, "netns", "add", sw),
-		ip(ctx, "-n", sw, "link", "add", "br0", "type", "bridge"),
-		ip(ctx, "-n", sw, "link", "set", "br0", "up"))
+	sw := l.ns("switch")
+	err = l.begin(ctx)
+	if err == nil {
+		err = errors.Join(
+			ip(ctx, "netns", "add", sw),
+			ip(ctx, "-n", sw, "link", "add", "br0", "type", "bridge"),
+			ip(ctx, "-n", sw, "link", "set", "br0", "up"))
+	}
 	if err != nil {
-		return nil, errors.Join(err, l.Close())
+		return nil, errors.Join(fmt.Errorf("begin a lab: %w", err), l.end(context.WithoutCancel(ctx)))
 	}
 	return l, nil
 }
 
-func (l *Lab) ns(member string) string { return l.prefix + "-" + member }
+// begin takes away dead labs, and makes a folder whose lock says that this
+// one lives.
+func (l *Lab) begin(ctx context.Context) error {
+	all, err := lock(ctx, filepath.Join(l.labs, "lock"))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = all.Close() }()
+	if err := sweep(ctx, l.labs); err != nil {
+		return fmt.Errorf("take away what a dead lab left: %w", err)
+	}
+	if err := os.Mkdir(l.dir, 0o755); err != nil {
+		return err
+	}
+	if l.own, err = tryLock(filepath.Join(l.dir, "lock")); err != nil {
+		return err
+	}
+	return borrow(l.labs, inotify)
+}
+
+// ns is the name of a member's network namespace.
+func (l *Lab) ns(member string) string { return filepath.Base(l.dir) + "-" + member }
 
 // Dir is a folder that goes with the lab.
 func (l *Lab) Dir() string { return l.dir }
 
 // Join gives a member its place on the switch, and returns its address.
 func (l *Lab) Join(ctx context.Context, member string) (string, error) {
-	l.members++
-	ns, port, address := l.ns(member), "p"+fmt.Sprint(l.members), fmt.Sprintf("10.77.0.%d", l.members)
-	l.netns = append(l.netns, ns)
+	l.mu.Lock()
+	l.ports = append(l.ports, member)
+	n := len(l.ports)
+	l.mu.Unlock()
+	if n > 254 {
+		return "", fmt.Errorf("network of %s: the switch is full", member)
+	}
+	space, sw, port, address := l.ns(member), l.ns("switch"), fmt.Sprintf("p%d", n), fmt.Sprintf("10.77.0.%d", n)
 	for _, args := range [][]string{
-		{"netns", "add", ns},
-		{"-n", ns, "link", "add", "eth0", "type", "veth", "peer", "name", port, "netns", l.ns("sw")},
-		{"-n", l.ns("sw"), "link", "set", port, "master", "br0", "up"},
-		{"-n", ns, "link", "set", "lo", "up"},
-		{"-n", ns, "addr", "add", address + "/24", "dev", "eth0"},
-		{"-n", ns, "link", "set", "eth0", "up"},
+		{"netns", "add", space},
+		{"-n", space, "link", "add", "eth0", "type", "veth", "peer", "name", port, "netns", sw},
+		{"-n", sw, "link", "set", port, "master", "br0", "up"},
+		{"-n", space, "link", "set", "lo", "up"},
+		{"-n", space, "addr", "add", address + "/24", "dev", "eth0"},
+		{"-n", space, "link", "set", "eth0", "up"},
 	} {
 		if err := ip(ctx, args...); err != nil {
 			return "", fmt.Errorf("network of %s: %w", member, err)
@@ -77,13 +113,21 @@ func (l *Lab) Join(ctx context.Context, member string) (string, error) {
 	return address, nil
 }
 
-// Cable pulls a member's cable out, or puts it in again.
+// Cable pulls a member's cable out of the switch, or puts it in again. The
+// member keeps its address, as a machine does.
 func (l *Lab) Cable(ctx context.Context, member string, in bool) error {
 	state := "down"
 	if in {
 		state = "up"
 	}
-	return ip(ctx, "-n", l.ns(member), "link", "set", "eth0", state)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, m := range l.ports {
+		if m == member {
+			return ip(ctx, "-n", l.ns("switch"), "link", "set", fmt.Sprintf("p%d", i+1), state)
+		}
+	}
+	return fmt.Errorf("the lab has no member %s", member)
 }
 
 // In is a program of the machine that runs in a member's network.
@@ -91,44 +135,29 @@ func (l *Lab) In(ctx context.Context, member, name string, args ...string) *exec
 	return exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", l.ns(member), name}, args...)...)
 }
 
-func ip(ctx context.Context, args ...string) error {
-	if out, err := exec.CommandContext(ctx, "ip", args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("ip %s: %w: %s", strings.Join(args, " "), err, tail(out))
-	}
-	return nil
-}
+// Close takes the lab away: its hosts, whatever else runs in its networks,
+// these, and its folder. What it borrowed of the machine, it gives back.
+func (l *Lab) Close() error { return l.end(context.Background()) }
 
-// Close takes the lab away: its hosts, its networks, its folder.
-func (l *Lab) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+func (l *Lab) end(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
+	defer func() { _ = l.slot.Close() }()
+	l.mu.Lock()
+	hosts := l.hosts
+	l.mu.Unlock()
 	var errs []error
-	for _, h := range l.hosts {
+	for _, h := range hosts {
 		errs = append(errs, h.PowerOff(ctx))
 	}
-	for _, ns := range l.netns {
-		if _, err := os.Stat("/run/netns/" + ns); err == nil {
-			errs = append(errs, ip(ctx, "netns", "del", ns))
-		}
+	all, err := lock(ctx, filepath.Join(l.labs, "lock"))
+	if err != nil {
+		return errors.Join(append(errs, err)...)
 	}
-	errs = append(errs, os.RemoveAll(l.dir))
-	if l.unlock != nil {
-		l.unlock()
+	defer func() { _ = all.Close() }()
+	errs = append(errs, remove(ctx, l.dir), giveBack(l.labs, inotify))
+	if l.own != nil {
+		_ = l.own.Close()
 	}
 	return errors.Join(errs...)
-}
-
-// Until repeats a look until it finds what is to come about, or ctx is done.
-func Until(ctx context.Context, what string, look func() error) error {
-	for {
-		err := look()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("waited in vain for %s: %w", what, err)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
 }

@@ -1,23 +1,20 @@
-// Package lab runs real hosts for tests and the demo: systemd, sshd and sudo
-// in nspawn containers, on networks of their own.
-//
-// It leaves the machine as it found it: all that it makes lies in namespaces
-// and folders of its own, and Close takes it away. It is for tests alone.
 package lab
 
 import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-
-	"golang.org/x/sys/unix"
+	"syscall"
 )
+
+const suite = "bookworm"
 
 // packages are what a host consists of.
 var packages = []string{
@@ -25,106 +22,151 @@ var packages = []string{
 	"kmod", "procps", "cron", "at", "libnss-systemd", "login", "passwd", "util-linux", "pamtester", "python3-minimal", "tmux",
 }
 
-const suite = "bookworm"
+// masked are units that a container has no use for, or whose work would
+// disturb a test at an hour of its own.
+var masked = []string{
+	"systemd-udevd.service", "systemd-udev-trigger.service", "systemd-udevd-kernel.socket", "systemd-udevd-control.socket",
+	"console-getty.service", "getty.target", "systemd-resolved.service", "systemd-networkd.service", "apt-daily.timer",
+	"apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "fstrim.timer",
+}
+
+// units are ours: keys are made at each host's first start, and bpffs is what
+// systemd itself mounts on a machine and leaves out in a container. (It takes
+// no mount unit from others for a place in /sys.)
+var units = []struct{ name, wantedBy, text string }{
+	{"ssh-keys.service", "multi-user.target", `[Unit]
+DefaultDependencies=no
+After=local-fs.target
+Before=ssh.service
+ConditionPathExists=!/etc/ssh/ssh_host_ed25519_key
+[Service]
+Type=oneshot
+ExecStart=/usr/bin/ssh-keygen -q -N '' -t ed25519 -f /etc/ssh/ssh_host_ed25519_key
+`},
+	{"bpffs.service", "local-fs.target", `[Unit]
+DefaultDependencies=no
+Before=local-fs.target
+ConditionPathIsMountPoint=!/sys/fs/bpf
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/mount -t bpf -o mode=0700,nosuid,nodev,noexec bpf /sys/fs/bpf
+`},
+}
 
 // Root returns the folder of a host's root file system, which is built from
-// Debian's packages once and kept outside the repository.
+// Debian's packages once and kept outside the repository. Its name tells what
+// went into it, so that a change here builds another.
 func Root(ctx context.Context, progress io.Writer) (string, error) {
-	cache, err := os.UserCacheDir()
+	dir, err := cache("roots")
 	if err != nil {
-		return "", fmt.Errorf("find the cache: %w", err)
-	}
-	sum := sha256.Sum256([]byte("4 " + suite + " " + strings.Join(packages, " ")))
-	dir := filepath.Join(cache, "curfew", "roots")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
+	sum := sha256.Sum256(fmt.Append(nil, "4", suite, packages, masked, units))
 	root := filepath.Join(dir, hex.EncodeToString(sum[:8]))
-	unlock, err := lock(filepath.Join(dir, "lock"))
-	if err != nil {
-		return "", err
-	}
-	defer unlock()
 	if _, err := os.Stat(root); err == nil {
 		return root, nil
 	}
-	_, _ = fmt.Fprintln(progress, "building the root file system of the hosts from Debian's packages (about a minute, once)")
-	fresh := root + ".new"
-	if err := os.RemoveAll(fresh); err != nil {
+	held, err := lock(ctx, filepath.Join(dir, "lock"))
+	if err != nil {
 		return "", err
 	}
-	cmd := exec.CommandContext(ctx, "mmdebstrap", "--variant=minbase", "--include="+strings.Join(packages, ","),
-		"--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/locale/*",
-		suite, fresh)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("mmdebstrap: %w: %s", err, tail(out))
+	defer func() { _ = held.Close() }()
+	if _, err := os.Stat(root); err == nil {
+		return root, nil // another process built it while we waited
 	}
-	if err := common(fresh); err != nil {
+	// What a build left that was cut short, ours or of another list.
+	left, err := filepath.Glob(filepath.Join(dir, "*.new"))
+	if err != nil {
 		return "", err
 	}
-	return root, os.Rename(fresh, root)
+	for _, l := range left {
+		if err := os.RemoveAll(l); err != nil {
+			return "", err
+		}
+	}
+	_, _ = fmt.Fprintln(progress, "building the root file system of the hosts from Debian's packages (a minute or two, once)")
+	if err := build(ctx, root+".new", held); err != nil {
+		return "", fmt.Errorf("build the root file system of the hosts: %w", err)
+	}
+	return root, os.Rename(root+".new", root)
 }
 
-// common changes what all hosts share: no keys and no identity in the image,
-// and no services that a container has no use for.
-func common(root string) error {
+// build makes a root file system. Its mounts are its own, so that a build cut
+// short leaves none behind, and it holds the lock for as long as it runs, even
+// if we are killed before it.
+func build(ctx context.Context, root string, held *os.File) error {
+	cmd := exec.CommandContext(ctx, "unshare", "-m", "--propagation", "private",
+		"mmdebstrap", "--mode=root", "--variant=minbase", "--include="+strings.Join(packages, ","), "--dpkgopt=path-exclude=/usr/share/man/*",
+		"--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/locale/*", suite, root)
+	cmd.ExtraFiles = []*os.File{held}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("mmdebstrap: %w: %s", err, tail(out))
+	}
+	if err := commonParts(root); err != nil {
+		return err
+	}
+	return checkNames(filepath.Join(root, "etc/nsswitch.conf"))
+}
+
+// commonParts changes what all hosts share: no keys and no identity, nothing of
+// the machine that built it, and the units above.
+func commonParts(root string) error {
 	keys, err := filepath.Glob(filepath.Join(root, "etc/ssh/ssh_host_*"))
 	if err != nil {
 		return err
 	}
-	for _, k := range keys {
-		if err := os.Remove(k); err != nil {
+	for _, name := range []string{"machine-id", "hostname", "resolv.conf"} {
+		keys = append(keys, filepath.Join(root, "etc", name))
+	}
+	for _, name := range keys {
+		if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 	}
-	// Empty: systemd makes one at each start, and does not take it for the
-	// first start of all.
-	if err := os.WriteFile(filepath.Join(root, "etc/machine-id"), nil, 0o444); err != nil {
-		return err
-	}
-	for _, unit := range []string{"systemd-firstboot.service", "systemd-udevd.service", "systemd-udev-trigger.service", "systemd-udevd-kernel.socket", "systemd-udevd-control.socket", "console-getty.service", "getty.target", "systemd-resolved.service", "systemd-networkd.service", "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "fstrim.timer"} {
-		if err := os.Symlink("/dev/null", filepath.Join(root, "etc/systemd/system", unit)); err != nil && !os.IsExist(err) {
+	dir := filepath.Join(root, "etc/systemd/system")
+	for _, unit := range masked {
+		if err := os.Symlink("/dev/null", filepath.Join(dir, unit)); err != nil {
 			return err
 		}
 	}
-	// Keys are made at each host's first start; bpffs is what systemd mounts
-	// on a machine, and leaves out in a container.
-	units := map[string]string{
-		"ssh-keys.service": "[Unit]\nDefaultDependencies=no\nAfter=local-fs.target\nBefore=ssh.service\n" +
-			"ConditionPathExists=!/etc/ssh/ssh_host_ed25519_key\n" +
-			"[Service]\nType=oneshot\nExecStart=/usr/bin/ssh-keygen -q -N '' -t ed25519 -f /etc/ssh/ssh_host_ed25519_key\n",
-		"bpffs.service": "[Unit]\nDefaultDependencies=no\nBefore=local-fs.target\nConditionPathIsMountPoint=!/sys/fs/bpf\n" +
-			"[Service]\nType=oneshot\nExecStart=/bin/mount -t bpf -o mode=0700,nosuid,nodev,noexec bpf /sys/fs/bpf\n",
-	}
-	for name, text := range units {
-		if err := os.WriteFile(filepath.Join(root, "etc/systemd/system", name), []byte(text), 0o644); err != nil {
+	for _, u := range units {
+		if err := os.WriteFile(filepath.Join(dir, u.name), []byte(u.text), 0o644); err != nil {
 			return err
 		}
-	}
-	for link, to := range map[string]string{
-		"etc/systemd/system/multi-user.target.wants/ssh-keys.service": "/etc/systemd/system/ssh-keys.service",
-		"etc/systemd/system/local-fs.target.wants/bpffs.service":      "/etc/systemd/system/bpffs.service",
-	} {
-		if err := os.MkdirAll(filepath.Dir(filepath.Join(root, link)), 0o755); err != nil {
+		wants := filepath.Join(dir, u.wantedBy+".wants")
+		if err := os.MkdirAll(wants, 0o755); err != nil {
 			return err
 		}
-		if err := os.Symlink(to, filepath.Join(root, link)); err != nil && !os.IsExist(err) {
+		if err := os.Symlink("../"+u.name, filepath.Join(wants, u.name)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// lock holds a file's lock until it is let go.
-func lock(name string) (unlock func(), err error) {
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
+// checkNames makes sure that a host asks systemd for accounts: without it,
+// nothing that the agent puts into /run/userdb would count.
+func checkNames(nsswitch string) error {
+	b, err := os.ReadFile(nsswitch)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
-		return nil, fmt.Errorf("lock %s: %w", name, err)
+	asks := map[string]bool{}
+	for line := range strings.Lines(string(b)) {
+		db, from, _ := strings.Cut(line, ":")
+		for _, f := range strings.Fields(from) {
+			asks[db] = asks[db] || f == "systemd"
+		}
 	}
-	return func() { _ = f.Close() }, nil
+	for _, db := range []string{"passwd", "group", "shadow"} {
+		if !asks[db] {
+			return fmt.Errorf("%s does not ask systemd for %s", nsswitch, db)
+		}
+	}
+	return nil
 }
 
 // tail is the end of what a program printed.
