@@ -128,7 +128,7 @@ func ReadPolicy(dir string) (policy.Policy, []policy.Problem, error) {
 		if e.IsDir() || filepath.Ext(e.Name()) != ".yaml" || e.Name()[0] == '.' {
 			continue
 		}
-		b, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		b, err := os.ReadFile(filepath.Join(dir, e.Name())) //nolint:gosec // the operator names the folder
 		if err != nil {
 			return policy.Policy{}, nil, fmt.Errorf("read policy: %w", err)
 		}
@@ -148,7 +148,10 @@ func (r *rules) watch(ctx context.Context, reload <-chan struct{}) error {
 		// It is read from time to time all the same.
 		r.log.WarnContext(ctx, "cannot watch the policy folder", "dir", r.dir, "cause", err)
 	}
-	var quiet <-chan time.Time
+	// A file that is being written may hold half of what it is to say: the
+	// folder is read when it has been quiet, also for the first time, which
+	// is for what changed before it was watched.
+	quiet := r.clock.After(settle)
 	for {
 		select {
 		case <-ctx.Done():
@@ -157,7 +160,7 @@ func (r *rules) watch(ctx context.Context, reload <-chan struct{}) error {
 			quiet = r.clock.After(settle)
 		case err := <-w.Errors:
 			r.log.WarnContext(ctx, "policy folder: events were lost, reading it", "cause", err)
-			r.load(ctx)
+			quiet = r.clock.After(settle)
 		case <-quiet:
 			quiet = nil
 			r.load(ctx)
@@ -165,7 +168,7 @@ func (r *rules) watch(ctx context.Context, reload <-chan struct{}) error {
 			r.load(ctx)
 		case <-r.clock.After(lookAgain):
 			_ = w.Add(r.dir) // it may be a new folder
-			r.load(ctx)
+			quiet = r.clock.After(settle)
 		}
 	}
 }

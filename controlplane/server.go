@@ -179,7 +179,7 @@ func (s *Server) peopleServer() (*http.Server, error) {
 	path, h := s.api.Handler()
 	mux := http.NewServeMux()
 	mux.Handle(path, h)
-	return &http.Server{Handler: s.bounded(mux), TLSConfig: t}, nil
+	return &http.Server{Handler: s.bounded(mux), TLSConfig: t, ReadHeaderTimeout: headWithin}, nil
 }
 
 // bounded gives a body its time, and an address its share of the calls that
@@ -217,7 +217,7 @@ func (b *body) Read(p []byte) (int, error) {
 
 // serve serves until ctx is done; then it lets what runs finish.
 func (s *Server) serve(ctx context.Context, h *http.Server, l net.Listener) error {
-	h.ReadHeaderTimeout, h.IdleTimeout, h.MaxHeaderBytes = headWithin, idleFor, 1<<16
+	h.IdleTimeout, h.MaxHeaderBytes = idleFor, 1<<16
 	h.ErrorLog = slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)
 	h.BaseContext = func(net.Listener) context.Context { return context.WithoutCancel(ctx) }
 	done := make(chan error, 1)

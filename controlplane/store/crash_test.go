@@ -17,42 +17,43 @@ const crashFile = "CURFEW_TEST_CRASH"
 
 func TestMain(m *testing.M) {
 	if file := os.Getenv(crashFile); file != "" {
-		os.Exit(decideUntilKilled(file))
+		decideUntilKilled(file)
+		os.Exit(1)
 	}
 	os.Exit(m.Run())
 }
 
 // decideUntilKilled asks, approves and revokes, and says so before each step,
 // until it dies.
-func decideUntilKilled(file string) int {
+func decideUntilKilled(file string) {
 	ctx := context.Background()
 	s, err := Open(ctx, file, "lab")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		return 1
+		return
 	}
 	s.Use(signer{})
 	all, err := s.Requests(ctx, true, 10000)
 	if err != nil {
-		return 1
+		return
 	}
 	for n := len(all); ; n++ {
 		id := "r-" + number(n)
 		fmt.Println(id)
 		if _, err := s.Ask(ctx, asked(id), noon, roster.Change{}); err != nil {
 			fmt.Fprintln(os.Stderr, err)
-			return 1
+			return
 		}
 		fmt.Println(id)
 		if _, err := s.Change(ctx, id, noon, approve); err != nil {
 			fmt.Fprintln(os.Stderr, err)
-			return 1
+			return
 		}
 		if n%2 == 1 {
 			fmt.Println(id)
 			if _, err := s.Change(ctx, id, noon, to("revoked")); err != nil {
 				fmt.Fprintln(os.Stderr, err)
-				return 1
+				return
 			}
 		}
 	}

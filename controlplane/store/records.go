@@ -30,20 +30,9 @@ func (s *Store) KeepRecords(ctx context.Context, name, outbox string, records []
 		}
 		k := keeper{tx: t, host: h, fleet: s.fleet, outbox: outbox}
 		for _, r := range records {
-			if r.Seq <= upTo {
-				continue
-			}
-			if upTo == 0 && r.Seq > 1 {
-				if err := k.missing(ctx, r.Seq-1); err != nil {
-					return err
-				}
-			} else if r.Seq != upTo+1 {
-				return fmt.Errorf("record %d after %d: %w", r.Seq, upTo, ErrOutOfOrder)
-			}
-			if err := k.keep(ctx, r); err != nil {
+			if upTo, err = k.next(ctx, upTo, r); err != nil {
 				return err
 			}
-			upTo = r.Seq
 		}
 		return t.run(ctx, `INSERT INTO outboxes VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET up_to = excluded.up_to`, name, outbox, upTo)
 	})
@@ -59,6 +48,22 @@ type keeper struct {
 	host   roster.Host
 	fleet  string
 	outbox string
+}
+
+// next keeps the record if it goes on from upTo, and returns where it ends
+// then. What was kept already is passed over.
+func (k keeper) next(ctx context.Context, upTo uint64, r roster.Record) (uint64, error) {
+	if r.Seq <= upTo {
+		return upTo, nil
+	}
+	if upTo == 0 && r.Seq > 1 {
+		if err := k.missing(ctx, r.Seq-1); err != nil {
+			return upTo, err
+		}
+	} else if r.Seq != upTo+1 {
+		return upTo, fmt.Errorf("record %d after %d: %w", r.Seq, upTo, ErrOutOfOrder)
+	}
+	return r.Seq, k.keep(ctx, r)
 }
 
 // missing says in the record that the first entries of an outbox never came.

@@ -109,31 +109,15 @@ func (s *Store) Due(ctx context.Context, at time.Time) ([]string, error) {
 // request, or [roster.ErrExists] if it asked for something else.
 func (s *Store) Ask(ctx context.Context, r roster.Request, at time.Time, c roster.Change) (roster.Request, error) {
 	err := s.write(ctx, func(t *tx) error {
-		if r.Key != "" {
-			all, err := someRequests(ctx, t, `WHERE r.person = ? AND r.key = ?`, r.Person, r.Key)
-			if err != nil {
-				return err
+		was, err := askedBefore(ctx, t, r)
+		if err != nil || was != nil {
+			if was != nil {
+				r = *was
 			}
-			if len(all) == 1 {
-				if !all[0].SameAs(r.Asked) {
-					return fmt.Errorf("request with this key: %w", roster.ErrExists)
-				}
-				r = all[0]
-				return nil
-			}
-		}
-		if err := enabled(ctx, t, r.Person); err != nil {
 			return err
 		}
-		err := t.run(ctx, `INSERT INTO requests (id, person, key, state, body, digest, asked_at, lapses_at, changed_at) VALUES (?, ?, ?, 'asked', ?, ?, ?, ?, ?)`,
-			r.ID, r.Person, r.Key, object(r.Asked), r.Digest, ns(r.AskedAt), ns(r.LapsesAt), ns(at))
-		if err != nil {
+		if err := insertRequest(ctx, t, r, at); err != nil {
 			return err
-		}
-		for _, h := range r.Hosts {
-			if err := t.run(ctx, `INSERT INTO request_hosts VALUES (?, ?)`, r.ID, h); err != nil {
-				return err
-			}
 		}
 		if err := s.apply(ctx, t, r, at, c); err != nil {
 			return err
@@ -142,6 +126,32 @@ func (s *Store) Ask(ctx context.Context, r roster.Request, at time.Time, c roste
 		return err
 	})
 	return r, err
+}
+
+// askedBefore returns the request that the person made with the same key.
+func askedBefore(ctx context.Context, t *tx, r roster.Request) (*roster.Request, error) {
+	all, err := someRequests(ctx, t, `WHERE r.person = ? AND r.key = ? AND r.key <> ''`, r.Person, r.Key)
+	if err != nil || len(all) == 0 {
+		return nil, err
+	}
+	if !all[0].SameAs(r.Asked) {
+		return nil, fmt.Errorf("request with this key: %w", roster.ErrExists)
+	}
+	return &all[0], nil
+}
+
+func insertRequest(ctx context.Context, t *tx, r roster.Request, at time.Time) error {
+	if err := enabled(ctx, t, r.Person); err != nil {
+		return err
+	}
+	err := t.run(ctx, `INSERT INTO requests (id, person, key, state, body, digest, asked_at, lapses_at, changed_at) VALUES (?, ?, ?, 'asked', ?, ?, ?, ?, ?)`,
+		r.ID, r.Person, r.Key, object(r.Asked), r.Digest, ns(r.AskedAt), ns(r.LapsesAt), ns(at))
+	for _, h := range r.Hosts {
+		if err == nil {
+			err = t.run(ctx, `INSERT INTO request_hosts VALUES (?, ?)`, r.ID, h)
+		}
+	}
+	return err
 }
 
 // Change changes the request as f says, which sees it as it is and nobody
@@ -188,22 +198,25 @@ func (s *Store) apply(ctx context.Context, t *tx, r roster.Request, at time.Time
 			return err
 		}
 	}
-	if c.State == "" || c.State == r.State && c.Grant == nil {
+	if c.State == "" {
 		return nil
 	}
 	err := t.exec(ctx, `UPDATE requests SET state = ?, decided_by = ?, decision_note = ?, changed_at = ? WHERE id = ?`, c.State, c.By, c.Note, ns(at), r.ID)
-	if err != nil {
+	if err != nil || r.Grant == nil && c.Grant == nil {
 		return err
 	}
-	if r.Grant == nil && c.Grant == nil {
-		return nil
-	}
-	if c.Grant == nil {
-		if err := t.exec(ctx, `UPDATE grants SET ended_at = ? WHERE request = ? AND ended_at = 0`, ns(at), r.ID); err != nil {
+	return s.tellHosts(ctx, t, r.ID, c.Grant == nil, at)
+}
+
+// tellHosts signs new sets for the hosts of a request whose grant has come, or
+// has ended.
+func (s *Store) tellHosts(ctx context.Context, t *tx, id string, ended bool, at time.Time) error {
+	if ended {
+		if err := t.exec(ctx, `UPDATE grants SET ended_at = ? WHERE request = ? AND ended_at = 0`, ns(at), id); err != nil {
 			return err
 		}
 	}
-	hosts, err := list(ctx, t, scanText, `SELECT h.name FROM hosts h JOIN request_hosts r ON r.host = h.name WHERE r.request = ? AND h.decommissioned = 0`, r.ID)
+	hosts, err := list(ctx, t, scanText, `SELECT h.name FROM hosts h JOIN request_hosts r ON r.host = h.name WHERE r.request = ? AND h.decommissioned = 0`, id)
 	if err != nil {
 		return err
 	}
