@@ -185,20 +185,11 @@ func (h *Host) observeHomes(seen enforce.State) error {
 	return nil
 }
 
-// applyHome makes or removes a home. Every path below our own folder is
-// walked by descriptors and without symbolic links (os.Root).
+// applyHome makes or removes a home.
 func (h *Host) applyHome(s enforce.Step) error {
-	root, err := os.OpenRoot(h.path(homeDir))
-	if errors.Is(err, fs.ErrNotExist) && s.Op == enforce.Remove {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("open the folder of homes: %w", err)
-	}
-	defer func() { _ = root.Close() }() // read only
-	name := s.Thing.Name
+	dir, name := h.path(homeDir), s.Thing.Name
 	if s.Op == enforce.Remove {
-		if err := root.RemoveAll(name); err != nil {
+		if err := removeTree(dir, name); err != nil {
 			return fmt.Errorf("remove %v: %w", s.Thing, err)
 		}
 		return nil
@@ -207,27 +198,38 @@ func (h *Host) applyHome(s enforce.Step) error {
 	if err != nil || uid < grant.UIDMin || uid > grant.UIDMax {
 		return fmt.Errorf("%v is for uid %q: not one of ours", s.Thing, s.Content)
 	}
-	if info, err := root.Lstat(name); err == nil && !owned(info, uid) {
+	if info, err := os.Lstat(filepath.Join(dir, name)); err == nil {
+		if owned(info, uid) {
+			return nil // hers already, with what is in it
+		}
 		// Somebody else's, or not a folder: it is not followed, and not given.
-		if err := root.RemoveAll(name); err != nil {
+		if err := removeTree(dir, name); err != nil {
 			return fmt.Errorf("clear the way for %v: %w", s.Thing, err)
 		}
 	}
-	// Made under a name that nobody has, so that nobody can be inside before
-	// it has its owner.
-	fresh := ".new-" + name
-	if err := root.RemoveAll(fresh); err != nil {
+	if err := makeHome(dir, name, uid); err != nil {
 		return fmt.Errorf("make %v: %w", s.Thing, err)
 	}
-	err = root.Mkdir(fresh, 0o700)
+	return nil
+}
+
+// makeHome makes a home under a name that nobody has, so that nobody can be
+// inside before it has its owner. No one but root writes to the folder dir.
+func makeHome(dir, name string, uid int) error {
+	fresh := ".new-" + name
+	if err := removeTree(dir, fresh); err != nil {
+		return err
+	}
+	file := filepath.Join(dir, fresh)
+	err := os.Mkdir(file, 0o700)
 	if err == nil {
-		err = root.Lchown(fresh, uid, uid)
+		err = os.Lchown(file, uid, uid)
 	}
 	if err == nil {
-		err = root.Rename(fresh, name)
+		err = os.Rename(file, filepath.Join(dir, name))
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("make %v: %w", s.Thing, err), root.RemoveAll(fresh))
+		return errors.Join(err, removeTree(dir, fresh))
 	}
 	return nil
 }

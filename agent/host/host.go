@@ -167,8 +167,7 @@ func (h *Host) Apply(ctx context.Context, s enforce.Step) error {
 
 // remove takes a file away. One that is gone already is the end we wanted.
 func (h *Host) remove(p place, name string) error {
-	err := os.RemoveAll(h.path(p.dir, name+p.ext))
-	if err != nil {
+	if err := removeTree(h.path(p.dir), name+p.ext); err != nil {
 		return fmt.Errorf("remove %s: %w", name, err)
 	}
 	return nil
@@ -180,7 +179,7 @@ func (h *Host) put(ctx context.Context, s enforce.Step) error {
 	p := places[s.Thing.Kind]
 	target := h.path(p.dir, s.Thing.Name+p.ext)
 	if info, err := os.Lstat(target); err == nil && !info.Mode().IsRegular() {
-		if err := os.RemoveAll(target); err != nil {
+		if err := removeTree(filepath.Dir(target), filepath.Base(target)); err != nil {
 			return fmt.Errorf("clear the way for %v: %w", s.Thing, err)
 		}
 	}

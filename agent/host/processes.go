@@ -220,12 +220,7 @@ func (h *Host) Clear(person string, uid uint32) error {
 	shared, err := h.filesOf(uid, "tmp", "var/tmp", "dev/shm", "var/spool/cron/atjobs")
 	errs = append(errs, err)
 	for _, name := range append(own, shared...) {
-		root, err := os.OpenRoot(h.path(filepath.Dir(name)))
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		errs = append(errs, root.RemoveAll(filepath.Base(name)), root.Close())
+		errs = append(errs, removeTree(h.path(filepath.Dir(name)), filepath.Base(name)))
 	}
 	return errors.Join(errs...)
 }

@@ -1,0 +1,128 @@
+package host
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"curfew.internal/agent/enforce"
+	"curfew.internal/grant"
+	"curfew.internal/test/need"
+)
+
+const uid = grant.UIDMin + 7
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// mount puts a folder of the test's own on a place below the test's root, and
+// returns a file in it that has to live on.
+func mount(t *testing.T, on string) (precious string) {
+	t.Helper()
+	precious = filepath.Join(t.TempDir(), "shadow")
+	must(t, os.WriteFile(precious, []byte("x"), 0o600))
+	must(t, os.MkdirAll(on, 0o755))
+	must(t, unix.Mount(filepath.Dir(precious), on, "", unix.MS_BIND, ""))
+	t.Cleanup(func() { _ = unix.Unmount(on, unix.MNT_DETACH) })
+	return precious
+}
+
+func TestARemovalStopsAtAMount(t *testing.T) {
+	for name, c := range map[string]struct {
+		on     string
+		remove func(h *Host) error
+	}{
+		"in a home": {homeDir + "/cfw-ana/m", func(h *Host) error {
+			return h.Apply(t.Context(), enforce.Step{Op: enforce.Remove, Thing: enforce.Thing{Kind: enforce.Home, Name: "cfw-ana"}})
+		}},
+		"on a home that is given": {homeDir + "/cfw-ana", func(h *Host) error {
+			return h.Apply(t.Context(), enforce.Step{Op: enforce.Put, Content: "70007", Thing: enforce.Thing{Kind: enforce.Home, Name: "cfw-ana"}})
+		}},
+		"on a rule": {sudoersDir + "/g-x", func(h *Host) error {
+			return h.Apply(t.Context(), enforce.Step{Op: enforce.Remove, Thing: enforce.Thing{Kind: enforce.SudoRule, Name: "g-x"}})
+		}},
+		"below /tmp": {"tmp/d/m", func(h *Host) error {
+			must(t, os.Chown(h.path("tmp/d"), uid, uid))
+			return h.Clear("cfw-ana", uid)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := machine(t)
+			precious := mount(t, h.path(c.on))
+			if err := c.remove(h); !errors.Is(err, ErrMounted) {
+				t.Error(err)
+			}
+			if _, err := os.Stat(precious); err != nil {
+				t.Errorf("what was mounted was deleted: %v", err)
+			}
+		})
+	}
+}
+
+// What cannot go keeps nothing else: not its neighbours, and not itself once
+// it is unmounted.
+func TestARemovalGoesOn(t *testing.T) {
+	need.Root(t)
+	dir := t.TempDir()
+	top := filepath.Join(dir, "home")
+	must(t, os.MkdirAll(top+"/a/b", 0o755))
+	must(t, os.WriteFile(top+"/a/b/f", nil, 0o400))
+	must(t, os.Symlink("/", top+"/z"))
+	must(t, unix.Mkfifo(top+"/y", 0o600))
+	precious := mount(t, top+"/m")
+	if err := removeTree(dir, "home"); !errors.Is(err, ErrMounted) {
+		t.Fatal(err)
+	}
+	left, err := os.ReadDir(top)
+	if err != nil || len(left) != 1 || left[0].Name() != "m" {
+		t.Error(left, err)
+	}
+	must(t, unix.Unmount(top+"/m", 0))
+	must(t, removeTree(dir, "home"))
+	must(t, removeTree(dir, "home"))
+	must(t, removeTree(dir+"/none", "home"))
+	if _, err := os.Lstat(top); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+	if _, err := os.Stat(precious); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNoDepthOfFoldersIsTooDeep(t *testing.T) {
+	need.Root(t)
+	dir := t.TempDir()
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	must(t, err)
+	for range 5*deepest + 3 {
+		must(t, unix.Mkdirat(fd, "d", 0o700))
+		next, err := unix.Openat(fd, "d", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		must(t, err)
+		must(t, unix.Close(fd))
+		fd = next
+	}
+	must(t, unix.Close(fd))
+	must(t, removeTree(dir, "d"))
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Error(left, err)
+	}
+}
+
+func TestAHomeIsGivenTwice(t *testing.T) {
+	h := machine(t)
+	s := enforce.Step{Op: enforce.Put, Thing: enforce.Thing{Kind: enforce.Home, Name: "cfw-ana"}, Content: "70007"}
+	must(t, h.Apply(t.Context(), s))
+	notes := h.path(homeDir, "cfw-ana", "notes")
+	must(t, os.WriteFile(notes, nil, 0o600))
+	must(t, h.Apply(t.Context(), s))
+	if _, err := os.Stat(notes); err != nil {
+		t.Error(err)
+	}
+}
