@@ -68,9 +68,11 @@ func (l *Lab) Host(ctx context.Context, name string, files ...File) (*Host, erro
 }
 
 // script starts a container; $1 is the host's folder, $2 the root, $3 the
-// network namespace, $4 the name. Its mounts are its own. The clock and what
-// else the kernel has only once stay out of its reach: no CAP_SYS_TIME.
+// network namespace, $4 the name, and the rest are its control groups. Its
+// mounts are its own. The clock and what else the kernel has only once stay
+// out of its reach: no CAP_SYS_TIME.
 const script = `set -e
+for group in "${@:5}"; do echo $$ >"$group/cgroup.procs"; done
 mkdir -p /run/systemd
 mount -t tmpfs t /run/systemd
 mount -t overlay o -o "lowerdir=$2,upperdir=$1/upper,workdir=$1/work" "$1/mnt"
@@ -83,13 +85,19 @@ func (h *Host) Start(ctx context.Context) error {
 	if h.cmd != nil {
 		return fmt.Errorf("start %s: it runs", h.Name)
 	}
+	made, err := groups(h.lab.ns(h.Name))
+	if err != nil {
+		return fmt.Errorf("start %s: %w", h.Name, err)
+	}
 	console, err := os.OpenFile(h.console(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = console.Close() }() // the container has its own
 	// Not bound to ctx: the host lives until it is powered off.
-	h.cmd = exec.Command("unshare", "-m", "--propagation", "private", "bash", "-c", script, "host", h.dir, h.lab.root, h.lab.ns(h.Name), h.Name)
+	h.cmd = exec.Command("unshare", append([]string{
+		"-m", "--propagation", "private", "bash", "-c", script, "host", h.dir, h.lab.root, h.lab.ns(h.Name), h.Name,
+	}, made...)...)
 	h.cmd.Stdout, h.cmd.Stderr = console, console
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := h.cmd.Start(); err != nil {
@@ -206,11 +214,12 @@ func (h *Host) off(ctx context.Context) error {
 		return fmt.Errorf("%s does not go off: %w; console: %s", h.Name, ctx.Err(), h.Console())
 	}
 	h.cmd, h.leader = nil, 0
-	return Until(ctx, "the disk of "+h.Name, func() error {
+	err := Until(ctx, "the disk of "+h.Name, func() error {
 		pids, err := inhabitants(h.dir, nil)
 		if err == nil && len(pids) > 0 {
 			err = fmt.Errorf("processes %v hold it", pids)
 		}
 		return err
 	})
+	return errors.Join(err, removeGroups(ctx, h.lab.ns(h.Name)))
 }

@@ -76,6 +76,7 @@ func TestHosts(t *testing.T) {
 	t.Run("a host is a machine of its own", s.own)
 	t.Run("a login is a real one", s.login)
 	t.Run("a program on a host belongs to no login and has no more power than it", s.command)
+	t.Run("a host's units are its own", s.units)
 	t.Run("files go in and out", s.files)
 	t.Run("bpffs is one for all units", s.bpffs)
 	t.Run("a cable that is out cuts one host off", s.cable)
@@ -160,6 +161,18 @@ func (s story) command(t *testing.T) {
 	if r, err = s.one.Run(s.ctx, "sh", "-c", "sleep 100 & echo begun"); err != nil || r.Out != "begun\n" {
 		t.Errorf("left one behind: %v %+v", err, r)
 	}
+}
+
+func (s story) units(t *testing.T) {
+	s.sh(t, s.one, "systemctl stop cron; ! systemctl is-active cron")
+	if got := s.sh(t, s.two, "systemctl is-active cron; pgrep -xc cron"); got != "active\n1" {
+		t.Errorf("host two's cron, after host one's stopped: %s", got)
+	}
+	// A process that a host can't see shows as 0.
+	if got := s.sh(t, s.two, "cat $(find /sys/fs/cgroup/ -path '*/system.slice/*' -name cgroup.procs) | grep -c '^0$' || true"); got != "0" {
+		t.Errorf("%s processes of others are in the groups of host two's units", got)
+	}
+	s.sh(t, s.one, "systemctl start cron")
 }
 
 func (s story) files(t *testing.T) {

@@ -126,6 +126,9 @@ func remove(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
+	if err := removeGroups(ctx, filepath.Base(dir)+"-*"); err != nil {
+		return err
+	}
 	for _, s := range spaces {
 		if err := ip(ctx, "netns", "del", filepath.Base(s)); err != nil {
 			return err

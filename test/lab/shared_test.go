@@ -3,6 +3,7 @@ package lab
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -38,6 +39,18 @@ func TestALimitIsGivenBack(t *testing.T) {
 		is("when the last is closed", was)
 		do(giveBack(labs, limit))
 		is("when nothing was borrowed", was)
+	}
+}
+
+func TestHierarchies(t *testing.T) {
+	const hybrid = `33 27 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu
+41 27 0:38 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,xattr,name=systemd
+42 27 0:39 / /sys/fs/cgroup/unified rw,relatime shared:4 master:1 - cgroup2 cgroup2 rw
+43 27 0:40 / /mnt rw - ext4 /dev/vda rw
+`
+	want := []string{"/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"}
+	if got := hierarchies(hybrid); !slices.Equal(got, want) {
+		t.Errorf("%q, not %q", got, want)
 	}
 }
 
