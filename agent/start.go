@@ -47,8 +47,10 @@ type parts struct {
 	log      *slog.Logger
 }
 
-// open makes ready what both a running agent and a sweep stand on.
-func open(f Folders, log *slog.Logger) (*Agent, *parts, error) {
+// open makes ready what both a running agent and a sweep stand on. A sweep
+// goes on beside an agent that hangs: it does without the labels, which that
+// one holds.
+func open(f Folders, beside bool, log *slog.Logger) (*Agent, *parts, error) {
 	p := &parts{Folders: f, host: &host.Host{Root: "/"}, clock: clock.System{}, log: log}
 	var err error
 	if p.identity, err = keep.LoadIdentity(f.Config); err != nil {
@@ -75,12 +77,17 @@ func open(f Folders, log *slog.Logger) (*Agent, *parts, error) {
 		return nil, nil, err
 	}
 	p.kept = kept{Keep: k, sessions: keep.Folder{Dir: filepath.Join(f.Run, "sessions")}, state: keep.Folder{Dir: f.State}}
-	if p.watch, err = watch.Open(watch.Config{PinDir: filepath.Join(f.BPF, "curfew"), Log: log, Clock: p.clock}); err != nil {
+	var labels Labels = heldLabels{}
+	p.watch, err = watch.Open(watch.Config{PinDir: filepath.Join(f.BPF, "curfew"), Log: log, Clock: p.clock})
+	switch {
+	case err == nil:
+		labels = p.watch
+	case !beside || !errors.Is(err, watch.ErrBusy):
 		return nil, nil, errors.Join(err, k.Close())
 	}
 	a := &Agent{
 		Identity: Identity{Fleet: p.identity.Fleet, Name: p.identity.Name, Boot: boot, ReceiptKey: p.identity.ReceiptKey},
-		Host:     p.host, Labels: p.watch, Keep: p.kept, Clock: p.clock, Log: log,
+		Host:     p.host, Labels: labels, Keep: p.kept, Clock: p.clock, Log: log,
 		Resync: p.config.Resync, Retry: p.config.Retry, Heard: func() time.Time { return time.Time{} },
 	}
 	opened, err := k.Kept()
@@ -93,11 +100,46 @@ func open(f Folders, log *slog.Logger) (*Agent, *parts, error) {
 	return a, p, nil
 }
 
-func (p *parts) close() error { return errors.Join(p.watch.Close(), p.kept.Close()) }
+func (p *parts) close() error {
+	err := p.kept.Close()
+	if p.watch != nil {
+		err = errors.Join(err, p.watch.Close())
+	}
+	return err
+}
+
+// heldLabels stand in for labels that another agent holds: nothing can be
+// given with them, and no session ended by them.
+type heldLabels struct{}
+
+func (heldLabels) Label(int, uint64, uint64) error   { return watch.ErrBusy }
+func (heldLabels) LabelOf(int) (uint64, bool, error) { return 0, false, watch.ErrBusy }
+func (heldLabels) Extend(uint64, uint64) error       { return watch.ErrBusy }
+func (heldLabels) Living() (map[uint64][]int, error) { return nil, watch.ErrBusy }
+func (heldLabels) Forget(uint64) error               { return watch.ErrBusy }
+func (heldLabels) Kill(context.Context, uint64) (int, []int, error) {
+	return 0, nil, watch.ErrBusy
+}
+
+// turn is how long an agent waits for a sweep, or another agent, to finish.
+const turn = 15 * time.Second
+
+const lockName = "lock"
 
 // Serve runs the agent of this host until ctx is done.
 func Serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
-	a, p, err := open(f, log)
+	waiting, cancel := context.WithTimeout(ctx, turn)
+	defer cancel()
+	release, err := keep.Lock(waiting, filepath.Join(f.Run, lockName))
+	if err != nil {
+		return err
+	}
+	err = serve(ctx, f, v, log)
+	return errors.Join(err, release())
+}
+
+func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
+	a, p, err := open(f, false, log)
 	if err != nil {
 		return err
 	}
@@ -127,17 +169,33 @@ func Serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 	return errors.Join(err, p.close())
 }
 
-// Sweep takes away what has ended, once, without control plane or daemon.
+// Sweep takes away what has ended, once, without control plane or daemon. An
+// agent that answers does this all the time; beside one that hangs, the sweep
+// goes on.
 func Sweep(ctx context.Context, f Folders, log *slog.Logger) error {
-	if door.Answers(filepath.Join(f.Run, "door.sock")) {
-		return nil // the agent is there, and does this all the time
+	moment, done := context.WithTimeout(ctx, turn/3)
+	defer done()
+	release, err := keep.Lock(moment, filepath.Join(f.Run, lockName))
+	beside := err != nil
+	if beside {
+		release = func() error { return nil }
+		asked, cancel := context.WithTimeout(ctx, turn/3)
+		defer cancel()
+		if door.Answers(asked, filepath.Join(f.Run, "door.sock")) {
+			return nil
+		}
+		log.WarnContext(ctx, "the agent holds this host and does not answer: sweeping beside it")
 	}
-	a, p, err := open(f, log)
+	a, p, err := open(f, beside, log)
 	if err != nil {
-		return err
+		return errors.Join(err, release())
 	}
 	_, err = a.Pass(ctx, false)
-	return errors.Join(err, p.close())
+	closed := p.close()
+	if beside && errors.Is(closed, keep.ErrHeld) {
+		closed = nil // the agent that hangs has the record; what was removed shows on the host
+	}
+	return errors.Join(err, closed, release())
 }
 
 // acceptor is what the uplink hands grant sets to.

@@ -169,11 +169,30 @@ func credentials(c *net.UnixConn) (*unix.Ucred, error) {
 	return cred, nil
 }
 
-// Answers reports whether somebody serves the socket.
-func Answers(path string) bool {
-	c, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: path, Net: "unixpacket"})
+// Answers reports whether somebody at the socket answers a question: a server
+// that only holds it open does not.
+func Answers(ctx context.Context, path string) bool {
+	d := net.Dialer{Timeout: patience}
+	c, err := d.DialContext(ctx, "unixpacket", path)
 	if err != nil {
 		return false
 	}
-	return c.Close() == nil
+	defer func() { _ = c.Close() }() // it was asked all that it is asked
+	q, err := door.Question{Kind: door.Account, Service: "curfew-sweep", User: "root"}.Bytes()
+	if err != nil {
+		return false
+	}
+	if at, ok := ctx.Deadline(); !ok || c.SetDeadline(at) != nil {
+		return false
+	}
+	if _, err := c.Write(q); err != nil {
+		return false
+	}
+	buf := make([]byte, door.ReplySize+1)
+	n, err := c.Read(buf)
+	if err != nil {
+		return false
+	}
+	_, err = door.ParseReply(buf[:n])
+	return err == nil
 }

@@ -34,7 +34,9 @@ func (r *reader) list(n ast.Node, field string) []word {
 	}
 	var all []word
 	for _, v := range seq.Values {
-		if s := r.text(v, field); s != "" {
+		if s, ok := member(v); ok {
+			all = append(all, word{s, v})
+		} else if s := r.text(v, field); s != "" {
 			all = append(all, word{s, v})
 		}
 	}
@@ -45,6 +47,20 @@ func (r *reader) list(n ast.Node, field string) []word {
 type word struct {
 	text string
 	node ast.Node
+}
+
+// member reads group:NAME, which inside brackets comes as a mapping.
+func member(n ast.Node) (string, bool) {
+	pair, ok := n.(*ast.MappingValueNode)
+	if m, is := n.(*ast.MappingNode); is && len(m.Values) == 1 {
+		pair, ok = m.Values[0], true
+	}
+	if !ok {
+		return "", false
+	}
+	key, isKey := scalar(pair.Key)
+	name, isName := scalar(pair.Value)
+	return "group:" + name, isKey && isName && key == "group"
 }
 
 func (r *reader) flag(n ast.Node, field string) bool {

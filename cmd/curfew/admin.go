@@ -1,0 +1,307 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"curfew.internal/controlplane/policy"
+	"curfew.internal/wire/api"
+)
+
+type peopleCmd struct {
+	Add     addPersonCmd     `cmd:"" help:"Add a person, and print the code for her to enrol with."`
+	Invite  invitePersonCmd  `cmd:"" help:"Print a new code: for another computer, or a lost second factor."`
+	Disable disablePersonCmd `cmd:"" help:"End a person's sessions, requests and grants now, and let her do no more."`
+	List    listPeopleCmd    `cmd:"" help:"List the people."`
+}
+
+type addPersonCmd struct {
+	Name     string `arg:"" help:"The account name on every host."`
+	FullName string `placeholder:"TEXT" help:"As people know her."`
+	Admin    bool   `help:"May administer people and hosts."`
+}
+
+// Run adds a person.
+func (a addPersonCmd) Run(ctx context.Context, p *program) error {
+	c, err := p.client()
+	if err != nil {
+		return err
+	}
+	r, err := c.AddPerson(ctx, &api.AddPersonRequest{Name: a.Name, FullName: a.FullName, Admin: a.Admin})
+	if err != nil {
+		return err
+	}
+	return p.invited(r)
+}
+
+func (p *program) invited(r *api.InviteReply) error {
+	return p.print(r, func() error {
+		if _, err := fmt.Fprintf(p.err, "For %s alone, once, until %s: curfew login CODE, with this code:\n", r.Person.Name, at(r.Expires)); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintln(p.out, r.Invite)
+		return err
+	})
+}
+
+type invitePersonCmd struct {
+	Name string `arg:"" help:"The person."`
+}
+
+// Run makes a new invite.
+func (i invitePersonCmd) Run(ctx context.Context, p *program) error {
+	c, err := p.client()
+	if err != nil {
+		return err
+	}
+	r, err := c.InvitePerson(ctx, &api.InvitePersonRequest{Name: i.Name})
+	if err != nil {
+		return err
+	}
+	return p.invited(r)
+}
+
+type disablePersonCmd struct {
+	Name string `arg:"" help:"The person."`
+}
+
+// Run disables a person.
+func (d disablePersonCmd) Run(ctx context.Context, p *program) error {
+	c, err := p.client()
+	if err != nil {
+		return err
+	}
+	r, err := c.DisablePerson(ctx, &api.DisablePersonRequest{Name: d.Name})
+	if err != nil {
+		return err
+	}
+	return p.print(r, func() error {
+		_, err := fmt.Fprintf(p.out, "Disabled %s.\n", r.Name)
+		return err
+	})
+}
+
+type listPeopleCmd struct{}
+
+// Run lists people.
+func (listPeopleCmd) Run(ctx context.Context, p *program) error {
+	c, err := p.client()
+	if err != nil {
+		return err
+	}
+	r, err := c.ListPeople(ctx, &api.ListPeopleRequest{})
+	if err != nil {
+		return err
+	}
+	return p.print(r, func() error {
+		var rows [][]string
+		for _, x := range r.People {
+			state := "active"
+			switch {
+			case x.Disabled:
+				state = "disabled"
+			case !x.Enrolled:
+				state = "invited"
+			}
+			rows = append(rows, []string{x.Name, strconv.Itoa(int(x.Uid)), state, strconv.FormatBool(x.Admin), x.FullName})
+		}
+		return table(p.out, "NAME UID STATE ADMIN FULL-NAME", rows)
+	})
+}
+
+type hostsCmd struct {
+	Token        tokenCmd        `cmd:"" help:"Print a token that lets one host join."`
+	List         listHostsCmd    `cmd:"" help:"List the hosts."`
+	Decommission decommissionCmd `cmd:"" help:"Take a host out: it is refused from now on."`
+}
+
+type tokenCmd struct {
+	Label map[string]string `placeholder:"KEY=VALUE;..." help:"Labels of the host; they decide who gets in."`
+	Host  string            `placeholder:"NAME" help:"Only for the host of this name."`
+}
+
+// Run makes a join token.
+func (t tokenCmd) Run(ctx context.Context, p *program) error {
+	c, err := p.client()
+	if err != nil {
+		return err
+	}
+	r, err := c.CreateJoinToken(ctx, &api.CreateJoinTokenRequest{Labels: t.Label, Host: t.Host})
+	if err != nil {
+		return err
+	}
+	return p.print(r, func() error {
+		if _, err := fmt.Fprintf(p.err, "For one host, once, until %s: curfew-agent join, with this token on standard input:\n", at(r.Expires)); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintln(p.out, r.Token)
+		return err
+	})
+}
+
+type listHostsCmd struct{}
+
+// Run lists hosts.
+func (listHostsCmd) Run(ctx context.Context, p *program) error {
+	c, err := p.client()
+	if err != nil {
+		return err
+	}
+	r, err := c.ListHosts(ctx, &api.ListHostsRequest{})
+	if err != nil {
+		return err
+	}
+	return p.print(r, func() error {
+		var rows [][]string
+		for _, h := range r.Hosts {
+			var labels []string
+			for _, k := range slices.Sorted(maps.Keys(h.Labels)) {
+				labels = append(labels, k+"="+h.Labels[k])
+			}
+			rows = append(rows, []string{h.Name, hostState(h), strings.Join(labels, ","), fmt.Sprintf("%d/%d", h.RevisionApplied, h.Revision), at(h.LastSeen), h.Mode})
+		}
+		return table(p.out, "HOST STATE LABELS REVISION LAST-SEEN MODE", rows)
+	})
+}
+
+func hostState(h *api.Host) string {
+	switch {
+	case h.Decommissioned:
+		return "decommissioned"
+	case h.Refused != "":
+		return "REFUSES: " + h.Refused
+	case h.Connected:
+		return "connected"
+	}
+	return "away"
+}
+
+type decommissionCmd struct {
+	Name string `arg:"" help:"The host."`
+}
+
+// Run takes a host out.
+func (d decommissionCmd) Run(ctx context.Context, p *program) error {
+	c, err := p.client()
+	if err != nil {
+		return err
+	}
+	r, err := c.DecommissionHost(ctx, &api.DecommissionHostRequest{Name: d.Name})
+	if err != nil {
+		return err
+	}
+	return p.print(r, func() error {
+		_, err := fmt.Fprintf(p.out, "Decommissioned %s.\n", r.Name)
+		return err
+	})
+}
+
+type policyCmd struct {
+	Check  policyCheckCmd  `cmd:"" help:"Check a policy folder, without a server."`
+	Status policyStatusCmd `cmd:"" help:"Say which policy is in force, and what is wrong with the folder as it is now."`
+}
+
+type policyCheckCmd struct {
+	Dir string `arg:"" type:"existingdir" help:"The folder with the *.yaml files."`
+}
+
+// Run prints every mistake of the folder, with file, line and fix.
+func (c policyCheckCmd) Run(_ context.Context, p *program) error {
+	files, err := policyFiles(c.Dir)
+	if err != nil {
+		return err
+	}
+	_, problems := policy.Parse(files)
+	errs := 0
+	for _, pr := range problems {
+		if !pr.Warning {
+			errs++
+		}
+		if _, err := fmt.Fprintln(p.out, clean(pr.String())); err != nil {
+			return err
+		}
+	}
+	if errs > 0 {
+		return exit{exitRefused, fmt.Errorf("%d mistakes in %s", errs, c.Dir)}
+	}
+	_, err = fmt.Fprintf(p.out, "%s is a valid policy.\n", c.Dir)
+	return err
+}
+
+func policyFiles(dir string) (map[string][]byte, error) {
+	names, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
+	if err != nil || len(names) == 0 {
+		return nil, errors.Join(err, fmt.Errorf("no *.yaml in %s", dir))
+	}
+	files := map[string][]byte{}
+	for _, n := range names {
+		b, err := os.ReadFile(n) //nolint:gosec // the folder is the caller's own
+		if err != nil {
+			return nil, err
+		}
+		files[filepath.Base(n)] = b
+	}
+	return files, nil
+}
+
+type policyStatusCmd struct{}
+
+// Run prints the policy in force.
+func (policyStatusCmd) Run(ctx context.Context, p *program) error {
+	c, err := p.client()
+	if err != nil {
+		return err
+	}
+	r, err := c.PolicyStatus(ctx, &api.PolicyStatusRequest{})
+	if err != nil {
+		return err
+	}
+	return p.print(r, func() error {
+		_, err := fmt.Fprintf(p.out, "version %s, since %s\n", r.Version, at(r.LoadedAt))
+		for _, s := range slices.Concat(r.Problems, r.Warnings) {
+			_, _ = fmt.Fprintln(p.out, clean(s))
+		}
+		return err
+	})
+}
+
+type curlCmd struct {
+	Method string `arg:"" help:"Such as ListRoles, see docs/protocol/api.md."`
+	JSON   string `arg:"" optional:"" default:"{}" help:"The request."`
+}
+
+// Run makes one signed call and prints what comes back.
+func (c curlCmd) Run(ctx context.Context, p *program) error {
+	s, err := p.loadSession()
+	if err != nil {
+		return err
+	}
+	h, err := p.signed(s)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL+"/curfew.api.v1.Curfew/"+c.Method, strings.NewReader(c.JSON))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	r, err := h.Do(req)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(p.out, r.Body)
+	err = errors.Join(err, r.Body.Close())
+	if err == nil && r.StatusCode != http.StatusOK {
+		return exit{exitRefused, errors.New("the server said " + r.Status)}
+	}
+	return err
+}

@@ -1,0 +1,215 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"curfew.internal/controlplane/policy"
+	"curfew.internal/wire/api"
+)
+
+type rolesCmd struct{}
+
+// Run lists the caller's roles.
+func (rolesCmd) Run(ctx context.Context, p *program) error {
+	c, err := p.client()
+	if err != nil {
+		return err
+	}
+	r, err := c.ListRoles(ctx, &api.ListRolesRequest{})
+	if err != nil {
+		return err
+	}
+	return p.print(r, func() error {
+		var rows [][]string
+		for _, role := range r.Roles {
+			approval := "none"
+			if role.ApprovalsNeeded > 0 {
+				approval = fmt.Sprintf("%d of %s", role.ApprovalsNeeded, strings.Join(role.Approvers, ","))
+			}
+			rows = append(rows, []string{role.Name, strings.Join(role.Hosts, ","), span(role.MaxDuration.AsDuration()), approval, role.Description})
+		}
+		return table(p.out, "ROLE HOSTS LONGEST APPROVAL DESCRIPTION", rows)
+	})
+}
+
+// length is a flag's duration, in the form that policies use.
+type length time.Duration
+
+// UnmarshalText reads 90m, 4h, 7d.
+func (l *length) UnmarshalText(b []byte) error {
+	d, err := policy.ParseDuration(string(b))
+	*l = length(d)
+	return err
+}
+
+type requestCmd struct {
+	Role   string   `arg:"" help:"The role, see curfew roles."`
+	On     []string `required:"" placeholder:"HOST,..." help:"The hosts."`
+	For    length   `required:"" placeholder:"TIME" help:"How long, from approval: 30m, 2h, 1d."`
+	Why    string   `placeholder:"REASON" help:"The justification, for the approvers and the record."`
+	Ticket string   `placeholder:"ID" help:"A ticket, such as INC-4121."`
+	NoWait bool     `help:"Return once the request is made."`
+}
+
+// Run makes a request and waits for its answer.
+func (r requestCmd) Run(ctx context.Context, p *program) error {
+	c, err := p.client()
+	if err != nil {
+		return err
+	}
+	code, err := p.factor()
+	if err != nil {
+		return err
+	}
+	made, err := c.CreateRequest(ctx, &api.CreateRequestRequest{
+		Role: r.Role, Hosts: r.On, Duration: durationpb.New(time.Duration(r.For)),
+		Reason: r.Why, Ticket: r.Ticket, Code: code, Key: rand.Text(),
+	})
+	if err != nil {
+		return err
+	}
+	return p.follow(ctx, made, r.NoWait)
+}
+
+type extendCmd struct {
+	Grant  string `arg:"" help:"The grant to go on from."`
+	For    length `required:"" placeholder:"TIME" help:"How much longer than now."`
+	Why    string `placeholder:"REASON" help:"The justification."`
+	NoWait bool   `help:"Return once the request is made."`
+}
+
+// Run asks for a later end.
+func (r extendCmd) Run(ctx context.Context, p *program) error {
+	c, err := p.client()
+	if err != nil {
+		return err
+	}
+	code, err := p.factor()
+	if err != nil {
+		return err
+	}
+	made, err := c.Extend(ctx, &api.ExtendRequest{
+		Grant: r.Grant, Duration: durationpb.New(time.Duration(r.For)), Reason: r.Why, Code: code, Key: rand.Text(),
+	})
+	if err != nil {
+		return err
+	}
+	return p.follow(ctx, made, r.NoWait)
+}
+
+// follow shows a request until its answer is there.
+func (p *program) follow(ctx context.Context, r *api.Request, noWait bool) error {
+	if !noWait && r.State == "asked" {
+		var err error
+		if r, err = p.wait(ctx, r); err != nil {
+			return err
+		}
+	}
+	err := p.print(r, func() error { return p.tell(r) })
+	if err == nil && r.State != "asked" && r.State != "issued" {
+		reason := strings.TrimSpace("request " + r.Id + " was " + r.State + " " + r.DecisionNote)
+		return exit{exitNotGiven, errors.New(reason)}
+	}
+	return err
+}
+
+func (p *program) tell(r *api.Request) error {
+	if r.State == "asked" {
+		_, err := fmt.Fprintf(p.out, "%s waits for %s until %s.\nWatch it with: curfew show %s\n",
+			r.Id, strings.Join(r.Approvers, " or "), at(r.LapsesAt), r.Id)
+		return err
+	}
+	if r.State != "issued" {
+		return nil
+	}
+	_, err := fmt.Fprintf(p.out, "%s stands until %s on %s.\nLog in with: curfew ssh %s\n",
+		r.Grant, at(r.NotAfter), strings.Join(r.Hosts, ", "), r.Hosts[0])
+	return err
+}
+
+// wait follows the request until it leaves the state asked. A stream that
+// breaks is opened again; Ctrl-C leaves the request as it is.
+func (p *program) wait(ctx context.Context, r *api.Request) (*api.Request, error) {
+	_, err := fmt.Fprintf(p.err, "%s waits for %s until %s. Ctrl-C stops waiting, not the request; curfew withdraw %s takes it back.\n",
+		r.Id, strings.Join(r.Approvers, " or "), at(r.LapsesAt), r.Id)
+	if err != nil {
+		return nil, err
+	}
+	c, err := p.client()
+	if err != nil {
+		return nil, err
+	}
+	for {
+		s, err := c.WatchRequest(ctx, &api.GetRequestRequest{Id: r.Id})
+		if err != nil {
+			return nil, err
+		}
+		for s.Receive() {
+			if s.Msg().State != "asked" {
+				return s.Msg(), s.Close()
+			}
+			for _, a := range s.Msg().Approvals[len(r.Approvals):] {
+				_, _ = fmt.Fprintf(p.err, "%s approved; %d needed.\n", a.Person, s.Msg().ApprovalsNeeded)
+			}
+			r = s.Msg()
+		}
+		_ = s.Close()
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("stopped waiting; the request goes on: curfew show %s", r.Id)
+		case <-p.clock.After(time.Second):
+		}
+	}
+}
+
+type withdrawCmd struct {
+	ID string `arg:"" help:"The request."`
+}
+
+// Run takes a request back.
+func (w withdrawCmd) Run(ctx context.Context, p *program) error {
+	c, err := p.client()
+	if err != nil {
+		return err
+	}
+	r, err := c.Withdraw(ctx, &api.WithdrawRequest{Id: w.ID})
+	if err != nil {
+		return err
+	}
+	return p.print(r, func() error { return describe(p.out, r) })
+}
+
+type requestsCmd struct {
+	All       bool `help:"Also those whose life is over."`
+	ToApprove bool `help:"Only those that wait for your word."`
+}
+
+// Run lists requests.
+func (l requestsCmd) Run(ctx context.Context, p *program) error {
+	c, err := p.client()
+	if err != nil {
+		return err
+	}
+	r, err := c.ListRequests(ctx, &api.ListRequestsRequest{All: l.All, ForApproval: l.ToApprove})
+	if err != nil {
+		return err
+	}
+	return p.print(r, func() error {
+		var rows [][]string
+		for _, q := range r.Requests {
+			rows = append(rows, []string{
+				q.Id, q.State, q.Person, q.Role, strings.Join(q.Hosts, ","), span(q.Duration.AsDuration()),
+				q.Grant, at(q.NotAfter), strconv.Quote(q.Reason),
+			})
+		}
+		return table(p.out, "REQUEST STATE WHO ROLE ON FOR GRANT UNTIL WHY", rows)
+	})
+}

@@ -1,0 +1,218 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"curfew.internal/wire/api"
+)
+
+type auditCmd struct {
+	Search searchCmd `cmd:"" help:"Search the record, oldest first."`
+	Tail   tailCmd   `cmd:"" help:"Watch the record as it grows."`
+}
+
+type filter struct {
+	Grant  string   `placeholder:"ID" help:"Of one grant."`
+	Person string   `placeholder:"NAME" help:"Of one person."`
+	Host   string   `placeholder:"NAME" help:"On one host."`
+	Kind   string   `placeholder:"KIND" help:"Of one kind: exec, exit, setid, login, logout, refused, gap, installed, removed, drift, ..."`
+	Words  []string `arg:"" optional:"" help:"Words that all occur in the command line or text."`
+}
+
+func (f filter) query() *api.SearchEventsRequest {
+	return &api.SearchEventsRequest{Grant: f.Grant, Person: f.Person, Host: f.Host, Kind: f.Kind, Words: strings.Join(f.Words, " ")}
+}
+
+type searchCmd struct {
+	filter
+	Since time.Time `format:"2006-01-02T15:04:05Z07:00" placeholder:"TIME" help:"Not before, such as 2027-01-31T14:00:00Z."`
+	Until time.Time `format:"2006-01-02T15:04:05Z07:00" placeholder:"TIME" help:"Before."`
+	Limit int       `default:"1000" help:"How many at most; 0: all."`
+}
+
+// Run pages through what was found.
+func (s searchCmd) Run(ctx context.Context, p *program) error {
+	c, err := p.client()
+	if err != nil {
+		return err
+	}
+	q := s.query()
+	if !s.Since.IsZero() {
+		q.Since = timestamppb.New(s.Since)
+	}
+	if !s.Until.IsZero() {
+		q.Until = timestamppb.New(s.Until)
+	}
+	for shown := 0; ; {
+		q.Limit = 500
+		r, err := c.SearchEvents(ctx, q)
+		if err != nil {
+			return err
+		}
+		for _, e := range r.Events {
+			if s.Limit > 0 && shown == s.Limit {
+				_, err := fmt.Fprintf(p.err, "There is more: curfew audit search --limit 0, or narrow it down.\n")
+				return err
+			}
+			if err := p.event(e); err != nil {
+				return err
+			}
+			shown++
+		}
+		if r.Next == 0 {
+			return nil
+		}
+		q.After = r.Next
+	}
+}
+
+type tailCmd struct {
+	filter
+}
+
+// Run shows events as they arrive. A stream that breaks goes on where it
+// stopped.
+func (t tailCmd) Run(ctx context.Context, p *program) error {
+	c, err := p.client()
+	if err != nil {
+		return err
+	}
+	q := t.query()
+	for {
+		s, err := c.TailEvents(ctx, q)
+		if err != nil {
+			return err
+		}
+		for s.Receive() {
+			q.After = s.Msg().Id
+			if err := p.event(s.Msg()); err != nil {
+				return err
+			}
+		}
+		err = s.Err()
+		_ = s.Close()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil && codeOf(err) != exitError {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.clock.After(time.Second):
+		}
+	}
+}
+
+// event prints one event: a line of text, or a line of JSON.
+func (p *program) event(e *api.Event) error {
+	if p.Output == "json" {
+		b, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(e)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(p.out, string(b))
+		return err
+	}
+	who := e.Person
+	if len(e.Approvers) > 0 {
+		who += " (by " + strings.Join(e.Approvers, ",") + ")"
+	}
+	_, err := fmt.Fprintf(p.out, "%s %-6s %-20s %-16s %-9s %s\n", fine(e.At), line(e.Host), line(e.Grant), line(who), line(e.Kind), line(told(e)))
+	return err
+}
+
+// told is what an event says, on one line.
+func told(e *api.Event) string {
+	pr := e.Process
+	var b strings.Builder
+	switch {
+	case pr != nil && e.Kind == "exec":
+		fmt.Fprintf(&b, "[%d] %s", pr.Pid, strings.Join(pr.Argv, " "))
+		if pr.ArgvCut > 0 {
+			fmt.Fprintf(&b, " … (%d bytes more were not recorded)", pr.ArgvCut)
+		}
+		fmt.Fprintf(&b, "  uid=%d->%d cwd=%s", pr.OldIds.GetEuid(), pr.Ids.GetEuid(), pr.Cwd)
+		if pr.Tty != "" {
+			fmt.Fprintf(&b, " tty=%s", pr.Tty)
+		}
+	case pr != nil && e.Kind == "exit":
+		fmt.Fprintf(&b, "[%d] %s exit=%d", pr.Pid, pr.Comm, pr.ExitCode)
+		if pr.Signal > 0 {
+			fmt.Fprintf(&b, " signal=%d", pr.Signal)
+		}
+		fmt.Fprintf(&b, " after %v", pr.Lasted.AsDuration().Round(time.Millisecond))
+	case pr != nil && e.Kind == "setid":
+		fmt.Fprintf(&b, "[%d] %s uid=%d->%d euid=%d->%d", pr.Pid, pr.Comm, pr.OldIds.GetUid(), pr.Ids.GetUid(), pr.OldIds.GetEuid(), pr.Ids.GetEuid())
+	case e.Receipt != nil:
+		r := e.Receipt
+		fmt.Fprintf(&b, "ended (%s); removed %d things, ended %d processes", r.Why, len(r.Removed), r.Killed)
+		if len(r.Left) == 0 {
+			b.WriteString("; nothing is left")
+		} else {
+			fmt.Fprintf(&b, "; LEFT: %s", strings.Join(r.Left, "; "))
+		}
+		if r.SignatureValid {
+			fmt.Fprintf(&b, "; signed by %s, key %s", r.Host, r.KeyId)
+		} else {
+			b.WriteString("; THE SIGNATURE DOES NOT HOLD")
+		}
+	default:
+		b.WriteString(strings.TrimSpace(e.Service + " " + e.Text))
+	}
+	if e.Lost > 0 {
+		fmt.Fprintf(&b, " (%d events were lost)", e.Lost)
+	}
+	return b.String()
+}
+
+type timelineCmd struct {
+	Grant string `arg:"" help:"A grant, or its request."`
+}
+
+// Run tells the story on one page.
+func (t timelineCmd) Run(ctx context.Context, p *program) error {
+	c, err := p.client()
+	if err != nil {
+		return err
+	}
+	r, err := c.Timeline(ctx, &api.TimelineRequest{Grant: t.Grant})
+	if err != nil {
+		return err
+	}
+	return p.print(r, func() error { return timeline(p.out, r) })
+}
+
+func timeline(w io.Writer, r *api.TimelineReply) error {
+	q := r.Request
+	if q == nil {
+		return errors.New("the server told no request")
+	}
+	_, err := fmt.Fprintf(w, "%s: %s as %s on %s for %s, %q\n\n", line(q.Grant), line(q.Person+named(q.FullName)), line(q.Role),
+		line(strings.Join(q.Hosts, ", ")), span(q.Duration.AsDuration()), clean(q.Reason))
+	if err != nil {
+		return err
+	}
+	for _, m := range r.Moments {
+		text := m.Text
+		if m.Event != nil {
+			text = told(m.Event)
+		}
+		if m.Took != nil {
+			text = strings.TrimSpace(fmt.Sprintf("%s (%d ms)", text, m.Took.AsDuration().Milliseconds()))
+		}
+		if _, err := fmt.Fprintf(w, "%s  %-10s %-8s %-8s %s\n", fine(m.At), line(m.What), line(m.Host), line(m.Person), line(text)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/alecthomas/kong"
+	"github.com/willabides/kongplete"
+)
+
+// globals are flags of every command.
+type globals struct {
+	Output string `short:"o" enum:"text,json" default:"text" help:"How to print: text or json."`
+	Home   string `env:"CURFEW_HOME" type:"path" placeholder:"DIR" help:"Where the key and the session are kept; ~/.config/curfew."`
+}
+
+var groups = []kong.Group{
+	{Key: "ask", Title: "Ask and act"},
+	{Key: "decide", Title: "Decide"},
+	{Key: "look", Title: "Look"},
+	{Key: "admin", Title: "Administer"},
+	{Key: "me", Title: "This computer"},
+}
+
+type commands struct {
+	globals
+
+	Roles    rolesCmd    `cmd:"" group:"ask" help:"List the roles that you may ask for."`
+	Request  requestCmd  `cmd:"" group:"ask" help:"Ask for a role on hosts, and wait for the answer."`
+	Extend   extendCmd   `cmd:"" group:"ask" help:"Ask for a later end of a grant."`
+	Withdraw withdrawCmd `cmd:"" group:"ask" help:"Take a request back."`
+	SSH      sshCmd      `cmd:"" name:"ssh" group:"ask" help:"Log in to a host under a live grant."`
+
+	Requests requestsCmd `cmd:"" group:"decide" help:"List requests: yours, and those that wait for you."`
+	Show     showCmd     `cmd:"" group:"decide" help:"Show one request: who, what, where, how long and why."`
+	Approve  approveCmd  `cmd:"" group:"decide" help:"Approve somebody's request."`
+	Deny     denyCmd     `cmd:"" group:"decide" help:"Deny somebody's request."`
+	Revoke   revokeCmd   `cmd:"" group:"decide" help:"End a grant now."`
+
+	Timeline timelineCmd `cmd:"" group:"look" help:"Tell a grant's whole story."`
+	Audit    auditCmd    `cmd:"" group:"look" help:"Search the record, or watch it."`
+
+	People peopleCmd `cmd:"" group:"admin" help:"Add, invite, disable and list people."`
+	Hosts  hostsCmd  `cmd:"" group:"admin" help:"Let hosts join, list them, take them out."`
+	Policy policyCmd `cmd:"" group:"admin" help:"Check a policy folder, or see the one in force."`
+
+	Login      loginCmd                     `cmd:"" group:"me" help:"Enrol with a code, or sign in again."`
+	Logout     logoutCmd                    `cmd:"" group:"me" help:"End the session."`
+	Whoami     whoamiCmd                    `cmd:"" group:"me" help:"Say who is signed in."`
+	Curl       curlCmd                      `cmd:"" group:"me" help:"Call the API with JSON, signed as you."`
+	Completion kongplete.InstallCompletions `cmd:"" group:"me" help:"Print what makes your shell complete curfew's commands."`
+	Version    versionCmd                   `cmd:"" group:"me" help:"Print the version."`
+}
+
+type versionCmd struct{}
+
+// Run prints the version.
+func (versionCmd) Run(_ context.Context, p *program) error {
+	_, err := fmt.Fprintln(p.out, "curfew "+Version)
+	return err
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"curfew.internal/wire/api"
+)
+
+// clean makes text from others safe for a terminal: what would act on it, or
+// hides, is shown as its code point.
+func clean(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if r == '\n' || unicode.IsPrint(r) && !unicode.Is(unicode.Cf, r) {
+			b.WriteRune(r)
+			continue
+		}
+		fmt.Fprintf(&b, "\\u{%x}", r)
+	}
+	return b.String()
+}
+
+// line is clean text on one line.
+func line(s string) string { return clean(strings.ReplaceAll(s, "\n", `\n`)) }
+
+func stamp(t time.Time) string {
+	if t.IsZero() || t.Unix() == 0 {
+		return "-"
+	}
+	return t.UTC().Format("2006-01-02 15:04:05 UTC")
+}
+
+func at(t *timestamppb.Timestamp) string {
+	if t == nil {
+		return "-"
+	}
+	return stamp(t.AsTime())
+}
+
+func fine(t *timestamppb.Timestamp) string { return t.AsTime().UTC().Format("15:04:05.000") }
+
+// span writes a duration without its zero parts: 2h, 90s as 1m30s.
+func span(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// table prints rows in columns, under a head.
+func table(w io.Writer, head string, rows [][]string) error {
+	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	if _, err := fmt.Fprintln(t, strings.ReplaceAll(head, " ", "\t")); err != nil {
+		return err
+	}
+	for _, r := range rows {
+		for i := range r {
+			r[i] = line(r[i])
+		}
+		if _, err := fmt.Fprintln(t, strings.Join(r, "\t")); err != nil {
+			return err
+		}
+	}
+	return t.Flush()
+}
+
+// describe prints who, what, where, how long and why: all that there is to
+// decide on.
+func describe(w io.Writer, r *api.Request) error {
+	rows := [][2]string{
+		{"request", r.Id},
+		{"state", r.State},
+		{"who", r.Person + named(r.FullName)},
+		{"role", r.Role},
+		{"on", strings.Join(r.Hosts, ", ")},
+		{"for", span(r.Duration.AsDuration())},
+		{"why", r.Reason},
+	}
+	add := func(k, v string) {
+		if v != "" {
+			rows = append(rows, [2]string{k, v})
+		}
+	}
+	add("ticket", r.Ticket)
+	add("may run", strings.Join(r.Commands, "; "))
+	add("as", strings.Join(r.RunAs, ", "))
+	rows = append(rows, [2]string{"asked", at(r.AskedAt)})
+	for _, a := range r.Approvals {
+		add("approved", fmt.Sprintf("%s by %s with %s %s", at(a.At), a.Person, a.Factor, a.Note))
+	}
+	if r.State == "asked" {
+		add("needs", fmt.Sprintf("%d of: %s", r.ApprovalsNeeded, strings.Join(r.Approvers, ", ")))
+		add("waits until", at(r.LapsesAt))
+	}
+	if r.DecidedBy != "" {
+		add(r.State+" by", strings.TrimSpace(r.DecidedBy+" "+r.DecisionNote))
+	}
+	if r.Grant != "" {
+		add("grant", r.Grant)
+		add("stands", at(r.NotBefore)+" to "+at(r.NotAfter))
+	}
+	for _, h := range r.HostStates {
+		text := h.State + " " + at(h.At)
+		if len(h.Left) > 0 {
+			text += ", left: " + strings.Join(h.Left, "; ")
+		}
+		add("on "+h.Host, text)
+	}
+	for _, row := range rows {
+		if _, err := fmt.Fprintf(w, "%-12s %s\n", line(row[0]), line(row[1])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func named(full string) string {
+	if full == "" {
+		return ""
+	}
+	return " (" + full + ")"
+}
