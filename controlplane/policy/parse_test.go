@@ -111,6 +111,16 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
+// The YAML library takes a:b inside two brackets for a mapping.
+func TestGroupsAreReadInsideBrackets(t *testing.T) {
+	block := must(t, good)
+	flow := must(t, spoil(t, "    approval:\n      by: [ben, group:dba]\n      count: 1\n", "    approval: {by: [ben, group:dba], count: 1}\n"))
+	flow.Version = block.Version
+	if diff := cmp.Diff(block, flow, compare...); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestFilesCountTogether(t *testing.T) {
 	parts := strings.SplitAfter(good, "groups:\n  dba: [ben, cleo]\n")
 	files := map[string][]byte{"b.yaml": []byte(parts[0]), "a.yaml": []byte(parts[1]), "empty.yaml": nil, "comment.yaml": []byte("# none\n")}
