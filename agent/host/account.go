@@ -10,7 +10,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"curfew.internal/agent/enforce"
 	"curfew.internal/grant"
@@ -18,18 +19,30 @@ import (
 
 // A record is what we look at in a user or group record.
 type record struct {
-	UserName  string `json:"userName"`
-	GroupName string `json:"groupName"`
-	UID       uint32 `json:"uid"`
-	GID       uint32 `json:"gid"`
-	Curfew    bool   `json:"curfew"`
+	UID uint32 `json:"uid"`
+	GID uint32 `json:"gid"`
 }
 
-func parseRecord(content string) (r record, ours bool) {
+// mark is what every record of ours holds. It alone says that a record is
+// ours: one that somebody changed must not outlive its grant for it.
+const mark = `"curfew":true`
+
+func marked(content string) bool {
+	if strings.Contains(content, mark) {
+		return true
+	}
+	var r struct {
+		Curfew bool `json:"curfew"`
+	}
+	return json.Unmarshal([]byte(content), &r) == nil && r.Curfew
+}
+
+// parseRecord reads the numbers of a record that is to be given.
+func parseRecord(content string) (r record, good bool) {
 	if err := json.Unmarshal([]byte(content), &r); err != nil {
 		return r, false
 	}
-	return r, r.Curfew && r.GID >= grant.UIDMin && r.GID <= grant.UIDMax
+	return r, marked(content) && r.GID >= grant.UIDMin && r.GID <= grant.UIDMax
 }
 
 // byNumber is the second name of a record, by which numbers are looked up.
@@ -37,35 +50,69 @@ func (h *Host) byNumber(p place, r record) string {
 	return h.path(p.dir, strconv.FormatUint(uint64(r.GID), 10)+p.ext)
 }
 
-func (h *Host) numbered(p place, name string, r record) bool {
+func (h *Host) numbered(p place, name string, content string) bool {
+	r, good := parseRecord(content)
 	to, err := os.Readlink(h.byNumber(p, r))
-	return err == nil && to == name+p.ext
+	return good && err == nil && to == name+p.ext
+}
+
+// observeRecord tells what a file among the records holds, if it is ours.
+func (h *Host) observeRecord(p place, file string) (content string, ours bool, err error) {
+	name := strings.TrimSuffix(file, p.ext)
+	if to, err := os.Readlink(h.path(p.dir, file)); err == nil && numeric(name) && filepath.Base(to) == to {
+		if _, err := os.Lstat(h.path(p.dir, to)); err == nil {
+			return "", false, nil // the number of a record, which is looked at itself
+		}
+	}
+	text, whole, err := readWhole(h.path(p.dir, file), p.mode)
+	if errors.Is(err, fs.ErrNotExist) || !marked(text) {
+		return "", false, ignore(err, fs.ErrNotExist)
+	}
+	if !whole {
+		text += "its owner, mode or kind was changed"
+	} else if !h.numbered(p, name, text) {
+		text += "its number does not lead to it"
+	}
+	return text, true, err
+}
+
+func numeric(name string) bool {
+	_, err := strconv.ParseUint(name, 10, 32)
+	return err == nil
 }
 
 // applyRecord gives or takes an account, or its group.
 func (h *Host) applyRecord(ctx context.Context, s enforce.Step) error {
 	p := places[s.Thing.Kind]
 	name := s.Thing.Name
-	old, err := h.readThing(p, name+p.ext)
+	file := h.path(p.dir, name+p.ext)
+	info, err := os.Lstat(file)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("look at %v: %w", s.Thing, err)
 	}
-	oldRecord, ours := parseRecord(old)
-	if err == nil && !ours && !strings.HasPrefix(old, "spoiled") {
+	there := err == nil
+	old, _, err := readWhole(file, p.mode)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("look at %v: %w", s.Thing, err)
+	}
+	// No administrator writes a record as a folder, a socket or a pipe.
+	ours := marked(old)
+	if there && !ours && (info.Mode().IsRegular() || info.Mode()&fs.ModeSymlink != 0) {
 		return fmt.Errorf("%v: %w", s.Thing, ErrNotOurs)
 	}
 	if s.Op == enforce.Remove {
-		if ours {
-			if err := os.Remove(h.byNumber(p, oldRecord)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("remove the number of %v: %w", s.Thing, err)
-			}
-		}
-		if err := h.remove(p, name); err != nil {
+		if err := errors.Join(h.unnumber(p, name), h.remove(p, name)); err != nil {
 			return err
 		}
 		h.forgetNames(ctx)
 		return nil
 	}
+	return h.putRecord(ctx, s, ours)
+}
+
+func (h *Host) putRecord(ctx context.Context, s enforce.Step, ours bool) error {
+	p := places[s.Thing.Kind]
+	name := s.Thing.Name
 	r, good := parseRecord(s.Content)
 	if !good {
 		return fmt.Errorf("%v: its record is not one of ours", s.Thing)
@@ -75,6 +122,9 @@ func (h *Host) applyRecord(ctx context.Context, s enforce.Step) error {
 			return err
 		}
 	}
+	if err := h.unnumber(p, name); err != nil {
+		return err
+	}
 	if err := h.put(ctx, s); err != nil {
 		return err
 	}
@@ -82,6 +132,22 @@ func (h *Host) applyRecord(ctx context.Context, s enforce.Step) error {
 		return fmt.Errorf("number %v: %w", s.Thing, err)
 	}
 	h.forgetNames(ctx)
+	return nil
+}
+
+// unnumber removes every number that leads to a record, whichever number the
+// record holds by now.
+func (h *Host) unnumber(p place, name string) error {
+	entries, err := os.ReadDir(h.path(p.dir))
+	errs := []error{ignore(err, fs.ErrNotExist)}
+	for _, e := range entries {
+		if to, err := os.Readlink(h.path(p.dir, e.Name())); err == nil && to == name+p.ext && e.Name() != name+p.ext {
+			errs = append(errs, ignore(os.Remove(h.path(p.dir, e.Name())), fs.ErrNotExist))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("remove the numbers of %s: %w", name, err)
+	}
 	return nil
 }
 
@@ -162,27 +228,41 @@ func (h *Host) Managed(ctx context.Context, name string) (bool, error) {
 // observeHomes tells of each home its owner.
 func (h *Host) observeHomes(seen enforce.State) error {
 	entries, err := os.ReadDir(h.path(homeDir))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("look for homes: %w", err)
-	}
+	errs := []error{ignore(err, fs.ErrNotExist)}
 	for _, e := range entries {
-		info, err := e.Info()
+		content, err := homeOf(h.path(homeDir, e.Name()))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if err != nil {
-			return fmt.Errorf("look at home %s: %w", e.Name(), err)
-		}
-		content := "spoiled"
-		if st, ok := info.Sys().(*syscall.Stat_t); ok && info.IsDir() {
-			content = strconv.FormatUint(uint64(st.Uid), 10)
-		}
+		errs = append(errs, err)
 		seen[enforce.Thing{Kind: enforce.Home, Name: e.Name()}] = content
 	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("look for homes: %w", err)
+	}
 	return nil
+}
+
+// homeOf tells whose home a folder is. A mount on it is seen before anything
+// is asked of the file system behind it, which may be a program of the
+// person's.
+func homeOf(file string) (string, error) {
+	fd, err := unix.Open(file, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return spoiled, err
+	}
+	defer func() { _ = unix.Close(fd) }() // nothing was written
+	if err := mounted(fd); err != nil {
+		return spoiled + ": " + err.Error(), nil
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return spoiled, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return spoiled, nil
+	}
+	return strconv.FormatUint(uint64(st.Uid), 10), nil
 }
 
 // applyHome makes or removes a home.
@@ -198,8 +278,8 @@ func (h *Host) applyHome(s enforce.Step) error {
 	if err != nil || uid < grant.UIDMin || uid > grant.UIDMax {
 		return fmt.Errorf("%v is for uid %q: not one of ours", s.Thing, s.Content)
 	}
-	if info, err := os.Lstat(filepath.Join(dir, name)); err == nil {
-		if owned(info, uid) {
+	if owner, err := homeOf(filepath.Join(dir, name)); !errors.Is(err, fs.ErrNotExist) {
+		if owner == s.Content {
 			return nil // hers already, with what is in it
 		}
 		// Somebody else's, or not a folder: it is not followed, and not given.
@@ -232,14 +312,4 @@ func makeHome(dir, name string, uid int) error {
 		return errors.Join(err, removeTree(dir, fresh))
 	}
 	return nil
-}
-
-func owned(info fs.FileInfo, uid int) bool {
-	st, ok := info.Sys().(*syscall.Stat_t)
-	return ok && info.IsDir() && st.Uid == uint32(uid) //nolint:gosec // within our range
-}
-
-func rooted(info fs.FileInfo) bool {
-	st, ok := info.Sys().(*syscall.Stat_t)
-	return ok && int(st.Uid) == os.Geteuid()
 }

@@ -59,17 +59,50 @@ var places = map[enforce.Kind]place{
 	enforce.SudoRule:   {sudoersDir, "", 0o440},
 }
 
-// Prepare makes our folders. They are in memory: a boot begins without them.
+// A folder of the host that things of ours lie in.
+type folder struct {
+	dir  string
+	mode fs.FileMode
+}
+
+// folders are listed with what they lie in first. tmpfiles.d says the same.
+var folders = []folder{
+	{runDir, 0o755}, {runDir + "/ssh", 0o755}, {principals, 0o755}, {managedDir, 0o755}, {homeDir, 0o755},
+	{sudoersDir, 0o750}, {scopeDir, 0o700}, {freshDir, 0o700}, {userdb, 0o755},
+}
+
+// Prepare makes our folders, and makes them again. They are in memory: a boot
+// begins without them, and whoever has root can take them away.
 func (h *Host) Prepare() error {
-	for _, dir := range []string{runDir, runDir + "/ssh", principals, managedDir, homeDir, sudoersDir, userdb} {
-		if err := os.MkdirAll(h.path(dir), 0o755); err != nil { //nolint:gosec // sshd and nss read them as other users
-			return fmt.Errorf("make folder: %w", err)
-		}
+	var errs []error
+	for _, f := range folders {
+		errs = append(errs, h.prepare(f))
 	}
-	for _, dir := range []string{scopeDir, freshDir} {
-		if err := os.MkdirAll(h.path(dir), 0o700); err != nil {
-			return fmt.Errorf("make folder: %w", err)
-		}
+	return errors.Join(errs...)
+}
+
+func (h *Host) prepare(f folder) error {
+	file := h.path(f.dir)
+	info, err := os.Lstat(file)
+	if err == nil && !info.IsDir() && f.dir != userdb {
+		err = removeTree(filepath.Dir(file), filepath.Base(file))
+	}
+	if err = ignore(err, fs.ErrNotExist); err == nil {
+		err = os.MkdirAll(file, f.mode)
+	}
+	if err == nil {
+		info, err = os.Lstat(file)
+	}
+	if err == nil && !rooted(info) {
+		err = os.Lchown(file, os.Geteuid(), os.Getegid())
+	}
+	// Said outright: the unit's umask lets nobody read what we make, and sshd
+	// and nss read as other users.
+	if err == nil && info.IsDir() && info.Mode().Perm() != f.mode {
+		err = os.Chmod(file, f.mode)
+	}
+	if err != nil {
+		return fmt.Errorf("make folder: %w", err)
 	}
 	return nil
 }
@@ -81,10 +114,11 @@ func (h *Host) Paths() []string {
 
 // Observe returns every thing on the host that carries our mark, whoever put
 // it there and whenever. A thing whose owner or mode is wrong has another
-// content than any that is wanted.
+// content than any that is wanted. What could be seen is returned together
+// with what could not, so that it can be taken away.
 func (h *Host) Observe(ctx context.Context) (enforce.State, error) {
 	seen := enforce.State{}
-	var errs []error
+	errs := []error{h.Prepare()}
 	for kind, p := range places {
 		errs = append(errs, h.observeFiles(seen, kind, p))
 	}
@@ -92,53 +126,42 @@ func (h *Host) Observe(ctx context.Context) (enforce.State, error) {
 	return seen, errors.Join(errs...)
 }
 
+// observeFiles goes on after what cannot be looked at: one file must not hide
+// the others.
 func (h *Host) observeFiles(seen enforce.State, kind enforce.Kind, p place) error {
 	entries, err := os.ReadDir(h.path(p.dir))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("look for %vs: %w", kind, err)
-	}
+	errs := []error{ignore(err, fs.ErrNotExist)}
 	for _, e := range entries {
 		name, ok := strings.CutSuffix(e.Name(), p.ext)
-		if !ok || e.Type()&fs.ModeSymlink != 0 && p.dir == userdb {
+		if !ok {
 			continue
 		}
-		content, err := h.readThing(p, e.Name())
+		content, ours, err := h.readThing(p, e.Name())
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if err != nil {
-			return fmt.Errorf("look at %v %s: %w", kind, name, err)
+		errs = append(errs, err)
+		if ours {
+			seen[enforce.Thing{Kind: kind, Name: name}] = content
 		}
-		if p.dir == userdb {
-			r, ours := parseRecord(content)
-			if !ours {
-				continue // an administrator's
-			}
-			if !h.numbered(p, name, r) {
-				content += "its number does not lead to it"
-			}
-		}
-		seen[enforce.Thing{Kind: kind, Name: name}] = content
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("look for %vs: %w", kind, err)
 	}
 	return nil
 }
 
-// readThing reads a file that is ours to the last bit; any other is told by
-// what is wrong with it.
-func (h *Host) readThing(p place, name string) (string, error) {
-	file := h.path(p.dir, name)
-	info, err := os.Lstat(file)
-	if err != nil {
-		return "", err
+// readThing tells what a file holds, or what is wrong with it. In folders of
+// ours everything is ours; among the records of the host, what bears our mark.
+func (h *Host) readThing(p place, name string) (content string, ours bool, err error) {
+	if p.dir == userdb {
+		return h.observeRecord(p, name)
 	}
-	if !info.Mode().IsRegular() || info.Mode().Perm() != p.mode || !rooted(info) || info.Size() > 1<<20 {
-		return fmt.Sprintf("spoiled: %v", info.Mode()), nil
+	text, whole, err := readWhole(h.path(p.dir, name), p.mode)
+	if err != nil || !whole {
+		return spoiled, true, err
 	}
-	b, err := os.ReadFile(file)
-	return string(b), err
+	return text, true, nil
 }
 
 // Apply carries out one step. It is idempotent.

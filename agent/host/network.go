@@ -22,28 +22,35 @@ import (
 // observeScopes tells of each scope its text, if the kernel still has it.
 func (h *Host) observeScopes(ctx context.Context, seen enforce.State) error {
 	entries, err := os.ReadDir(h.path(scopeDir))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("look for network scopes: %w", err)
-	}
+	errs := []error{ignore(err, fs.ErrNotExist)}
 	for _, e := range entries {
-		b, err := os.ReadFile(h.path(scopeDir, e.Name()))
-		if err != nil {
-			return fmt.Errorf("look at the network scope of %s: %w", e.Name(), err)
+		content, whole, err := readWhole(h.path(scopeDir, e.Name()), 0o600)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
 		}
-		content := string(b)
-		uid, lines := scopeOf(content)
-		out, err := h.run(ctx, "nft", "list", "chain", "inet", "curfew", chain(uid))
-		whole := err == nil && strings.Count(out, " accept") == len(lines)+1 && strings.Contains(out, "reject")
-		who, err := h.run(ctx, "nft", "list", "map", "inet", "curfew", "who")
-		if !whole || err != nil || !strings.Contains(who, "jump "+chain(uid)) {
+		errs = append(errs, err)
+		if !whole {
+			content = spoiled
+		} else if !h.limited(ctx, content) {
 			content += "the kernel does not have it whole"
 		}
 		seen[enforce.Thing{Kind: enforce.Network, Name: e.Name()}] = content
 	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("look for network scopes: %w", err)
+	}
 	return nil
+}
+
+// limited says whether the kernel holds an account to its scope.
+func (h *Host) limited(ctx context.Context, content string) bool {
+	uid, lines := scopeOf(content)
+	out, err := h.run(ctx, "nft", "list", "chain", "inet", "curfew", chain(uid))
+	if err != nil || strings.Count(out, " accept") != len(lines)+1 || !strings.Contains(out, "reject") {
+		return false
+	}
+	who, err := h.run(ctx, "nft", "list", "map", "inet", "curfew", "who")
+	return err == nil && strings.Contains(who, "jump "+chain(uid))
 }
 
 func chain(uid string) string { return "u" + uid }
@@ -57,20 +64,20 @@ func scopeOf(content string) (uid string, lines []string) {
 func (h *Host) applyScope(ctx context.Context, s enforce.Step) error {
 	file := h.path(scopeDir, s.Thing.Name)
 	if s.Op == enforce.Remove {
-		b, err := os.ReadFile(file)
+		text, _, err := readWhole(file, 0o600)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("look at %v: %w", s.Thing, err)
 		}
-		uid, _ := scopeOf(string(b))
+		uid, _ := scopeOf(text)
 		if _, err := strconv.ParseUint(uid, 10, 32); err == nil {
 			if out, err := h.feed(ctx, unscope(uid), "nft", "-f", "-"); err != nil {
 				return fmt.Errorf("remove %v: %w: %s", s.Thing, err, strings.TrimSpace(out))
 			}
 		}
-		return os.Remove(file)
+		return removeTree(h.path(scopeDir), s.Thing.Name)
 	}
 	rules, err := scope(s.Content)
 	if err != nil {
@@ -79,7 +86,12 @@ func (h *Host) applyScope(ctx context.Context, s enforce.Step) error {
 	if out, err := h.feed(ctx, rules, "nft", "-f", "-"); err != nil {
 		return fmt.Errorf("%v is not given: %w: %s", s.Thing, err, strings.TrimSpace(out))
 	}
-	if err := renameio.WriteFile(file, []byte(s.Content), 0o600, renameio.WithTempDir(h.path(freshDir))); err != nil {
+	if info, err := os.Lstat(file); err == nil && !info.Mode().IsRegular() {
+		if err := removeTree(h.path(scopeDir), s.Thing.Name); err != nil {
+			return fmt.Errorf("clear the way for %v: %w", s.Thing, err)
+		}
+	}
+	if err := renameio.WriteFile(file, []byte(s.Content), 0o600, renameio.WithTempDir(h.path(freshDir)), renameio.IgnoreUmask()); err != nil {
 		return fmt.Errorf("keep %v: %w", s.Thing, err)
 	}
 	return nil
