@@ -146,10 +146,12 @@ func (l *Lab) end(ctx context.Context) error {
 	l.mu.Lock()
 	hosts := l.hosts
 	l.mu.Unlock()
-	var errs []error
-	for _, h := range hosts {
-		errs = append(errs, h.PowerOff(ctx))
+	errs := make([]error, len(hosts))
+	var off sync.WaitGroup
+	for i, h := range hosts {
+		off.Go(func() { errs[i] = h.PowerOff(ctx) })
 	}
+	off.Wait()
 	all, err := lock(ctx, filepath.Join(l.labs, "lock"))
 	if err != nil {
 		return errors.Join(append(errs, err)...)
