@@ -19,19 +19,19 @@ type Kind int
 // opposite order: rights go before the account that holds them, and what
 // limits an account goes after what it limits.
 const (
-	Group      Kind = iota + 1 // group record in /run/userdb
+	Network    Kind = iota + 1 // where the account may connect
+	Group                      // group record in /run/userdb
 	Account                    // user record in /run/userdb
 	Marker                     // says, with no agent there, that an account is ours
 	Home                       // home folder
-	Network                    // where the account may connect
 	Principals                 // grants whose SSH certificates open the account
 	SudoRule                   // sudoers file
 )
 
 // String is the kind as people read it.
 func (k Kind) String() string {
-	names := [...]string{"unknown", "group", "account", "marker", "home", "network scope", "ssh principals", "sudo rule"}
-	if k < Group || k > SudoRule {
+	names := [...]string{"unknown", "network scope", "group", "account", "marker", "home", "ssh principals", "sudo rule"}
+	if k < Network || k > SudoRule {
 		return names[0]
 	}
 	return names[k]

@@ -35,7 +35,7 @@ func held(id, person string, commands ...string) grant.Grant {
 }
 
 func TestPlan(t *testing.T) {
-	account, rule := Thing{Account, "ana"}, Thing{SudoRule, "g-a"}
+	account, rule, scope := Thing{Account, "ana"}, Thing{SudoRule, "g-a"}, Thing{Network, "ana"}
 	for _, c := range []struct {
 		name       string
 		want, seen State
@@ -48,6 +48,8 @@ func TestPlan(t *testing.T) {
 			name: "taken away before given", want: State{account: "x"}, seen: State{rule: "y"},
 			steps: []Step{{Op: Remove, Thing: rule}, {Put, account, "x"}},
 		},
+		{name: "scope before what it limits", want: State{account: "x", scope: "y"}, steps: []Step{{Put, scope, "y"}, {Put, account, "x"}}},
+		{name: "grant ends: scope after what it limits", seen: State{account: "x", scope: "y"}, steps: []Step{{Op: Remove, Thing: account}, {Op: Remove, Thing: scope}}},
 		{name: "changed by somebody", want: State{rule: "y"}, seen: State{rule: "z"}, steps: []Step{{Put, rule, "y"}}},
 		{name: "an empty content is wanted too", want: State{account: ""}, steps: []Step{{Put, account, ""}}},
 	} {
@@ -107,6 +109,14 @@ func TestScopeIsTheUnion(t *testing.T) {
 	}
 	if _, limited := Scope([]grant.Grant{a, held("g-c", "ana")}); limited {
 		t.Error("a grant without a scope was limited by another")
+	}
+}
+
+func TestKindsAreNamed(t *testing.T) {
+	for k, name := range map[Kind]string{0: "unknown", Network: "network scope", Group: "group", Home: "home", SudoRule: "sudo rule", SudoRule + 1: "unknown"} {
+		if k.String() != name {
+			t.Errorf("%d: %v", k, k)
+		}
 	}
 }
 
