@@ -98,6 +98,24 @@ func TestTwoGrantsOfOnePerson(t *testing.T) {
 	}
 }
 
+func TestNoNameHasTwoNumbersAndNoNumberTwoNames(t *testing.T) {
+	numbered := func(id, person string, uid uint32) grant.Grant {
+		g := held(id, person, "/usr/bin/id")
+		g.Person.UID = uid
+		return g
+	}
+	for name, set := range map[string][]grant.Grant{
+		"two numbers": {numbered("g-a", "ana", grant.UIDMin), numbered("g-b", "ana", grant.UIDMin+1)},
+		"two names":   {numbered("g-a", "ana", grant.UIDMin), numbered("g-b", "ben", grant.UIDMin)},
+		"three":       {numbered("g-a", "ana", grant.UIDMin), numbered("g-b", "ben", grant.UIDMin), numbered("g-c", "cat", grant.UIDMin)},
+	} {
+		want, next := Want(append(set, numbered("g-z", "zoe", grant.UIDMin+9)), "db1", noon)
+		if len(want) != 6 || want[Thing{SudoRule, "g-z"}] == "" || next.IsZero() {
+			t.Errorf("%s: %v", name, want)
+		}
+	}
+}
+
 func TestScopeIsTheUnion(t *testing.T) {
 	d1, _ := grant.ParseDestination("tcp://10.0.0.0/24:5432")
 	d2, _ := grant.ParseDestination("udp://10.0.0.1")

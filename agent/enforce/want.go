@@ -34,14 +34,34 @@ func Want(grants []grant.Grant, host string, now time.Time) (State, time.Time) {
 			continue
 		}
 		people[g.Person.Name] = append(people[g.Person.Name], g)
-		if rule := Sudoers(g); rule != "" {
-			want[Thing{SudoRule, g.ID}] = rule
+	}
+	doubtful := doubles(people)
+	for name, held := range people {
+		if !doubtful[name] {
+			account(want, held)
 		}
 	}
-	for _, held := range people {
-		account(want, held)
-	}
 	return want, next
+}
+
+// doubles are the names with more than one number and the names that share a
+// number: whose files and processes theirs would be, nobody can say, so none
+// of them is given anything.
+func doubles(people map[string][]grant.Grant) map[string]bool {
+	doubtful := map[string]bool{}
+	owner := map[uint32]string{}
+	for name, held := range people {
+		for _, g := range held {
+			if other, taken := owner[g.Person.UID]; taken && other != name {
+				doubtful[name], doubtful[other] = true, true
+			}
+			owner[g.Person.UID] = name
+			if g.Person.UID != held[0].Person.UID {
+				doubtful[name] = true
+			}
+		}
+	}
+	return doubtful
 }
 
 // account adds what a person's live grants call for together.
@@ -54,6 +74,9 @@ func account(want State, held []grant.Grant) {
 	var ids []string
 	for _, g := range held {
 		ids = append(ids, g.ID)
+		if rule := Sudoers(g); rule != "" {
+			want[Thing{SudoRule, g.ID}] = rule
+		}
 	}
 	slices.Sort(ids)
 	want[Thing{Principals, p.Name}] = strings.Join(ids, "\n") + "\n"
