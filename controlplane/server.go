@@ -154,8 +154,15 @@ func (s *Server) Run(ctx context.Context, reload <-chan struct{}) error {
 
 // end moves on what time moves on, and takes new keys into use.
 func (s *Server) end(ctx context.Context) error {
+	policy := ""
 	for {
 		err := errors.Join(s.loadKeys(ctx), s.api.Due(ctx))
+		// Without a policy nobody is given anything, and nothing is taken away.
+		if v := s.rules.State().Version; v != policy && err == nil {
+			if err = s.api.Recheck(ctx); err == nil {
+				policy = v
+			}
+		}
 		if err != nil && ctx.Err() == nil {
 			s.log.ErrorContext(ctx, "cannot end what is over: hosts end it by themselves", "cause", err)
 		}

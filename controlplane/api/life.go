@@ -188,3 +188,37 @@ func overBy(r roster.Request, now time.Time) roster.Change {
 	}
 	return roster.Change{}
 }
+
+// Recheck revokes the grants of people who are no longer eligible for their
+// roles. It is for when the policy has changed.
+func (s *Server) Recheck(ctx context.Context) error {
+	open, err := s.Store.Requests(ctx, false, maxOpen)
+	if err != nil {
+		return fmt.Errorf("look at what stands: %w", err)
+	}
+	for _, r := range open {
+		if r.State != stateIssued || s.eligible(r.Person, r.Role) {
+			continue
+		}
+		now := s.now()
+		_, err := s.Store.Change(ctx, r.ID, now, func(r roster.Request) (roster.Change, error) {
+			if r.State != stateIssued {
+				return roster.Change{}, nil
+			}
+			const why = "the policy has changed: no longer eligible"
+			return roster.Change{State: stateRevoked, Note: why, Steps: []roster.Decision{{At: now, What: stateRevoked, Text: why}}}, nil
+		})
+		if err != nil {
+			return fmt.Errorf("revoke %s: %w", r.Grant.ID, err)
+		}
+		s.Log.InfoContext(ctx, "grant revoked, its person is not eligible any more", "grant", r.Grant.ID, "person", r.Person, "role", r.Role)
+	}
+	return nil
+}
+
+// maxOpen is more than there can be: a request takes a person and a code.
+const maxOpen = 1 << 20
+
+func (s *Server) eligible(person, role string) bool {
+	return slices.ContainsFunc(s.Rules.Offers(person, nil, s.now()), func(o roster.Offer) bool { return o.Role.Name == role })
+}

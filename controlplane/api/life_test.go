@@ -276,6 +276,21 @@ func TestPolicyChangesMeanwhile(t *testing.T) {
 	}
 }
 
+func TestEligibilityEndsDuringTheGrant(t *testing.T) {
+	w, ctx := newWorld(t), t.Context()
+	r := w.issued(t)
+	must(t, w.server.Recheck(ctx))
+	if n := len(w.held(t, "db1").Grants); n != 1 {
+		t.Fatalf("nothing has changed, and db1 holds %d", n)
+	}
+	w.rules.change(func() { w.rules.eligible = nil })
+	must(t, w.server.Recheck(ctx))
+	r, err := w.ana.GetRequest(ctx, &api.GetRequestRequest{Id: r.Id})
+	if err != nil || r.State != "revoked" || !strings.Contains(r.DecisionNote, "no longer eligible") || len(w.held(t, "db1").Grants) != 0 {
+		t.Errorf("%v, %v", r, err)
+	}
+}
+
 func TestNeedsNobody(t *testing.T) {
 	w := newWorld(t)
 	w.rules.change(func() { w.rules.needed = 0 })
