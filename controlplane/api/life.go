@@ -33,8 +33,8 @@ const factor = "totp"
 
 func newID(prefix string) string { return prefix + "-" + strings.ToLower(rand.Text()[:16]) }
 
-// digest is over all that an approver is shown of a request; programs of
-// people echo it, and never need to compute it.
+// digest is over all that an approver is shown of a request. Programs echo
+// it; none has to compute it.
 func digest(r roster.Request) []byte {
 	var w canon.Writer
 	w.Text(1, r.ID)
