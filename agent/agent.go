@@ -37,7 +37,9 @@ type Host interface {
 	// Clear removes what the account left where it would run again or lie
 	// about: jobs, and files in folders that everybody shares.
 	Clear(person string, uid uint32) error
-	// Leftovers looks for what an ended account may have left behind.
+	// RuleLeft looks for the sudo rule of an ended grant, Leftovers for what
+	// an ended account may have left behind. Both say where they looked.
+	RuleLeft(grant string) (looked, left []string, err error)
 	Leftovers(ctx context.Context, person string, uid uint32) (looked, left []string, err error)
 	// Managed reports whether the account on the host is one of ours.
 	Managed(ctx context.Context, name string) (bool, error)

@@ -78,18 +78,19 @@ func (a *Agent) settle(ctx context.Context, live []grant.Grant, o Opened, now ti
 		}
 	}
 	r.Looked = []string{"labelled processes"}
-	if _, other := of(live, o.Person); other {
-		r.Looked = append(r.Looked, "sudo rule")
-	} else {
-		n, err := a.clear(ctx, o)
-		r.Killed += uint64(n) //nolint:gosec // not negative
-		failed = append(failed, err)
-		looked, left, err := a.Host.Leftovers(ctx, o.Person, o.UID)
+	look := func(looked, left []string, err error) {
 		failed = append(failed, err)
 		if err != nil {
 			left = append(left, "not all could be looked at: "+err.Error())
 		}
 		r.Looked, r.Left = append(r.Looked, looked...), append(r.Left, left...)
+	}
+	look(a.Host.RuleLeft(o.Grant))
+	if _, other := of(live, o.Person); !other {
+		n, err := a.clear(ctx, o)
+		r.Killed += uint64(n) //nolint:gosec // not negative
+		failed = append(failed, err)
+		look(a.Host.Leftovers(ctx, o.Person, o.UID))
 	}
 	r.DoneAt = a.Clock.Now().Wall
 	return r, errors.Join(failed...)

@@ -64,13 +64,16 @@ func (a *Agent) Pass(ctx context.Context, give bool) (time.Time, error) {
 	}
 	failed := a.endSessions(ctx, live, now)
 	seen, err := a.Host.Observe(ctx)
-	if err != nil {
-		return next, errors.Join(append(failed, fmt.Errorf("observe host: %w", err))...)
-	}
 	removals, gifts := split(enforce.Plan(want, seen))
 	removed, _, errs := a.apply(ctx, removals, live)
 	failed = append(failed, errs...)
 	failed = append(failed, a.close(ctx, live, removed, now)...)
+	if err != nil {
+		// What was seen is taken away all the same, and what somebody changed
+		// is put right; nothing is given that could be there already.
+		_, _, errs = a.apply(ctx, slices.DeleteFunc(gifts, func(s enforce.Step) bool { _, ok := seen[s.Thing]; return !give || !ok }), live)
+		return next, errors.Join(append(append(failed, errs...), fmt.Errorf("observe host: %w", err))...)
+	}
 	if !give {
 		return next, errors.Join(failed...)
 	}

@@ -131,6 +131,16 @@ func hasUID(pid int, uid uint32) bool {
 	return false
 }
 
+// RuleLeft looks for the sudo rule of an ended grant.
+func (h *Host) RuleLeft(grant string) (looked, left []string, err error) {
+	looked = []string{"sudo rule"}
+	_, err = os.Lstat(h.path(sudoersDir, grant))
+	if err == nil {
+		left = []string{"sudo rule " + grant}
+	}
+	return looked, left, ignore(err, fs.ErrNotExist)
+}
+
 // Leftovers looks for what an ended account may have left behind, and says
 // where it looked.
 func (h *Host) Leftovers(ctx context.Context, person string, uid uint32) (looked, left []string, err error) {
@@ -154,7 +164,7 @@ func (h *Host) Leftovers(ctx context.Context, person string, uid uint32) (looked
 		}
 		return []string{"account " + person}, err
 	})
-	look("things of the grant", func() ([]string, error) {
+	look("things of the account", func() ([]string, error) {
 		seen, err := h.Observe(ctx)
 		var names []string
 		for t := range seen {

@@ -1,0 +1,182 @@
+package agent_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"curfew.internal/agent"
+	"curfew.internal/agent/enforce"
+	"curfew.internal/clock"
+	"curfew.internal/grant"
+	"curfew.internal/ledger"
+)
+
+// halfSeen is a host of which a part cannot be looked at, with a rule that
+// may be stuck.
+type halfSeen struct {
+	seen  enforce.State
+	err   error
+	stuck bool
+	steps []string
+}
+
+func (h *halfSeen) Observe(context.Context) (enforce.State, error) { return maps.Clone(h.seen), h.err }
+
+func (h *halfSeen) Apply(_ context.Context, s enforce.Step) error {
+	h.steps = append(h.steps, s.String())
+	if s.Op == enforce.Remove && s.Thing.Kind == enforce.SudoRule && h.stuck {
+		return errors.New("something is mounted there")
+	}
+	if s.Op == enforce.Put {
+		h.seen[s.Thing] = s.Content
+	} else {
+		delete(h.seen, s.Thing)
+	}
+	return nil
+}
+
+func (h *halfSeen) RuleLeft(id string) (looked, left []string, err error) {
+	if _, there := h.seen[enforce.Thing{Kind: enforce.SudoRule, Name: id}]; there {
+		left = []string{"sudo rule " + id}
+	}
+	return []string{"sudo rule"}, left, nil
+}
+
+func (*halfSeen) EndSessions(context.Context, uint32) error    { return nil }
+func (*halfSeen) KillUID(context.Context, uint32) (int, error) { return 0, nil }
+func (*halfSeen) Clear(string, uint32) error                   { return nil }
+func (*halfSeen) Managed(context.Context, string) (bool, error) {
+	return true, nil
+}
+func (*halfSeen) Argv(int) ([]string, error) { return nil, nil }
+func (*halfSeen) Leftovers(context.Context, string, uint32) (looked, left []string, err error) {
+	return []string{"account"}, nil, nil
+}
+
+// noLabels are the labels of a host on which nothing runs.
+type noLabels struct{}
+
+func (noLabels) Label(int, uint64, uint64) error                  { return nil }
+func (noLabels) LabelOf(int) (uint64, bool, error)                { return 0, false, nil }
+func (noLabels) Extend(uint64, uint64) error                      { return nil }
+func (noLabels) Living() (map[uint64][]int, error)                { return nil, nil }
+func (noLabels) Kill(context.Context, uint64) (int, []int, error) { return 0, nil, nil }
+func (noLabels) Forget(uint64) error                              { return nil }
+
+// memory keeps state in memory.
+type memory struct {
+	entries []ledger.Entry
+	opened  map[string]agent.Opened
+	at      time.Time
+}
+
+func (m *memory) Accept([]byte, []byte, time.Time) (grant.Opened, error) { return grant.Opened{}, nil }
+func (m *memory) Trusted(clock.Reading) time.Time                        { return m.at }
+func (m *memory) Append(e ...ledger.Entry) error                         { m.entries = append(m.entries, e...); return nil }
+func (m *memory) Sessions() ([]agent.Session, error)                     { return nil, nil }
+func (m *memory) SaveSession(agent.Session) error                        { return nil }
+func (m *memory) DropSession(uint64) error                               { return nil }
+func (m *memory) Opened() (map[string]agent.Opened, error) {
+	o := map[string]agent.Opened{}
+	maps.Copy(o, m.opened)
+	return o, nil
+}
+func (m *memory) SaveOpened(o map[string]agent.Opened) error { m.opened = maps.Clone(o); return nil }
+
+// receipts are what the host signed.
+func (m *memory) receipts(t *testing.T, key ed25519.PrivateKey) []ledger.Receipt {
+	t.Helper()
+	var all []ledger.Receipt
+	for _, e := range m.entries {
+		if e.Kind == ledger.Removed {
+			r, err := ledger.OpenReceipt(e.Receipt, key.Public().(ed25519.PublicKey))
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
+var noon = time.Date(2027, 1, 31, 12, 0, 0, 0, time.UTC)
+
+func of(id, person string, uid uint32, ends time.Time) grant.Grant {
+	return grant.Grant{
+		ID: id, Person: grant.Person{Name: person, UID: uid}, Hosts: []string{"db1"}, NotBefore: noon, NotAfter: ends,
+		Role: grant.Role{RunAs: []string{"root"}, AnyCommand: true},
+	}
+}
+
+func agentOf(t *testing.T, h agent.Host, m *memory, grants ...grant.Grant) *agent.Agent {
+	t.Helper()
+	a := &agent.Agent{
+		Identity: agent.Identity{Fleet: "f", Name: "db1", Boot: "b", ReceiptKey: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))},
+		Host:     h, Labels: noLabels{}, Keep: m, Clock: clock.System{}, Log: slog.New(slog.DiscardHandler),
+		Heard: func() time.Time { return m.at },
+	}
+	if err := a.Init(grant.Opened{Grants: grants, Revision: 1}); err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func TestWhatWasSeenIsTakenAwayWhenTheRestWasNot(t *testing.T) {
+	ana, ben := of("g-ana", "ana", grant.UIDMin, noon.Add(time.Hour)), of("g-ben", "ben", grant.UIDMin+1, noon.Add(time.Hour))
+	seen, _ := enforce.Want([]grant.Grant{ana}, "db1", noon)
+	rule := enforce.Thing{Kind: enforce.SudoRule, Name: "g-ana"}
+	seen[rule] = "ana ALL=(ALL) ALL"
+	seen[enforce.Thing{Kind: enforce.SudoRule, Name: "g-old"}] = "old ALL=(ALL) ALL"
+	h := &halfSeen{seen: seen, err: errors.New("a folder is a file")}
+	a := agentOf(t, h, &memory{at: noon}, ana, ben)
+	if _, err := a.Pass(t.Context(), true); err == nil {
+		t.Error("it is not said")
+	}
+	if want := []string{"remove sudo rule g-old", "put sudo rule g-ana"}; !slices.Equal(h.steps, want) {
+		t.Errorf("%q", h.steps)
+	}
+	// Once all can be seen, the rest is given.
+	h.err = nil
+	if _, err := a.Pass(t.Context(), true); err != nil || h.seen[enforce.Thing{Kind: enforce.SudoRule, Name: "g-ben"}] == "" {
+		t.Error(err, h.seen)
+	}
+}
+
+// A receipt says that the rule is gone only after a look, also for a person
+// who holds another grant.
+func TestAReceiptLooksForTheRule(t *testing.T) {
+	for name, others := range map[string][]grant.Grant{
+		"the last grant": nil,
+		"one of two":     {of("g-two", "ana", grant.UIDMin, noon.Add(2*time.Hour))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, m := &halfSeen{seen: enforce.State{}}, &memory{at: noon}
+			a := agentOf(t, h, m, append(others, of("g-ana", "ana", grant.UIDMin, noon.Add(time.Hour)))...)
+			if _, err := a.Pass(t.Context(), true); err != nil {
+				t.Fatal(err)
+			}
+			m.at, h.stuck = noon.Add(time.Hour), true
+			if _, err := a.Pass(t.Context(), true); err == nil {
+				t.Error("it is not said")
+			}
+			h.stuck = false
+			if _, err := a.Pass(t.Context(), true); err != nil {
+				t.Error(err)
+			}
+			r := m.receipts(t, a.ReceiptKey)
+			if len(r) != 2 || !slices.Equal(r[0].Left, []string{"sudo rule g-ana"}) || !r[1].Clean() {
+				t.Fatalf("%+v", r)
+			}
+			if !strings.Contains(strings.Join(r[1].Looked, ","), "sudo rule") {
+				t.Error(r[1].Looked)
+			}
+		})
+	}
+}
