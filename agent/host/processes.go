@@ -1,19 +1,14 @@
 package host
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"curfew.internal/grant"
 )
@@ -42,93 +37,6 @@ func (h *Host) EndSessions(ctx context.Context, uid uint32) error {
 		return fmt.Errorf("end sessions of uid %d: %w: %s", uid, err, strings.TrimSpace(out))
 	}
 	return nil
-}
-
-// KillUID ends every process that has the uid as one of its own, until none
-// is left or ctx is done. It returns how many it ended.
-func (h *Host) KillUID(ctx context.Context, uid uint32) (int, error) {
-	if uid < grant.UIDMin || uid > grant.UIDMax {
-		return 0, fmt.Errorf("uid %d is not one of ours", uid)
-	}
-	ended := map[int]bool{}
-	for {
-		pids, err := processesOf(uid)
-		if err != nil || len(pids) == 0 {
-			return len(ended), err
-		}
-		for _, pid := range pids {
-			ok, err := kill(pid, uid)
-			if err != nil {
-				return len(ended), err
-			}
-			if ok {
-				ended[pid] = true
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return len(ended), fmt.Errorf("processes of uid %d are still there: %v", uid, pids)
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
-}
-
-// kill ends a process through a descriptor that it looks at again first: a
-// pid that was used again in between is left alone.
-func kill(pid int, uid uint32) (bool, error) {
-	fd, err := unix.PidfdOpen(pid, 0)
-	if errors.Is(err, unix.ESRCH) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("open process %d: %w", pid, err)
-	}
-	has := hasUID(pid, uid)
-	if has {
-		err = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
-	}
-	if errors.Is(err, unix.ESRCH) {
-		has, err = false, nil
-	}
-	return has && err == nil, errors.Join(err, unix.Close(fd))
-}
-
-func processesOf(uid uint32) ([]int, error) {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return nil, fmt.Errorf("list processes: %w", err)
-	}
-	var pids []int
-	for _, e := range entries {
-		if pid, err := strconv.Atoi(e.Name()); err == nil && pid != os.Getpid() && hasUID(pid, uid) {
-			pids = append(pids, pid)
-		}
-	}
-	return pids, nil
-}
-
-// hasUID reports whether a living process has the uid as its real, effective,
-// saved or file system uid (proc(5)).
-func hasUID(pid int, uid uint32) bool {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return false
-	}
-	want := []byte(strconv.FormatUint(uint64(uid), 10))
-	for line := range bytes.Lines(b) {
-		if bytes.HasPrefix(line, []byte("State:\tZ")) || bytes.HasPrefix(line, []byte("State:\tX")) {
-			return false
-		}
-		if rest, ok := bytes.CutPrefix(line, []byte("Uid:")); ok {
-			for _, f := range bytes.Fields(rest) {
-				if bytes.Equal(f, want) {
-					return true
-				}
-			}
-			return false
-		}
-	}
-	return false
 }
 
 // RuleLeft looks for the sudo rule of an ended grant.

@@ -1,0 +1,136 @@
+package host
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"curfew.internal/grant"
+	"curfew.internal/test/need"
+)
+
+// victim is a uid that no lab on the same machine gives.
+const victim = grant.UIDMax - 13
+
+// leaderless turns this program into a process whose first thread is dead.
+const leaderless = "CURFEW_TEST_LEADERLESS"
+
+func init() {
+	if os.Getenv(leaderless) != "" {
+		runtime.LockOSThread() // in an init, to the first thread
+		_, _, _ = unix.RawSyscall(unix.SYS_EXIT, 0, 0, 0)
+	}
+}
+
+// start runs a program as the victim, and ends it with the test.
+func start(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: victim, Gid: victim}}
+	must(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+}
+
+// until waits for something to become so.
+func until(t *testing.T, so func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(30 * time.Second)
+	for !so() {
+		select {
+		case <-tick.C:
+		case <-late:
+			t.Fatal("it did not become so")
+		}
+	}
+}
+
+func TestThreadsBehindADeadLeaderAreEnded(t *testing.T) {
+	h := machine(t)
+	self, err := os.Executable()
+	must(t, err)
+	b, err := os.ReadFile(self)
+	must(t, err)
+	dir := t.TempDir()
+	must(t, os.Chmod(filepath.Dir(dir), 0o755)) // for the victim to reach it
+	file := filepath.Join(dir, "leaderless")
+	must(t, os.WriteFile(file, b, 0o755))
+	cmd := exec.Command(file)
+	cmd.Env = []string{leaderless + "=1"}
+	start(t, cmd)
+	status := "/proc/" + strconv.Itoa(cmd.Process.Pid) + "/status"
+	until(t, func() bool {
+		b, err := os.ReadFile(status)
+		return err == nil && strings.Contains(string(b), "State:\tZ") && !strings.Contains(string(b), "Threads:\t1\n")
+	})
+	if n, err := h.KillUID(t.Context(), victim); n != 1 || err != nil {
+		t.Error(n, err)
+	}
+	if b, err := os.ReadFile(status); err != nil || !strings.Contains(string(b), "Threads:\t1\n") {
+		t.Errorf("threads are alive: %v", err)
+	}
+}
+
+func TestABombIsEnded(t *testing.T) {
+	h := machine(t)
+	need.Program(t, "prlimit", "perl")
+	cmd := exec.Command("prlimit", "--nproc=120", "--cpu=30", "perl", "-e", "fork while 1")
+	start(t, cmd)
+	until(t, func() bool {
+		pids, err := processesOf(victim)
+		return err == nil && len(pids) > 60
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	n, err := h.KillUID(ctx, victim)
+	if err != nil || n < 60 {
+		t.Error(n, err)
+	}
+	if left, err := processesOf(victim); err != nil || len(left) > 0 {
+		t.Error(left, err)
+	}
+}
+
+// A sweep that has no time left says what is still there.
+func TestASweepEndsWithItsContext(t *testing.T) {
+	h := machine(t)
+	need.Program(t, "sleep")
+	start(t, exec.Command("sleep", "1000"))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := h.KillUID(ctx, victim); err == nil {
+		t.Error("clean, having had no time to look")
+	}
+	if n, err := h.KillUID(t.Context(), victim); n != 1 || err != nil {
+		t.Error(n, err)
+	}
+}
+
+func TestStatusOfAProcess(t *testing.T) {
+	for status, has := range map[string]bool{
+		"State:\tS (sleeping)\nUid:\t0\t0\t70007\t0\nThreads:\t1\n":           true,
+		"State:\tS (sleeping)\nUid:\t0\t0\t0\t0\nThreads:\t1\n":               false,
+		"State:\tZ (zombie)\nUid:\t70007\t70007\t70007\t70007\nThreads:\t1\n": false,
+		"State:\tZ (zombie)\nUid:\t70007\t70007\t70007\t70007\nThreads:\t2\n": true,
+		"State:\tR (running)\nUid:\t170007\t700071\t7\t0\nThreads:\t1\n":      false,
+		"State:\tX (dead)\nUid:\t70007\t70007\t70007\t70007\nThreads:\t0\n":   false,
+		"State:\tR (running)\nUid:\t70007\t70007\t70007\t70007\nThreads:":     true,
+		"": false,
+	} {
+		if statusHasUID([]byte(status), uid) != has {
+			t.Errorf("%q", status)
+		}
+	}
+}
