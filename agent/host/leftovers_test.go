@@ -1,6 +1,7 @@
 package host
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -27,5 +28,37 @@ func TestARuleThatCouldNotBeRemovedIsLeft(t *testing.T) {
 	converge(t, h, enforce.State{})
 	if _, left, err := h.RuleLeft(thing.Name); err != nil || len(left) > 0 {
 		t.Error(left, err)
+	}
+}
+
+func TestClearTakesOnlyWhatIsTheirs(t *testing.T) {
+	h := machine(t)
+	for _, name := range []string{"crontabs", "atjobs", "atspool", "tabs"} {
+		must(t, os.MkdirAll(h.path("var/spool/cron", name), 0o755))
+		must(t, os.WriteFile(h.path("var/spool/cron", name, "root"), nil, 0o600))
+		if err := h.Clear(name, uid); err != nil {
+			continue // no name of ours
+		}
+		if _, err := os.Stat(h.path("var/spool/cron", name, "root")); err != nil {
+			t.Errorf("the end of a person named %s took root's crontab or job", name)
+		}
+	}
+	must(t, os.MkdirAll(h.path("var/mail"), 0o755))
+	must(t, os.WriteFile(h.path("var/mail/cfw-ana"), nil, 0o600)) // root's
+	must(t, os.WriteFile(h.path("var/spool/cron/crontabs/cfw-ana"), nil, 0o600))
+	must(t, os.Chown(h.path("var/spool/cron/crontabs/cfw-ana"), uid, 0))
+	must(t, os.MkdirAll(h.path("var/spool/at"), 0o755))
+	must(t, os.WriteFile(h.path("var/spool/at/a00001"), nil, 0o600))
+	must(t, os.Chown(h.path("var/spool/at/a00001"), uid, uid))
+	looked, left, err := h.Leftovers(t.Context(), "cfw-ana", uid)
+	if err != nil || len(left) != 2 || !strings.Contains(strings.Join(looked, ";"), "directly in /tmp") {
+		t.Error(looked, left, err)
+	}
+	must(t, h.Clear("cfw-ana", uid))
+	if _, left, err := h.Leftovers(t.Context(), "cfw-ana", uid); err != nil || len(left) > 0 {
+		t.Error(left, err)
+	}
+	if _, err := os.Stat(h.path("var/mail/cfw-ana")); err != nil {
+		t.Error("root's file went")
 	}
 }

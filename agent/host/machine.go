@@ -1,14 +1,12 @@
 package host
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
 	"strings"
 	"syscall"
 
-	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sys/unix"
 )
 
@@ -52,31 +50,4 @@ func (h *Host) SSHHostKeys() ([]string, error) {
 		}
 	}
 	return keys, nil
-}
-
-// Watch wakes when somebody touches a folder in which things of ours lie,
-// until ctx is done. The wake-up carries nothing: whoever is woken looks.
-func (h *Host) Watch(ctx context.Context, wake func()) error {
-	w, err := fsnotify.NewWatcher()
-	if err != nil {
-		return fmt.Errorf("watch folders: %w", err)
-	}
-	for _, p := range h.Paths() {
-		if err := w.Add(p); err != nil {
-			return errors.Join(fmt.Errorf("watch %s: %w", p, err), w.Close())
-		}
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			return errors.Join(context.Cause(ctx), w.Close())
-		case <-w.Events:
-			wake()
-		case err := <-w.Errors:
-			// Events were lost: looking is what makes up for it.
-			if err != nil {
-				wake()
-			}
-		}
-	}
 }

@@ -83,25 +83,36 @@ func (h *Host) Leftovers(ctx context.Context, person string, uid uint32) (looked
 		return names, err
 	})
 	look("crontab, at jobs, mail, linger", func() ([]string, error) {
-		return h.exist("var/spool/cron/crontabs/"+person, "var/spool/cron/"+person, "var/mail/"+person, "var/lib/systemd/linger/"+person)
+		return h.jobsOf(person, uid)
 	})
-	look("files in /tmp, /var/tmp, /dev/shm and the at spool", func() ([]string, error) {
-		return h.filesOf(uid, "tmp", "var/tmp", "dev/shm", "var/spool/cron/atjobs")
+	look("what lies directly in "+strings.Join(sharedDirs, ", "), func() ([]string, error) {
+		return h.filesOf(uid, sharedDirs...)
 	})
 	return looked, left, errors.Join(errs...)
 }
 
-func (h *Host) exist(names ...string) ([]string, error) {
+// jobsOf lists the files that bear the account's name where jobs and mail lie.
+func (h *Host) jobsOf(person string, uid uint32) ([]string, error) {
 	var found []string
-	for _, n := range names {
-		if _, err := os.Lstat(h.path(n)); err == nil {
-			found = append(found, "/"+n)
-		} else if !errors.Is(err, fs.ErrNotExist) {
+	for _, n := range []string{"var/spool/cron/crontabs/", "var/spool/cron/", "var/mail/", "var/lib/systemd/linger/"} {
+		info, err := os.Lstat(h.path(n, person))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
 			return found, err
+		}
+		// logind, which is root, makes the files that say who lingers.
+		st, ok := info.Sys().(*syscall.Stat_t)
+		if ok && info.Mode().IsRegular() && (st.Uid == uid || n == "var/lib/systemd/linger/") {
+			found = append(found, "/"+n+person)
 		}
 	}
 	return found, nil
 }
+
+// sharedDirs are folders that everybody writes to.
+var sharedDirs = []string{"/tmp", "/var/tmp", "/dev/shm", "/var/spool/cron/atjobs", "/var/spool/at"}
 
 // filesOf lists what the uid owns directly in shared folders.
 func (h *Host) filesOf(uid uint32, dirs ...string) ([]string, error) {
@@ -128,14 +139,16 @@ func (h *Host) filesOf(uid uint32, dirs ...string) ([]string, error) {
 }
 
 // Clear removes what the account left in places of its own: jobs that would
-// run again, and files in folders that everybody shares.
+// run again, and files in folders that everybody shares. A folder by its name
+// in the first is somebody else's: of jobs and mail, files alone are taken,
+// and of those but the ones that are the account's.
 func (h *Host) Clear(person string, uid uint32) error {
 	if uid < grant.UIDMin || uid > grant.UIDMax || grant.CheckPerson(person) != nil {
 		return fmt.Errorf("%q with uid %d is not one of ours", person, uid)
 	}
-	own, err := h.exist("var/spool/cron/crontabs/"+person, "var/spool/cron/"+person, "var/mail/"+person, "var/lib/systemd/linger/"+person)
+	own, err := h.jobsOf(person, uid)
 	errs := []error{err}
-	shared, err := h.filesOf(uid, "tmp", "var/tmp", "dev/shm", "var/spool/cron/atjobs")
+	shared, err := h.filesOf(uid, sharedDirs...)
 	errs = append(errs, err)
 	for _, name := range append(own, shared...) {
 		errs = append(errs, removeTree(h.path(filepath.Dir(name)), filepath.Base(name)))

@@ -1,0 +1,63 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+// again is how long Watch waits before it tries a second time to watch a
+// folder that it could not.
+const again = time.Second
+
+// Watch wakes when somebody touches a folder in which things of ours lie,
+// until ctx is done. The wake-up carries nothing: whoever is woken looks. A
+// folder that is taken away is made again and watched again.
+func (h *Host) Watch(ctx context.Context, wake func()) error {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watch folders: %w", err)
+	}
+	if err := h.watchAll(w); err != nil {
+		return errors.Join(err, w.Close())
+	}
+	var retry <-chan time.Time
+	for {
+		lost := false
+		select {
+		case <-ctx.Done():
+			return errors.Join(context.Cause(ctx), w.Close())
+		case e := <-w.Events:
+			lost = e.Op&(fsnotify.Remove|fsnotify.Rename) != 0 && slices.Contains(h.Paths(), e.Name)
+			if lost {
+				// A folder that was moved away is watched where it went.
+				_ = w.Remove(e.Name) // not watched any more is what we want
+			}
+		case <-w.Errors:
+			// Events were lost: looking is what makes up for it.
+			lost = true
+		case <-retry:
+			retry, lost = nil, true
+		}
+		if lost && h.watchAll(w) != nil {
+			retry = time.After(again)
+		}
+		wake()
+	}
+}
+
+// watchAll makes our folders and watches them. To watch one twice is to watch
+// it once.
+func (h *Host) watchAll(w *fsnotify.Watcher) error {
+	errs := []error{h.Prepare()}
+	for _, p := range h.Paths() {
+		if err := w.Add(p); err != nil {
+			errs = append(errs, fmt.Errorf("watch %s: %w", p, err))
+		}
+	}
+	return errors.Join(errs...)
+}
