@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -41,6 +42,9 @@ const (
 // still be logged in to: the module says nothing to accounts that are not
 // ours.
 func (h *Host) Install(ctx context.Context, w Wiring) error {
+	if err := h.module(); err != nil {
+		return err
+	}
 	if err := h.Prepare(); err != nil {
 		return err
 	}
@@ -56,6 +60,23 @@ func (h *Host) Install(ctx context.Context, w Wiring) error {
 		}
 	}
 	return nil
+}
+
+// module looks for the PAM module: a line that names one which is not there
+// keeps everybody out, root as well.
+func (h *Host) module() error {
+	for _, dir := range []string{"lib/*/security", "usr/lib/*/security", "lib/security", "lib64/security", "usr/lib/security", "usr/lib64/security"} {
+		files, err := filepath.Glob(h.path(dir, "pam_curfew.so"))
+		if err != nil {
+			return fmt.Errorf("look for pam_curfew.so: %w", err)
+		}
+		for _, f := range files {
+			if info, err := os.Stat(f); err == nil && info.Mode().IsRegular() && info.Size() > 0 {
+				return nil
+			}
+		}
+	}
+	return errors.New("pam_curfew.so is in none of the folders that PAM loads from, so nothing was changed: install it first")
 }
 
 // Uninstall takes the wiring out: every file is again what it was.
@@ -83,11 +104,36 @@ func (h *Host) Unwired() []string {
 	}
 	for _, s := range services {
 		b, err := os.ReadFile(h.path("etc/pam.d", s))
-		if err == nil && bytes.Count(b, []byte("pam_curfew.so")) < 2 {
+		if err == nil && !wired(string(b)) {
 			missing = append(missing, "/etc/pam.d/"+s)
 		}
 	}
+	slices.Sort(missing)
 	return missing
+}
+
+// wired says whether PAM asks us before any other for the account, and after
+// every other for the session (pam.d(5)).
+func wired(text string) bool {
+	var account, session []string
+	for line := range strings.Lines(strings.ReplaceAll(text, "\\\n", " ")) {
+		line, _, _ = strings.Cut(line, "#")
+		words := strings.Fields(line)
+		if len(words) == 0 {
+			continue
+		}
+		kind := strings.ToLower(strings.TrimPrefix(words[0], "-"))
+		if account == nil && (kind == "account" || kind == "@include") {
+			account = words
+		}
+		if kind == "session" || kind == "@include" {
+			session = words
+		}
+	}
+	ours := func(words []string, kind string) bool {
+		return len(words) >= 3 && words[0] == kind && words[1] == "required" && words[2] == "pam_curfew.so"
+	}
+	return ours(account, "account") && ours(session, "session")
 }
 
 func (h *Host) installSudoers(ctx context.Context) error {
@@ -218,7 +264,11 @@ func unwire(b []byte) []byte {
 			if to < 0 {
 				return []byte(s) // somebody cut our block: it is theirs now
 			}
-			s = s[:from] + s[from+to+len(end):]
+			rest := s[from+to+len(end):]
+			if mark == glue && rest != "" {
+				rest = "\n" + rest // somebody went on below: two lines must not become one
+			}
+			s = s[:from] + rest
 		}
 	}
 	return []byte(s)

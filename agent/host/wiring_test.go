@@ -1,0 +1,103 @@
+package host
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// put writes a file below the test's root.
+func put(t *testing.T, h *Host, name, text string) {
+	t.Helper()
+	must(t, os.MkdirAll(h.path(name, ".."), 0o755))
+	must(t, os.WriteFile(h.path(name), []byte(text), 0o644))
+}
+
+// debian is a host on which everything can be wired.
+func debian(t *testing.T) *Host {
+	t.Helper()
+	h := machine(t)
+	put(t, h, "usr/lib/x86_64-linux-gnu/security/pam_curfew.so", "x")
+	put(t, h, "etc/pam.d/sshd", "@include common-account\n@include common-session\n")
+	put(t, h, "etc/sudoers", "root ALL=(ALL:ALL) ALL\n@includedir /etc/sudoers.d\n")
+	put(t, h, "etc/sudoers.d/README", "")
+	put(t, h, "etc/ssh/sshd_config", "Include /etc/ssh/sshd_config.d/*.conf\nUsePAM yes\n")
+	must(t, os.MkdirAll(h.path("etc/ssh/sshd_config.d"), 0o755))
+	return h
+}
+
+func unwired(h *Host, file string) bool { return slices.Contains(h.Unwired(), file) }
+
+func TestInstallAndUninstall(t *testing.T) {
+	h := debian(t)
+	before, err := os.ReadFile(h.path("etc/pam.d/sshd"))
+	must(t, err)
+	for range 2 {
+		must(t, h.Install(t.Context(), Wiring{Enforce: true}))
+	}
+	if left := h.Unwired(); len(left) > 0 {
+		t.Error(left)
+	}
+	must(t, h.Uninstall(t.Context()))
+	after, err := os.ReadFile(h.path("etc/pam.d/sshd"))
+	if err != nil || string(after) != string(before) {
+		t.Errorf("%q %v", after, err)
+	}
+	if got := h.Unwired(); !slices.IsSorted(got) || len(got) != 3 {
+		t.Error(got)
+	}
+}
+
+func TestNothingIsWiredWithoutTheModule(t *testing.T) {
+	h := debian(t)
+	must(t, os.Remove(h.path("usr/lib/x86_64-linux-gnu/security/pam_curfew.so")))
+	if err := h.Install(t.Context(), Wiring{}); err == nil || !strings.Contains(err.Error(), "pam_curfew.so") {
+		t.Error(err)
+	}
+	b, err := os.ReadFile(h.path("etc/pam.d/sshd"))
+	if err != nil || strings.Contains(string(b), "curfew") {
+		t.Errorf("every login on this host fails now: %s %v", b, err)
+	}
+	if _, err := os.Stat(h.path(sudoersFile)); err == nil {
+		t.Error("half of it is wired")
+	}
+}
+
+func TestUninstallAfterSomebodyWentOnBelow(t *testing.T) {
+	for before, after := range map[string]string{
+		"auth required pam_unix.so":   "auth required pam_unix.so\nsession optional pam_x.so\n",
+		"auth required pam_unix.so\n": "auth required pam_unix.so\nsession optional pam_x.so\n",
+		"":                            "session optional pam_x.so\n",
+	} {
+		b := append(wire([]byte(before), Wiring{}), "session optional pam_x.so\n"...)
+		if got := string(unwire(b)); got != after {
+			t.Errorf("%q came out as %q", before, got)
+		}
+	}
+}
+
+func TestUnwiredSeesWhatPAMWouldDo(t *testing.T) {
+	for name, c := range map[string]struct {
+		old, new string
+		said     bool
+	}{
+		"as installed":         {"", "", false},
+		"auth added in front":  {"# curfew begin", "auth required pam_x.so\n# curfew begin", false},
+		"comment":              {"account required pam_curfew.so", "#account required pam_curfew.so", true},
+		"optional":             {"account required pam_curfew.so", "account optional pam_curfew.so", true},
+		"another module":       {"account required pam_curfew.so", "account required pam_permit.so pam_curfew.so", true},
+		"sufficient before":    {"# curfew begin", "account sufficient pam_permit.so\n# curfew begin", true},
+		"continued":            {"# curfew begin", "account \\\n sufficient pam_permit.so\n# curfew begin", true},
+		"included before":      {"# curfew begin", "@include x\n# curfew begin", true},
+		"session not there":    {"session required pam_curfew.so", "", true},
+		"session not the last": {"session required pam_curfew.so", "session required pam_curfew.so\nsession required pam_x.so", true},
+	} {
+		h := debian(t)
+		text := string(wire([]byte("auth required pam_unix.so\n@include common-account\n"), Wiring{}))
+		put(t, h, "etc/pam.d/sshd", strings.Replace(text, c.old, c.new, 1))
+		if unwired(h, "/etc/pam.d/sshd") != c.said {
+			t.Errorf("%s: %v", name, h.Unwired())
+		}
+	}
+}
