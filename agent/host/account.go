@@ -207,8 +207,8 @@ func (h *Host) forgetNames(ctx context.Context) {
 
 // Managed reports whether the account on the host is one of ours.
 func (h *Host) Managed(ctx context.Context, name string) (bool, error) {
-	if grant.CheckPerson(name) != nil {
-		return false, nil // no name of ours, so no account of ours
+	if name == "" || name[0] == '.' || strings.ContainsAny(name, "/\x00") {
+		return false, nil // no name of an account
 	}
 	if _, err := os.Lstat(h.path(managedDir, name)); err == nil {
 		return true, nil

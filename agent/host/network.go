@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,21 +19,32 @@ import (
 
 // The scope of an account is a chain of its own in one table of ours, which
 // its packets are sent through by the uid of their socket (meta skuid). The
-// text of the scope is kept beside it, so that it can be compared.
+// text of the scope is kept beside it, with what the kernel said it had when
+// the scope was given: whatever it says later is compared with that.
+
+// kernelHas stands between the two in the file.
+const kernelHas = "\nthe kernel has:\n"
 
 // observeScopes tells of each scope its text, if the kernel still has it.
 func (h *Host) observeScopes(ctx context.Context, seen enforce.State) error {
 	entries, err := os.ReadDir(h.path(scopeDir))
 	errs := []error{ignore(err, fs.ErrNotExist)}
+	now := ""
+	if len(entries) > 0 {
+		now, err = h.ruleset(ctx)
+		errs = append(errs, err)
+	}
 	for _, e := range entries {
-		content, whole, err := readWhole(h.path(scopeDir, e.Name()), 0o600)
+		text, whole, err := readWhole(h.path(scopeDir, e.Name()), 0o600)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		errs = append(errs, err)
+		content, then, kept := strings.Cut(text, kernelHas)
+		uid, _ := scopeOf(content)
 		if !whole {
 			content = spoiled
-		} else if !h.limited(ctx, content) {
+		} else if !kept || then == "" || about(now, uid) != then {
 			content += "the kernel does not have it whole"
 		}
 		seen[enforce.Thing{Kind: enforce.Network, Name: e.Name()}] = content
@@ -42,15 +55,46 @@ func (h *Host) observeScopes(ctx context.Context, seen enforce.State) error {
 	return nil
 }
 
-// limited says whether the kernel holds an account to its scope.
-func (h *Host) limited(ctx context.Context, content string) bool {
-	uid, lines := scopeOf(content)
-	out, err := h.run(ctx, "nft", "list", "chain", "inet", "curfew", chain(uid))
-	if err != nil || strings.Count(out, " accept") != len(lines)+1 || !strings.Contains(out, "reject") {
-		return false
+// ruleset is our table as the kernel has it; nothing if it has none.
+func (h *Host) ruleset(ctx context.Context) (string, error) {
+	out, err := h.run(ctx, "nft", "-n", "-s", "list", "table", "inet", "curfew")
+	if err != nil && strings.Contains(out, "No such file") {
+		return "", nil
 	}
-	who, err := h.run(ctx, "nft", "list", "map", "inet", "curfew", "who")
-	return err == nil && strings.Contains(who, "jump "+chain(uid))
+	if err != nil {
+		return "", fmt.Errorf("%w: %s", err, strings.TrimSpace(out))
+	}
+	return out, nil
+}
+
+// about is the part of our table that decides for an account: all but the
+// chains of others, and of the map its own element.
+func about(ruleset, uid string) string {
+	var b strings.Builder
+	mine := true
+	elements := false
+	for line := range strings.Lines(ruleset) {
+		words := strings.Fields(line)
+		if len(words) == 3 && words[0] == "chain" && words[2] == "{" {
+			mine = words[1] == "out" || words[1] == chain(uid)
+		}
+		elements = elements || len(words) > 0 && words[0] == "elements"
+		switch {
+		case elements:
+			for _, e := range strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune("={},", r) }) {
+				if words := strings.Fields(e); len(words) > 0 && words[0] == uid {
+					b.WriteString(strings.Join(words, " ") + "\n")
+				}
+			}
+			elements = !strings.Contains(line, "}")
+		case mine && len(words) > 0:
+			b.WriteString(line)
+		}
+		if line == "\t}\n" {
+			mine = true
+		}
+	}
+	return b.String()
 }
 
 func chain(uid string) string { return "u" + uid }
@@ -60,51 +104,86 @@ func scopeOf(content string) (uid string, lines []string) {
 	return all[0], all[1:]
 }
 
-// applyScope gives or takes a scope, in one transaction of nftables.
+// applyScope gives or takes a scope. The whole table is made anew from the
+// scopes that are kept, in one transaction of nftables: what somebody put into
+// it, or took out of it, does not last.
 func (h *Host) applyScope(ctx context.Context, s enforce.Step) error {
-	file := h.path(scopeDir, s.Thing.Name)
+	name := s.Thing.Name
 	if s.Op == enforce.Remove {
-		text, _, err := readWhole(file, 0o600)
-		if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(h.path(scopeDir, name)); errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
-		if err != nil {
-			return fmt.Errorf("look at %v: %w", s.Thing, err)
+		if _, err := h.load(ctx, name, ""); err != nil {
+			return fmt.Errorf("remove %v: %w", s.Thing, err)
 		}
-		uid, _ := scopeOf(text)
-		if _, err := strconv.ParseUint(uid, 10, 32); err == nil {
-			if out, err := h.feed(ctx, unscope(uid), "nft", "-f", "-"); err != nil {
-				return fmt.Errorf("remove %v: %w: %s", s.Thing, err, strings.TrimSpace(out))
-			}
-		}
-		return removeTree(h.path(scopeDir), s.Thing.Name)
+		return removeTree(h.path(scopeDir), name)
 	}
-	rules, err := scope(s.Content)
-	if err != nil {
+	uid, _ := scopeOf(s.Content)
+	if _, err := scope(s.Content); err != nil {
 		return fmt.Errorf("%v: %w", s.Thing, err)
 	}
-	if out, err := h.feed(ctx, rules, "nft", "-f", "-"); err != nil {
-		return fmt.Errorf("%v is not given: %w: %s", s.Thing, err, strings.TrimSpace(out))
+	now, err := h.load(ctx, name, s.Content)
+	if err != nil {
+		return fmt.Errorf("%v is not given: %w", s.Thing, err)
 	}
+	file := h.path(scopeDir, name)
 	if info, err := os.Lstat(file); err == nil && !info.Mode().IsRegular() {
-		if err := removeTree(h.path(scopeDir), s.Thing.Name); err != nil {
+		if err := removeTree(h.path(scopeDir), name); err != nil {
 			return fmt.Errorf("clear the way for %v: %w", s.Thing, err)
 		}
 	}
-	if err := renameio.WriteFile(file, []byte(s.Content), 0o600, renameio.WithTempDir(h.path(freshDir)), renameio.IgnoreUmask()); err != nil {
+	text := s.Content + kernelHas + about(now, uid)
+	if err := renameio.WriteFile(file, []byte(text), 0o600, renameio.WithTempDir(h.path(freshDir)), renameio.IgnoreUmask()); err != nil {
 		return fmt.Errorf("keep %v: %w", s.Thing, err)
 	}
 	return nil
 }
 
+// load has the kernel take the scopes that are kept, with content for that of
+// name, and returns what it has then.
+func (h *Host) load(ctx context.Context, name, content string) (string, error) {
+	entries, err := os.ReadDir(h.path(scopeDir))
+	if err != nil {
+		return "", err
+	}
+	rules := map[string]string{}
+	add := func(text string) {
+		// One that somebody spoiled is nobody's scope: the plan removes it.
+		if r, err := scope(text); err == nil {
+			uid, _ := scopeOf(text)
+			rules[uid] = r
+		}
+	}
+	for _, e := range entries {
+		text, whole, err := readWhole(h.path(scopeDir, e.Name()), 0o600)
+		if err == nil && whole && e.Name() != name {
+			text, _, _ = strings.Cut(text, kernelHas)
+			add(text)
+		}
+	}
+	add(content)
+	all := "add table inet curfew\ndelete table inet curfew\n"
+	if len(rules) > 0 {
+		all += table
+	}
+	for _, uid := range slices.Sorted(maps.Keys(rules)) {
+		all += rules[uid]
+	}
+	if out, err := h.feed(ctx, all, "nft", "-f", "-"); err != nil {
+		return "", fmt.Errorf("%w: %s", err, strings.TrimSpace(out))
+	}
+	return h.ruleset(ctx)
+}
+
 const table = `add table inet curfew
 add map inet curfew who { typeof meta skuid : verdict; }
 add chain inet curfew out { type filter hook output priority 0; policy accept; }
-flush chain inet curfew out
 add rule inet curfew out meta skuid vmap @who
 `
 
-// scope is the ruleset that limits an account to its destinations.
+// scope is the rules that limit an account to its destinations. Replies are
+// let through and not what is established: a connection that was made before
+// the scope does not outlive it.
 func scope(content string) (string, error) {
 	uid, lines := scopeOf(content)
 	if n, err := strconv.Atoi(uid); err != nil || n < grant.UIDMin || n > grant.UIDMax {
@@ -112,8 +191,8 @@ func scope(content string) (string, error) {
 	}
 	c := chain(uid)
 	var b strings.Builder
-	fmt.Fprintf(&b, "%sadd chain inet curfew %s\nflush chain inet curfew %s\n", table, c, c)
-	fmt.Fprintf(&b, "add rule inet curfew %s ct state established,related accept\n", c)
+	fmt.Fprintf(&b, "add chain inet curfew %s\n", c)
+	fmt.Fprintf(&b, "add rule inet curfew %s ct direction reply accept\n", c)
 	for _, l := range lines {
 		d, err := grant.ParseDestination(l)
 		if err != nil {
@@ -132,12 +211,4 @@ func scope(content string) (string, error) {
 	fmt.Fprintf(&b, "add rule inet curfew %s reject\n", c)
 	fmt.Fprintf(&b, "add element inet curfew who { %s : jump %s }\n", uid, c)
 	return b.String(), nil
-}
-
-// unscope takes an account's chain away, also one that is gone by half.
-func unscope(uid string) string {
-	c := chain(uid)
-	return fmt.Sprintf("%sadd chain inet curfew %s\nadd element inet curfew who { %s : jump %s }\n"+
-		"delete element inet curfew who { %s : jump %s }\nflush chain inet curfew %s\ndelete chain inet curfew %s\n",
-		table, c, uid, c, uid, c, c, c)
 }
