@@ -114,6 +114,7 @@ type Agent struct {
 	settled  bool
 	over     map[string]grant.Grant // the last grant of each person that ended here
 	killed   map[string]uint64      // processes ended so far, by grant
+	said     map[string]string      // what was logged last, by what it is about
 }
 
 // Opened is a grant that this host has begun to install. It is written down
@@ -133,6 +134,7 @@ type Opened struct {
 func (a *Agent) Init(kept grant.Opened) error {
 	a.wake, a.ready = make(chan struct{}, 1), make(chan struct{})
 	a.sessions, a.ended, a.over = map[uint64]Session{}, map[uint64]Session{}, map[string]grant.Grant{}
+	a.killed, a.said = map[string]uint64{}, map[string]string{}
 	a.grants, a.revision = kept.Grants, kept.Revision
 	var err error
 	if a.opened, err = a.Keep.Opened(); err != nil {

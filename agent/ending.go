@@ -131,6 +131,7 @@ func (a *Agent) receipt(ctx context.Context, o Opened, r ledger.Receipt) {
 	defer a.mu.Unlock()
 	a.over[o.Person] = grant.Grant{ID: o.Grant, NotAfter: r.EndedAt}
 	delete(a.killed, o.Grant)
+	delete(a.said, o.Grant)
 }
 
 func find(grants []grant.Grant, id string) (grant.Grant, bool) {

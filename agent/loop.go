@@ -27,8 +27,12 @@ func (a *Agent) loop(ctx context.Context) error {
 		}
 		pause := a.until(next)
 		if err != nil && ctx.Err() == nil {
-			a.Log.ErrorContext(ctx, "pass left work undone", "err", err)
 			pause = min(pause, a.Retry)
+			if a.news("", err.Error()) {
+				a.Log.ErrorContext(ctx, "pass left work undone", "err", err)
+			}
+		} else {
+			a.news("", "")
 		}
 		if a.Passed != nil {
 			a.Passed()
@@ -40,6 +44,18 @@ func (a *Agent) loop(ctx context.Context) error {
 		case <-a.Clock.After(pause):
 		}
 	}
+}
+
+// news reports whether the text is other than the last one about the thing:
+// what goes on failing in the same way is said once.
+func (a *Agent) news(about, text string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.said[about] == text {
+		return false
+	}
+	a.said[about] = text
+	return text != ""
 }
 
 // until is the time to the next change by time, or the resync if that comes
@@ -116,18 +132,18 @@ func split(steps []enforce.Step) (removals, gifts []enforce.Step) {
 // apply carries out steps and returns those done. After a gift that failed,
 // its person is given nothing more: what limits an account comes before what
 // opens it.
-func (a *Agent) apply(ctx context.Context, steps []enforce.Step, live []grant.Grant) (done []enforce.Thing, barred map[string]bool, failed []error) {
-	barred = map[string]bool{}
+func (a *Agent) apply(ctx context.Context, steps []enforce.Step, live []grant.Grant) (done []enforce.Thing, barred map[string]error, failed []error) {
+	barred = map[string]error{}
 	for _, s := range steps {
 		who := s.Thing.Name
 		if g, ok := find(live, who); ok {
 			who = g.Person.Name
 		}
-		if s.Op == enforce.Put && barred[who] {
+		if s.Op == enforce.Put && barred[who] != nil {
 			continue
 		}
 		if err := a.Host.Apply(ctx, s); err != nil {
-			barred[who] = true
+			barred[who] = err
 			failed = append(failed, fmt.Errorf("%v: %w", s, err))
 			continue
 		}
@@ -158,7 +174,7 @@ func (a *Agent) open(live []grant.Grant) error {
 
 // installed records the grants that are on the host whole for the first time,
 // and what somebody had changed of the others.
-func (a *Agent) installed(ctx context.Context, live []grant.Grant, given []enforce.Thing, barred map[string]bool) []error {
+func (a *Agent) installed(ctx context.Context, live []grant.Grant, given []enforce.Thing, barred map[string]error) []error {
 	a.mu.Lock()
 	next := maps.Clone(a.opened)
 	a.mu.Unlock()
@@ -172,7 +188,13 @@ func (a *Agent) installed(ctx context.Context, live []grant.Grant, given []enfor
 				Text: given[i].String() + " was changed or removed by somebody; it was put right",
 			})
 		}
-		if !o.Installed && !barred[g.Person.Name] {
+		if err := barred[g.Person.Name]; err != nil && !o.Installed && a.news(g.ID, err.Error()) {
+			a.append(ledger.Entry{
+				Kind: ledger.SetRefused, At: a.Clock.Now().Wall, Grant: g.ID, Person: g.Person.Name, Approvers: approvers(g),
+				Text: "not installed: " + err.Error(),
+			})
+		}
+		if !o.Installed && barred[g.Person.Name] == nil {
 			o.Installed = true
 			next[g.ID] = o
 			fresh = append(fresh, g)

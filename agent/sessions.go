@@ -122,9 +122,6 @@ func (a *Agent) session(id uint64) (Session, bool) {
 func (a *Agent) count(s Session, killed int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.killed == nil {
-		a.killed = map[string]uint64{}
-	}
 	a.killed[s.Grant] += uint64(max(0, killed)) //nolint:gosec // not negative
 }
 

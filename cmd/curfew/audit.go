@@ -177,6 +177,7 @@ func told(e *api.Event) string {
 
 type timelineCmd struct {
 	Grant string `arg:"" help:"A grant, or its request."`
+	All   bool   `help:"Also every change of uid and every exit."`
 }
 
 // Run tells the story on one page.
@@ -189,10 +190,10 @@ func (t timelineCmd) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
-	return p.print(r, func() error { return timeline(p.out, r) })
+	return p.print(r, func() error { return timeline(p.out, r, t.All) })
 }
 
-func timeline(w io.Writer, r *api.TimelineReply) error {
+func timeline(w io.Writer, r *api.TimelineReply, all bool) error {
 	q := r.Request
 	if q == nil {
 		return errors.New("the server told no request")
@@ -203,6 +204,9 @@ func timeline(w io.Writer, r *api.TimelineReply) error {
 		return err
 	}
 	for _, m := range r.Moments {
+		if !all && (m.What == "setid" || m.What == "exit") {
+			continue
+		}
 		text := m.Text
 		if m.Event != nil {
 			text = told(m.Event)

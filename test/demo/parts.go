@@ -281,9 +281,7 @@ func (s *story) told(ctx context.Context) error {
 	})
 	fmt.Println()
 	for line := range strings.Lines(page) {
-		if !strings.Contains(line, "  exit ") {
-			fmt.Printf("         %s", line)
-		}
+		fmt.Printf("         %s", line)
 	}
 	return err
 }

@@ -1,0 +1,219 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"curfew.internal/test/lab"
+)
+
+var errNotYet = errors.New("not yet")
+
+func drift(t *testing.T, s *scene) {
+	p := s.person(t, "hal")
+	id := s.grant(t, p, "ops", "10m")
+	s.sh(t, "rm /run/curfew/sudoers.d/"+id)
+	s.until(t, "rule", func() error {
+		_, err := s.db1.Sh(t.Context(), "test -e /run/curfew/sudoers.d/"+id)
+		return err
+	})
+	s.sh(t, "echo 'nobody ALL=(ALL) NOPASSWD: ALL' > /run/mine && chmod 440 /run/mine && mv /run/mine /run/curfew/sudoers.d/mine")
+	s.until(t, "removal of a foreign rule", func() error {
+		_, err := s.db1.Sh(t.Context(), "test ! -e /run/curfew/sudoers.d/mine")
+		return err
+	})
+	s.sh(t, "sed -i 's/NOPASSWD.*/NOPASSWD: ALL/' /run/curfew/sudoers.d/"+id)
+	s.until(t, "rule as it was", func() error {
+		_, err := s.db1.Sh(t.Context(), "! grep -q 'NOPASSWD: ALL' /run/curfew/sudoers.d/"+id)
+		return err
+	})
+	s.until(t, "record of it", func() error {
+		out, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "audit", "search", "--kind", "drift", "--grant", id)
+		if err == nil && !strings.Contains(out, "sudo rule") {
+			err = errors.New(out)
+		}
+		return err
+	})
+}
+
+func conflict(t *testing.T, s *scene) {
+	p := s.person(t, "ida")
+	s.sh(t, "useradd -m ida && echo ida:x | chpasswd")
+	before := s.sh(t, "getent passwd ida; getent shadow ida")
+	s.ask(t, p, "ops", "10m")
+	s.until(t, "refusal in the agent's log", func() error {
+		_, err := s.db1.Sh(t.Context(), "journalctl -u curfew-agent | grep 'ida is not given: this host has'")
+		return err
+	})
+	if after := s.sh(t, "getent passwd ida; getent shadow ida; ls /run/curfew/sudoers.d/ | wc -l"); !strings.HasPrefix(after, before) {
+		t.Errorf("before %q, after %q", before, after)
+	}
+	out, err := s.ssh(t, p, "true")
+	refused(t, out, err)
+	s.until(t, "word of it in the record", func() error {
+		out, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "audit", "search", "--kind", "set-refused", "--person", "ida")
+		if err == nil && !strings.Contains(out, "not installed") {
+			err = errors.New(out)
+		}
+		return err
+	})
+	s.sh(t, "! grep -r '^ida ' /run/curfew/sudoers.d/")
+	s.sh(t, "su - ida -c true")
+	s.sh(t, "userdel -r ida 2>/dev/null; true")
+}
+
+func partition(t *testing.T, s *scene) {
+	p := s.person(t, "jon")
+	id := s.grant(t, p, "ops", "10m")
+	if err := s.fleet.Cable(t.Context(), "db1", false); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "revoke", id); err != nil {
+		t.Fatal(err)
+	}
+	s.sh(t, "test -e /run/curfew/sudoers.d/"+id)
+	if err := s.fleet.Cable(t.Context(), "db1", true); err != nil {
+		t.Fatal(err)
+	}
+	s.nothing(t, "jon")
+	s.clean(t, id)
+}
+
+func powerCut(t *testing.T, s *scene) {
+	p := s.person(t, "kim")
+	short := s.grant(t, p, "ops", "40s")
+	if err := s.db1.PowerOff(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.fleet.Cable(t.Context(), "db1", false); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.db1.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// Inside its time the host honours the grant, with nobody to ask.
+	s.until(t, "grant after the power cut", func() error {
+		_, err := s.db1.Sh(t.Context(), "getent passwd kim && test -e /run/curfew/sudoers.d/"+short)
+		return err
+	})
+	s.nothing(t, "kim")
+	if err := s.fleet.Cable(t.Context(), "db1", true); err != nil {
+		t.Fatal(err)
+	}
+	s.clean(t, short)
+}
+
+func serverKilled(t *testing.T, s *scene) {
+	lou := s.person(t, "lou")
+	id := s.grant(t, lou, "ops", "10m")
+	if err := s.fleet.KillServer(); err != nil {
+		t.Fatal(err)
+	}
+	_, offline := s.db1.Sh(t.Context(), "test -e /run/curfew/sudoers.d/"+id+" && runuser -u lou -- sudo -n id")
+	if err := s.fleet.StartServer(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// What was given stands without a control plane: she is in by the account's
+	// own name, since no new certificate is to be had.
+	if offline != nil {
+		t.Error(offline)
+	}
+	out, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "show", id)
+	if err != nil || !strings.Contains(out, "issued") {
+		t.Errorf("%v %s", err, out)
+	}
+	s.until(t, "the record of what was done meanwhile", func() error {
+		out, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "audit", "search", "--grant", id, "--kind", "login")
+		if err == nil && !strings.Contains(out, "sudo") {
+			err = errors.New(out)
+		}
+		return err
+	})
+	if _, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "people", "disable", "lou"); err != nil {
+		t.Fatal(err)
+	}
+	s.nothing(t, "lou")
+}
+
+func scoped(t *testing.T, s *scene) {
+	p := s.person(t, "mia")
+	s.grant(t, p, "narrow", "10m")
+	connect := func(port int) string {
+		return fmt.Sprintf("timeout 3 bash -c 'exec 3<>/dev/tcp/10.77.0.1/%d'", port)
+	}
+	out, err := s.ssh(t, p, connect(7443))
+	allowed(t, out, err)
+	out, err = s.ssh(t, p, connect(7444))
+	refused(t, out, err)
+	s.sh(t, connect(7444)) // root is not limited
+	if _, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "people", "disable", "mia"); err != nil {
+		t.Fatal(err)
+	}
+	s.nothing(t, "mia")
+	s.sh(t, "! nft list ruleset | grep -E 'u7[0-9]{4}'")
+}
+
+func suRefused(t *testing.T, s *scene) {
+	p := s.person(t, "ned")
+	id := s.grant(t, p, "ops", "10m")
+	s.sh(t, "su - ned -c true")
+	if _, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "revoke", id); err != nil {
+		t.Fatal(err)
+	}
+	s.nothing(t, "ned")
+	out, err := s.db1.Sh(t.Context(), "su - ned -c true")
+	refused(t, out, err)
+	s.sh(t, "su - root -c true")
+}
+
+func decommissioned(t *testing.T, s *scene) {
+	h, err := s.fleet.Add(t.Context(), "db2", "tier=db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "hosts", "decommission", "db2"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Sh(t.Context(), "systemctl restart curfew-agent"); err != nil {
+		t.Fatal(err)
+	}
+	s.until(t, "refusal of db2", func() error {
+		_, err := h.Sh(t.Context(), "journalctl -u curfew-agent | grep -i decommissioned")
+		return err
+	})
+	if err := h.PowerOff(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func uninstalled(t *testing.T, s *scene) {
+	h, err := s.fleet.Host(t.Context(), "bare",
+		lab.File{Path: "/usr/bin/curfew-agent", From: s.fleet.Repo + "/bin/curfew-agent", Mode: 0o755},
+		lab.File{Path: "/usr/lib/x86_64-linux-gnu/security/pam_curfew.so", From: s.fleet.Repo + "/bin/pam_curfew.so", Mode: 0o644})
+	if err != nil {
+		t.Fatal(err)
+	}
+	look := "find /etc -type f -newermt 1970-01-01 -exec sha256sum {} + | sort -k2; find /etc -printf '%m %u %g %p %l\\n' | sort"
+	before, err := h.Sh(t.Context(), look)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := h.Sh(t.Context(), "curfew-agent install && curfew-agent install && grep -c pam_curfew /etc/pam.d/sshd && sshd -t && su -s /bin/true nobody"); err != nil || !strings.Contains(out, "2") {
+		t.Fatalf("%v %s", err, out)
+	}
+	if _, err := h.Sh(t.Context(), "curfew-agent uninstall"); err != nil {
+		t.Fatal(err)
+	}
+	after, err := h.Sh(t.Context(), look)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if before != after {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+	if err := h.PowerOff(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,134 @@
+package host
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestOnRealHosts(t *testing.T) {
+	s := on(t)
+	for _, c := range []struct {
+		name string
+		run  func(*testing.T, *scene)
+	}{
+		{"a grant opens what it says, and ends on time", endsOnTime},
+		{"the end of one grant does not cut another", overlap},
+		{"a grant lost in no answer: an agent that hangs lets nobody in", hangs},
+		{"with the agent dead, sudo itself ends the rule and the sweep removes", deadAgent},
+		{"what somebody changes is put right", drift},
+		{"an account of the host's own is not touched", conflict},
+		{"a revocation during a partition counts when the cable is back", partition},
+		{"a host that loses power honours its grants alone, and ends them", powerCut},
+		{"a control plane that is killed loses no decision", serverKilled},
+		{"a role's network is the account's only one", scoped},
+		{"su into an account that ended is refused", suRefused},
+		{"decommissioned: the host is refused", decommissioned},
+		{"uninstall leaves every file as it was", uninstalled},
+	} {
+		if !t.Run(c.name, func(t *testing.T) { c.run(t, s) }) && t.Context().Err() != nil {
+			return
+		}
+	}
+}
+
+func endsOnTime(t *testing.T, s *scene) {
+	p := s.person(t, "dan")
+	id := s.grant(t, p, "ops", "15s")
+	begun := time.Now()
+	out, err := s.ssh(t, p, "sudo -n id")
+	allowed(t, out, err)
+	out, err = s.ssh(t, p, "sudo -n id -u")
+	refused(t, out, err, "password")
+	out, err = s.ssh(t, p, "sudo -n cat /etc/shadow")
+	refused(t, out, err, "password")
+	out, err = s.ssh(t, p, "sudo -n env setsid sleep 5000 >/dev/null 2>&1 & sleep 0.3; exit 0")
+	allowed(t, out, err)
+	if n := strings.TrimSpace(s.sh(t, "pgrep -fc '^sleep 5000' || true")); n == "0" {
+		t.Error("the child did not start")
+	}
+	s.nothing(t, "dan")
+	if d := time.Since(begun); d < 10*time.Second {
+		t.Errorf("it ended after %v of 15 s", d)
+	}
+	if n := strings.TrimSpace(s.sh(t, "pgrep -fc '^sleep 5000' || true")); n != "0" {
+		t.Errorf("%s of its processes outlived it", n)
+	}
+	out, err = s.ssh(t, p, "true")
+	refused(t, out, err)
+	s.clean(t, id)
+}
+
+func overlap(t *testing.T, s *scene) {
+	p := s.person(t, "eva")
+	first := s.grant(t, p, "ops", "10m")
+	second := s.grant(t, p, "second", "10m")
+	shell, err := p.Start(t.Context(), t.TempDir()+"/out", "ssh", "db1", "--", "sleep 6000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.until(t, "shell", func() error {
+		_, err := s.db1.Sh(t.Context(), "pgrep -f '^sleep 6000'")
+		return err
+	})
+	if _, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "revoke", first); err != nil {
+		t.Fatal(err)
+	}
+	s.clean(t, first)
+	s.sh(t, "pgrep -f '^sleep 6000'")
+	out, err := s.ssh(t, p, "sudo -n id")
+	refused(t, out, err)
+	out, err = s.ssh(t, p, "sudo -n whoami")
+	allowed(t, out, err)
+	if _, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "revoke", second); err != nil {
+		t.Fatal(err)
+	}
+	s.nothing(t, "eva")
+	_ = shell.Wait() // its connection was cut
+	s.clean(t, second)
+}
+
+func hangs(t *testing.T, s *scene) {
+	p := s.person(t, "fay")
+	s.grant(t, p, "ops", "10m")
+	s.sh(t, "systemctl kill -s STOP curfew-agent")
+	begun := time.Now()
+	out, err := s.ssh(t, p, "true")
+	refused(t, out, err)
+	if d := time.Since(begun); d > 10*time.Second {
+		t.Errorf("the refusal took %v", d)
+	}
+	// Whoever is no account of ours is let in all the same.
+	s.sh(t, "timeout 20 su -s /bin/true nobody")
+	s.sh(t, "systemctl kill -s CONT curfew-agent")
+	s.until(t, "agent", func() error {
+		_, err := s.ssh(t, p, "sudo -n id")
+		return err
+	})
+}
+
+func deadAgent(t *testing.T, s *scene) {
+	p := s.person(t, "gus")
+	id := s.grant(t, p, "ops", "12s")
+	s.sh(t, "systemctl mask --runtime --now curfew-agent.service; systemctl stop curfew-sweep.timer; pkill -9 -x curfew-agent; true")
+	// The door is closed as soon as nobody answers.
+	out, err := s.ssh(t, p, "true")
+	refused(t, out, err)
+	rule := s.sh(t, "cat /run/curfew/sudoers.d/"+id)
+	if !strings.Contains(rule, "NOTAFTER=") {
+		t.Errorf("%q", rule)
+	}
+	s.until(t, "the end by sudo's own clock", func() error {
+		// Without our module in the way: sudo's listing of the rule as root.
+		out, err := s.db1.Sh(t.Context(), "date -u +%Y%m%d%H%M%SZ")
+		after := strings.Fields(rule[strings.Index(rule, "NOTAFTER=")+9:])[0]
+		if err == nil && strings.TrimSpace(out) <= after {
+			err = errNotYet
+		}
+		return err
+	})
+	s.sh(t, "curfew-agent sweep")
+	s.nothing(t, "gus")
+	s.sh(t, "systemctl unmask --runtime curfew-agent.service; systemctl start curfew-agent.service curfew-sweep.timer")
+	s.clean(t, id)
+}
