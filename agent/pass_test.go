@@ -88,6 +88,7 @@ func (m *memory) Opened() (map[string]agent.Opened, error) {
 	maps.Copy(o, m.opened)
 	return o, nil
 }
+
 func (m *memory) SaveOpened(o map[string]agent.Opened) error { m.opened = maps.Clone(o); return nil }
 
 // receipts are what the host signed.

@@ -67,8 +67,15 @@ type folder struct {
 
 // folders are listed with what they lie in first. tmpfiles.d says the same.
 var folders = []folder{
-	{runDir, 0o755}, {runDir + "/ssh", 0o755}, {principals, 0o755}, {managedDir, 0o755}, {homeDir, 0o755},
-	{sudoersDir, 0o750}, {scopeDir, 0o700}, {freshDir, 0o700}, {userdb, 0o755},
+	{runDir, 0o755},
+	{runDir + "/ssh", 0o755},
+	{principals, 0o755},
+	{managedDir, 0o755},
+	{homeDir, 0o755},
+	{sudoersDir, 0o750},
+	{scopeDir, 0o700},
+	{freshDir, 0o700},
+	{userdb, 0o755},
 }
 
 // Prepare makes our folders, and makes them again. They are in memory: a boot

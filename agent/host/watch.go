@@ -37,9 +37,9 @@ func (h *Host) Watch(ctx context.Context, wake func()) error {
 				// A folder that was moved away is watched where it went.
 				_ = w.Remove(e.Name) // not watched any more is what we want
 			}
-		case <-w.Errors:
+		case err := <-w.Errors:
 			// Events were lost: looking is what makes up for it.
-			lost = true
+			lost = err != nil
 		case <-retry:
 			retry, lost = nil, true
 		}

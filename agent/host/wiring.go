@@ -136,52 +136,6 @@ func wired(text string) bool {
 	return ours(account, "account") && ours(session, "session")
 }
 
-func (h *Host) installSudoers(ctx context.Context) error {
-	target := h.path(sudoersFile)
-	f, err := renameio.NewPendingFile(target, renameio.WithPermissions(0o440), renameio.IgnoreUmask(), renameio.WithTempDir(h.path("etc")))
-	if err != nil {
-		return fmt.Errorf("write %s: %w", target, err)
-	}
-	defer func() { _ = f.Cleanup() }() // a no-op once the file is in place
-	if _, err := f.WriteString(sudoersText); err != nil {
-		return fmt.Errorf("write %s: %w", target, err)
-	}
-	if err := h.visudo(ctx, f.Name()); err != nil {
-		return err
-	}
-	if err := f.CloseAtomicallyReplace(); err != nil {
-		return fmt.Errorf("write %s: %w", target, err)
-	}
-	// The whole is looked at as well: another file may break ours.
-	if out, err := h.run(ctx, "visudo", "-c", "-q"); err != nil && h.Root == "/" {
-		return errors.Join(fmt.Errorf("sudo's configuration as a whole does not hold: %w: %s", err, strings.TrimSpace(out)), os.Remove(target))
-	}
-	return nil
-}
-
-func (h *Host) installSSHD(ctx context.Context) error {
-	if _, err := os.Stat(h.path("etc/ssh/sshd_config.d")); errors.Is(err, fs.ErrNotExist) {
-		return nil // a host without sshd, or one that reads no folder: there is nothing to wire
-	}
-	target := h.path(sshdFile)
-	old, oldErr := os.ReadFile(target)
-	if string(old) == sshdText {
-		return nil
-	}
-	if err := renameio.WriteFile(target, []byte(sshdText), 0o644, renameio.IgnoreUmask()); err != nil {
-		return fmt.Errorf("write %s: %w", target, err)
-	}
-	if out, err := h.run(ctx, "sshd", "-t"); err != nil && h.Root == "/" {
-		undo := os.Remove(target)
-		if oldErr == nil {
-			undo = renameio.WriteFile(target, old, 0o644, renameio.IgnoreUmask())
-		}
-		return errors.Join(fmt.Errorf("sshd does not take %s: %w: %s", target, err, strings.TrimSpace(out)), undo)
-	}
-	h.reloadSSHD(ctx)
-	return nil
-}
-
 // reloadSSHD has a running sshd read its configuration again. A host where it
 // does not run reads it at the start.
 func (h *Host) reloadSSHD(ctx context.Context) {
@@ -198,7 +152,7 @@ func (h *Host) edit(name string, change func([]byte) []byte) error {
 	if real, err := filepath.EvalSymlinks(file); err == nil {
 		file = real
 	}
-	b, err := os.ReadFile(file)
+	b, err := os.ReadFile(file) //nolint:gosec // by a fixed name
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

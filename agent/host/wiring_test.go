@@ -101,3 +101,35 @@ func TestUnwiredSeesWhatPAMWouldDo(t *testing.T) {
 		}
 	}
 }
+
+func TestInstallSaysWhatTheHostDoesNotRead(t *testing.T) {
+	for name, c := range map[string]struct{ file, text, says string }{
+		"no folder of sshd's":    {"etc/ssh/sshd_config", "UsePAM yes\n#Include /etc/ssh/sshd_config.d/*.conf\n", "sshd does not read"},
+		"behind a match":         {"etc/ssh/sshd_config", "Match User bob\nInclude /etc/ssh/sshd_config.d/*.conf\n", "sshd does not read"},
+		"another folder":         {"etc/ssh/sshd_config", "Include /etc/ssh/other.d/*.conf\n", "sshd does not read"},
+		"no folder of sudo's":    {"etc/sudoers", "root ALL=(ALL:ALL) ALL\n", "sudo does not read"},
+		"a comment, not include": {"etc/sudoers", "# includedir /etc/sudoers.d\n", "sudo does not read"},
+		"relative":               {"etc/ssh/sshd_config", "include sshd_config.d/*.conf\n", ""},
+		"the old spelling":       {"etc/sudoers", "#includedir /etc/sudoers.d\n", ""},
+	} {
+		h := debian(t)
+		put(t, h, c.file, c.text)
+		err := h.Install(t.Context(), Wiring{})
+		if (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestAnAuthorityOfTheHostsOwnIsNotReplaced(t *testing.T) {
+	for out, free := range map[string]bool{
+		"port 22\ntrustedusercakeys none\nauthorizedprincipalsfile none\n":                                            true,
+		"trustedusercakeys /etc/curfew/ssh_ca.pub\nauthorizedprincipalsfile /run/curfew/ssh/principals/%u\nport 22\n": true,
+		"trustedusercakeys /etc/ssh/ca.pub\nauthorizedprincipalsfile none\n":                                          false,
+		"trustedusercakeys none\nauthorizedprincipalsfile /etc/ssh/principals/%u\n":                                   false,
+	} {
+		if err := taken(out); (err == nil) != free {
+			t.Errorf("%q: %v", out, err)
+		}
+	}
+}
