@@ -21,3 +21,20 @@ func TestManagedByMarkWhateverTheName(t *testing.T) {
 		}
 	}
 }
+
+// A name service that never answers must not keep root out.
+func TestALocalAccountNeedsNoNameService(t *testing.T) {
+	h := machine(t)
+	put(t, h, "etc/passwd", "root:x:0:0:root:/root:/bin/bash\nodd:x:70007:70007::/:/bin/sh\n")
+	old := searchPath
+	searchPath = []string{t.TempDir()}
+	defer func() { searchPath = old }()
+	for name, want := range map[string]bool{"root": false, "odd": true} {
+		if ok, err := h.Managed(t.Context(), name); ok != want || err != nil {
+			t.Errorf("%s: %v %v", name, ok, err)
+		}
+	}
+	if _, err := h.Managed(t.Context(), "roo"); err == nil {
+		t.Error("a name that nobody could look up is a stranger's")
+	}
+}
