@@ -11,7 +11,8 @@ import (
 	"strings"
 )
 
-// A Command is what a role lets people run with sudo.
+// A Command is what a role lets people run with sudo. sudo compares arguments
+// joined by spaces: who may run `id a b` may run `id "a b"` as well.
 type Command struct {
 	Path    string   // absolute, clean, no pattern
 	Args    []string // exactly these; none: the command alone
