@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"curfew.internal/test/lab"
 )
@@ -158,14 +159,70 @@ func scoped(t *testing.T, s *scene) {
 func suRefused(t *testing.T, s *scene) {
 	p := s.person(t, "ned")
 	id := s.grant(t, p, "ops", "10m")
-	s.sh(t, "su - ned -c true")
+	s.sh(t, "su - ned -c true && pamtester login ned acct_mgmt")
 	if _, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "revoke", id); err != nil {
 		t.Fatal(err)
 	}
 	s.nothing(t, "ned")
 	out, err := s.db1.Sh(t.Context(), "su - ned -c true")
 	refused(t, out, err)
-	s.sh(t, "su - root -c true")
+	out, err = s.db1.Sh(t.Context(), "pamtester login ned acct_mgmt")
+	refused(t, out, err)
+	s.sh(t, "su - root -c true && pamtester login root acct_mgmt")
+}
+
+// extended: a grant that is extended keeps its sessions open.
+func extended(t *testing.T, s *scene) {
+	p := s.person(t, "oli")
+	id := s.grant(t, p, "ops", "50s")
+	begun := time.Now()
+	if _, err := p.Start(t.Context(), t.TempDir()+"/out", "ssh", "db1", "--", "sleep 7000"); err != nil {
+		t.Fatal(err)
+	}
+	s.until(t, "shell", func() error {
+		_, err := s.db1.Sh(t.Context(), "pgrep -f '^sleep 7000'")
+		return err
+	})
+	if _, err := p.Prove(t.Context(), "extend", id, "--for", "10m", "--why", "not done", "--no-wait"); err != nil {
+		t.Fatal(err)
+	}
+	s.until(t, "the first end", func() error {
+		if time.Since(begun) < 53*time.Second {
+			return errNotYet
+		}
+		return nil
+	})
+	s.sh(t, "pgrep -f '^sleep 7000'")
+	out, err := s.ssh(t, p, "sudo -n id")
+	allowed(t, out, err)
+	s.clean(t, id)
+	if _, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "people", "disable", "oli"); err != nil {
+		t.Fatal(err)
+	}
+	s.nothing(t, "oli")
+	s.sh(t, "! pgrep -f '^sleep 7000'")
+}
+
+// enforced: on a host in enforce mode sudo and su are for live grants, for
+// root, and for the break-glass group; with no agent there at all.
+func enforced(t *testing.T, h *lab.Host) {
+	t.Helper()
+	script := `set -e
+curfew-agent install --enforce --breakglass glass
+groupadd glass; useradd -m -G glass -s /bin/bash key; useradd -m -s /bin/bash old
+echo 'key ALL=(ALL) NOPASSWD: ALL
+old ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/standing; chmod 440 /etc/sudoers.d/standing
+sudo -n true
+runuser -u key -- sudo -n true
+if runuser -u old -- sudo -n true; then echo "old was let through"; exit 1; fi
+su -s /bin/true nobody
+userdel -r key 2>/dev/null; userdel -r old 2>/dev/null; groupdel glass 2>/dev/null || true
+rm /etc/sudoers.d/standing
+`
+	out, err := h.Sh(t.Context(), script)
+	if err != nil || !strings.Contains(out, "live grants only") {
+		t.Errorf("%v %s", err, out)
+	}
 }
 
 func decommissioned(t *testing.T, s *scene) {
@@ -213,6 +270,7 @@ func uninstalled(t *testing.T, s *scene) {
 	if before != after {
 		t.Errorf("before:\n%s\nafter:\n%s", before, after)
 	}
+	enforced(t, h)
 	if err := h.PowerOff(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -23,8 +23,9 @@ func TestOnRealHosts(t *testing.T) {
 		{"a control plane that is killed loses no decision", serverKilled},
 		{"a role's network is the account's only one", scoped},
 		{"su into an account that ended is refused", suRefused},
+		{"an extension keeps sessions open", extended},
 		{"decommissioned: the host is refused", decommissioned},
-		{"uninstall leaves every file as it was", uninstalled},
+		{"uninstall leaves every file as it was, and enforce mode locks nobody out", uninstalled},
 	} {
 		if !t.Run(c.name, func(t *testing.T) { c.run(t, s) }) && t.Context().Err() != nil {
 			return
