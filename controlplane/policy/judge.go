@@ -15,10 +15,15 @@ import (
 // of it at once.
 func (p Policy) Judge(q roster.Question, hosts []roster.Host, at time.Time) (roster.Verdict, error) {
 	role, known := p.Roles[q.Role]
-	if _, ok := p.EligibleUntil(q.Person, q.Role, at); !known || !ok {
+	until, ok := p.EligibleUntil(q.Person, q.Role, at)
+	if !known || !ok {
 		return roster.Verdict{}, roster.Refuse(roster.Denied, "you are not eligible for role %.64q: %s", q.Role, p.others(q.Person, at))
 	}
 	wrong := slices.Concat(role.wrongHosts(q.Hosts, hosts), role.wrongTime(q.Duration), role.wrongWords(q))
+	if !until.IsZero() && at.Add(q.Duration).After(until) {
+		wrong = append(wrong, fmt.Sprintf("you are eligible for role %s until %s: ask for %s or less",
+			role.Name, until.Format("2006-01-02 15:04 MST"), span(until.Sub(at).Truncate(time.Minute))))
+	}
 	approvers := p.MayApprove(q.Role, q.Person)
 	if len(approvers) < role.Count {
 		wrong = append(wrong, fmt.Sprintf("role %s needs %d approvals, and only %d people but you may give one: ask for another approver in the policy",
@@ -86,7 +91,7 @@ func (r Role) wrongWords(q roster.Question) []string {
 	if r.TicketRequired && q.Ticket == "" {
 		wrong = append(wrong, fmt.Sprintf("role %s wants a ticket: --ticket ID", r.Name))
 	}
-	if q.Ticket != "" && r.TicketPattern != nil && !r.TicketPattern.MatchString(q.Ticket) {
+	if q.Ticket != "" && r.TicketPattern != nil && r.TicketPattern.FindString(q.Ticket) != q.Ticket {
 		wrong = append(wrong, fmt.Sprintf("the ticket does not look like one of role %s: it has to match %s", r.Name, r.TicketPattern))
 	}
 	return wrong

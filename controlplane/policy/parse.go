@@ -5,6 +5,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
@@ -13,8 +17,10 @@ import (
 
 // Bounds of a folder.
 const (
-	maxFiles = 200
-	maxBytes = 1 << 20 // of a file
+	maxFiles    = 200
+	maxBytes    = 256 << 10 // of a file
+	maxDepth    = 20        // of brackets in brackets
+	maxProblems = 100       // that are told at once
 )
 
 // A Problem is one mistake, with its place and its fix.
@@ -34,7 +40,7 @@ func (p Problem) String() string {
 		s += "warning: "
 	}
 	if p.Field != "" {
-		s += p.Field + ": "
+		s += strings.Trim(strconv.QuoteToGraphic(p.Field), `"`) + ": "
 	}
 	s += p.Text
 	if p.Fix != "" {
@@ -70,10 +76,25 @@ func Parse(files map[string][]byte) (Policy, []Problem) {
 		}
 	}
 	r.unreached()
+	return r.verdict()
+}
+
+// verdict sorts what was found. A folder with a mistake is no policy at all,
+// so that nobody can act on half of one.
+func (r *reader) verdict() (Policy, []Problem) {
 	slices.SortStableFunc(r.problems, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
-	return r.policy, r.problems
+	policy := r.policy
+	if !Holds(r.problems) {
+		policy = Policy{}
+	}
+	if more := len(r.problems) - maxProblems; more > 0 {
+		r.problems = append(r.problems[:maxProblems:maxProblems], Problem{
+			File: r.problems[maxProblems].File, Line: 1, Column: 1, Text: fmt.Sprintf("and %d problems more", more), Fix: "mend these first",
+		})
+	}
+	return policy, r.problems
 }
 
 // Holds reports whether the problems leave a policy that counts.
@@ -113,22 +134,18 @@ func (r *reader) warn(n ast.Node, field, text, fix string) { r.say(n, field, tru
 
 // sections splits a file into its top keys.
 func (r *reader) sections(b []byte) []section {
-	if len(b) > maxBytes {
-		r.wrong(nil, "", "over 1 MiB", "split it")
+	if text, fix := unreadable(b); text != "" {
+		r.wrong(nil, "", text, fix)
 		return nil
 	}
-	f, err := parser.ParseBytes(b, 0)
+	f, err := parser.ParseBytes(b, 0, parser.AllowDuplicateMapKey())
 	if err != nil {
 		r.syntax(err)
 		return nil
 	}
 	var found []section
-	for i, doc := range f.Docs {
+	for _, doc := range f.Docs {
 		if doc.Body == nil {
-			continue
-		}
-		if i > 0 {
-			r.wrong(doc.Body, "", "a second document", "write one in each file")
 			continue
 		}
 		r.pairs(doc.Body, "", func(key string, k, v ast.Node) {
@@ -140,6 +157,43 @@ func (r *reader) sections(b []byte) []section {
 		})
 	}
 	return found
+}
+
+// unreadable says why a file is not even parsed: what does not show could
+// hide what a reviewer has to see, and what is too large or too deep would
+// keep whoever checks it busy for long.
+func unreadable(b []byte) (text, fix string) {
+	if len(b) > maxBytes {
+		return "over 256 KiB", "split it"
+	}
+	if !utf8.Valid(b) {
+		return "not valid UTF-8", "save it as UTF-8"
+	}
+	depth, headers, content := 0, 0, false
+	for line := range strings.Lines(string(b)) {
+		bare := strings.TrimSpace(line)
+		if strings.HasPrefix(line, "---") && strings.Trim(bare, "-") == "" {
+			if headers++; headers > 1 || content {
+				return "a second document", "write one in each file"
+			}
+			continue
+		}
+		content = content || bare != "" && bare[0] != '#'
+		for _, r := range line {
+			switch {
+			case r == '[' || r == '{':
+				depth++
+			case r == ']' || r == '}':
+				depth--
+			case unicode.Is(unicode.Cf, r) || unicode.IsControl(r) && r != '\n' && r != '\r' && r != '\t':
+				return fmt.Sprintf("holds U+%04X, which does not show", r), "take it out"
+			}
+			if depth > maxDepth {
+				return "brackets in brackets, too deep", "write it in lines"
+			}
+		}
+	}
+	return "", ""
 }
 
 // syntax reports what is no YAML at all.

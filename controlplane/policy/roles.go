@@ -31,7 +31,7 @@ func (r *reader) roles(n ast.Node) {
 // looked at when all are read.
 func (r *reader) role(name, field string, at, n ast.Node) Role {
 	role := Role{Name: name, RunAs: []string{"root"}, ReasonRequired: true, Pending: defaultPending}
-	readers := r.roleReaders(field, &role)
+	readers := r.roleReaders(&role)
 	seen := map[string]ast.Node{}
 	r.pairs(n, field, func(key string, k, v ast.Node) {
 		read, known := readers[key]
@@ -46,7 +46,7 @@ func (r *reader) role(name, field string, at, n ast.Node) Role {
 	return role
 }
 
-func (r *reader) roleReaders(field string, role *Role) map[string]func(n ast.Node, field string) {
+func (r *reader) roleReaders(role *Role) map[string]func(n ast.Node, field string) {
 	return map[string]func(n ast.Node, field string){
 		"description": func(n ast.Node, f string) {
 			role.Description = r.text(n, f)
@@ -112,9 +112,6 @@ func (r *reader) accounts(n ast.Node, field string) []string {
 		}
 		all = append(all, w.text)
 	}
-	if len(all) == 0 {
-		r.wrong(n, field, "nobody", "name the account that commands run as, such as root")
-	}
 	return all
 }
 
@@ -138,9 +135,6 @@ func (r *reader) commands(n ast.Node, field string) []grant.Command {
 			r.warn(w.node, field, "any arguments of "+c.Path, "name the arguments where you can")
 		}
 		all = append(all, c)
-	}
-	if len(all) == 0 {
-		r.wrong(n, field, "empty", "list a command, or leave the key out")
 	}
 	return all
 }
@@ -190,7 +184,7 @@ func (r *reader) eligibility(n ast.Node, field string) {
 			}
 		case "until":
 			t, err := time.Parse("2006-01-02", r.text(v, field+".until"))
-			if err != nil {
+			if err != nil || t.Year() < 2000 || t.Year() > 9000 {
 				r.wrong(v, field+".until", "no date", "write YEAR-MONTH-DAY; eligibility ends when that day ends, UTC")
 				return
 			}

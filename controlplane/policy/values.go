@@ -26,8 +26,8 @@ func (r *reader) text(n ast.Node, field string) string {
 func (r *reader) list(n ast.Node, field string) []word {
 	seq, ok := n.(*ast.SequenceNode)
 	if !ok {
-		if _, plain := scalar(n); plain {
-			return []word{{r.text(n, field), n}}
+		if s, plain := scalar(n); plain && s != "" {
+			return []word{{s, n}}
 		}
 		r.wrong(n, field, "not a list", "write [a, b]")
 		return nil
@@ -36,9 +36,16 @@ func (r *reader) list(n ast.Node, field string) []word {
 	for _, v := range seq.Values {
 		if s, ok := member(v); ok {
 			all = append(all, word{s, v})
-		} else if s := r.text(v, field); s != "" {
-			all = append(all, word{s, v})
+			continue
 		}
+		if s := r.text(v, field); s != "" {
+			all = append(all, word{s, v})
+		} else {
+			r.wrong(v, field, "an empty value", "write a word, or take it out")
+		}
+	}
+	if len(seq.Values) == 0 {
+		r.wrong(n, field, "an empty list", "name something, or leave the key out")
 	}
 	return all
 }
@@ -180,10 +187,11 @@ func (r *reader) selector(n ast.Node, field string) map[string][]string {
 func (r *reader) pattern(n ast.Node, field string) *regexp.Regexp {
 	s := r.text(n, field)
 	re, err := regexp.Compile(s)
-	if err != nil || len(s) > 200 {
+	if err != nil || grant.CheckText("pattern", s, 200) != nil {
 		r.wrong(n, field, "no regular expression of up to 200 characters", "see RE2 syntax, such as ^INC-[0-9]+$")
 		return nil
 	}
+	re.Longest() // so that a match of the whole ticket is found if there is one
 	return re
 }
 
