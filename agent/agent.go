@@ -234,6 +234,6 @@ func (a *Agent) append(entries ...ledger.Entry) {
 		entries[i].Text = printable(entries[i].Text)
 	}
 	if err := a.Keep.Append(entries...); err != nil {
-		a.Log.Error("record not kept", "err", err, "entries", len(entries)) //nolint:sloglint // called from where no context is
+		a.Log.Error("record not kept", "err", err, "entries", len(entries))
 	}
 }

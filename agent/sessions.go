@@ -122,7 +122,7 @@ func (a *Agent) session(id uint64) (Session, bool) {
 func (a *Agent) count(s Session, killed int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.killed[s.Grant] += uint64(max(0, killed)) //nolint:gosec // not negative
+	a.killed[s.Grant] += uint64(max(0, killed))
 }
 
 func (a *Agent) killedOf(grant string) uint64 {
@@ -135,7 +135,7 @@ func (a *Agent) killedOf(grant string) uint64 {
 func (a *Agent) deadline(g grant.Grant) uint64 {
 	r := a.Clock.Now()
 	left := g.NotAfter.Sub(a.Keep.Trusted(r))
-	return uint64(max(1, (r.Boot + left).Nanoseconds())) //nolint:gosec // positive
+	return uint64(max(1, (r.Boot + left).Nanoseconds()))
 }
 
 // Record fills in what the kernel does not know of its events, and appends

@@ -92,7 +92,7 @@ func open(f Folders, beside bool, log *slog.Logger) (*Agent, *parts, error) {
 	}
 	opened, err := k.Kept()
 	if err != nil {
-		log.Warn("kept grants do not count", "err", err) //nolint:sloglint // there is no context before the start
+		log.Warn("kept grants do not count", "err", err)
 	}
 	if err := a.Init(opened); err != nil {
 		return nil, nil, errors.Join(err, p.close())
@@ -210,7 +210,7 @@ func (p *parts) facts(v Version) func() uplink.Facts {
 	return func() uplink.Facts {
 		keys, err := p.host.SSHHostKeys()
 		if err != nil {
-			p.log.Warn("ssh host keys not read", "err", err) //nolint:sloglint // the uplink asks without a context
+			p.log.Warn("ssh host keys not read", "err", err)
 		}
 		boot, _ := host.Boot()
 		addresses := p.config.Addresses

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"maps"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -20,7 +19,6 @@ import (
 // A world is everything that outlives an agent: its host, the kernel's
 // labels, the disk, and the time. It can fail at its n-th change.
 type world struct {
-	mu       sync.Mutex
 	now      time.Time
 	things   enforce.State
 	tasks    map[int]uint64 // pid -> session

@@ -12,13 +12,13 @@
 #endif
 
 #define DOOR_QUESTION 0x31305143u /* CQ01 */
-#define DOOR_REPLY 0x31305243u	  /* CR01 */
+#define DOOR_REPLY    0x31305243u /* CR01 */
 
-#define DOOR_ACCOUNT 1u
-#define DOOR_OPEN 2u
-#define DOOR_CLOSE 3u
+#define DOOR_ACCOUNT  1u
+#define DOOR_OPEN     2u
+#define DOOR_CLOSE    3u
 
-#define DOOR_ALLOW 0x414c4c57u	  /* ALLW */
+#define DOOR_ALLOW    0x414c4c57u /* ALLW */
 #define DOOR_STRANGER 0x53545247u /* STRG */
 
 struct door_question {
@@ -59,8 +59,7 @@ door_reply_ok(const struct door_reply *r)
 	if (r->magic != DOOR_REPLY || n == sizeof(r->message))
 		return 0;
 	for (i = 0; i < n; i++)
-		if ((unsigned char)r->message[i] < ' ' ||
-		    r->message[i] == 0x7f)
+		if ((unsigned char)r->message[i] < ' ' || r->message[i] == 0x7f)
 			return 0;
 	for (; i < sizeof(r->message); i++)
 		if (r->message[i] != '\0')

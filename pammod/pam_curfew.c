@@ -38,11 +38,11 @@
 
 #include "door.h"
 
-#define EXPORT __attribute__((visibility("default")))
-#define DOOR "/run/curfew/door.sock"
-#define MANAGED "/run/curfew/managed/"
-#define UID_MIN 70000
-#define UID_MAX 524287
+#define EXPORT	    __attribute__((visibility("default")))
+#define DOOR	    "/run/curfew/door.sock"
+#define MANAGED	    "/run/curfew/managed/"
+#define UID_MIN	    70000
+#define UID_MAX	    524287
 #define PATIENCE_MS 2000
 
 struct options {
@@ -105,7 +105,7 @@ left_ms(const struct timespec *deadline)
 	if (clock_gettime(CLOCK_MONOTONIC, &now) == -1)
 		return 0;
 	ms = (int64_t)(deadline->tv_sec - now.tv_sec) * 1000 +
-	    (deadline->tv_nsec - now.tv_nsec) / 1000000;
+	     (deadline->tv_nsec - now.tv_nsec) / 1000000;
 	if (ms < 0)
 		return 0;
 	return ms > PATIENCE_MS ? PATIENCE_MS : (int)ms;
@@ -145,7 +145,7 @@ dial(const char *path, const struct timespec *deadline)
 	/* A full queue says EAGAIN at once on a unix socket, and cannot be
 	 * polled for: ask again until there is room or it is too late. */
 	while ((err = connect(fd, (struct sockaddr *)&sa, sizeof(sa))) == -1 &&
-	    (errno == EAGAIN || errno == EINTR) && left_ms(deadline) > 0)
+	       (errno == EAGAIN || errno == EINTR) && left_ms(deadline) > 0)
 		(void)clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
 	if (err == -1 ||
 	    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == -1 ||
@@ -224,7 +224,7 @@ static int
 elevates(const char *service)
 {
 	return strcmp(service, "sudo") == 0 || strcmp(service, "sudo-i") == 0 ||
-	    strcmp(service, "su") == 0 || strcmp(service, "su-l") == 0;
+	       strcmp(service, "su") == 0 || strcmp(service, "su-l") == 0;
 }
 
 /* Who calls: sudo and su say it in PAM_RUSER, and the process's real uid
@@ -237,7 +237,7 @@ refused_by_mode(pam_handle_t *pamh, const struct call *c)
 	if (!c->opt.enforce || !elevates(c->service) || getuid() == 0)
 		return 0;
 	return c->opt.breakglass == NULL ||
-	    !pam_modutil_user_in_group_nam_nam(pamh, who, c->opt.breakglass);
+	       !pam_modutil_user_in_group_nam_nam(pamh, who, c->opt.breakglass);
 }
 
 static int
@@ -245,8 +245,10 @@ stranger(pam_handle_t *pamh, const struct call *c)
 {
 	if (!refused_by_mode(pamh, c))
 		return PAM_IGNORE;
-	pam_error(pamh, "curfew: this host gives %s to live grants only; ask "
-	    "with `curfew request`", c->service);
+	pam_error(pamh,
+	    "curfew: this host gives %s to live grants only; ask "
+	    "with `curfew request`",
+	    c->service);
 	pam_syslog(pamh, LOG_NOTICE, "refused: no grant, host in enforce mode");
 	return PAM_PERM_DENIED;
 }
@@ -262,7 +264,8 @@ decide(pam_handle_t *pamh, const struct call *c, uint32_t kind)
 	if (!ask(c, kind, &r)) {
 		if (!managed(pamh, c->user) && !managed(pamh, c->ruser))
 			return stranger(pamh, c);
-		pam_error(pamh, "curfew: the agent on this host does not "
+		pam_error(pamh,
+		    "curfew: the agent on this host does not "
 		    "answer, so no grant can be checked; ask an administrator "
 		    "to look at `systemctl status curfew-agent`");
 		pam_syslog(pamh, LOG_ERR, "refused: the agent does not answer");

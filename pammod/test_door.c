@@ -44,20 +44,20 @@ golden(const char *dir)
 	struct door_reply r;
 
 	check(door_text(q.service, sizeof(q.service), "sudo") &&
-	        door_text(q.user, sizeof(q.user), "root") &&
-	        door_text(q.ruser, sizeof(q.ruser), "ana") &&
-	        door_text(q.tty, sizeof(q.tty), "/dev/pts/0") &&
-	        door_text(q.rhost, sizeof(q.rhost), "10.0.0.7"),
+		  door_text(q.user, sizeof(q.user), "root") &&
+		  door_text(q.ruser, sizeof(q.ruser), "ana") &&
+		  door_text(q.tty, sizeof(q.tty), "/dev/pts/0") &&
+		  door_text(q.rhost, sizeof(q.rhost), "10.0.0.7"),
 	    "plain texts are taken");
 	check(load(dir, "question.bin", &want, sizeof(want)) == sizeof(want) &&
-	        memcmp(&q, &want, sizeof(q)) == 0,
+		  memcmp(&q, &want, sizeof(q)) == 0,
 	    "a question is written as Go writes it");
 	check(load(dir, "allow.bin", &r, sizeof(r)) == sizeof(r) &&
-	        door_reply_ok(&r) && r.verdict == DOOR_ALLOW,
+		  door_reply_ok(&r) && r.verdict == DOOR_ALLOW,
 	    "Go's yes is a yes");
 	check(load(dir, "deny.bin", &r, sizeof(r)) == sizeof(r) &&
-	        door_reply_ok(&r) && r.verdict != DOOR_ALLOW &&
-	        r.verdict != DOOR_STRANGER && strstr(r.message, "14:02"),
+		  door_reply_ok(&r) && r.verdict != DOOR_ALLOW &&
+		  r.verdict != DOOR_STRANGER && strstr(r.message, "14:02"),
 	    "Go's no is a no, with its line");
 }
 

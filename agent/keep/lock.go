@@ -21,7 +21,7 @@ func Lock(ctx context.Context, file string) (release func() error, err error) {
 		return nil, fmt.Errorf("lock: %w", err)
 	}
 	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) //nolint:gosec // a descriptor fits
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			return f.Close, nil
 		}

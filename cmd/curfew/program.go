@@ -103,7 +103,7 @@ func (p *program) factor() (string, error) {
 	if c := os.Getenv("CURFEW_CODE"); c != "" {
 		return c, nil
 	}
-	fd := int(p.in.Fd()) //nolint:gosec // a descriptor fits
+	fd := int(p.in.Fd())
 	if term.IsTerminal(fd) {
 		if _, err := fmt.Fprint(p.err, "Code of your second factor: "); err != nil {
 			return "", err

@@ -47,7 +47,7 @@ func (p *program) loadSession() (session, error) {
 	if err != nil {
 		return session{}, err
 	}
-	b, err := os.ReadFile(filepath.Join(dir, "session.json"))
+	b, err := os.ReadFile(filepath.Join(dir, "session.json")) //nolint:gosec // the folder is the person's own
 	if errors.Is(err, os.ErrNotExist) {
 		return session{}, errSignIn
 	}
@@ -87,7 +87,7 @@ func (p *program) deviceKey() (ed25519.PrivateKey, error) {
 		return nil, err
 	}
 	name := filepath.Join(dir, "device.key")
-	seed, err := os.ReadFile(name)
+	seed, err := os.ReadFile(name) //nolint:gosec // as above
 	if errors.Is(err, os.ErrNotExist) {
 		seed = make([]byte, ed25519.SeedSize)
 		_, _ = rand.Read(seed) // never fails, crypto/rand

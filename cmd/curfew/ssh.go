@@ -55,7 +55,7 @@ func (s sshCmd) Run(ctx context.Context, p *program) error {
 	if err == nil {
 		err = s.ssh(ctx, p, args)
 	}
-	return errors.Join(err, os.RemoveAll(dir))
+	return errors.Join(err, os.RemoveAll(dir)) //nolint:gosec // MkdirTemp made it
 }
 
 // files writes what ssh reads, and returns its arguments.
@@ -71,7 +71,7 @@ func (s sshCmd) files(dir string, key ed25519.PrivateKey, r *api.IssueSSHCertifi
 	for name, b := range map[string][]byte{
 		"key": pem.EncodeToMemory(block), "key-cert.pub": []byte(r.Certificate), "known_hosts": []byte(known),
 	} {
-		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil { //nolint:gosec // fixed names in a folder that MkdirTemp made
 			return nil, err
 		}
 	}

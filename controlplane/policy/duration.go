@@ -25,10 +25,10 @@ func ParseDuration(s string) (time.Duration, error) {
 			continue
 		}
 		n, err := strconv.ParseUint(number, 10, 31)
-		if err != nil || number == "" || number[0] == '+' || time.Duration(n) > grant.MaxDuration/u.is { //nolint:gosec // 31 bits
+		if err != nil || number == "" || number[0] == '+' || time.Duration(n) > grant.MaxDuration/u.is {
 			return 0, wrong
 		}
-		total += time.Duration(n) * u.is //nolint:gosec // bounded above
+		total += time.Duration(n) * u.is
 		rest = after
 	}
 	if rest != "" || s == "" || total > grant.MaxDuration {

@@ -169,7 +169,7 @@ func unreadable(b []byte) (text, fix string) {
 	if !utf8.Valid(b) {
 		return "not valid UTF-8", "save it as UTF-8"
 	}
-	depth, headers, content := 0, 0, false
+	headers, content := 0, false
 	for line := range strings.Lines(string(b)) {
 		bare := strings.TrimSpace(line)
 		if strings.HasPrefix(line, "---") && strings.Trim(bare, "-") == "" {
@@ -179,18 +179,24 @@ func unreadable(b []byte) (text, fix string) {
 			continue
 		}
 		content = content || bare != "" && bare[0] != '#'
-		for _, r := range line {
-			switch {
-			case r == '[' || r == '{':
-				depth++
-			case r == ']' || r == '}':
-				depth--
-			case unicode.Is(unicode.Cf, r) || unicode.IsControl(r) && r != '\n' && r != '\r' && r != '\t':
-				return fmt.Sprintf("holds U+%04X, which does not show", r), "take it out"
-			}
-			if depth > maxDepth {
-				return "brackets in brackets, too deep", "write it in lines"
-			}
+	}
+	return hidden(string(b))
+}
+
+// hidden finds characters that do not show, and brackets that are too deep.
+func hidden(s string) (text, fix string) {
+	depth := 0
+	for _, r := range s {
+		switch {
+		case r == '[' || r == '{':
+			depth++
+		case r == ']' || r == '}':
+			depth--
+		case unicode.Is(unicode.Cf, r) || unicode.IsControl(r) && r != '\n' && r != '\r' && r != '\t':
+			return fmt.Sprintf("holds U+%04X, which does not show", r), "take it out"
+		}
+		if depth > maxDepth {
+			return "brackets in brackets, too deep", "write it in lines"
 		}
 	}
 	return "", ""
@@ -200,7 +206,7 @@ func unreadable(b []byte) (text, fix string) {
 func (r *reader) syntax(err error) {
 	p := Problem{File: r.file, Line: 1, Column: 1, Text: "this is no YAML", Fix: "check indentation and quotes here"}
 	var at interface{ GetToken() *token.Token }
-	if e, ok := err.(interface{ GetToken() *token.Token }); ok { //nolint:errorlint // the library's error is not wrapped
+	if e, ok := err.(interface{ GetToken() *token.Token }); ok {
 		at = e
 	}
 	if at != nil && at.GetToken() != nil && at.GetToken().Position != nil {

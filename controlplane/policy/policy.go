@@ -60,7 +60,7 @@ type Policy struct {
 func version(files map[string][]byte) string {
 	h := sha256.New()
 	for _, name := range slices.Sorted(maps.Keys(files)) {
-		fmt.Fprintf(h, "%d %s %d ", len(name), name, len(files[name])) //nolint:errcheck // a hash never fails
+		fmt.Fprintf(h, "%d %s %d ", len(name), name, len(files[name]))
 		h.Write(files[name])
 	}
 	return hex.EncodeToString(h.Sum(nil)[:8])

@@ -84,13 +84,13 @@ func play(ctx context.Context) (err error) {
 		return err
 	}
 	s.fleet = f
-	defer func() { err = errors.Join(err, f.Close()) }()
+	defer func() { err = errors.Join(err, f.Close()) }() //nolint:contextcheck // what was made is taken away also when ctx is done
 	if err := s.cast(ctx); err != nil {
-		return s.explain(err)
+		return s.explain(ctx, err)
 	}
 	for _, part := range []func(context.Context) error{s.nobody, s.ask, s.approve, s.work, s.record, s.end, s.revoke} {
 		if err := part(ctx); err != nil {
-			return s.explain(err)
+			return s.explain(ctx, err)
 		}
 	}
 	fmt.Printf("\nAll of it held, in %v. Nothing is left of ana on db1, and db1 has signed that.\n", time.Since(s.begun).Round(time.Second))
@@ -170,15 +170,15 @@ func (s *story) until(ctx context.Context, what string, within time.Duration, lo
 }
 
 // explain adds what an operator would look at next.
-func (s *story) explain(err error) error {
+func (s *story) explain(ctx context.Context, err error) error {
 	var log strings.Builder
 	fmt.Fprintf(&log, "\ncontrol plane:\n%s\n", s.fleet.ServerLog())
 	for _, h := range []*lab.Host{s.db1, s.web1} {
 		if h == nil {
 			continue
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		out, _ := h.Sh(ctx, "journalctl --no-pager -n 40 -u curfew-agent -u ssh; cat /var/log/auth.log 2>/dev/null | tail -20")
+		look, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		out, _ := h.Sh(look, "journalctl --no-pager -n 40 -u curfew-agent -u ssh; cat /var/log/auth.log 2>/dev/null | tail -20")
 		cancel()
 		fmt.Fprintf(&log, "\n%s:\n%s\n", h.Name, out)
 	}

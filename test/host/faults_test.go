@@ -13,6 +13,7 @@ import (
 var errNotYet = errors.New("not yet")
 
 func drift(t *testing.T, s *scene) {
+	t.Helper()
 	p := s.person(t, "hal")
 	id := s.grant(t, p, "ops", "10m")
 	s.sh(t, "rm /run/curfew/sudoers.d/"+id)
@@ -40,6 +41,7 @@ func drift(t *testing.T, s *scene) {
 }
 
 func conflict(t *testing.T, s *scene) {
+	t.Helper()
 	p := s.person(t, "ida")
 	s.sh(t, "useradd -m ida && echo ida:x | chpasswd")
 	before := s.sh(t, "getent passwd ida; getent shadow ida")
@@ -66,6 +68,7 @@ func conflict(t *testing.T, s *scene) {
 }
 
 func partition(t *testing.T, s *scene) {
+	t.Helper()
 	p := s.person(t, "jon")
 	id := s.grant(t, p, "ops", "10m")
 	if err := s.fleet.Cable(t.Context(), "db1", false); err != nil {
@@ -83,6 +86,7 @@ func partition(t *testing.T, s *scene) {
 }
 
 func powerCut(t *testing.T, s *scene) {
+	t.Helper()
 	p := s.person(t, "kim")
 	short := s.grant(t, p, "ops", "40s")
 	if err := s.db1.PowerOff(t.Context()); err != nil {
@@ -107,6 +111,7 @@ func powerCut(t *testing.T, s *scene) {
 }
 
 func serverKilled(t *testing.T, s *scene) {
+	t.Helper()
 	lou := s.person(t, "lou")
 	id := s.grant(t, lou, "ops", "10m")
 	if err := s.fleet.KillServer(); err != nil {
@@ -139,6 +144,7 @@ func serverKilled(t *testing.T, s *scene) {
 }
 
 func scoped(t *testing.T, s *scene) {
+	t.Helper()
 	p := s.person(t, "mia")
 	s.grant(t, p, "narrow", "10m")
 	connect := func(port int) string {
@@ -157,6 +163,7 @@ func scoped(t *testing.T, s *scene) {
 }
 
 func suRefused(t *testing.T, s *scene) {
+	t.Helper()
 	p := s.person(t, "ned")
 	id := s.grant(t, p, "ops", "10m")
 	s.sh(t, "su - ned -c true && pamtester login ned acct_mgmt")
@@ -173,6 +180,7 @@ func suRefused(t *testing.T, s *scene) {
 
 // extended: a grant that is extended keeps its sessions open.
 func extended(t *testing.T, s *scene) {
+	t.Helper()
 	p := s.person(t, "oli")
 	id := s.grant(t, p, "ops", "50s")
 	begun := time.Now()
@@ -226,6 +234,7 @@ rm /etc/sudoers.d/standing
 }
 
 func decommissioned(t *testing.T, s *scene) {
+	t.Helper()
 	h, err := s.fleet.Add(t.Context(), "db2", "tier=db")
 	if err != nil {
 		t.Fatal(err)
@@ -246,6 +255,7 @@ func decommissioned(t *testing.T, s *scene) {
 }
 
 func uninstalled(t *testing.T, s *scene) {
+	t.Helper()
 	h, err := s.fleet.Host(t.Context(), "bare",
 		lab.File{Path: "/usr/bin/curfew-agent", From: s.fleet.Repo + "/bin/curfew-agent", Mode: 0o755},
 		lab.File{Path: "/usr/lib/x86_64-linux-gnu/security/pam_curfew.so", From: s.fleet.Repo + "/bin/pam_curfew.so", Mode: 0o644})

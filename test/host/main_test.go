@@ -34,6 +34,7 @@ func TestOnRealHosts(t *testing.T) {
 }
 
 func endsOnTime(t *testing.T, s *scene) {
+	t.Helper()
 	p := s.person(t, "dan")
 	id := s.grant(t, p, "ops", "15s")
 	begun := time.Now()
@@ -61,6 +62,7 @@ func endsOnTime(t *testing.T, s *scene) {
 }
 
 func overlap(t *testing.T, s *scene) {
+	t.Helper()
 	p := s.person(t, "eva")
 	first := s.grant(t, p, "ops", "10m")
 	second := s.grant(t, p, "second", "10m")
@@ -90,6 +92,7 @@ func overlap(t *testing.T, s *scene) {
 }
 
 func hangs(t *testing.T, s *scene) {
+	t.Helper()
 	p := s.person(t, "fay")
 	s.grant(t, p, "ops", "10m")
 	s.sh(t, "systemctl kill -s STOP curfew-agent")
@@ -109,6 +112,7 @@ func hangs(t *testing.T, s *scene) {
 }
 
 func deadAgent(t *testing.T, s *scene) {
+	t.Helper()
 	p := s.person(t, "gus")
 	id := s.grant(t, p, "ops", "12s")
 	s.sh(t, "systemctl mask --runtime --now curfew-agent.service; systemctl stop curfew-sweep.timer; pkill -9 -x curfew-agent; true")
