@@ -54,7 +54,7 @@ demo: ## play the main job on two hosts, with the real programs (root)
 bench: ## measure what docs/performance.md reports
 	@tools/deps.sh build test
 	@$(MAKE) --no-print-directory build
-	@go test -run '^$$' -bench . -benchtime 200x ./...
+	@go run ./test/bench
 
 fuzz: ## run each fuzz test for FUZZTIME (10s)
 	@tools/fuzz.sh $(FUZZTIME)

@@ -51,6 +51,9 @@ func Init(ctx context.Context, p Plan, k clock.Clock) (Made, error) {
 			return Made{}, fmt.Errorf("%s is there already: a fleet is made once, in an empty place", f)
 		}
 	}
+	if err := os.MkdirAll(filepath.Dir(p.RootKey), 0o750); err != nil {
+		return Made{}, fmt.Errorf("make a folder for the root key: %w", err)
+	}
 	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
 		return Made{}, fmt.Errorf("make data folder: %w", err)
 	}

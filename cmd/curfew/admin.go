@@ -19,7 +19,7 @@ import (
 
 type peopleCmd struct {
 	Add     addPersonCmd     `cmd:"" help:"Add a person, and print the code for her to enrol with."`
-	Invite  invitePersonCmd  `cmd:"" help:"Print a new code: for another computer, or a lost second factor."`
+	Invite  invitePersonCmd  `cmd:"" help:"Print a new code; her devices and her second factor are replaced when she uses it."`
 	Disable disablePersonCmd `cmd:"" help:"End a person's sessions, requests and grants now, and let her do no more."`
 	List    listPeopleCmd    `cmd:"" help:"List the people."`
 }

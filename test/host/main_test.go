@@ -25,6 +25,7 @@ func TestOnRealHosts(t *testing.T) {
 		{"su into an account that ended is refused", suRefused},
 		{"an extension keeps sessions open", extended},
 		{"decommissioned: the host is refused", decommissioned},
+		{"the control plane runs under its own unit", unit},
 		{"uninstall leaves every file as it was, and enforce mode locks nobody out", uninstalled},
 	} {
 		if !t.Run(c.name, func(t *testing.T) { c.run(t, s) }) && t.Context().Err() != nil {
