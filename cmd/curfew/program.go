@@ -145,6 +145,9 @@ func message(err error) string {
 	if !errors.As(err, &ce) {
 		return clean(err.Error())
 	}
+	if strings.HasPrefix(ce.Message(), "429") {
+		return "too many sign-ins from this address: wait a few seconds and try again"
+	}
 	if ce.Code() == connect.CodeUnavailable && ce.Message() != "" && !connect.IsWireError(err) {
 		return "the control plane does not answer (" + clean(ce.Message()) + "): what you hold on hosts goes on until its end"
 	}
