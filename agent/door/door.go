@@ -21,14 +21,17 @@ import (
 	"curfew.internal/wire/door"
 )
 
-// Bounds on callers.
+// Bounds on callers. A decision has less than the module waits, so that the
+// person still reads why it was no.
 const (
 	atOnce   = 256
 	patience = 2 * time.Second
+	thought  = 1500 * time.Millisecond
 )
 
 // A Decider says who may act. Pid is the caller, as the kernel says. It has
-// to come back by itself when ctx is done.
+// to come back by itself when ctx is done: until then it keeps a caller's
+// place, and what it says then is not heard.
 type Decider func(ctx context.Context, q door.Question, pid int) door.Reply
 
 // A Server answers at Path.
@@ -44,17 +47,21 @@ func (s *Server) Serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
-	defer stop()
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	defer func() { _ = l.Close() }() // before the wait: nobody is to queue at a door that nobody opens
+	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
+	defer stop()
 	slots := make(chan struct{}, atOnce)
 	for {
 		c, err := l.AcceptUnix()
 		if ctx.Err() != nil {
+			if err == nil {
+				_ = c.Close() // it came as we left
+			}
 			return context.Cause(ctx)
 		}
-		if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ECONNABORTED) {
+		if passing(err) {
 			s.Log.WarnContext(ctx, "door could not take a caller", "err", err)
 			select {
 			case <-ctx.Done():
@@ -65,14 +72,30 @@ func (s *Server) Serve(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("door: %w", err)
 		}
-		slots <- struct{}{}
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return errors.Join(context.Cause(ctx), c.Close())
+		}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			if err := s.answer(ctx, c); err != nil {
+			var deciding sync.WaitGroup
+			defer deciding.Wait() // a decider that hangs keeps its place
+			if err := s.answer(ctx, c, &deciding); err != nil {
 				s.Log.WarnContext(ctx, "door caller not answered", "err", err)
 			}
 		})
 	}
+}
+
+// passing reports whether the next caller may have better luck.
+func passing(err error) bool {
+	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // listen makes the socket anew, in a folder that root alone can write, so
@@ -110,9 +133,9 @@ func (s *Server) listen() (*net.UnixListener, error) {
 	return l, nil
 }
 
-// answer takes one question and gives one reply. A decider that does not come
-// back in time, or breaks, has said no.
-func (s *Server) answer(ctx context.Context, c *net.UnixConn) (err error) {
+// answer takes one question and gives one reply, and hangs up: the module
+// takes no reply that something could still follow.
+func (s *Server) answer(ctx context.Context, c *net.UnixConn, deciding *sync.WaitGroup) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	defer func() { err = errors.Join(err, c.Close()) }()
@@ -121,13 +144,11 @@ func (s *Server) answer(ctx context.Context, c *net.UnixConn) (err error) {
 			return err
 		}
 	}
-	peer, err := credentials(c)
+	who, err := caller(c)
 	if err != nil {
 		return err
 	}
-	if peer.Uid != 0 {
-		return fmt.Errorf("caller has uid %d, not 0", peer.Uid)
-	}
+	defer who.close()
 	buf := make([]byte, door.QuestionSize+1)
 	n, err := c.Read(buf)
 	if err != nil {
@@ -135,38 +156,44 @@ func (s *Server) answer(ctx context.Context, c *net.UnixConn) (err error) {
 	}
 	q, err := door.ParseQuestion(buf[:n])
 	if err != nil {
-		_, werr := c.Write(door.Reply{Message: "curfew: this call cannot be understood; see the agent's log"}.Bytes())
+		_, werr := c.Write(door.Reply{Message: "curfew: this call cannot be understood; ask an administrator to look at the agent's log"}.Bytes())
 		return errors.Join(err, werr)
 	}
-	_, err = c.Write(s.decide(ctx, q, int(peer.Pid)).Bytes())
+	if who.gone() {
+		return fmt.Errorf("caller %d left before its answer", who.pid)
+	}
+	_, err = c.Write(s.decide(ctx, q, who.pid, deciding).Bytes())
 	return err
 }
 
-func (s *Server) decide(ctx context.Context, q door.Question, pid int) (r door.Reply) {
+// decide asks the decider, and does not wait for one that hangs. A verdict
+// that we do not know is no.
+func (s *Server) decide(ctx context.Context, q door.Question, pid int, deciding *sync.WaitGroup) door.Reply {
+	thinking, cancel := context.WithTimeout(ctx, thought)
+	defer cancel()
+	said := make(chan door.Reply, 1)
+	deciding.Go(func() { said <- s.hear(thinking, q, pid) })
+	select {
+	case r := <-said:
+		if r.Verdict != door.Allow && r.Verdict != door.Stranger {
+			r.Verdict = door.Deny
+		}
+		return r
+	case <-thinking.Done():
+	}
+	s.Log.ErrorContext(ctx, "door decision took too long", "kind", uint32(q.Kind), "service", q.Service)
+	return door.Reply{Message: "curfew: the agent on this host is too slow to decide; try again, or ask an administrator"}
+}
+
+// hear is the decider's word; one that breaks has said no.
+func (s *Server) hear(ctx context.Context, q door.Question, pid int) (r door.Reply) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.Log.ErrorContext(ctx, "door decision broke", "panic", p)
-			r = door.Reply{Message: "curfew: the agent could not decide; see its log"}
+			r = door.Reply{Message: "curfew: the agent could not decide; ask an administrator to look at its log"}
 		}
 	}()
 	return s.Decide(ctx, q, pid)
-}
-
-// credentials are the caller's, as the kernel took them at connect.
-func credentials(c *net.UnixConn) (*unix.Ucred, error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	var cred *unix.Ucred
-	var serr error
-	err = raw.Control(func(fd uintptr) {
-		cred, serr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	})
-	if err := errors.Join(err, serr); err != nil {
-		return nil, fmt.Errorf("ask who calls: %w", err)
-	}
-	return cred, nil
 }
 
 // Answers reports whether somebody at the socket answers a question: a server
