@@ -165,6 +165,8 @@ func rogue(t *testing.T, behave func(c *net.UnixConn)) string {
 func TestABadAnswerIsANo(t *testing.T) {
 	need.Root(t)
 	yes := wire.Reply{Verdict: wire.Allow}.Bytes()
+	escape := append([]byte{}, yes...)
+	copy(escape[8:], "\x1b[2J") // the agent's own encoder would not write it
 	send := func(bs ...[]byte) func(*net.UnixConn) {
 		return func(c *net.UnixConn) {
 			for _, b := range bs {
@@ -179,7 +181,7 @@ func TestABadAnswerIsANo(t *testing.T) {
 		"two answers":    rogue(t, send(yes, yes)),
 		"garbage":        rogue(t, send([]byte(strings.Repeat("x", wire.ReplySize)))),
 		"an odd verdict": rogue(t, send(wire.Reply{Verdict: 1}.Bytes())),
-		"an escape":      rogue(t, send(wire.Reply{Message: "\x1b[2J"}.Bytes())),
+		"an escape":      rogue(t, send(escape)),
 		"dies":           rogue(t, func(*net.UnixConn) {}),
 		"silent":         rogue(t, func(c *net.UnixConn) { _, _ = c.Read(make([]byte, 1)) }),
 		"no socket":      filepath.Join(t.TempDir(), "none.sock"),

@@ -10,6 +10,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Sizes of the two messages, in bytes.
@@ -72,8 +73,11 @@ func (q *Question) fields() []field {
 	return []field{{&q.Service, 32}, {&q.User, 64}, {&q.RUser, 64}, {&q.TTY, 64}, {&q.RHost, 256}}
 }
 
-// Bytes is the question's form.
+// Bytes is the question's form. What ParseQuestion would refuse is an error.
 func (q Question) Bytes() ([]byte, error) {
+	if q.Kind < Account || q.Kind > Close {
+		return nil, fmt.Errorf("question of kind %d: %w", q.Kind, ErrForm)
+	}
 	b := binary.LittleEndian.AppendUint32(nil, magicQuestion)
 	b = binary.LittleEndian.AppendUint32(b, uint32(q.Kind))
 	b = binary.LittleEndian.AppendUint32(b, 0)
@@ -89,15 +93,24 @@ func ParseQuestion(b []byte) (Question, error) {
 	if q.Kind < Account || q.Kind > Close {
 		return Question{}, fmt.Errorf("question of kind %d: %w", q.Kind, ErrForm)
 	}
-	return q, take(b[12:], q.fields())
+	if err := take(b[12:], q.fields()); err != nil {
+		return Question{}, err
+	}
+	return q, nil
 }
 
-// Bytes is the reply's form. A message that is too long is cut.
+// Bytes is the reply's form. A message is a line for a person and must not
+// cost the verdict: what is too long is cut, what a terminal would act on is
+// written as '?'.
 func (r Reply) Bytes() []byte {
 	b := binary.LittleEndian.AppendUint32(nil, magicReply)
 	b = binary.LittleEndian.AppendUint32(b, uint32(r.Verdict))
 	text := make([]byte, 256)
-	copy(text[:255], r.Message)
+	for i := range copy(text[:255], r.Message) {
+		if control(text[i]) {
+			text[i] = '?'
+		}
+	}
 	return append(b, text...)
 }
 
@@ -107,13 +120,22 @@ func ParseReply(b []byte) (Reply, error) {
 		return Reply{}, ErrForm
 	}
 	r := Reply{Verdict: Verdict(binary.LittleEndian.Uint32(b[4:]))}
-	return r, take(b[8:], []field{{&r.Message, 256}})
+	if err := take(b[8:], []field{{&r.Message, 256}}); err != nil {
+		return Reply{}, err
+	}
+	return r, nil
 }
+
+// control reports whether a terminal or a log would act on the byte.
+func control(c byte) bool { return c < ' ' || c == 0x7f }
 
 func put(b []byte, fields []field) ([]byte, error) {
 	for _, f := range fields {
 		if len(*f.text) >= f.size {
 			return nil, fmt.Errorf("text over %d bytes: %w", f.size-1, ErrForm)
+		}
+		if slices.ContainsFunc([]byte(*f.text), control) {
+			return nil, fmt.Errorf("control character: %w", ErrForm)
 		}
 		at := len(b)
 		b = append(b, make([]byte, f.size)...)
@@ -130,7 +152,7 @@ func take(b []byte, fields []field) error {
 		b = b[f.size:]
 		end := 0
 		for end < len(raw) && raw[end] != 0 {
-			if raw[end] < ' ' || raw[end] == 0x7f {
+			if control(raw[end]) {
 				return fmt.Errorf("control character: %w", ErrForm)
 			}
 			end++

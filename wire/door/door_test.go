@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"flag"
+	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,80 +16,174 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-var (
-	question = Question{Kind: Open, Service: "sudo", User: "root", RUser: "ana", TTY: "/dev/pts/0", RHost: "10.0.0.7"}
-	allow    = Reply{Verdict: Allow}
-	deny     = Reply{Message: "curfew: your grant ended 14:02 UTC"}
-)
+// A vector is a file of testdata/index.txt, which the C tests read too.
+type vector struct {
+	file, form string
+	ok         bool
+}
 
-// The C tests of the PAM module read the same files.
-func TestGolden(t *testing.T) {
-	q, err := question.Bytes()
+func index(t *testing.T) []vector {
+	t.Helper()
+	text, err := os.ReadFile("testdata/index.txt")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, b := range map[string][]byte{"question.bin": q, "allow.bin": allow.Bytes(), "deny.bin": deny.Bytes()} {
-		if *update {
-			if err := os.WriteFile("testdata/"+name, b, 0o644); err != nil {
-				t.Fatal(err)
-			}
+	var vs []vector
+	for line := range strings.Lines(string(text)) {
+		w := strings.Fields(line)
+		if len(w) < 4 || w[1] != "question" && w[1] != "reply" || w[2] != "yes" && w[2] != "no" {
+			t.Fatalf("index: %q", line)
 		}
-		want, err := os.ReadFile("testdata/" + name)
+		vs = append(vs, vector{w[0], w[1], w[2] == "yes"})
+	}
+	return vs
+}
+
+var (
+	questions = map[string]Question{
+		"question.bin": {Kind: Open, Service: "sudo", User: "root", RUser: "ana", TTY: "/dev/pts/0", RHost: "10.0.0.7"},
+		"account.bin":  {Kind: Account, Service: "sshd", User: "ana", TTY: "ssh"},
+	}
+	replies = map[string]Reply{
+		"allow.bin":    {Verdict: Allow},
+		"deny.bin":     {Message: "curfew: your grant ended 14:02 UTC"},
+		"stranger.bin": {Verdict: Stranger},
+		"full.bin":     {Message: strings.Repeat("x", 255)},
+	}
+)
+
+// written is what each file holds.
+func written(t *testing.T) map[string][]byte {
+	t.Helper()
+	files := map[string][]byte{}
+	for name, q := range questions {
+		b, err := q.Bytes()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !bytes.Equal(want, b) {
-			t.Errorf("%s: %x, want %x", name, b, want)
-		}
+		files[name] = b
 	}
-	got, err := ParseQuestion(q)
-	if diff := cmp.Diff(question, got); err != nil || diff != "" {
-		t.Error(err, diff)
+	for name, r := range replies {
+		files[name] = r.Bytes()
 	}
-	r, err := ParseReply(deny.Bytes())
-	if diff := cmp.Diff(deny, r); err != nil || diff != "" {
-		t.Error(err, diff)
+	spoil := func(name, from string, how func([]byte) []byte) { files[name] = how(bytes.Clone(files[from])) }
+	set := func(at int, c byte) func([]byte) []byte { return func(b []byte) []byte { b[at] = c; return b } }
+	fill := func(from, to int) func([]byte) []byte {
+		return func(b []byte) []byte { copy(b[from:to], bytes.Repeat([]byte{'x'}, to-from)); return b }
+	}
+	less := func(b []byte) []byte { return b[:len(b)-1] }
+	more := func(b []byte) []byte { return append(b, 0) }
+	spoil("question-magic.bin", "question.bin", set(3, '2'))
+	spoil("question-kind.bin", "question.bin", set(4, 9))
+	spoil("question-flags.bin", "question.bin", set(8, 1))
+	spoil("question-short.bin", "question.bin", less)
+	spoil("question-long.bin", "question.bin", more)
+	spoil("question-escape.bin", "question.bin", set(44, 0x1b))
+	spoil("question-unended.bin", "question.bin", fill(44, 108))
+	spoil("question-behind.bin", "question.bin", set(107, 'x'))
+	spoil("reply-magic.bin", "allow.bin", set(3, '2'))
+	spoil("reply-short.bin", "allow.bin", less)
+	spoil("reply-long.bin", "allow.bin", more)
+	spoil("reply-escape.bin", "allow.bin", set(8, 0x1b))
+	spoil("reply-unended.bin", "allow.bin", fill(8, 264))
+	spoil("reply-behind.bin", "allow.bin", set(263, 'x'))
+	return files
+}
+
+// The C tests of the PAM module read the same files.
+func TestGolden(t *testing.T) {
+	files := written(t)
+	for _, v := range index(t) {
+		t.Run(v.file, func(t *testing.T) {
+			if *update {
+				if err := os.WriteFile("testdata/"+v.file, files[v.file], 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b, err := os.ReadFile("testdata/" + v.file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(b, files[v.file]) {
+				t.Errorf("holds %x, want %x", b, files[v.file])
+			}
+			q, qerr := ParseQuestion(b)
+			r, rerr := ParseReply(b)
+			if (qerr == nil) != (v.ok && v.form == "question") || (rerr == nil) != (v.ok && v.form == "reply") {
+				t.Errorf("question: %v, reply: %v", qerr, rerr)
+			}
+			if diff := cmp.Diff(questions[v.file], q); diff != "" {
+				t.Errorf("question (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(replies[v.file], r); diff != "" {
+				t.Errorf("reply (-want +got):\n%s", diff)
+			}
+		})
+		delete(files, v.file)
+	}
+	if len(files) > 0 {
+		t.Errorf("not in the index: %v", slices.Sorted(maps.Keys(files)))
 	}
 }
 
-func TestRefused(t *testing.T) {
-	good, _ := question.Bytes()
-	for name, spoil := range map[string]func([]byte) []byte{
-		"short":               func(b []byte) []byte { return b[:len(b)-1] },
-		"long":                func(b []byte) []byte { return append(b, 0) },
-		"empty":               func([]byte) []byte { return nil },
-		"another magic":       func(b []byte) []byte { b[3]++; return b },
-		"an unknown kind":     func(b []byte) []byte { b[4] = 9; return b },
-		"a flag":              func(b []byte) []byte { b[8] = 1; return b },
-		"a text without end":  func(b []byte) []byte { copy(b[12:], strings.Repeat("x", 32)); return b },
-		"bytes behind a text": func(b []byte) []byte { b[12+31] = 0; b[12+30] = 'x'; return b },
-		"an escape":           func(b []byte) []byte { b[12] = 0x1b; return b },
+func TestAQuestionIsRefusedBeforeItIsSent(t *testing.T) {
+	for name, q := range map[string]Question{
+		"no kind":       {},
+		"a long name":   {Kind: Account, User: strings.Repeat("x", 64)},
+		"a NUL":         {Kind: Account, User: "a\x00b"},
+		"an escape":     {Kind: Account, TTY: "\x1b[2J"},
+		"a long origin": {Kind: Account, RHost: strings.Repeat("x", 256)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if q, err := ParseQuestion(spoil(bytes.Clone(good))); !errors.Is(err, ErrForm) {
-				t.Errorf("%+v, %v", q, err)
+			if b, err := q.Bytes(); !errors.Is(err, ErrForm) {
+				t.Errorf("written as %x, %v", b, err)
 			}
 		})
 	}
-	if _, err := (Question{User: strings.Repeat("x", 64)}).Bytes(); !errors.Is(err, ErrForm) {
-		t.Error("a long name was cut")
+}
+
+// A line that cannot be shown must not turn a yes into a no.
+func TestALineNeverCostsTheVerdict(t *testing.T) {
+	for message, want := range map[string]string{
+		"a\nb": "a?b", "a\x00b": "a?b", "\x1b[2J": "?[2J", "\x7f": "?", "søster": "søster",
+		strings.Repeat("y", 300): strings.Repeat("y", 255),
+	} {
+		r, err := ParseReply(Reply{Verdict: Allow, Message: message}.Bytes())
+		if diff := cmp.Diff(Reply{Verdict: Allow, Message: want}, r); err != nil || diff != "" {
+			t.Errorf("%q: %v %s", message, err, diff)
+		}
 	}
-	if Verdict(0) != Deny {
+}
+
+func TestNothingIsPermittedByDefault(t *testing.T) {
+	if (Reply{}).Verdict != Deny || Deny == Allow || Deny == Stranger {
 		t.Error("the zero verdict permits something")
 	}
 }
 
 func FuzzParse(f *testing.F) {
-	q, _ := question.Bytes()
-	f.Add(q)
-	f.Add(allow.Bytes())
+	for _, name := range []string{"question", "account", "allow", "deny", "reply-behind", "question-escape"} {
+		b, err := os.ReadFile(fmt.Sprintf("testdata/%s.bin", name))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if q, err := ParseQuestion(b); err == nil {
+		q, err := ParseQuestion(b)
+		if err != nil && q != (Question{}) {
+			t.Errorf("%+v beside %v", q, err)
+		}
+		if err == nil {
 			if again, err := q.Bytes(); err != nil || !bytes.Equal(b, again) {
 				t.Errorf("%x is written as %x", b, again)
 			}
 		}
-		if r, err := ParseReply(b); err == nil && !bytes.Equal(b, r.Bytes()) {
+		r, err := ParseReply(b)
+		if err != nil && r != (Reply{}) {
+			t.Errorf("%+v beside %v", r, err)
+		}
+		if err == nil && !bytes.Equal(b, r.Bytes()) {
 			t.Errorf("%x is written as %x", b, r.Bytes())
 		}
 	})
