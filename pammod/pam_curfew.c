@@ -9,7 +9,8 @@
  *   account  required  pam_curfew.so [enforce] [breakglass=GROUP] [door=PATH]
  *   session  required  pam_curfew.so [enforce] [breakglass=GROUP] [door=PATH]
  *
- * The wire form is drawn in docs/protocol/door.md.
+ * The wire form is drawn in docs/protocol/door.md. PAM_SILENT is not heeded:
+ * sudo sets it at each call, and a no without its reason helps nobody.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -84,15 +85,29 @@ item(pam_handle_t *pamh, int what)
 	return value;
 }
 
+/* Whether a uid is one that Curfew gives. */
+static int
+given(uid_t uid)
+{
+	return uid >= UID_MIN && uid <= UID_MAX;
+}
+
 static void
 read_call(struct call *c, pam_handle_t *pamh, int argc, const char **argv)
 {
+	struct passwd *pw;
+
 	read_options(&c->opt, argc, argv);
 	c->service = item(pamh, PAM_SERVICE);
 	c->user = item(pamh, PAM_USER);
 	c->ruser = item(pamh, PAM_RUSER);
 	c->tty = item(pamh, PAM_TTY);
 	c->rhost = item(pamh, PAM_RHOST);
+	/* su says who calls only if the name is still there; the process's
+	 * real uid says it always. */
+	if (c->ruser[0] == '\0' && getuid() != 0 &&
+	    (pw = pam_modutil_getpwuid(pamh, getuid())) != NULL)
+		c->ruser = pw->pw_name;
 }
 
 /* Milliseconds left until the deadline, never below zero. */
@@ -125,6 +140,30 @@ ready(int fd, short what, const struct timespec *deadline)
 	return n == 1 && (p.revents & what) != 0;
 }
 
+/* Whether root alone can write what is at path. */
+static int
+of_root(const char *path, mode_t type)
+{
+	struct stat st;
+
+	return lstat(path, &st) == 0 && (st.st_mode & S_IFMT) == type &&
+	       st.st_uid == 0 && (st.st_mode & (S_IWGRP | S_IWOTH)) == 0;
+}
+
+/* A door that somebody else could have put up is none: no link, a socket of
+ * root's, in a folder of root's. */
+static int
+genuine(struct sockaddr_un sa)
+{
+	char *slash = strrchr(sa.sun_path, '/');
+
+	if (slash == NULL || slash == sa.sun_path ||
+	    !of_root(sa.sun_path, S_IFSOCK))
+		return 0;
+	*slash = '\0';
+	return of_root(sa.sun_path, S_IFDIR);
+}
+
 /* Connects to the door, and to nobody but root behind it. */
 static int
 dial(const char *path, const struct timespec *deadline)
@@ -136,9 +175,11 @@ dial(const char *path, const struct timespec *deadline)
 	size_t n = strlen(path);
 	int fd, err;
 
-	if (n == 0 || n >= sizeof(sa.sun_path))
+	if (n >= sizeof(sa.sun_path))
 		return -1;
 	memcpy(sa.sun_path, path, n);
+	if (!genuine(sa))
+		return -1;
 	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd == -1)
 		return -1;
@@ -186,8 +227,10 @@ ask(const struct call *c, uint32_t kind, struct door_reply *r)
 	if (!ready(fd, POLLIN, &deadline) ||
 	    recv(fd, &got, sizeof(got), MSG_TRUNC) != (ssize_t)sizeof(got))
 		goto out;
-	/* One question has one answer: whoever gives two is not our agent. */
-	if (recv(fd, &more, sizeof(more), MSG_DONTWAIT) > 0)
+	/* One question has one answer, and then the agent hangs up: whoever
+	 * gives two is not our agent, however late the second comes. */
+	if (!ready(fd, POLLIN, &deadline) ||
+	    recv(fd, &more, sizeof(more), 0) != 0)
 		goto out;
 	answered = door_reply_ok(&got);
 	if (answered)
@@ -199,24 +242,24 @@ out:
 }
 
 /* Whether the name is of an account that Curfew gave, as far as can be seen
- * without the agent. */
+ * without the agent. The marker is looked for first: it costs no descriptor. */
 static int
 managed(pam_handle_t *pamh, const char *name)
 {
-	char path[sizeof(MANAGED) + 64] = MANAGED;
+	char path[sizeof(MANAGED) + 32] = MANAGED;
 	struct passwd *pw;
 	struct stat st;
 	size_t n = strlen(name);
 
 	if (n == 0)
 		return 0;
+	if (n < 32 && strchr(name, '/') == NULL && name[0] != '.') {
+		memcpy(path + sizeof(MANAGED) - 1, name, n + 1);
+		if (lstat(path, &st) == 0)
+			return 1;
+	}
 	pw = pam_modutil_getpwnam(pamh, name);
-	if (pw != NULL && pw->pw_uid >= UID_MIN && pw->pw_uid <= UID_MAX)
-		return 1;
-	if (n > 31 || strchr(name, '/') != NULL || name[0] == '.')
-		return 0;
-	memcpy(path + sizeof(MANAGED) - 1, name, n + 1);
-	return lstat(path, &st) == 0;
+	return pw != NULL && given(pw->pw_uid);
 }
 
 /* sudo and su give another account's rights. */
@@ -227,17 +270,29 @@ elevates(const char *service)
 	       strcmp(service, "su") == 0 || strcmp(service, "su-l") == 0;
 }
 
-/* Who calls: sudo and su say it in PAM_RUSER, and the process's real uid
- * cannot be made up. */
+/* Whether root calls. sudo and su say it in PAM_RUSER; who is nobody's name
+ * is whoever the process is. */
+static int
+by_root(pam_handle_t *pamh, const struct call *c)
+{
+	struct passwd *pw;
+
+	if (c->ruser[0] == '\0')
+		return getuid() == 0;
+	if (strcmp(c->ruser, "root") == 0)
+		return 1;
+	pw = pam_modutil_getpwnam(pamh, c->ruser);
+	return pw != NULL && pw->pw_uid == 0;
+}
+
 static int
 refused_by_mode(pam_handle_t *pamh, const struct call *c)
 {
-	const char *who = c->ruser[0] != '\0' ? c->ruser : c->user;
-
-	if (!c->opt.enforce || !elevates(c->service) || getuid() == 0)
+	if (!c->opt.enforce || !elevates(c->service) || by_root(pamh, c))
 		return 0;
-	return c->opt.breakglass == NULL ||
-	       !pam_modutil_user_in_group_nam_nam(pamh, who, c->opt.breakglass);
+	return c->opt.breakglass == NULL || c->ruser[0] == '\0' ||
+	       !pam_modutil_user_in_group_nam_nam(
+		   pamh, c->ruser, c->opt.breakglass);
 }
 
 static int
@@ -254,29 +309,70 @@ stranger(pam_handle_t *pamh, const struct call *c)
 }
 
 static int
+refuse(pam_handle_t *pamh, const char *line, const char *why)
+{
+	pam_error(pamh, "%s", line);
+	pam_syslog(pamh, LOG_NOTICE, "refused: %s", why);
+	return PAM_PERM_DENIED;
+}
+
+/* The agent's line, of which a terminal is shown printable ASCII alone. */
+static void
+show(pam_handle_t *pamh, struct door_reply *r)
+{
+	size_t i;
+
+	for (i = 0; r->message[i] != '\0'; i++)
+		if ((unsigned char)r->message[i] > '~')
+			r->message[i] = '?';
+	if (r->verdict == DOOR_ALLOW)
+		pam_info(pamh, "%s", (const char *)r->message);
+	else
+		pam_error(pamh, "%s", (const char *)r->message);
+}
+
+/* Root on the console comes in whatever the agent does, and root who calls
+ * sudo or su. A process of ours is never root, whatever it is called. */
+static int
+root_alone(const struct call *c)
+{
+	return strcmp(c->user, "root") == 0 && !given(getuid()) &&
+	       (c->ruser[0] == '\0' || strcmp(c->ruser, "root") == 0);
+}
+
+static int
 decide(pam_handle_t *pamh, const struct call *c, uint32_t kind)
 {
 	struct door_reply r = { 0 };
 
-	/* Root on the console comes in whatever the agent does. */
-	if (strcmp(c->user, "root") == 0 && c->ruser[0] == '\0')
+	if (root_alone(c))
 		return PAM_IGNORE;
+	if (c->user[0] == '\0') {
+		pam_syslog(pamh, LOG_NOTICE, "refused: no account is named");
+		return PAM_PERM_DENIED;
+	}
+	/* What runs on after its account was taken away has no name to ask
+	 * for. */
+	if (c->ruser[0] == '\0' && given(getuid()))
+		return refuse(pamh,
+		    "curfew: your account on this host has "
+		    "ended; ask with `curfew request`",
+		    "account has ended");
 	if (!ask(c, kind, &r)) {
 		if (!managed(pamh, c->user) && !managed(pamh, c->ruser))
 			return stranger(pamh, c);
-		pam_error(pamh,
+		return refuse(pamh,
 		    "curfew: the agent on this host does not "
 		    "answer, so no grant can be checked; ask an administrator "
-		    "to look at `systemctl status curfew-agent`");
-		pam_syslog(pamh, LOG_ERR, "refused: the agent does not answer");
-		return PAM_PERM_DENIED;
+		    "to look at `systemctl status curfew-agent`",
+		    "the agent does not answer");
 	}
+	if (r.message[0] != '\0')
+		show(pamh, &r);
 	if (r.verdict == DOOR_ALLOW)
 		return PAM_SUCCESS;
 	if (r.verdict == DOOR_STRANGER)
 		return stranger(pamh, c);
-	if (r.message[0] != '\0')
-		pam_error(pamh, "%s", (const char *)r.message);
 	pam_syslog(pamh, LOG_NOTICE, "refused: no live grant");
 	return PAM_PERM_DENIED;
 }
@@ -312,7 +408,7 @@ pam_sm_close_session(pam_handle_t *pamh, int flags, int argc, const char **argv)
 
 	(void)flags;
 	read_call(&c, pamh, argc, argv);
-	if (strcmp(c.user, "root") != 0 || c.ruser[0] != '\0')
+	if (!root_alone(&c))
 		(void)ask(&c, DOOR_CLOSE, &r);
 	return PAM_IGNORE;
 }

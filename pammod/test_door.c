@@ -61,6 +61,37 @@ golden(const char *dir)
 	    "Go's no is a no, with its line");
 }
 
+/* Every reply of the index is judged as the Go side judges it. */
+static void
+listed(const char *dir)
+{
+	struct {
+		struct door_reply r;
+		char more;
+	} got;
+	char path[4096], name[64], form[16], word[8];
+	int ok, seen = 0;
+	size_t n;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/index.txt", dir);
+	if ((f = fopen(path, "r")) == NULL) {
+		perror(path);
+		exit(1);
+	}
+	while (fscanf(f, "%63s %15s %7s %*[^\n]", name, form, word) == 3) {
+		if (strcmp(form, "reply") != 0)
+			continue;
+		memset(&got, 0, sizeof(got));
+		n = load(dir, name, &got, sizeof(got.r) + 1);
+		ok = n == sizeof(got.r) && door_reply_ok(&got.r);
+		check(ok == (strcmp(word, "yes") == 0), name);
+		seen++;
+	}
+	check(feof(f) && seen >= 10, "the index was read to its end");
+	fclose(f);
+}
+
 static void
 refused(void)
 {
@@ -91,6 +122,7 @@ main(int argc, char **argv)
 	if (argc != 2)
 		return 2;
 	golden(argv[1]);
+	listed(argv[1]);
 	refused();
 	return failed;
 }

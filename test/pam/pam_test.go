@@ -182,6 +182,8 @@ func TestABadAnswerIsANo(t *testing.T) {
 		"garbage":        rogue(t, send([]byte(strings.Repeat("x", wire.ReplySize)))),
 		"an odd verdict": rogue(t, send(wire.Reply{Verdict: 1}.Bytes())),
 		"an escape":      rogue(t, send(escape)),
+		"a late second":  rogue(t, func(c *net.UnixConn) { _, _ = c.Write(yes); <-time.After(20 * time.Millisecond); _, _ = c.Write(yes) }),
+		"never hangs up": rogue(t, func(c *net.UnixConn) { _, _ = c.Write(yes); _, _ = c.Read(make([]byte, 1)) }),
 		"dies":           rogue(t, func(*net.UnixConn) {}),
 		"silent":         rogue(t, func(c *net.UnixConn) { _, _ = c.Read(make([]byte, 1)) }),
 		"no socket":      filepath.Join(t.TempDir(), "none.sock"),
@@ -211,6 +213,48 @@ func TestRootIsNeverAsked(t *testing.T) {
 	}
 }
 
+// The person is told, though the agent itself hangs.
+func TestASlowDecisionIsANoWithItsReason(t *testing.T) {
+	socket := agent(t, func(ctx context.Context, _ wire.Question, _ int) wire.Reply {
+		<-ctx.Done()
+		return wire.Reply{Verdict: wire.Allow}
+	})
+	managed(t, "cfw-slow")
+	said, err := knock(t, module(t, socket, ""), "sshd", "cfw-slow", "")
+	if !errors.Is(err, pam.ErrPermDenied) || !strings.Contains(said, "too slow") {
+		t.Errorf("%v, said %q", err, said)
+	}
+}
+
+// Who calls sudo decides, whatever the process is: it may have become root by
+// the time it asks.
+func TestEnforceMode(t *testing.T) {
+	strangers := agent(t, func(context.Context, wire.Question, int) wire.Reply { return wire.Reply{Verdict: wire.Stranger} })
+	for name, socket := range map[string]string{"agent alive": strangers, "agent dead": "/nonexistent/door.sock"} {
+		dir := module(t, socket, "enforce breakglass=daemon") // a group that every Debian has, and its one member's name
+		for _, c := range []struct {
+			service, ruser string
+			pass           bool
+		}{
+			{"sudo", "cfw-stranger", false},
+			{"sudo", "root", true},
+			{"sudo", "daemon", true},
+			{"sshd", "", true},
+		} {
+			t.Run(name+" "+c.service+" "+c.ruser, func(t *testing.T) {
+				user := "cfw-stranger"
+				if c.service == "sudo" {
+					user = "root"
+				}
+				said, err := knock(t, dir, c.service, user, c.ruser)
+				if (err == nil) != c.pass || c.pass != (said == "") {
+					t.Errorf("%v, said %q", err, said)
+				}
+			})
+		}
+	}
+}
+
 func TestManyCallersLeaveNothingBehind(t *testing.T) {
 	socket := agent(t, func(context.Context, wire.Question, int) wire.Reply { return wire.Reply{Verdict: wire.Allow} })
 	dir := module(t, socket, "")
@@ -221,22 +265,31 @@ func TestManyCallersLeaveNothingBehind(t *testing.T) {
 		}
 		return len(fds)
 	}
-	before := count()
-	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() {
-			for range 250 {
-				if _, err := knock(t, dir, "sshd", "cfw-ana", ""); err != nil {
-					t.Error(err)
-					return
+	knocks := func(callers, each int) {
+		var wg sync.WaitGroup
+		for range callers {
+			wg.Go(func() {
+				for range each {
+					if _, err := knock(t, dir, "sshd", "cfw-ana", ""); err != nil {
+						t.Error(err)
+						return
+					}
 				}
-			}
-		})
+			})
+		}
+		wg.Wait()
 	}
-	wg.Wait()
-	if after := count(); after > before+4 {
-		t.Errorf("%d descriptors before, %d after", before, after)
+	before := count()
+	knocks(200, 1)
+	knocks(1, 10000)
+	// The agent hangs up a moment after its caller has.
+	for range 200 {
+		if count() <= before+4 {
+			return
+		}
+		<-time.After(10 * time.Millisecond)
 	}
+	t.Errorf("%d descriptors before, %d after", before, count())
 }
 
 // managed marks an account as one of ours for a test.
