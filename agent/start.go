@@ -222,10 +222,10 @@ func (p *parts) facts(v Version) func() uplink.Facts {
 }
 
 // answer puts the door's question to the agent.
-func (a *Agent) answer(ctx context.Context, q wire.Question, pid int) wire.Reply {
+func (a *Agent) answer(ctx context.Context, q wire.Question, who door.Caller) wire.Reply {
 	w := a.Knock(ctx, Knock{
 		Open: q.Kind == wire.Open, Close: q.Kind == wire.Close,
-		Service: q.Service, User: q.User, RUser: q.RUser, TTY: q.TTY, From: q.RHost, PID: pid,
+		Service: q.Service, User: q.User, RUser: q.RUser, TTY: q.TTY, From: q.RHost, PID: who.PID,
 	})
 	r := wire.Reply{Message: w.Message}
 	switch {

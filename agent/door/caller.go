@@ -8,15 +8,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A peer is the process that knocks, as the kernel took it at connect.
-type peer struct {
-	pid int
-	fd  int // names the process whatever becomes of its pid; -1 before Linux 6.5
+// A Caller is the process that knocks, as the kernel took it at connect.
+type Caller struct {
+	PID int
+	FD  int // a pidfd: names the process whatever becomes of its pid; -1 before Linux 6.5. Closed when the decider is back
 }
 
 // caller says who is at the other end. Nobody but root may ask.
-func caller(c *net.UnixConn) (peer, error) {
-	p := peer{fd: -1}
+func caller(c *net.UnixConn) (Caller, error) {
+	p := Caller{FD: -1}
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return p, err
@@ -35,32 +35,32 @@ func caller(c *net.UnixConn) (peer, error) {
 	if cred.Pid <= 0 {
 		return p, errors.New("caller's process cannot be seen from here")
 	}
-	p.pid = int(cred.Pid)
+	p.PID = int(cred.Pid)
 	err = raw.Control(func(fd uintptr) {
-		p.fd, serr = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PEERPIDFD)
+		p.FD, serr = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PEERPIDFD)
 	})
 	if errors.Is(serr, unix.ENOPROTOOPT) {
-		p.fd, serr = -1, nil
+		p.FD, serr = -1, nil
 	}
 	if err := errors.Join(err, serr); err != nil {
-		p.fd = -1
-		return p, fmt.Errorf("hold on to process %d: %w", p.pid, err)
+		p.FD = -1
+		return p, fmt.Errorf("hold on to process %d: %w", p.PID, err)
 	}
 	return p, nil
 }
 
-// gone reports whether the process has ended, so that its pid may be
+// Gone reports whether the process has ended, so that its pid may be
 // another's by now.
-func (p peer) gone() bool {
-	if p.fd == -1 {
+func (p Caller) Gone() bool {
+	if p.FD == -1 {
 		return false
 	}
-	n, err := unix.Poll([]unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}, 0) //nolint:gosec // a descriptor
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(p.FD), Events: unix.POLLIN}}, 0) //nolint:gosec // a descriptor
 	return err == nil && n > 0
 }
 
-func (p peer) close() {
-	if p.fd != -1 {
-		_ = unix.Close(p.fd) // nothing was written to it
+func (p Caller) close() {
+	if p.FD != -1 {
+		_ = unix.Close(p.FD) // nothing was written to it
 	}
 }

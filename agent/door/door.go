@@ -29,10 +29,10 @@ const (
 	thought  = 1500 * time.Millisecond
 )
 
-// A Decider says who may act. Pid is the caller, as the kernel says. It has
+// A Decider says who may act. It has
 // to come back by itself when ctx is done: until then it keeps a caller's
 // place, and what it says then is not heard.
-type Decider func(ctx context.Context, q door.Question, pid int) door.Reply
+type Decider func(ctx context.Context, q door.Question, who Caller) door.Reply
 
 // A Server answers at Path.
 type Server struct {
@@ -79,9 +79,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			var deciding sync.WaitGroup
-			defer deciding.Wait() // a decider that hangs keeps its place
-			if err := s.answer(ctx, c, &deciding); err != nil {
+			if err := s.attend(ctx, c); err != nil {
 				s.Log.WarnContext(ctx, "door caller not answered", "err", err)
 			}
 		})
@@ -133,9 +131,22 @@ func (s *Server) listen() (*net.UnixListener, error) {
 	return l, nil
 }
 
+// attend hears a caller out. A decider that hangs keeps its place, and what
+// names the process, until it is back.
+func (s *Server) attend(ctx context.Context, c *net.UnixConn) error {
+	who, err := caller(c)
+	if err != nil {
+		return errors.Join(err, c.Close())
+	}
+	defer who.close()
+	var deciding sync.WaitGroup
+	defer deciding.Wait()
+	return s.answer(ctx, c, who, &deciding)
+}
+
 // answer takes one question and gives one reply, and hangs up: the module
 // takes no reply that something could still follow.
-func (s *Server) answer(ctx context.Context, c *net.UnixConn, deciding *sync.WaitGroup) (err error) {
+func (s *Server) answer(ctx context.Context, c *net.UnixConn, who Caller, deciding *sync.WaitGroup) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	defer func() { err = errors.Join(err, c.Close()) }()
@@ -144,11 +155,6 @@ func (s *Server) answer(ctx context.Context, c *net.UnixConn, deciding *sync.Wai
 			return err
 		}
 	}
-	who, err := caller(c)
-	if err != nil {
-		return err
-	}
-	defer who.close()
 	buf := make([]byte, door.QuestionSize+1)
 	n, err := c.Read(buf)
 	if err != nil {
@@ -159,20 +165,20 @@ func (s *Server) answer(ctx context.Context, c *net.UnixConn, deciding *sync.Wai
 		_, werr := c.Write(door.Reply{Message: "curfew: this call cannot be understood; ask an administrator to look at the agent's log"}.Bytes())
 		return errors.Join(err, werr)
 	}
-	if who.gone() {
-		return fmt.Errorf("caller %d left before its answer", who.pid)
+	if who.Gone() {
+		return fmt.Errorf("caller %d left before its answer", who.PID)
 	}
-	_, err = c.Write(s.decide(ctx, q, who.pid, deciding).Bytes())
+	_, err = c.Write(s.decide(ctx, q, who, deciding).Bytes())
 	return err
 }
 
 // decide asks the decider, and does not wait for one that hangs. A verdict
 // that we do not know is no.
-func (s *Server) decide(ctx context.Context, q door.Question, pid int, deciding *sync.WaitGroup) door.Reply {
+func (s *Server) decide(ctx context.Context, q door.Question, who Caller, deciding *sync.WaitGroup) door.Reply {
 	thinking, cancel := context.WithTimeout(ctx, thought)
 	defer cancel()
 	said := make(chan door.Reply, 1)
-	deciding.Go(func() { said <- s.hear(thinking, q, pid) })
+	deciding.Go(func() { said <- s.hear(thinking, q, who) })
 	select {
 	case r := <-said:
 		if r.Verdict != door.Allow && r.Verdict != door.Stranger {
@@ -186,14 +192,14 @@ func (s *Server) decide(ctx context.Context, q door.Question, pid int, deciding 
 }
 
 // hear is the decider's word; one that breaks has said no.
-func (s *Server) hear(ctx context.Context, q door.Question, pid int) (r door.Reply) {
+func (s *Server) hear(ctx context.Context, q door.Question, who Caller) (r door.Reply) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.Log.ErrorContext(ctx, "door decision broke", "panic", p)
 			r = door.Reply{Message: "curfew: the agent could not decide; ask an administrator to look at its log"}
 		}
 	}()
-	return s.Decide(ctx, q, pid)
+	return s.Decide(ctx, q, who)
 }
 
 // Answers reports whether somebody at the socket answers a question: a server

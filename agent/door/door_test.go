@@ -26,7 +26,7 @@ const long = 30 * time.Second
 
 var question = wire.Question{Kind: wire.Account, Service: "sshd", User: "ana"}
 
-func yes(context.Context, wire.Question, int) wire.Reply { return wire.Reply{Verdict: wire.Allow} }
+func yes(context.Context, wire.Question, Caller) wire.Reply { return wire.Reply{Verdict: wire.Allow} }
 
 // serve runs a door until the test ends, or until stop.
 func serve(t *testing.T, path string, d Decider) (stop func() error) {
@@ -112,15 +112,16 @@ func bytesOf(t *testing.T, q wire.Question) []byte {
 func TestTheDeciderHearsTheCall(t *testing.T) {
 	var got wire.Question
 	var from int
+	var held bool
 	path := place(t)
-	serve(t, path, func(_ context.Context, q wire.Question, pid int) wire.Reply {
-		got, from = q, pid
+	serve(t, path, func(_ context.Context, q wire.Question, who Caller) wire.Reply {
+		got, from, held = q, who.PID, who.FD >= 0 && !who.Gone()
 		return wire.Reply{Verdict: wire.Allow, Message: "ends at noon"}
 	})
 	q := wire.Question{Kind: wire.Open, Service: "sudo", User: "root", RUser: "ana", TTY: "/dev/pts/1", RHost: "10.0.0.7"}
 	r := ask(t, path, bytesOf(t, q))
-	if diff := cmp.Diff(q, got) + cmp.Diff(wire.Reply{Verdict: wire.Allow, Message: "ends at noon"}, r); diff != "" || from != os.Getpid() {
-		t.Errorf("pid %d, %s", from, diff)
+	if diff := cmp.Diff(q, got) + cmp.Diff(wire.Reply{Verdict: wire.Allow, Message: "ends at noon"}, r); diff != "" || from != os.Getpid() || !held {
+		t.Errorf("pid %d, held %t, %s", from, held, diff)
 	}
 }
 
@@ -130,10 +131,10 @@ func TestDoubtIsANo(t *testing.T) {
 		decide Decider
 		send   []byte
 	}{
-		"the decider breaks":        {func(context.Context, wire.Question, int) wire.Reply { panic("broken") }, good},
-		"a verdict that nobody has": {func(context.Context, wire.Question, int) wire.Reply { return wire.Reply{Verdict: 1} }, good},
-		"nothing said":              {func(context.Context, wire.Question, int) wire.Reply { return wire.Reply{} }, good},
-		"a decider that waits":      {func(ctx context.Context, _ wire.Question, _ int) wire.Reply { <-ctx.Done(); return wire.Reply{} }, good},
+		"the decider breaks":        {func(context.Context, wire.Question, Caller) wire.Reply { panic("broken") }, good},
+		"a verdict that nobody has": {func(context.Context, wire.Question, Caller) wire.Reply { return wire.Reply{Verdict: 1} }, good},
+		"nothing said":              {func(context.Context, wire.Question, Caller) wire.Reply { return wire.Reply{} }, good},
+		"a decider that waits":      {func(ctx context.Context, _ wire.Question, _ Caller) wire.Reply { <-ctx.Done(); return wire.Reply{} }, good},
 		"a short question":          {yes, good[:len(good)-1]},
 		"a long question":           {yes, append(append([]byte{}, good...), 0)},
 		"garbage":                   {yes, []byte(strings.Repeat("x", wire.QuestionSize))},
@@ -152,7 +153,7 @@ func TestDoubtIsANo(t *testing.T) {
 func TestADeciderThatHangs(t *testing.T) {
 	path := place(t)
 	block := make(chan struct{})
-	stop := serve(t, path, func(_ context.Context, q wire.Question, _ int) wire.Reply {
+	stop := serve(t, path, func(_ context.Context, q wire.Question, _ Caller) wire.Reply {
 		if q.User == "stuck" {
 			<-block
 		}
@@ -173,7 +174,7 @@ func TestADeciderThatHangs(t *testing.T) {
 func TestTwoHundredAtOnce(t *testing.T) {
 	path := place(t)
 	var now, most atomic.Int64
-	serve(t, path, func(context.Context, wire.Question, int) wire.Reply {
+	serve(t, path, func(context.Context, wire.Question, Caller) wire.Reply {
 		for n := now.Add(1); ; {
 			m := most.Load()
 			if n <= m || most.CompareAndSwap(m, n) {
@@ -265,7 +266,7 @@ func TestAPeerThatIsNotRootIsNotHeard(t *testing.T) {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	path := filepath.Join(dir, "run", "door.sock")
 	var heard atomic.Bool
-	serve(t, path, func(context.Context, wire.Question, int) wire.Reply {
+	serve(t, path, func(context.Context, wire.Question, Caller) wire.Reply {
 		heard.Store(true)
 		return wire.Reply{Verdict: wire.Allow}
 	})

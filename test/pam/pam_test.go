@@ -90,13 +90,13 @@ func TestVerdicts(t *testing.T) {
 	live := map[string]bool{"cfw-ana": true}
 	var mu sync.Mutex
 	var asked []wire.Question
-	socket := agent(t, func(_ context.Context, q wire.Question, pid int) wire.Reply {
+	socket := agent(t, func(_ context.Context, q wire.Question, who door.Caller) wire.Reply {
 		mu.Lock()
 		defer mu.Unlock()
 		asked = append(asked, q)
 		switch {
-		case pid != os.Getpid():
-			return wire.Reply{Message: fmt.Sprintf("pid %d", pid)}
+		case who.PID != os.Getpid():
+			return wire.Reply{Message: fmt.Sprintf("pid %d", who.PID)}
 		case live[q.User] || live[q.RUser]:
 			return wire.Reply{Verdict: wire.Allow}
 		case q.User == "cfw-bob":
@@ -215,7 +215,7 @@ func TestRootIsNeverAsked(t *testing.T) {
 
 // The person is told, though the agent itself hangs.
 func TestASlowDecisionIsANoWithItsReason(t *testing.T) {
-	socket := agent(t, func(ctx context.Context, _ wire.Question, _ int) wire.Reply {
+	socket := agent(t, func(ctx context.Context, _ wire.Question, _ door.Caller) wire.Reply {
 		<-ctx.Done()
 		return wire.Reply{Verdict: wire.Allow}
 	})
@@ -229,7 +229,9 @@ func TestASlowDecisionIsANoWithItsReason(t *testing.T) {
 // Who calls sudo decides, whatever the process is: it may have become root by
 // the time it asks.
 func TestEnforceMode(t *testing.T) {
-	strangers := agent(t, func(context.Context, wire.Question, int) wire.Reply { return wire.Reply{Verdict: wire.Stranger} })
+	strangers := agent(t, func(context.Context, wire.Question, door.Caller) wire.Reply {
+		return wire.Reply{Verdict: wire.Stranger}
+	})
 	for name, socket := range map[string]string{"agent alive": strangers, "agent dead": "/nonexistent/door.sock"} {
 		dir := module(t, socket, "enforce breakglass=daemon") // a group that every Debian has, and its one member's name
 		for _, c := range []struct {
@@ -256,7 +258,7 @@ func TestEnforceMode(t *testing.T) {
 }
 
 func TestManyCallersLeaveNothingBehind(t *testing.T) {
-	socket := agent(t, func(context.Context, wire.Question, int) wire.Reply { return wire.Reply{Verdict: wire.Allow} })
+	socket := agent(t, func(context.Context, wire.Question, door.Caller) wire.Reply { return wire.Reply{Verdict: wire.Allow} })
 	dir := module(t, socket, "")
 	count := func() int {
 		fds, err := os.ReadDir("/proc/self/fd")
