@@ -61,6 +61,10 @@ func TestASessionIsLabelledBeforeItIsOpened(t *testing.T) {
 	if got := a.Knock(t.Context(), Knock{Open: true, Service: "sudo", User: "root", RUser: "ana", PID: 8}); !got.Allow || w.sessions[w.tasks[8]].Kind != SudoSession {
 		t.Errorf("%+v", got)
 	}
+	gone := func() bool { return true }
+	if got := a.Knock(t.Context(), Knock{Open: true, Service: "sshd", User: "ana", PID: 9, Gone: gone}); got.Allow || w.tasks[9] != 0 {
+		t.Errorf("a caller that has ended: %+v", got)
+	}
 	// A session that cannot be put under record is not opened.
 	w.failAt = w.changes + 1
 	if got := a.Knock(t.Context(), Knock{Open: true, Service: "sshd", User: "ana", PID: 9}); got.Allow || w.tasks[9] != 0 {

@@ -20,7 +20,8 @@ type Knock struct {
 	RUser   string // who calls sudo or su
 	TTY     string
 	From    string
-	PID     int // the caller, as the kernel says
+	PID     int         // the caller, as the kernel says
+	Gone    func() bool // whether the caller has ended, so that its pid may be another's
 }
 
 // An Answer is the door's. The zero Answer is no.
@@ -128,6 +129,10 @@ func (a *Agent) openSession(ctx context.Context, k Knock, g grant.Grant, live []
 	}
 	if err := a.put(s); err != nil {
 		a.Log.ErrorContext(ctx, "session not opened", "err", err)
+		return no
+	}
+	if ctx.Err() != nil || k.Gone != nil && k.Gone() {
+		_ = a.drop(s) // nobody waits for the answer: nothing is opened
 		return no
 	}
 	if err := a.Labels.Label(k.PID, s.ID, a.deadline(g)); err != nil {

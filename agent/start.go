@@ -225,7 +225,7 @@ func (p *parts) facts(v Version) func() uplink.Facts {
 func (a *Agent) answer(ctx context.Context, q wire.Question, who door.Caller) wire.Reply {
 	w := a.Knock(ctx, Knock{
 		Open: q.Kind == wire.Open, Close: q.Kind == wire.Close,
-		Service: q.Service, User: q.User, RUser: q.RUser, TTY: q.TTY, From: q.RHost, PID: who.PID,
+		Service: q.Service, User: q.User, RUser: q.RUser, TTY: q.TTY, From: q.RHost, PID: who.PID, Gone: who.Gone,
 	})
 	r := wire.Reply{Message: w.Message}
 	switch {
