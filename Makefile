@@ -52,7 +52,7 @@ demo: ## play the main job on two hosts, with the real programs (root)
 	@go run ./test/demo
 
 bench: ## measure what docs/performance.md reports
-	@tools/deps.sh build test
+	@tools/deps.sh build test bench
 	@$(MAKE) --no-print-directory build
 	@go run ./test/bench
 

@@ -77,7 +77,7 @@ func run(ctx context.Context) (err error) {
 		return err
 	}
 	fmt.Printf("load before: %s", load)
-	for _, part := range []func(context.Context) error{b.memory, b.approve, b.storm, b.sudo, b.memory, b.revoke, b.end, b.losses} {
+	for _, part := range []func(context.Context) error{b.memory, b.approve, b.storm, b.audited, b.sudo, b.memory, b.revoke, b.end, b.losses} {
 		if err := part(ctx); err != nil {
 			return err
 		}

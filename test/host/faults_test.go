@@ -265,6 +265,12 @@ func uninstalled(t *testing.T, s *scene) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// With /etc read-only nothing is changed, and it is said why.
+	out, err := h.Sh(t.Context(), "unshare -m sh -c 'mount --bind /etc /etc && mount -o remount,bind,ro /etc && curfew-agent install'")
+	refused(t, out, err, "read-only file system")
+	if now, err := h.Sh(t.Context(), look); err != nil || now != before {
+		t.Errorf("a read-only /etc changed: %v", err)
+	}
 	if out, err := h.Sh(t.Context(), "curfew-agent install && curfew-agent install && grep -c pam_curfew /etc/pam.d/sshd && sshd -t && su -s /bin/true nobody"); err != nil || !strings.Contains(out, "2") {
 		t.Fatalf("%v %s", err, out)
 	}
