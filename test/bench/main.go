@@ -1,5 +1,6 @@
 // Bench measures what docs/performance.md reports, with the real programs on
-// a real host, side by side in one run. It judges nothing: it prints figures.
+// a real host, side by side in one run. It judges nothing: it prints figures,
+// and fails where a figure would mean nothing.
 package main
 
 import (
@@ -8,7 +9,9 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"slices"
+	"path/filepath"
+	"runtime"
+	"strings"
 	"syscall"
 	"time"
 
@@ -26,30 +29,45 @@ roles:
     approval: {by: ["group:second"], count: 1}
   free:
     hosts: {tier: db}
-    commands: [/usr/bin/true]
+    commands: [/usr/bin/true, /usr/local/lib/true]
     max_duration: 1h
     reason: optional
     approval: none
 groups:
   first: [pa, pb, pc, pd, pe, pf, pg, ph]
   second: [qa, qb, qc, qd, qe, qf, qg, qh]
-  third: [ra, rb, rc, rd, re, rf, rg, rh]
 eligible:
   - {role: asked, groups: [first]}
-  - {role: free, groups: [first, third]}
+  - {role: free, groups: [first, second]}
+  - {role: free, people: [sam]}
 `
 
 // bench is one run.
 type bench struct {
-	fleet *lab.Fleet
-	host  *lab.Host
-	done  []string // grants of the first people
+	fleet   *lab.Fleet
+	host    *lab.Host
+	pairs   []pair
+	sam     *lab.Person // has a grant all the time, and is measured at work
+	begun   time.Time
+	key     string // of the host's own account, which is not ours
+	present bool   // whether the agent runs
+	stormed int    // programs that sam ran in storms
+	before  int    // and of these, before the agent started last
+	started time.Time
 }
+
+// pair is somebody who asks and somebody who approves.
+type pair struct{ asks, approves *lab.Person }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Minute)
-	err := run(ctx)
+	var err error
+	if len(os.Args) == 3 && os.Args[1] == "knock" {
+		err = knock(ctx, os.Args[2])
+	} else {
+		err = run(ctx)
+	}
 	cancel()
 	stop()
 	if err != nil {
@@ -68,28 +86,82 @@ func run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }() //nolint:contextcheck // what was made is taken away also when ctx is done
-	b := &bench{fleet: f}
-	if b.host, err = f.Add(ctx, "db1", "tier=db"); err != nil {
+	now := time.Now()
+	b := &bench{fleet: f, begun: now, started: now, present: true}
+	if err := b.setUp(ctx); err != nil {
 		return err
 	}
-	load, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return err
-	}
-	fmt.Printf("load before: %s", load)
-	for _, part := range []func(context.Context) error{b.memory, b.approve, b.storm, b.audited, b.sudo, b.memory, b.revoke, b.end, b.losses} {
+	for _, part := range []func(context.Context) error{
+		b.people, b.machine, b.idle, b.decisions, b.sessions, b.ends, b.sudo, b.door, b.storm, b.memory, b.auditd, b.record, b.machine,
+	} {
 		if err := part(ctx); err != nil {
-			return err
+			log, _ := b.host.Sh(context.WithoutCancel(ctx), "journalctl --no-pager -n 30 -u curfew-agent")
+			return fmt.Errorf("%w\n%s", err, log)
 		}
 	}
 	return nil
 }
 
-// show prints what was measured: median, 99th percentile (the largest, below
-// 100 samples) and how many.
-func show(what string, all []time.Duration) time.Duration {
-	slices.Sort(all)
-	median, p99 := all[len(all)/2], all[(len(all)*99-1)/100]
-	fmt.Printf("%-64s median %-12v p99 %-12v n=%d\n", what, median.Round(10*time.Microsecond), p99.Round(10*time.Microsecond), len(all))
-	return median
+// setUp starts the host with what the parts need on it: ourselves, to knock;
+// an account of the host's own, for programs without a label; and a second
+// "true", whose sudo goes through PAM without our lines.
+func (b *bench) setUp(ctx context.Context) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	b.key = filepath.Join(b.fleet.Dir(), "key")
+	if out, err := b.fleet.In(ctx, lab.Place, "ssh-keygen", "-q", "-N", "", "-t", "ed25519", "-f", b.key).CombinedOutput(); err != nil {
+		return fmt.Errorf("ssh-keygen: %w: %s", err, out)
+	}
+	b.host, err = b.fleet.Add(ctx, "db1", "tier=db",
+		lab.File{Path: "/usr/local/bin/bench", From: self, Mode: 0o755},
+		lab.File{Path: "/usr/local/bin/bench-sudo", Text: sudoScript, Mode: 0o755},
+		lab.File{Path: "/usr/local/bin/bench-storm", Text: stormScript, Mode: 0o755},
+		lab.File{Path: "/root/key.pub", From: b.key + ".pub", Mode: 0o644})
+	if err != nil {
+		return err
+	}
+	_, err = b.host.Sh(ctx, `set -e
+cp /usr/bin/true /usr/local/lib/true
+grep -v curfew /etc/pam.d/sudo > /etc/pam.d/sudo-without
+grep -q curfew /etc/pam.d/sudo
+echo 'Defaults!/usr/local/lib/true pam_service=sudo-without' > /etc/sudoers.d/bench
+chmod 440 /etc/sudoers.d/bench
+visudo -cq
+useradd -m -s /bin/bash local
+install -D -o local -m 600 /root/key.pub ~local/.ssh/authorized_keys
+chown local ~local/.ssh`)
+	return err
+}
+
+// people enrols everybody. It takes its time: the control plane bounds how
+// many may sign in from one address.
+func (b *bench) people(ctx context.Context) (err error) {
+	invite := func(name string) *lab.Person {
+		select {
+		case <-ctx.Done():
+		case <-time.After(1500 * time.Millisecond):
+		}
+		p, failed := b.fleet.Invite(ctx, name, "")
+		err = errors.Join(err, failed)
+		return p
+	}
+	for x := 'a'; x <= 'h' && err == nil; x++ {
+		b.pairs = append(b.pairs, pair{invite("p" + string(x)), invite("q" + string(x))})
+	}
+	b.sam = invite("sam")
+	return err
+}
+
+// machine tells where this runs, and what else does.
+func (b *bench) machine(context.Context) error {
+	load, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return err
+	}
+	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	fmt.Printf("%s  %d CPUs, Linux %s, load %safter %v\n", time.Now().UTC().Format(time.DateTime), runtime.NumCPU(),
+		strings.TrimSpace(string(kernel)), load, time.Since(b.begun).Round(time.Second))
+	return err
 }

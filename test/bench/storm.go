@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"time"
+
+	"curfew.internal/test/lab"
+)
+
+// programs is how many a storm starts.
+const programs = 1000
+
+// stormScript starts them one after the other.
+const stormScript = `#!/bin/bash
+a=${EPOCHREALTIME/./}
+for i in {1..1000}; do /bin/true; done
+echo storm $((${EPOCHREALTIME/./} - a))
+`
+
+// weather is what a storm runs under. All come in through sshd and logind;
+// the account of the host's own carries no label.
+type weather struct {
+	name             string
+	agent, ours, log bool // the agent is there; it is sam; auditd logs each exec
+}
+
+var (
+	absent     = weather{name: "1000 x fork+exec, agent and programs absent"}
+	unlabelled = weather{name: "the same, programs attached, no label", agent: true}
+	recorded   = weather{name: "the same, labelled and recorded", agent: true, ours: true}
+	audited    = weather{name: "the same, agent absent, auditd with an execve rule", log: true}
+)
+
+// storm measures what the record costs, in turns.
+func (b *bench) storm(ctx context.Context) error {
+	m, err := b.storms(ctx, 12, absent, unlabelled, recorded)
+	if err != nil {
+		return err
+	}
+	over("not labelled over absent, medians", m[1], m[0])
+	over("recorded over absent, medians", m[2], m[0])
+	return nil
+}
+
+// auditd does the same beside auditd. It comes last: a kernel whose audit was
+// on once does a little more at each system call until it boots again.
+func (b *bench) auditd(ctx context.Context) error {
+	if why := auditable(ctx); why != nil {
+		fmt.Printf("auditd was not compared: %v\n", why)
+		return b.agent(ctx, true)
+	}
+	m, err := b.storms(ctx, 10, absent, recorded, audited)
+	if err != nil {
+		return err
+	}
+	over("recorded over absent, medians", m[1], m[0])
+	over("auditd over absent, medians", m[2], m[0])
+	return b.agent(ctx, true)
+}
+
+// storms runs each kind in each round, and begins each round with another.
+func (b *bench) storms(ctx context.Context, rounds int, kinds ...weather) ([]time.Duration, error) {
+	took := make([][]time.Duration, len(kinds))
+	for r := range rounds {
+		for k := range kinds {
+			i := (r + k) % len(kinds)
+			d, err := b.one(ctx, kinds[i])
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", kinds[i].name, err)
+			}
+			took[i] = append(took[i], d)
+		}
+	}
+	medians := make([]time.Duration, len(kinds))
+	for i, k := range kinds {
+		medians[i] = show(k.name, took[i])
+	}
+	return medians, nil
+}
+
+func (b *bench) one(ctx context.Context, w weather) (took time.Duration, err error) {
+	if err := b.agent(ctx, w.agent); err != nil {
+		return 0, err
+	}
+	if w.log {
+		stop, err := b.audit(ctx)
+		if err != nil {
+			return 0, err
+		}
+		defer func() { err = errors.Join(err, stop()) }()
+	}
+	var out string
+	if w.ours {
+		b.stormed += programs
+		out, _, err = b.sam.Run(ctx, "", "ssh", "db1", "--", "bench-storm")
+	} else {
+		var all []byte
+		all, err = b.ssh(ctx, "bench-storm").CombinedOutput()
+		out = string(all)
+	}
+	t := stamps(out)["storm"]
+	if err != nil || len(t) != 1 {
+		return 0, fmt.Errorf("it printed %q: %w", out, errors.Join(err, errors.New("no figure")))
+	}
+	return t[0], nil
+}
+
+// ssh logs the host's own account in, and runs a command.
+func (b *bench) ssh(ctx context.Context, command string) *exec.Cmd {
+	return b.fleet.In(ctx, lab.Place, "ssh", "-F", "none", "-i", b.key, "-o", "BatchMode=yes", "-o", "LogLevel=ERROR",
+		"-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "local@"+b.host.Address, command)
+}
+
+// agent starts the agent, or takes it and all that it pinned away.
+func (b *bench) agent(ctx context.Context, there bool) error {
+	if there == b.present {
+		return nil
+	}
+	b.present = there
+	if !there {
+		// What is in the ring is read first: without its pins it would be lost.
+		if err := b.onRecord(ctx, b.started, b.stormed-b.before); err != nil {
+			return err
+		}
+		_, err := b.host.Sh(ctx, "systemctl stop curfew-sweep.timer curfew-sweep.service curfew-agent.service && rm -r /sys/fs/bpf/curfew && test ! -e /sys/fs/bpf/curfew")
+		return err
+	}
+	b.started, b.before = time.Now(), b.stormed
+	if _, err := b.host.Sh(ctx, "test ! -e /sys/fs/bpf/curfew && systemctl start curfew-agent.service curfew-sweep.timer"); err != nil {
+		return err
+	}
+	return b.within(ctx, "the agent's link", 20*time.Second, func() error {
+		out, _, err := b.fleet.People["cleo"].Run(ctx, "", "hosts", "list")
+		if err == nil && !strings.Contains(out, "connected") {
+			err = errors.New(out)
+		}
+		return err
+	})
+}
+
+// onRecord waits until the control plane has that many of the storms' programs
+// on record.
+func (b *bench) onRecord(ctx context.Context, since time.Time, want int) error {
+	return b.within(ctx, "the record", 20*time.Second, func() error {
+		n, err := b.count(ctx, "--kind", "exec", "--person", "sam", "--since", since.UTC().Format(time.RFC3339), "/bin/true")
+		if err == nil && n != want {
+			err = fmt.Errorf("%d programs on record, %d were run", n, want)
+		}
+		return err
+	})
+}
+
+// count is how many events were found whose program is /bin/true.
+func (b *bench) count(ctx context.Context, args ...string) (n int, err error) {
+	out, _, err := b.fleet.People["cleo"].Run(ctx, "", append([]string{"audit", "search", "--limit", "0"}, args...)...)
+	for line := range strings.Lines(out) {
+		if strings.Contains(line, "] /bin/true  uid") {
+			n++
+		}
+	}
+	return n, err
+}
+
+// record compares what was run with what is on record, and tells what the
+// host says was lost.
+func (b *bench) record(ctx context.Context) error {
+	if err := b.onRecord(ctx, b.begun, b.stormed); err != nil {
+		return err
+	}
+	out, _, err := b.fleet.People["cleo"].Run(ctx, "", "audit", "search", "--limit", "0", "--kind", "gap", "-o", "json")
+	if err != nil {
+		return err
+	}
+	lost, gaps := 0, 0
+	for line := range strings.Lines(out) {
+		var e struct {
+			Lost int `json:"lost,string"`
+		}
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			return err
+		}
+		gaps++
+		lost += e.Lost
+	}
+	fmt.Printf("%-58s %d run, %d on the control plane's record\n", "programs of the recorded storms", b.stormed, b.stormed)
+	fmt.Printf("%-58s %d (of %d gaps, one for each start without pins)\n", "events that the kernel counted as lost", lost, gaps)
+	return nil
+}
