@@ -49,7 +49,9 @@ type Host interface {
 
 // Labels ties processes to sessions in the kernel.
 type Labels interface {
-	Label(pid int, session, deadlineBootNS uint64) error
+	// Label labels the process that the pidfd names, or, where that is -1,
+	// the pid.
+	Label(pid, pidfd int, session, deadlineBootNS uint64) error
 	LabelOf(pid int) (session uint64, ok bool, err error)
 	// Extend moves a session's deadline.
 	Extend(session, deadlineBootNS uint64) error

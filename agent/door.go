@@ -21,6 +21,7 @@ type Knock struct {
 	TTY     string
 	From    string
 	PID     int         // the caller, as the kernel says
+	FD      int         // a pidfd of it, or -1 where the kernel gives none
 	Gone    func() bool // whether the caller has ended, so that its pid may be another's
 }
 
@@ -135,7 +136,7 @@ func (a *Agent) openSession(ctx context.Context, k Knock, g grant.Grant, live []
 		_ = a.drop(s) // nobody waits for the answer: nothing is opened
 		return no
 	}
-	if err := a.Labels.Label(k.PID, s.ID, a.deadline(g)); err != nil {
+	if err := a.Labels.Label(k.PID, k.FD, s.ID, a.deadline(g)); err != nil {
 		a.Log.ErrorContext(ctx, "session not labelled", "err", err, "pid", k.PID)
 		_ = a.drop(s) // nothing runs under it
 		return no

@@ -7,18 +7,38 @@ import (
 	"slices"
 	"time"
 
+	"curfew.internal/clock"
 	"curfew.internal/grant"
 	"curfew.internal/ledger"
 )
 
-// patience bounds how long a pass tries to end one session; the next pass
-// goes on where it stopped.
-const patience = 5 * time.Second
+// A pass tries for so long to end what does not want to end, all of it
+// together, and for a moment each: one that cannot be ended costs the others
+// nothing. The next pass goes on where this one stopped.
+const (
+	patience = 5 * time.Second
+	moment   = 200 * time.Millisecond
+)
+
+// A budget says until when, since boot, a pass goes on trying.
+type budget struct {
+	clock clock.Clock
+	until time.Duration
+}
+
+func (a *Agent) budget() budget {
+	return budget{a.Clock, a.Clock.Now().Boot + patience}
+}
+
+// turn is the time that is left for the next one.
+func (b budget) turn(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, max(moment, b.until-b.clock.Now().Boot))
+}
 
 // endSessions ends every session whose grant no longer stands. A login whose
 // person holds another live grant goes on under that one: the end of one
 // grant never cuts another.
-func (a *Agent) endSessions(ctx context.Context, live []grant.Grant, now time.Time) []error {
+func (a *Agent) endSessions(ctx context.Context, b budget, live []grant.Grant, now time.Time) []error {
 	var failed []error
 	for _, s := range a.sessionsNow() {
 		if g, ok := find(live, s.Grant); ok {
@@ -30,7 +50,7 @@ func (a *Agent) endSessions(ctx context.Context, live []grant.Grant, now time.Ti
 			failed = append(failed, a.put(s), a.Labels.Extend(s.ID, a.deadline(g)))
 			continue
 		}
-		if err := a.endSession(ctx, s); err != nil {
+		if err := a.endSession(ctx, b, s); err != nil {
 			failed = append(failed, err)
 		}
 	}
@@ -46,8 +66,8 @@ func (a *Agent) stretch(s Session, g grant.Grant, now time.Time) []error {
 	return nil
 }
 
-func (a *Agent) endSession(ctx context.Context, s Session) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func (a *Agent) endSession(ctx context.Context, b budget, s Session) error {
+	ctx, cancel := b.turn(ctx)
 	defer cancel()
 	killed, left, err := a.Labels.Kill(ctx, s.ID)
 	a.count(s, killed)
@@ -63,7 +83,7 @@ func (a *Agent) endSession(ctx context.Context, s Session) error {
 
 // settle ends what a grant's person still has running, and looks at what is
 // left.
-func (a *Agent) settle(ctx context.Context, live []grant.Grant, o Opened, now time.Time) (ledger.Receipt, error) {
+func (a *Agent) settle(ctx context.Context, b budget, live []grant.Grant, o Opened, now time.Time) (ledger.Receipt, error) {
 	r := ledger.Receipt{
 		Fleet: a.Fleet, Host: a.Name, Boot: a.Boot, Grant: o.Grant, Person: o.Person,
 		Why: a.why(o, now), EndedAt: now, Killed: a.killedOf(o.Grant),
@@ -87,7 +107,7 @@ func (a *Agent) settle(ctx context.Context, live []grant.Grant, o Opened, now ti
 	}
 	look(a.Host.RuleLeft(o.Grant))
 	if _, other := of(live, o.Person); !other {
-		n, err := a.clear(ctx, o)
+		n, err := a.clear(ctx, b, o)
 		r.Killed += uint64(n) //nolint:gosec // not negative
 		failed = append(failed, err)
 		look(a.Host.Leftovers(ctx, o.Person, o.UID))
@@ -97,8 +117,8 @@ func (a *Agent) settle(ctx context.Context, live []grant.Grant, o Opened, now ti
 }
 
 // clear ends every process of an account that holds no grant any more.
-func (a *Agent) clear(ctx context.Context, o Opened) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func (a *Agent) clear(ctx context.Context, b budget, o Opened) (int, error) {
+	ctx, cancel := b.turn(ctx)
 	defer cancel()
 	n, err := a.Host.KillUID(ctx, o.UID)
 	return n, errors.Join(err, a.Host.EndSessions(ctx, o.UID), a.Host.Clear(o.Person, o.UID))

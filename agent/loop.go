@@ -78,12 +78,13 @@ func (a *Agent) Pass(ctx context.Context, give bool) (time.Time, error) {
 	if len(live) < len(a.byTime(now)) { // some are suspended by their lease
 		want, _ = enforce.Want(live, a.Name, now)
 	}
-	failed := a.endSessions(ctx, live, now)
+	b := a.budget()
+	failed := a.endSessions(ctx, b, live, now)
 	seen, err := a.Host.Observe(ctx)
 	removals, gifts := split(enforce.Plan(want, seen))
 	removed, _, errs := a.apply(ctx, removals, live)
 	failed = append(failed, errs...)
-	failed = append(failed, a.close(ctx, live, removed, now)...)
+	failed = append(failed, a.close(ctx, b, live, removed, now)...)
 	if err != nil {
 		// What was seen is taken away all the same, and what somebody changed
 		// is put right; nothing is given that could be there already.
@@ -223,7 +224,7 @@ func (a *Agent) installed(ctx context.Context, live []grant.Grant, given []enfor
 // people still have running is ended, and the host's signed word on it goes
 // to the record. A receipt that is not clean leaves the grant open, so that
 // the next pass tries again.
-func (a *Agent) close(ctx context.Context, live []grant.Grant, removed []enforce.Thing, now time.Time) []error {
+func (a *Agent) close(ctx context.Context, b budget, live []grant.Grant, removed []enforce.Thing, now time.Time) []error {
 	a.mu.Lock()
 	opened := maps.Clone(a.opened)
 	a.mu.Unlock()
@@ -234,7 +235,7 @@ func (a *Agent) close(ctx context.Context, live []grant.Grant, removed []enforce
 			continue
 		}
 		o := opened[id]
-		r, err := a.settle(ctx, live, o, now)
+		r, err := a.settle(ctx, b, live, o, now)
 		if err != nil {
 			failed = append(failed, fmt.Errorf("end of %s: %w", id, err))
 		}

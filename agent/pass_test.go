@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"curfew.internal/agent"
@@ -63,7 +64,7 @@ func (*halfSeen) Leftovers(context.Context, string, uint32) (looked, left []stri
 // noLabels are the labels of a host on which nothing runs.
 type noLabels struct{}
 
-func (noLabels) Label(int, uint64, uint64) error                  { return nil }
+func (noLabels) Label(int, int, uint64, uint64) error             { return nil }
 func (noLabels) LabelOf(int) (uint64, bool, error)                { return 0, false, nil }
 func (noLabels) Extend(uint64, uint64) error                      { return nil }
 func (noLabels) Living() (map[uint64][]int, error)                { return nil, nil }
@@ -180,4 +181,55 @@ func TestAReceiptLooksForTheRule(t *testing.T) {
 			}
 		})
 	}
+}
+
+// stuckLabels are the labels of sessions that nothing ends.
+type stuckLabels struct {
+	noLabels
+	tried map[uint64]bool
+}
+
+func (l stuckLabels) Kill(ctx context.Context, session uint64) (killed int, left []int, err error) {
+	l.tried[session] = true
+	<-ctx.Done()
+	return 0, []int{7}, nil
+}
+
+// bubble is the clock of a synctest bubble.
+type bubble struct{ began time.Time }
+
+func (b bubble) Now() clock.Reading {
+	return clock.Reading{Wall: time.Now().UTC(), Boot: time.Since(b.began)}
+}
+func (bubble) After(d time.Duration) <-chan time.Time { return time.After(d) }
+
+// crowd is a memory of many sessions whose grants are over.
+type crowd struct{ memory }
+
+func (crowd) Sessions() ([]agent.Session, error) {
+	var all []agent.Session
+	for i := range uint64(60) {
+		all = append(all, agent.Session{ID: i + 1, Grant: "gone", Person: "ana"})
+	}
+	return all, nil
+}
+
+func TestSessionsThatDoNotEndLeaveTimeForAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &crowd{memory{at: noon}}
+		labels := stuckLabels{tried: map[uint64]bool{}}
+		a := agentOf(t, &halfSeen{seen: enforce.State{}}, &m.memory)
+		a.Keep, a.Labels, a.Clock = m, labels, bubble{time.Now()}
+		if err := a.Init(grant.Opened{Revision: 1}); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		_, err := a.Pass(t.Context(), true)
+		if took := time.Since(began); err == nil || took > 20*time.Second {
+			t.Errorf("the pass took %v of the bubble's time and says %v", took, err)
+		}
+		if len(labels.tried) != 60 {
+			t.Errorf("it tried to end %d of 60 sessions", len(labels.tried))
+		}
+	})
 }

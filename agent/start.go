@@ -112,11 +112,11 @@ func (p *parts) close() error {
 // given with them, and no session ended by them.
 type heldLabels struct{}
 
-func (heldLabels) Label(int, uint64, uint64) error   { return watch.ErrBusy }
-func (heldLabels) LabelOf(int) (uint64, bool, error) { return 0, false, watch.ErrBusy }
-func (heldLabels) Extend(uint64, uint64) error       { return watch.ErrBusy }
-func (heldLabels) Living() (map[uint64][]int, error) { return nil, watch.ErrBusy }
-func (heldLabels) Forget(uint64) error               { return watch.ErrBusy }
+func (heldLabels) Label(int, int, uint64, uint64) error { return watch.ErrBusy }
+func (heldLabels) LabelOf(int) (uint64, bool, error)    { return 0, false, watch.ErrBusy }
+func (heldLabels) Extend(uint64, uint64) error          { return watch.ErrBusy }
+func (heldLabels) Living() (map[uint64][]int, error)    { return nil, watch.ErrBusy }
+func (heldLabels) Forget(uint64) error                  { return watch.ErrBusy }
 func (heldLabels) Kill(context.Context, uint64) (int, []int, error) {
 	return 0, nil, watch.ErrBusy
 }
@@ -225,7 +225,7 @@ func (p *parts) facts(v Version) func() uplink.Facts {
 func (a *Agent) answer(ctx context.Context, q wire.Question, who door.Caller) wire.Reply {
 	w := a.Knock(ctx, Knock{
 		Open: q.Kind == wire.Open, Close: q.Kind == wire.Close,
-		Service: q.Service, User: q.User, RUser: q.RUser, TTY: q.TTY, From: q.RHost, PID: who.PID, Gone: who.Gone,
+		Service: q.Service, User: q.User, RUser: q.RUser, TTY: q.TTY, From: q.RHost, PID: who.PID, FD: who.FD, Gone: who.Gone,
 	})
 	r := wire.Reply{Message: w.Message}
 	switch {

@@ -135,7 +135,7 @@ func (fakeHost) Argv(int) ([]string, error) { return []string{"sudo", "-n", "id"
 
 type fakeLabels struct{ *world }
 
-func (l fakeLabels) Label(pid int, session, _ uint64) error {
+func (l fakeLabels) Label(pid, _ int, session, _ uint64) error {
 	if err := l.change(); err != nil {
 		return err
 	}

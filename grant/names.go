@@ -23,11 +23,12 @@ var (
 // more than a name. The host refuses a name that it has an account for as
 // well; this list keeps the clearest mistakes out of the fleet.
 var reserved = []string{
-	"adm", "admin", "administrator", "all", "audit", "avahi", "backup", "bin", "cron", "curfew", "daemon", "dbus", "disk",
-	"docker", "everybody", "ftp", "games", "gnats", "halt", "irc", "kmem", "list", "lp", "lxd", "mail", "man", "messagebus",
-	"mysql", "news", "nobody", "nogroup", "operator", "polkitd", "postgres", "proxy", "root", "shadow", "shutdown", "sshd",
-	"staff", "sudo", "sync", "sys", "syslog", "systemd-network", "systemd-resolve", "systemd-timesync", "toor", "tty",
-	"users", "utmp", "uucp", "video", "voice", "wheel", "www-data",
+	"adm", "admin", "administrator", "all", "at", "atjobs", "atspool", "audit", "avahi", "backup", "bin", "cron",
+	"crontabs", "curfew", "daemon", "dbus", "disk", "docker", "everybody", "ftp", "games", "gnats", "halt", "irc", "kmem",
+	"list", "lp", "lxd", "mail", "man", "messagebus", "mysql", "news", "nobody", "nogroup", "operator", "polkitd",
+	"postgres", "proxy", "root", "shadow", "shutdown", "sshd", "staff", "sudo", "sync", "sys", "syslog", "systemd",
+	"systemd-network", "systemd-resolve", "systemd-timesync", "tabs", "toor", "tty", "users", "utmp", "uucp", "video",
+	"voice", "wheel", "www-data",
 }
 
 // CheckPerson says whether name can be a person's account name on every host.

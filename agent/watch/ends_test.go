@@ -81,7 +81,7 @@ func TestASessionThatIsOverNeitherForksNorExecs(t *testing.T) {
 			w := open(t, pins(t))
 			s := shell(t, script)
 			past := uint64(clock.System{}.Now().Boot - time.Second)
-			if err := w.Label(s.Process.Pid, 0x2005, past); err != nil {
+			if err := w.Label(s.Process.Pid, -1, 0x2005, past); err != nil {
 				t.Fatal(err)
 			}
 			// The kernel ends it with the agent gone.
@@ -104,7 +104,7 @@ func TestADeadlineCanMoveAndIsNotEarly(t *testing.T) {
 	defer closeIt(t, w)
 	s := shell(t, `/bin/echo one; read x; /bin/echo two; read x; /bin/echo three`)
 	now := uint64(clock.System{}.Now().Boot)
-	if err := w.Label(s.Process.Pid, 0x2007, now+uint64(time.Hour)); err != nil {
+	if err := w.Label(s.Process.Pid, -1, 0x2007, now+uint64(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	s.say(t)
@@ -137,7 +137,7 @@ func TestTheTreeThatIsThereIsLabelled(t *testing.T) {
 	if _, ok, err := w.LabelOf(s.Process.Pid); ok || err != nil {
 		t.Fatalf("label before it was given: %v", err)
 	}
-	if err := w.Label(s.Process.Pid, 0x2009, 0); err != nil {
+	if err := w.Label(s.Process.Pid, -1, 0x2009, 0); err != nil {
 		t.Fatal(err)
 	}
 	for _, pid := range append(descend(s.Process.Pid), s.Process.Pid) {
@@ -147,10 +147,10 @@ func TestTheTreeThatIsThereIsLabelled(t *testing.T) {
 	}
 	// A session inside the session: only its own part of the tree moves.
 	inner := descend(s.Process.Pid)[1]
-	if err := w.Label(inner, 0x200b, 0); err != nil {
+	if err := w.Label(inner, -1, 0x200b, 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Label(s.Process.Pid, 0x200d, 0); err != nil {
+	if err := w.Label(s.Process.Pid, -1, 0x200d, 0); err != nil {
 		t.Fatal(err)
 	}
 	if got, _, _ := w.LabelOf(inner); got != 0x200b {
@@ -168,7 +168,7 @@ func TestTheTreeThatIsThereIsLabelled(t *testing.T) {
 		}
 	}
 	for _, session := range []uint64{0, probeSession} {
-		if err := w.Label(os.Getpid(), session, 0); !errors.Is(err, ErrSession) {
+		if err := w.Label(os.Getpid(), -1, session, 0); !errors.Is(err, ErrSession) {
 			t.Errorf("session %x: %v", session, err)
 		}
 	}
@@ -400,5 +400,29 @@ for i in range(300): os.waitpid(os.posix_spawn("/bin/true", ["/bin/true", str(i)
 		if total := here + e.Process.ArgvCut; total < 10+12*120001 || total > 11+12*120001 {
 			t.Errorf("%d bytes of argv, %d cut", here, e.Process.ArgvCut)
 		}
+	}
+}
+
+// By the time a caller is labelled its pid can be another's: the descriptor
+// says who was meant.
+func TestTheDescriptorSaysWhoIsLabelled(t *testing.T) {
+	need.Root(t)
+	w := open(t, pins(t))
+	defer closeIt(t, w)
+	dead, other := shell(t, ""), shell(t, "read x")
+	fd, err := unix.PidfdOpen(dead.Process.Pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	dead.say(t)
+	if err := dead.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Label(other.Process.Pid, fd, 0x2011, 0); err == nil {
+		t.Error("a process that has ended was labelled")
+	}
+	if _, ok, err := w.LabelOf(other.Process.Pid); ok || err != nil {
+		t.Errorf("whoever has its pid now: labelled %v, %v", ok, err)
 	}
 }

@@ -152,7 +152,7 @@ func shell(t *testing.T, script string) *tree {
 
 func (s *tree) grow(t *testing.T, w *Watch, session uint64) {
 	t.Helper()
-	if err := w.Label(s.Process.Pid, session, 0); err != nil {
+	if err := w.Label(s.Process.Pid, -1, session, 0); err != nil {
 		t.Fatal(err)
 	}
 	s.say(t)

@@ -18,15 +18,16 @@ var ErrSession = errors.New("not a number for a session")
 
 // Label ties a process, and what it started already, to a session that ends
 // at the deadline (nanoseconds since boot; 0: none). Children that are of
-// another session than their parent was stay with theirs.
-func (w *Watch) Label(pid int, session, deadlineBootNS uint64) error {
+// another session than their parent was stay with theirs. The pidfd names the
+// process whatever becomes of its pid; -1 where there is none.
+func (w *Watch) Label(pid, pidfd int, session, deadlineBootNS uint64) error {
 	if session == noSession || session == probeSession {
 		return fmt.Errorf("%d: %w", session, ErrSession)
 	}
-	return w.label(pid, session, deadlineBootNS)
+	return w.label(pid, pidfd, session, deadlineBootNS)
 }
 
-func (w *Watch) label(pid int, session, deadlineBootNS uint64) error {
+func (w *Watch) label(pid, pidfd int, session, deadlineBootNS uint64) error {
 	if err := w.begin(session, deadlineBootNS); err != nil {
 		return err
 	}
@@ -34,7 +35,7 @@ func (w *Watch) label(pid int, session, deadlineBootNS uint64) error {
 	if err != nil {
 		return err
 	}
-	if err := w.mark(pid, session); err != nil {
+	if err := w.mark(pid, pidfd, session); err != nil {
 		return fmt.Errorf("label process %d: %w", pid, err)
 	}
 	// What the process starts from here on has the label. What it had started
@@ -45,7 +46,7 @@ func (w *Watch) label(pid int, session, deadlineBootNS uint64) error {
 			return err
 		}
 		for _, child := range missed {
-			if err := w.mark(child, session); err != nil && !errors.Is(err, unix.ESRCH) {
+			if err := w.mark(child, -1, session); err != nil && !errors.Is(err, unix.ESRCH) {
 				return fmt.Errorf("label process %d: %w", child, err)
 			}
 		}
@@ -104,13 +105,19 @@ func (w *Watch) LabelOf(pid int) (session uint64, ok bool, err error) {
 // mark writes the label of a process, and of each thread where the kernel
 // lets us name one (6.9 and later). Where it does not, the programs go by the
 // label of the process.
-func (w *Watch) mark(pid int, session uint64) error {
+func (w *Watch) mark(pid, pidfd int, session uint64) error {
 	l := bpf.WatchLabel{Session: session}
 	if err := readIDs(pid, &l.Ids); err != nil {
 		return err
 	}
 	put := func(fd int) error { return w.maps.Labels.Put(int32(fd), &l) } //nolint:gosec // a descriptor
-	if err := onPidfd(pid, 0, put); err != nil {
+	var err error
+	if pidfd >= 0 {
+		err = put(pidfd)
+	} else {
+		err = onPidfd(pid, 0, put)
+	}
+	if err != nil {
 		return err
 	}
 	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))

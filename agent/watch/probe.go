@@ -67,7 +67,7 @@ func (w *Watch) play() error {
 	if errno != 0 {
 		return errors.Join(fmt.Errorf("clone: %w", errno), err, unix.Close(pipe[1]))
 	}
-	err = errors.Join(err, w.label(pid, probeSession, 0))
+	err = errors.Join(err, w.label(pid, -1, probeSession, 0))
 	// With the last writer gone the puppet moves on and ends.
 	err = errors.Join(err, unix.Close(pipe[1]))
 	for {
