@@ -70,13 +70,13 @@ func (a *Agent) endSession(ctx context.Context, b budget, s Session) error {
 	ctx, cancel := b.turn(ctx)
 	defer cancel()
 	killed, left, err := a.Labels.Kill(ctx, s.ID)
-	a.count(s, killed)
 	if err == nil && len(left) > 0 {
 		err = fmt.Errorf("session %x: %d processes are still there: %v", s.ID, len(left), left)
 	}
 	if err != nil {
 		return err
 	}
+	a.count(s, killed)
 	a.append(s.entry(ledger.Logout, a.Clock.Now().Wall, fmt.Sprintf("the grant ended; %d processes were ended", killed)))
 	return a.drop(s)
 }

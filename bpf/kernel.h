@@ -12,6 +12,7 @@
 #include <bpf/bpf_core_read.h>
 
 #define SIGKILL		  9
+#define PF_KTHREAD	  0x00200000
 #define SIGNAL_GROUP_EXIT 0x4
 
 #pragma clang attribute push(                                                  \
@@ -118,6 +119,8 @@ struct mm_struct {
 };
 
 struct task_struct {
+	unsigned int __state;
+	unsigned int flags;
 	int tgid;
 	int pid;
 	int exit_state;
@@ -138,6 +141,10 @@ struct pt_regs {
 	unsigned long orig_ax;
 };
 
+struct bpf_map {
+	__u32 id;
+};
+
 struct seq_file;
 
 struct bpf_iter_meta {
@@ -150,6 +157,36 @@ struct bpf_iter__task {
 };
 
 #pragma clang attribute pop
+
+/* Linux 6.7 and later. */
+struct bpf_iter_task {
+	__u64 opaque[3];
+} __attribute__((aligned(8)));
+
+#define BPF_TASK_ITER_ALL_PROCS	  0
+#define BPF_TASK_ITER_ALL_THREADS 1
+
+extern int bpf_iter_task_new(struct bpf_iter_task *it, struct task_struct *task,
+    unsigned int flags) __ksym __weak;
+extern struct task_struct *
+bpf_iter_task_next(struct bpf_iter_task *it) __ksym __weak;
+extern void bpf_iter_task_destroy(struct bpf_iter_task *it) __ksym __weak;
+extern void bpf_rcu_read_lock(void) __ksym __weak;
+extern void bpf_rcu_read_unlock(void) __ksym __weak;
+extern struct task_struct *
+bpf_task_acquire(struct task_struct *task) __ksym __weak;
+extern void bpf_task_release(struct task_struct *task) __ksym __weak;
+
+/* Linux 6.18 and later; tested for before it is called. */
+
+struct bpf_task_work {
+	__u64 __opaque;
+} __attribute__((aligned(8)));
+
+extern int bpf_task_work_schedule_signal_impl(struct task_struct *task,
+    struct bpf_task_work *work, void *map,
+    int (*callback)(struct bpf_map *map, void *key, void *value),
+    void *aux) __ksym __weak;
 
 /* Linux 6.13 and later; tested for before it is called. */
 extern int bpf_send_signal_task(struct task_struct *task, int sig,

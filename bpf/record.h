@@ -9,7 +9,7 @@
 
 #include "kernel.h"
 
-#define LAYOUT	  1
+#define LAYOUT	  2
 #define CHUNK	  4096 /* bytes of text in one piece */
 #define PARTS_MAX 2048 /* pieces of argv: 8 MiB, and the kernel takes 6 */
 
@@ -38,6 +38,7 @@ struct label {
 struct session {
 	__u64 made; /* events so far; the last one's number */
 	__u64 lost; /* of them, those that did not fit into the ring */
+	__u64 late; /* processes that exited once it was over */
 };
 
 /* What the agent says of a session. The kernel only reads it. */

@@ -15,6 +15,7 @@
  */
 #include "kernel.h"
 #include "record.h"
+#include "label.h"
 #include "path.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -45,28 +46,6 @@ struct {
 	__type(value, struct board);
 } path_buffer SEC(".maps");
 
-static const __u32 zero = 0;
-
-#define COUNT(field)                                                           \
-	do {                                                                   \
-		struct sums *t_;                                               \
-		t_ = bpf_map_lookup_elem(&totals, &zero);                      \
-		if (t_)                                                        \
-			__sync_fetch_and_add(&t_->field, 1);                   \
-	} while (0)
-
-/* A pidfd labels the leader of a thread group only: threads that were there
- * before the label count as their leader does. */
-static __always_inline struct label *
-label_of(struct task_struct *task)
-{
-	struct label *label = bpf_task_storage_get(&labels, task, 0, 0);
-
-	if (!label && task->group_leader)
-		label = bpf_task_storage_get(&labels, task->group_leader, 0, 0);
-	return label;
-}
-
 /* The label of the process, which says what was told of it. */
 static __always_inline struct label *
 process_label(struct task_struct *task)
@@ -74,18 +53,6 @@ process_label(struct task_struct *task)
 	if (!task->group_leader)
 		return 0;
 	return bpf_task_storage_get(&labels, task->group_leader, 0, 0);
-}
-
-static __always_inline int
-ended(__u64 session)
-{
-	struct end *end = bpf_map_lookup_elem(&ends, &session);
-
-	if (!end)
-		return 0;
-	return end->dying ||
-	       (end->deadline_boot_ns &&
-		   bpf_ktime_get_boot_ns() >= end->deadline_boot_ns);
 }
 
 static __always_inline void
@@ -430,6 +397,16 @@ on_exec(__u64 *ctx)
 	return 0;
 }
 
+/* What exits in a session that is over was ended with it. */
+static __always_inline void
+count_late(__u64 session)
+{
+	struct session *s = bpf_map_lookup_elem(&sessions, &session);
+
+	if (s && ended(session))
+		__sync_fetch_and_add(&s->late, 1);
+}
+
 SEC("tp_btf/sched_process_exit")
 int
 on_exit(__u64 *ctx)
@@ -444,6 +421,7 @@ on_exit(__u64 *ctx)
 		return 0;
 	if (__sync_val_compare_and_swap(&label->told_exit, 0, 1))
 		return 0;
+	count_late(label->session);
 	describe(&c.process, task);
 	c.process.old = label->ids;
 	c.code = BPF_CORE_READ(task, group_leader, exit_code);

@@ -106,6 +106,7 @@ type WatchSession struct {
 	_    structs.HostLayout
 	Made uint64
 	Lost uint64
+	Late uint64
 }
 
 type WatchSums struct {

@@ -58,8 +58,9 @@ func (w *Watch) Tasks(session uint64) ([]int, error) {
 }
 
 // Kill ends every process of a session: from now on the kernel kills what
-// forks or execs in it, and we kill the rest until none is left or ctx is
-// done. It returns how many processes it ended and those that are left. It
+// forks or execs in it, and its timer and we kill the rest until none is left
+// or ctx is done. It returns how many processes have exited since the session
+// was over, killed by whomever, and those that are left. It
 // does not kill the agent, which is left if somebody labelled it.
 func (w *Watch) Kill(ctx context.Context, session uint64) (killed int, left []int, err error) {
 	if err := w.end(session, func(e *bpf.WatchEnd) { e.Dying = 1 }); err != nil {
@@ -68,37 +69,47 @@ func (w *Watch) Kill(ctx context.Context, session uint64) (killed int, left []in
 		}
 		return 0, nil, err
 	}
-	gone := map[int]bool{}
+	if err := w.alarm.set(); err != nil {
+		w.log.WarnContext(ctx, "the kernel's own end not asked for", "err", err)
+	}
 	// A child that is being made while its parent dies is in the list once
 	// the parent is off it: so one empty look is not enough.
 	for empty := 0; ; {
 		left, err = w.Tasks(session)
 		if err != nil {
-			return len(gone), nil, err
+			return 0, nil, err
 		}
 		others := slices.DeleteFunc(slices.Clone(left), func(pid int) bool { return pid == os.Getpid() })
 		if len(others) > 0 {
 			empty = 0
 		} else if empty++; empty == 2 {
-			return len(gone), left, nil
+			return w.late(session), left, nil
 		}
 		for _, pid := range others {
-			if w.kill(pid, session) {
-				gone[pid] = true
-			}
+			w.kill(pid, session)
 		}
 		select {
 		case <-ctx.Done():
-			return len(gone), left, nil
+			return w.late(session), left, nil
 		case <-w.clock.After(again):
 		}
 	}
 }
 
+// late is how many processes have exited since the session was over.
+func (w *Watch) late(session uint64) int {
+	var s bpf.WatchSession
+	if err := w.maps.Sessions.Lookup(session, &s); err != nil {
+		return 0 // it is only a number for people
+	}
+	return int(s.Late) //nolint:gosec // fewer than there are pids
+}
+
 // kill looks at the label again, through the descriptor that it kills by: a
-// pid that was used again in between is left alone.
-func (w *Watch) kill(pid int, session uint64) bool {
-	err := onPidfd(pid, 0, func(fd int) error {
+// pid that was used again in between is left alone. What fails is gone, or the
+// next round tells.
+func (w *Watch) kill(pid int, session uint64) {
+	_ = onPidfd(pid, 0, func(fd int) error {
 		var l bpf.WatchLabel
 		if err := w.maps.Labels.Lookup(int32(fd), &l); err != nil { //nolint:gosec // a descriptor
 			return fmt.Errorf("read label: %w", err)
@@ -108,7 +119,6 @@ func (w *Watch) kill(pid int, session uint64) bool {
 		}
 		return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
 	})
-	return err == nil // else it is gone, or the next round tells
 }
 
 // Forget lets go of a session that has no process left. Its entries go once

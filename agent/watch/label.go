@@ -42,8 +42,13 @@ func (w *Watch) label(pid, pidfd int, session, deadlineBootNS uint64) error {
 	// before gets it now, until a look finds nobody who is left out.
 	for {
 		missed, err := w.descendants(pid, was, session)
-		if err != nil || len(missed) == 0 {
+		if err != nil {
 			return err
+		}
+		if len(missed) == 0 {
+			// The alarm may have looked for an end in the past before anybody
+			// carried the label.
+			return w.alarm.set()
 		}
 		for _, child := range missed {
 			if err := w.mark(child, -1, session); err != nil && !errors.Is(err, unix.ESRCH) {
@@ -71,7 +76,8 @@ func (w *Watch) begin(session, deadlineBootNS uint64) error {
 
 // Extend moves a session's deadline. One that is being killed stays so.
 func (w *Watch) Extend(session, deadlineBootNS uint64) error {
-	return w.end(session, func(e *bpf.WatchEnd) { e.DeadlineBootNs = deadlineBootNS })
+	err := w.end(session, func(e *bpf.WatchEnd) { e.DeadlineBootNs = deadlineBootNS })
+	return errors.Join(err, w.alarm.set())
 }
 
 // end changes what we say of a session's end.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"runtime"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -51,7 +52,57 @@ func (w *Watch) prove() error {
 	if s.Made != 2 || inRing+s.Lost < 2 {
 		return fmt.Errorf("self-test: %d events of 2 made, %d in the ring, %d lost: %w", s.Made, inRing, s.Lost, ErrBlind)
 	}
-	return w.drop(probeSession)
+	return errors.Join(w.drop(probeSession), w.proveAlarm())
+}
+
+// unhurried is how long the self-test waits for the kernel's kill.
+const unhurried = 5 * time.Second
+
+// proveAlarm shows that the kernel ends by itself what is over: a child of
+// ours that waits for something that does not come. A timer that does not is
+// let go of, so that nobody relies on it.
+func (w *Watch) proveAlarm() error {
+	if w.alarm == nil {
+		return nil
+	}
+	killed, err := w.ends()
+	err = errors.Join(err, w.drop(probeSession))
+	if err == nil && !killed {
+		w.log.Warn("the kernel took the timer that ends sessions, and it does not end one")
+		err = w.alarm.close()
+		w.alarm = nil
+	}
+	return err
+}
+
+// ends reports whether a labelled child that is over is killed.
+func (w *Watch) ends() (killed bool, err error) {
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+		return false, fmt.Errorf("make a pipe: %w", err)
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	pid, errno := puppet(pipe[0], pipe[1])
+	err = unix.Close(pipe[0])
+	if errno != 0 {
+		return false, errors.Join(fmt.Errorf("clone: %w", errno), err, unix.Close(pipe[1]))
+	}
+	err = errors.Join(err, w.label(pid, -1, probeSession, 1))
+	var status unix.WaitStatus
+	gone := 0
+	for start := w.clock.Now().Boot; gone == 0 && err == nil && w.clock.Now().Boot-start < unhurried; {
+		if gone, err = unix.Wait4(pid, &status, unix.WNOHANG, nil); errors.Is(err, unix.EINTR) {
+			err = nil
+		}
+		<-w.clock.After(time.Millisecond)
+	}
+	err = errors.Join(err, unix.Close(pipe[1])) // lets one that lives go
+	if gone == 0 {
+		_, werr := unix.Wait4(pid, nil, 0, nil)
+		return false, errors.Join(err, werr)
+	}
+	return status.Signaled() && status.Signal() == unix.SIGKILL, err
 }
 
 // play lets a labelled clone of this process clone itself, and waits for it.

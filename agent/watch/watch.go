@@ -32,12 +32,14 @@ type Config struct {
 
 // Watch is the agent's hold on the kernel.
 type Watch struct {
+	dir   string
 	log   *slog.Logger
 	clock clock.Clock
 	maps  bpf.WatchMaps
 	progs map[string]*ebpf.Program
 	links []link.Link
 	tasks *link.Iter
+	alarm *alarm // nil where the kernel has none
 	ring  *ring
 	lock  *os.File // held as long as we are the agent of this folder
 
@@ -56,7 +58,7 @@ var ErrBusy = errors.New("another agent watches this host")
 // Open takes over what is pinned, puts this version of the programs in its
 // place, and proves that the kernel does what they ask.
 func Open(c Config) (*Watch, error) {
-	w := &Watch{log: c.Log, clock: c.Clock}
+	w := &Watch{dir: c.PinDir, log: c.Log, clock: c.Clock}
 	err := w.open(c.PinDir)
 	if err == nil {
 		err = w.prove()
@@ -80,6 +82,9 @@ func (w *Watch) open(dir string) error {
 	}
 	if err := w.takeOver(dir); err != nil {
 		return err
+	}
+	if w.alarm, err = openAlarm(dir); err != nil {
+		w.log.Warn("the kernel cannot end sessions by itself", "err", err)
 	}
 	if w.tasks, err = link.AttachIter(link.IterOptions{Program: w.progs["tasks"]}); err != nil {
 		return fmt.Errorf("attach the task iterator: %w", err)
@@ -125,6 +130,9 @@ func (w *Watch) Close() error {
 	if w.tasks != nil {
 		errs = append(errs, w.tasks.Close())
 	}
+	if w.alarm != nil {
+		errs = append(errs, w.alarm.close())
+	}
 	for _, l := range w.links {
 		errs = append(errs, l.Close())
 	}
@@ -138,8 +146,15 @@ func (w *Watch) Close() error {
 	return errors.Join(errs...)
 }
 
-// Mode says what this kernel gives, as [Open] proved it.
-func (w *Watch) Mode() string { return "tracing" }
+// Mode says what this kernel gives, as [Open] proved it. With "timer" it ends
+// every process of a session that is over, whatever becomes of the agent; with
+// "tracing" alone, those that fork, exec or change their ids.
+func (w *Watch) Mode() string {
+	if w.alarm != nil {
+		return "tracing+timer"
+	}
+	return "tracing"
+}
 
 // Counts are sums over all sessions since the maps were made. Made is what
 // was sent and what was lost, together.
