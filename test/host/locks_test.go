@@ -1,0 +1,196 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"curfew.internal/test/lab"
+)
+
+// silence takes the agent and the sweep away, and brings them back after the
+// test.
+func (s *scene) silence(t *testing.T) (back func()) {
+	t.Helper()
+	ctx := context.WithoutCancel(t.Context())
+	back = func() {
+		if _, err := s.db1.Sh(ctx, "systemctl unmask --runtime curfew-agent.service curfew-sweep.service; systemctl start curfew-agent.service curfew-sweep.timer"); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Cleanup(back) // whatever fails: the tests after this one need the agent
+	s.sh(t, `systemctl mask --runtime curfew-agent.service curfew-sweep.service; systemctl stop curfew-sweep.timer
+systemctl kill -s KILL curfew-agent; for i in {1..50}; do pgrep -x curfew-agent || exit 0; sleep 0.1; done; exit 1`)
+	return back
+}
+
+// kernelAlone: nothing of ours is alive in user space, sudo and the door are
+// asked for nothing, and what runs needs neither fork nor exec.
+func kernelAlone(t *testing.T, s *scene) {
+	t.Helper()
+	p := s.person(t, "pia")
+	id := s.grant(t, p, "ops", "25s")
+	end := time.Now().Add(25 * time.Second)
+	_, err := p.Start(t.Context(), t.TempDir()+"/out", "ssh", "db1", "--", `trap "" TERM HUP INT
+sudo -n env setsid sh -c 'trap "" TERM; sleep 4441' >/dev/null 2>&1 &
+(setsid setsid sleep 4442 >/dev/null 2>&1 &)
+sh -c 'kill -STOP $$' &
+while :; do :; done`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.until(t, "processes", func() error {
+		_, err := s.db1.Sh(t.Context(), "pgrep -f '^sleep 4441' && pgrep -f '^sleep 4442'")
+		return err
+	})
+	back := s.silence(t)
+	lives := "pgrep -u pia || pgrep -f '^sleep 444[12]'"
+	wait(t, time.Until(end)-2*time.Second)
+	s.sh(t, lives)
+	wait(t, time.Until(end)+time.Second)
+	s.until(t, "the kernel", func() error {
+		out, err := s.db1.Sh(t.Context(), lives)
+		if err == nil {
+			return fmt.Errorf("still there: %s", out)
+		}
+		return nil
+	})
+	s.sh(t, "! pgrep -x curfew-agent && test -e /run/userdb/pia.user && test -e /run/curfew/sudoers.d/"+id)
+	back()
+	s.nothing(t, "pia")
+	s.clean(t, id)
+}
+
+// wait lets time pass on the host.
+func wait(t *testing.T, d time.Duration) {
+	t.Helper()
+	select {
+	case <-t.Context().Done():
+	case <-time.After(d):
+	}
+}
+
+// doorAlone: a rule of the host's own stands, the account cannot be removed,
+// and who calls sudo carries no label.
+func doorAlone(t *testing.T, s *scene) {
+	t.Helper()
+	p := s.person(t, "quin")
+	id := s.grant(t, p, "ops", "20s")
+	s.sh(t, `echo 'quin ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/standing && chmod 440 /etc/sudoers.d/standing
+mount --bind /run/userdb/quin.user /run/userdb/quin.user`)
+	s.sh(t, "runuser -u quin -- sudo -n true")
+	s.until(t, "refusal", func() error {
+		out, err := s.db1.Sh(t.Context(), "getent passwd quin && ! runuser -u quin -- sudo -n true 2>&1")
+		if err == nil && !strings.Contains(out, "your grant ended") {
+			err = errors.New(out)
+		}
+		return err
+	})
+	out, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "timeline", id)
+	if err != nil || strings.Contains(out, "nothing is left; signed by db1") {
+		t.Errorf("a receipt says that nothing is left: %v %s", err, out)
+	}
+	s.sh(t, "umount /run/userdb/quin.user; rm /etc/sudoers.d/standing")
+	s.nothing(t, "quin")
+	s.clean(t, id)
+}
+
+// sudoAlone: no agent, no sweep, no line of ours in sudo's PAM stack.
+func sudoAlone(t *testing.T, s *scene) {
+	t.Helper()
+	p := s.person(t, "rex")
+	id := s.grant(t, p, "ops", "20s")
+	back := s.silence(t)
+	s.sh(t, "cp -p /etc/pam.d/sudo /root/pam-sudo; sed -i /pam_curfew/d /etc/pam.d/sudo")
+	s.sh(t, "runuser -u rex -- sudo -n id")
+	s.until(t, "refusal", func() error {
+		if out, err := s.db1.Sh(t.Context(), "runuser -u rex -- sudo -n id 2>&1"); err == nil {
+			return errors.New(out)
+		}
+		return nil
+	})
+	s.sh(t, "test -e /run/curfew/sudoers.d/"+id+" && cp -p /root/pam-sudo /etc/pam.d/sudo")
+	back()
+	s.nothing(t, "rex")
+	s.clean(t, id)
+}
+
+// killedOften: the agent is killed at moments that nobody chose, while grants
+// begin, are used, and end.
+func killedOften(t *testing.T, s *scene) {
+	t.Helper()
+	names := []string{"sam", "tia", "uma"}
+	var people []*lab.Person
+	for _, n := range names {
+		people = append(people, s.person(t, n))
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	killed := make(chan int)
+	go func() {
+		n := 0
+		for ctx.Err() == nil {
+			if _, err := s.db1.Sh(t.Context(), "pkill -9 -x curfew-agent"); err == nil {
+				n++
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(500*time.Millisecond + rand.N(3*time.Second)): //nolint:gosec // moments, no secret
+			}
+		}
+		killed <- n
+	}()
+	var ids []string
+	for _, p := range people {
+		ids = append(ids, s.ask(t, p, "ops", "15s"))
+		if out, err := s.ssh(t, p, "sudo -n id; setsid sleep 3331 >/dev/null 2>&1 & exit 0"); err != nil {
+			t.Logf("not let in, as may be: %v %s", err, out)
+		}
+	}
+	wait(t, 12*time.Second)
+	stop()
+	t.Logf("killed %d times", <-killed)
+	for i, id := range ids {
+		s.nothing(t, names[i])
+		s.clean(t, id)
+	}
+	s.sh(t, "! pgrep -f '^sleep 3331'")
+	out, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "audit", "search", "--kind", "gap", "--grant", ids[0])
+	if err != nil || strings.Contains(out, "gap") {
+		t.Errorf("the record of the grant has a gap: %v %s", err, out)
+	}
+}
+
+// fullDisk: what cannot be written down is not given; what has to go goes.
+func fullDisk(t *testing.T, s *scene) {
+	t.Helper()
+	p := s.person(t, "vic")
+	s.sh(t, `systemctl stop curfew-agent && cp -a /var/lib/curfew /root/state
+mount -t tmpfs -o size=1m,mode=700 tmpfs /var/lib/curfew && cp -a /root/state/. /var/lib/curfew/ && systemctl start curfew-agent`)
+	id := s.grant(t, p, "ops", "10m")
+	s.sh(t, "dd if=/dev/zero of=/var/lib/curfew/fill bs=4k 2>/dev/null; dd if=/dev/zero of=/var/lib/curfew/fill2 bs=1 2>/dev/null; df /var/lib/curfew | grep 100%")
+	if _, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "revoke", id); err != nil {
+		t.Fatal(err)
+	}
+	s.nothing(t, "vic")
+	wait(t, 31*time.Second) // a code of the second factor is good once
+	second := s.ask(t, p, "ops", "10m")
+	wait(t, 3*time.Second)
+	s.sh(t, "! test -e /run/curfew/sudoers.d/"+second+" && ! getent passwd vic")
+	s.sh(t, "journalctl -u curfew-agent | grep -i 'no space left'")
+	s.sh(t, "rm /var/lib/curfew/fill /var/lib/curfew/fill2")
+	s.until(t, "the grant, once there is room", func() error {
+		_, err := s.db1.Sh(t.Context(), "getent passwd vic && test -e /run/curfew/sudoers.d/"+second)
+		return err
+	})
+	s.clean(t, id)
+	if _, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "revoke", second); err != nil {
+		t.Fatal(err)
+	}
+	s.nothing(t, "vic")
+	s.clean(t, second)
+	s.sh(t, "systemctl stop curfew-agent; rm -rf /root/state; cp -a /var/lib/curfew /root/state; umount /var/lib/curfew; cp -a /root/state/. /var/lib/curfew/; rm -rf /root/state; systemctl start curfew-agent")
+}
