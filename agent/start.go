@@ -152,13 +152,20 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 	if err != nil {
 		return errors.Join(err, p.close())
 	}
-	a.Heard, a.Passed = client.LastHeard, client.Report
+	passed := make(chan struct{}, 1)
+	a.Heard, a.Passed = client.LastHeard, func() {
+		client.Report()
+		select {
+		case passed <- struct{}{}:
+		default: // told already
+		}
+	}
 	server := &door.Server{Path: filepath.Join(f.Run, "door.sock"), Decide: a.answer, Log: log}
 	a.Parts = []func(context.Context) error{
 		p.kept.Run, client.Run, server.Serve, a.notify,
 		func(ctx context.Context) error { return p.host.Watch(ctx, a.Wake) },
 		func(ctx context.Context) error { return p.watch.Run(ctx, a.Record) },
-		func(ctx context.Context) error { return a.publish(ctx, p, client.Connected) },
+		func(ctx context.Context) error { return a.publish(ctx, p, client.Connected, passed) },
 	}
 	a.append(ledger.Entry{Kind: ledger.Agent, At: p.clock.Now().Wall, Text: "agent " + string(v) + " started, mode " + p.watch.Mode()})
 	if p.watch.Fresh {
@@ -282,8 +289,9 @@ type Status struct {
 
 const statusName = "status"
 
-// publish writes the status where `curfew-agent status` finds it.
-func (a *Agent) publish(ctx context.Context, p *parts, connected func() bool) error {
+// publish writes the status where `curfew-agent status` finds it, after each
+// pass and in between.
+func (a *Agent) publish(ctx context.Context, p *parts, connected func() bool, passed <-chan struct{}) error {
 	folder := keep.Folder{Dir: p.Run}
 	for {
 		counts, err := p.watch.Counts()
@@ -301,6 +309,7 @@ func (a *Agent) publish(ctx context.Context, p *parts, connected func() bool) er
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
+		case <-passed:
 		case <-a.Clock.After(2 * time.Second):
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"curfew.internal/agent"
+	"curfew.internal/completion"
 )
 
 type versionCmd struct{}
@@ -131,3 +132,8 @@ func show(st agent.Status) {
 		fmt.Printf("UNWIRED   %s\n", u)
 	}
 }
+
+type completionCmd struct{ completion.Cmd }
+
+// Run prints what the shell reads.
+func (c completionCmd) Run(*program) error { return c.Print(os.Stdout) }

@@ -29,14 +29,14 @@ const description = `Holds this host to the grants that the control plane signed
 Run it as root.`
 
 type commands struct {
-	Run        runCmd                       `cmd:"" help:"Hold the host to its grants until told to stop; systemd starts this."`
-	Join       joinCmd                      `cmd:"" help:"Make this host a part of a fleet."`
-	Install    installCmd                   `cmd:"" help:"Wire PAM, sudo and sshd of this host. It can be repeated."`
-	Uninstall  uninstallCmd                 `cmd:"" help:"Take the wiring out again: every file is what it was."`
-	Sweep      sweepCmd                     `cmd:"" help:"Take away what has ended, once, without agent or control plane."`
-	Status     statusCmd                    `cmd:"" help:"Say what this host is held to, and whether all is well."`
-	Completion kongplete.InstallCompletions `cmd:"" help:"Print what makes your shell complete these commands."`
-	Version    versionCmd                   `cmd:"" help:"Print the version."`
+	Run        runCmd        `cmd:"" help:"Hold the host to its grants until told to stop; systemd starts this."`
+	Join       joinCmd       `cmd:"" help:"Make this host a part of a fleet."`
+	Install    installCmd    `cmd:"" help:"Wire PAM, sudo and sshd of this host. It can be repeated."`
+	Uninstall  uninstallCmd  `cmd:"" help:"Take the wiring out again: every file is what it was."`
+	Sweep      sweepCmd      `cmd:"" help:"Take away what has ended, once, without agent or control plane."`
+	Status     statusCmd     `cmd:"" help:"Say what this host is held to, and whether all is well."`
+	Completion completionCmd `cmd:"" help:"Print what makes your shell complete these commands."`
+	Version    versionCmd    `cmd:"" help:"Print the version."`
 }
 
 type program struct {
@@ -49,7 +49,11 @@ func main() {
 	var c commands
 	parser := kong.Must(&c, kong.Name("curfew-agent"), kong.Description(description), kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
 	kongplete.Complete(parser)
-	k, err := parser.Parse(os.Args[1:])
+	args := os.Args[1:]
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	k, err := parser.Parse(args)
 	if err != nil {
 		parser.Errorf("%s", err)
 		os.Exit(2)

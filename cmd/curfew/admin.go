@@ -21,7 +21,7 @@ type peopleCmd struct {
 	Add     addPersonCmd     `cmd:"" help:"Add a person, and print the code for her to enrol with."`
 	Invite  invitePersonCmd  `cmd:"" help:"Print a new code; her devices and her second factor are replaced when she uses it."`
 	Disable disablePersonCmd `cmd:"" help:"End a person's sessions, requests and grants now, and let her do no more."`
-	List    listPeopleCmd    `cmd:"" help:"List the people."`
+	List    listPeopleCmd    `cmd:"" default:"withargs" help:"List the people."`
 }
 
 type addPersonCmd struct {
@@ -120,7 +120,7 @@ func (listPeopleCmd) Run(ctx context.Context, p *program) error {
 
 type hostsCmd struct {
 	Token        tokenCmd        `cmd:"" help:"Print a token that lets one host join."`
-	List         listHostsCmd    `cmd:"" help:"List the hosts."`
+	List         listHostsCmd    `cmd:"" default:"withargs" help:"List the hosts."`
 	Decommission decommissionCmd `cmd:"" help:"Take a host out: it is refused from now on."`
 }
 

@@ -67,6 +67,10 @@ func (s searchCmd) Run(ctx context.Context, p *program) error {
 			}
 			shown++
 		}
+		if r.Next == 0 && shown == 0 && p.Output == "text" {
+			_, err := fmt.Fprintln(p.err, "Nothing that you may see is like that.")
+			return err
+		}
 		if r.Next == 0 {
 			return nil
 		}
@@ -152,7 +156,7 @@ func told(e *api.Event) string {
 		}
 		fmt.Fprintf(&b, " after %v", pr.Lasted.AsDuration().Round(time.Millisecond))
 	case pr != nil && e.Kind == "setid":
-		fmt.Fprintf(&b, "[%d] %s uid=%d->%d euid=%d->%d", pr.Pid, pr.Comm, pr.OldIds.GetUid(), pr.Ids.GetUid(), pr.OldIds.GetEuid(), pr.Ids.GetEuid())
+		fmt.Fprintf(&b, "[%d] %s%s", pr.Pid, pr.Comm, changes(pr.OldIds, pr.Ids))
 	case e.Receipt != nil:
 		r := e.Receipt
 		fmt.Fprintf(&b, "ended (%s); removed %d things, ended %d processes", r.Why, len(r.Removed), r.Killed)
@@ -219,4 +223,23 @@ func timeline(w io.Writer, r *api.TimelineReply, all bool) error {
 		}
 	}
 	return nil
+}
+
+// changes tells which ids are other than they were.
+func changes(old, ids *api.IDs) string {
+	var b strings.Builder
+	for _, c := range []struct {
+		name     string
+		was, now uint32
+	}{
+		{"uid", old.GetUid(), ids.GetUid()},
+		{"euid", old.GetEuid(), ids.GetEuid()},
+		{"gid", old.GetGid(), ids.GetGid()},
+		{"egid", old.GetEgid(), ids.GetEgid()},
+	} {
+		if c.was != c.now {
+			fmt.Fprintf(&b, " %s=%d->%d", c.name, c.was, c.now)
+		}
+	}
+	return b.String()
 }

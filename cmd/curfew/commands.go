@@ -5,7 +5,8 @@ import (
 	"fmt"
 
 	"github.com/alecthomas/kong"
-	"github.com/willabides/kongplete"
+
+	"curfew.internal/completion"
 )
 
 // globals are flags of every command.
@@ -44,13 +45,18 @@ type commands struct {
 	Hosts  hostsCmd  `cmd:"" group:"admin" help:"Let hosts join, list them, take them out."`
 	Policy policyCmd `cmd:"" group:"admin" help:"Check a policy folder, or see the one in force."`
 
-	Login      loginCmd                     `cmd:"" group:"me" help:"Enrol with a code, or sign in again."`
-	Logout     logoutCmd                    `cmd:"" group:"me" help:"End the session."`
-	Whoami     whoamiCmd                    `cmd:"" group:"me" help:"Say who is signed in."`
-	Curl       curlCmd                      `cmd:"" group:"me" help:"Call the API with JSON, signed as you."`
-	Completion kongplete.InstallCompletions `cmd:"" group:"me" help:"Print what makes your shell complete curfew's commands."`
-	Version    versionCmd                   `cmd:"" group:"me" help:"Print the version."`
+	Login      loginCmd      `cmd:"" group:"me" help:"Enrol with a code, or sign in again."`
+	Logout     logoutCmd     `cmd:"" group:"me" help:"End the session."`
+	Whoami     whoamiCmd     `cmd:"" group:"me" help:"Say who is signed in."`
+	Curl       curlCmd       `cmd:"" group:"me" help:"Call the API with JSON, signed as you."`
+	Completion completionCmd `cmd:"" group:"me" help:"Print what makes your shell complete curfew's commands."`
+	Version    versionCmd    `cmd:"" group:"me" help:"Print the version."`
 }
+
+type completionCmd struct{ completion.Cmd }
+
+// Run prints what the shell reads.
+func (c completionCmd) Run(_ context.Context, p *program) error { return c.Print(p.out) }
 
 type versionCmd struct{}
 

@@ -51,7 +51,11 @@ func main() {
 		kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.Vars{"version": Version}, kong.ExplicitGroups(groups))
 	kongplete.Complete(parser)
-	k, err := parser.Parse(os.Args[1:])
+	args := os.Args[1:]
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	k, err := parser.Parse(args)
 	if err != nil {
 		parser.Errorf("%s", err)
 		os.Exit(exitUsage) //nolint:gocritic // nothing deferred matters here

@@ -32,6 +32,8 @@ var rooms = map[string][]string{
 	"clock":  {},
 	"bpf":    {},
 
+	"completion": {"test"}, // of shells, for the three programs
+
 	// What our programs say to each other. Generated types are for the two
 	// ends of each protocol alone.
 	"wire/api":       {},
@@ -68,9 +70,9 @@ var rooms = map[string][]string{
 	"controlplane/sign":     {"controlplane/roster", "dsse", "grant"},
 	"controlplane/store":    {"controlplane/request", "controlplane/roster", "dsse", "grant", "ledger"},
 
-	"cmd/curfew":        {"clock", "controlplane/policy", "dsse", "wire/api", "wire/invite", "wire/signature"},
+	"cmd/curfew":        {"clock", "completion", "controlplane/policy", "dsse", "wire/api", "wire/invite", "wire/signature"},
 	"cmd/curfew-server": {"clock", "controlplane", "controlplane/policy"},
-	"cmd/curfew-agent":  {"agent"},
+	"cmd/curfew-agent":  {"agent", "completion"},
 	"test":              {"clock", "dsse", "grant", "ledger", "wire/api", "wire/invite"},
 }
 

@@ -138,7 +138,7 @@ func killedOften(t *testing.T, s *scene) {
 			}
 			select {
 			case <-ctx.Done():
-			case <-time.After(500*time.Millisecond + rand.N(3*time.Second)): //nolint:gosec // moments, no secret
+			case <-time.After(500*time.Millisecond + rand.N(3*time.Second)):
 			}
 		}
 		killed <- n
