@@ -32,7 +32,9 @@ func (h *Host) EndSessions(ctx context.Context, uid uint32) error {
 	if _, err := os.Stat(h.path("run/systemd/users", fmt.Sprint(uid))); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if out, err := h.run(ctx, "loginctl", "terminate-user", fmt.Sprint(uid)); err != nil &&
+	// Not by loginctl, which wants to know the account's name: it may be gone.
+	const name, path = "org.freedesktop.login1", "/org/freedesktop/login1"
+	if out, err := h.run(ctx, "busctl", "call", name, path, name+".Manager", "TerminateUser", "u", fmt.Sprint(uid)); err != nil &&
 		!strings.Contains(out, "not logged in") && !strings.Contains(out, "No user") {
 		return fmt.Errorf("end sessions of uid %d: %w: %s", uid, err, strings.TrimSpace(out))
 	}

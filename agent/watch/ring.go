@@ -27,6 +27,7 @@ var errRing = errors.New("the ring does not hold together")
 type ring struct {
 	consumer, data []byte // mapped; data begins with the producer's page
 	mask           uint64
+	joined         []byte // a record that the ring's end parts
 }
 
 func openRing(m *ebpf.Map) (*ring, error) {
@@ -35,12 +36,13 @@ func openRing(m *ebpf.Map) (*ring, error) {
 	if err != nil {
 		return nil, fmt.Errorf("map the ring's position: %w", err)
 	}
-	// The kernel maps the data twice in a row: no record is torn by the end.
-	data, err := unix.Mmap(m.FD(), int64(page), page+2*size, unix.PROT_READ, unix.MAP_SHARED)
+	// The kernel offers the data twice in a row, so that no record is parted by
+	// the end. We take it once: all that is mapped counts as our memory.
+	data, err := unix.Mmap(m.FD(), int64(page), page+size, unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("map the ring: %w", err), unix.Munmap(consumer))
 	}
-	return &ring{consumer, data, uint64(size) - 1}, nil //nolint:gosec // a size
+	return &ring{consumer: consumer, data: data, mask: uint64(size) - 1}, nil //nolint:gosec // a size
 }
 
 func (r *ring) close() error {
@@ -54,7 +56,7 @@ func (r *ring) start() uint64 { return atomic.LoadUint64(at64(r.consumer)) }
 func (r *ring) release(to uint64) { atomic.StoreUint64(at64(r.consumer), to) }
 
 // read returns the record at a position and where the next one begins. The
-// record is valid until it is released. If there is none yet, next is the
+// record is valid until the next is read, or it is released. If there is none yet, next is the
 // position itself; for a record that was discarded it is nil.
 func (r *ring) read(pos uint64) (record []byte, next uint64, err error) {
 	made := atomic.LoadUint64(at64(r.data))
@@ -75,7 +77,17 @@ func (r *ring) read(pos uint64) (record []byte, next uint64, err error) {
 	if head&ringDiscard != 0 {
 		return nil, next, nil
 	}
-	return data[at+ringHeader : at+ringHeader+size], next, nil
+	return r.text(data, (at+ringHeader)&r.mask, size), next, nil
+}
+
+// text is what lies at a place in the data, and goes on at its begin.
+func (r *ring) text(data []byte, at, size uint64) []byte {
+	end := uint64(len(data))
+	if at+size <= end {
+		return data[at : at+size]
+	}
+	r.joined = append(append(r.joined[:0], data[at:]...), data[:at+size-end]...)
+	return r.joined
 }
 
 func at64(page []byte) *uint64 {

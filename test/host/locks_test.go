@@ -194,3 +194,28 @@ mount -t tmpfs -o size=1m,mode=700 tmpfs /var/lib/curfew && cp -a /root/state/. 
 	s.clean(t, second)
 	s.sh(t, "systemctl stop curfew-agent; rm -rf /root/state; cp -a /var/lib/curfew /root/state; umount /var/lib/curfew; cp -a /root/state/. /var/lib/curfew/; rm -rf /root/state; systemctl start curfew-agent")
 }
+
+// goesOn: jobs, a user manager with a unit, a terminal that was left, a
+// forward without a command.
+func goesOn(t *testing.T, s *scene) {
+	t.Helper()
+	p := s.person(t, "wil")
+	id := s.grant(t, p, "ops", "20s")
+	out, err := s.ssh(t, p, `echo '* * * * * touch /tmp/cron' | crontab -
+echo 'touch /tmp/at' | at now + 1 hour 2>/dev/null
+tmux new -d 'sleep 5551'
+systemd-run --user --unit=on --quiet sleep 5552
+systemd-run --user --scope --quiet sleep 5553 >/dev/null 2>&1 &
+echo left > /tmp/wil; sleep 0.5; loginctl enable-linger 2>&1; pgrep -u wil sleep | wc -l`)
+	allowed(t, out, err)
+	if !strings.HasSuffix(strings.TrimSpace(out), "3") {
+		t.Errorf("not all of it began: %s", out)
+	}
+	if _, err := p.Start(t.Context(), t.TempDir()+"/out", "ssh", "-N", "db1"); err != nil {
+		t.Fatal(err)
+	}
+	s.nothing(t, "wil")
+	s.clean(t, id)
+	s.sh(t, "! ls /var/spool/cron/crontabs/wil /var/spool/cron/atjobs/a* /tmp/wil /var/lib/systemd/linger/wil 2>/dev/null | grep .")
+	s.sh(t, "! journalctl -u curfew-agent | grep "+id+" | grep ERROR")
+}
