@@ -43,6 +43,8 @@ type Host interface {
 	Leftovers(ctx context.Context, person string, uid uint32) (looked, left []string, err error)
 	// Managed reports whether the account on the host is one of ours.
 	Managed(ctx context.Context, name string) (bool, error)
+	// Tell writes a line to the terminals of processes, and says to how many.
+	Tell(pids []int, line string) int
 	// Argv returns a process's arguments.
 	Argv(pid int) ([]string, error)
 }

@@ -53,6 +53,7 @@ func (h *halfSeen) RuleLeft(id string) (looked, left []string, err error) {
 func (*halfSeen) EndSessions(context.Context, uint32) error    { return nil }
 func (*halfSeen) KillUID(context.Context, uint32) (int, error) { return 0, nil }
 func (*halfSeen) Clear(string, uint32) error                   { return nil }
+func (*halfSeen) Tell([]int, string) int                       { return 0 }
 func (*halfSeen) Managed(context.Context, string) (bool, error) {
 	return true, nil
 }

@@ -162,7 +162,7 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 	}
 	server := &door.Server{Path: filepath.Join(f.Run, "door.sock"), Decide: a.answer, Log: log}
 	a.Parts = []func(context.Context) error{
-		p.kept.Run, client.Run, server.Serve, a.notify,
+		p.kept.Run, client.Run, server.Serve, a.notify, a.warn,
 		func(ctx context.Context) error { return p.host.Watch(ctx, a.Wake) },
 		func(ctx context.Context) error { return p.watch.Run(ctx, a.Record) },
 		func(ctx context.Context) error { return a.publish(ctx, p, client.Connected, passed) },

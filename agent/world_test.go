@@ -109,6 +109,7 @@ func (h fakeHost) KillUID(_ context.Context, uid uint32) (int, error) {
 }
 
 func (h fakeHost) Clear(string, uint32) error { return nil }
+func (h fakeHost) Tell([]int, string) int     { return 0 }
 
 func (h fakeHost) RuleLeft(id string) (looked, left []string, err error) {
 	if _, ok := h.things[enforce.Thing{Kind: enforce.SudoRule, Name: id}]; ok {

@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"golang.org/x/crypto/ssh"
 
@@ -18,14 +20,99 @@ import (
 )
 
 type sshCmd struct {
-	Host string   `arg:"" help:"The host."`
-	Args []string `arg:"" optional:"" passthrough:"" help:"More for ssh: options, then the command to run there."`
+	Args []string `arg:"" name:"host" help:"As for ssh: options, the host, and the command to run there."`
+}
+
+// Help teaches by example.
+func (sshCmd) Help() string {
+	return `What stands after "ssh" is read as ssh(1) reads it:
+
+  curfew ssh db1
+  curfew ssh db1 sudo systemctl restart cron
+  curfew ssh -L 5432:localhost:5432 -N db1
+  rsync -e "curfew ssh" FILE db1:
+  git -c core.sshCommand="curfew ssh" fetch db1:repo
+
+scp and sftp take a script that runs: exec curfew ssh "$@"   (scp -S SCRIPT)`
+}
+
+// valued are the options of ssh(1) that a value follows.
+const valued = "BbcDEeFIiJLlmOoPpQRSWw"
+
+var errHost = errors.New("name a host: curfew ssh HOST")
+
+// A call is what ssh is asked for.
+type call struct {
+	host             string
+	options, command []string
+}
+
+// read takes the words apart as ssh(1) does: options stand before and after
+// the host, and what follows them is the command.
+func read(words []string) (call, error) {
+	var c call
+	open := true // options may still come
+	for i := 0; i < len(words); i++ {
+		w := words[i]
+		switch {
+		case open && w == "--":
+			open = false
+		case open && len(w) > 1 && w[0] == '-':
+			c.options = append(c.options, w)
+			if at := strings.IndexAny(w[1:], valued); at >= 0 && at == len(w)-2 {
+				if i++; i == len(words) {
+					return c, fmt.Errorf("option %s of ssh wants a value", w)
+				}
+				c.options = append(c.options, words[i])
+			}
+		case c.host == "":
+			c.host = w
+			open = true
+		default:
+			c.command = words[i:]
+			return c, nil
+		}
+	}
+	if c.host == "" {
+		return c, errHost
+	}
+	return c, nil
+}
+
+// ours puts a mark between our own flags and the words that are for ssh,
+// which has flags of the same names.
+func ours(args []string) []string {
+	for i := 0; i < len(args); i++ {
+		switch a := args[i]; {
+		case a == "-o" || a == "--output" || a == "--home":
+			i++ // its value
+		case a == "ssh":
+			next := i + 1
+			for next < len(args) && strings.HasPrefix(args[next], "--") && len(args[next]) > 2 {
+				if args[next] == "--home" || args[next] == "--output" {
+					next++
+				}
+				next++
+			}
+			if next >= len(args) || args[next] == "-h" {
+				return args
+			}
+			return slices.Insert(slices.Clone(args), next, "--")
+		case !strings.HasPrefix(a, "-"):
+			return args
+		}
+	}
+	return args
 }
 
 // Run gets a certificate that ends with the grant, for a key that lives as
 // long as this call, and hands over to ssh. The host is known by the keys
 // that it enrolled with: there is no first use to trust.
 func (s sshCmd) Run(ctx context.Context, p *program) error {
+	want, err := read(s.Args)
+	if err != nil {
+		return err
+	}
 	c, err := p.client()
 	if err != nil {
 		return err
@@ -39,34 +126,34 @@ func (s sshCmd) Run(ctx context.Context, p *program) error {
 		return err
 	}
 	r, err := c.IssueSSHCertificate(ctx, &api.IssueSSHCertificateRequest{
-		Host: s.Host, PublicKey: string(ssh.MarshalAuthorizedKey(signer.PublicKey())),
+		Host: want.host, PublicKey: string(ssh.MarshalAuthorizedKey(signer.PublicKey())),
 	})
 	if err != nil {
 		return err
 	}
 	if len(r.Addresses) == 0 {
-		return fmt.Errorf("host %s has told no address: set `addresses` in its agent.yaml", s.Host)
+		return fmt.Errorf("host %s has told no address: set `addresses` in its agent.yaml", want.host)
 	}
 	dir, err := os.MkdirTemp(os.Getenv("XDG_RUNTIME_DIR"), "curfew-ssh-")
 	if err != nil {
 		return err
 	}
-	args, err := s.files(dir, key, r)
+	args, err := want.files(dir, key, r)
 	if err == nil {
-		err = s.ssh(ctx, p, args)
+		err = want.ssh(ctx, p, args)
 	}
 	return errors.Join(err, os.RemoveAll(dir)) //nolint:gosec // MkdirTemp made it
 }
 
 // files writes what ssh reads, and returns its arguments.
-func (s sshCmd) files(dir string, key ed25519.PrivateKey, r *api.IssueSSHCertificateReply) ([]string, error) {
+func (c call) files(dir string, key ed25519.PrivateKey, r *api.IssueSSHCertificateReply) ([]string, error) {
 	block, err := ssh.MarshalPrivateKey(key, "")
 	if err != nil {
 		return nil, err
 	}
 	var known string
 	for _, k := range r.HostKeys {
-		known += s.Host + " " + k + "\n"
+		known += c.host + " " + k + "\n"
 	}
 	for name, b := range map[string][]byte{
 		"key": pem.EncodeToMemory(block), "key-cert.pub": []byte(r.Certificate), "known_hosts": []byte(known),
@@ -83,30 +170,22 @@ func (s sshCmd) files(dir string, key ed25519.PrivateKey, r *api.IssueSSHCertifi
 		"-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none", "-i", filepath.Join(dir, "key"),
 		"-o", "CertificateFile=" + filepath.Join(dir, "key-cert.pub"),
 		"-o", "UserKnownHostsFile=" + filepath.Join(dir, "known_hosts"), "-o", "GlobalKnownHostsFile=/dev/null",
-		"-o", "StrictHostKeyChecking=yes", "-o", "UpdateHostKeys=no", "-o", "HostKeyAlias=" + s.Host, "-o", "LogLevel=ERROR",
+		"-o", "StrictHostKeyChecking=yes", "-o", "UpdateHostKeys=no", "-o", "HostKeyAlias=" + c.host, "-o", "LogLevel=ERROR",
 		"-p", port, "-l", r.User,
 	}
-	// ssh takes options before and after the host; the command comes last.
-	i := 0
-	for i < len(s.Args) && len(s.Args[i]) > 1 && s.Args[i][0] == '-' && s.Args[i] != "--" {
-		i++
-	}
-	rest := s.Args[i:]
-	if len(rest) > 0 && rest[0] == "--" {
-		rest = rest[1:]
-	}
-	args = append(append(append(args, s.Args[:i]...), "--", host), rest...)
+	// After a "--" ssh reads the next word as the host, and no option more.
+	args = append(append(append(args, c.options...), "--", host), c.command...)
 	return args, nil
 }
 
 // ssh runs the program and passes its exit code on.
-func (s sshCmd) ssh(ctx context.Context, p *program, args []string) error {
+func (c call) ssh(ctx context.Context, p *program, args []string) error {
 	cmd := exec.CommandContext(ctx, "ssh", args...) //nolint:gosec // the arguments are built above
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = p.in, p.out, p.err
 	err := cmd.Run()
 	var ended *exec.ExitError
 	if errors.As(err, &ended) {
-		return exit{max(ended.ExitCode(), 1), fmt.Errorf("ssh %s ended: %s", s.Host, ended.String())}
+		return exit{max(ended.ExitCode(), 1), fmt.Errorf("ssh %s ended: %s", c.host, ended.String())}
 	}
 	return err
 }

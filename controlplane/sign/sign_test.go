@@ -191,7 +191,7 @@ func checkCert(t *testing.T, a *Authority, text string) {
 	if err := checker.CheckCert("g-abcdefghijklmnop", cert); err == nil {
 		t.Error("stands at the grant's end")
 	}
-	if len(cert.Extensions) != 1 || len(cert.CriticalOptions) != 0 {
+	if len(cert.Extensions) != 2 || len(cert.CriticalOptions) != 0 {
 		t.Errorf("permissions: %+v", cert.Permissions)
 	}
 }

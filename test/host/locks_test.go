@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -218,4 +219,26 @@ echo left > /tmp/wil; sleep 0.5; loginctl enable-linger 2>&1; pgrep -u wil sleep
 	s.clean(t, id)
 	s.sh(t, "! ls /var/spool/cron/crontabs/wil /var/spool/cron/atjobs/a* /tmp/wil /var/lib/systemd/linger/wil 2>/dev/null | grep .")
 	s.sh(t, "! journalctl -u curfew-agent | grep "+id+" | grep ERROR")
+}
+
+func warned(t *testing.T, s *scene) {
+	t.Helper()
+	p := s.person(t, "xia")
+	id := s.grant(t, p, "ops", "5m6s")
+	out := t.TempDir() + "/out"
+	if _, err := p.Start(t.Context(), out, "ssh", "-tt", "db1", "sleep 7171"); err != nil {
+		t.Fatal(err)
+	}
+	s.until(t, "warning", func() error {
+		b, err := os.ReadFile(out)
+		if err == nil && !strings.Contains(string(b), "ends in 5 minutes") {
+			err = fmt.Errorf("the terminal shows %q", b)
+		}
+		return err
+	})
+	if _, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "revoke", id); err != nil {
+		t.Fatal(err)
+	}
+	s.nothing(t, "xia")
+	s.clean(t, id)
 }

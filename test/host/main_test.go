@@ -30,6 +30,8 @@ func TestOnRealHosts(t *testing.T) {
 		{"a role's network is the account's only one", scoped},
 		{"su into an account that ended is refused", suRefused},
 		{"an extension keeps sessions open", extended},
+		{"files and forwards go where her shell may, and no longer", carried},
+		{"people are told at their terminal that the end is near", warned},
 		{"decommissioned: the host is refused", decommissioned},
 		{"the control plane runs under its own unit", unit},
 		{"uninstall leaves every file as it was, and enforce mode locks nobody out", uninstalled},

@@ -285,6 +285,23 @@ func (p *Person) Start(ctx context.Context, output string, args ...string) (*exe
 	return cmd, cmd.Start()
 }
 
+// Carry runs scp as the person, over `curfew ssh`.
+func (p *Person) Carry(ctx context.Context, args ...string) error {
+	script := filepath.Join(p.home, "carry")
+	text := fmt.Sprintf("#!/bin/sh\nexec %s ssh \"$@\"\n", p.fleet.bin("curfew"))
+	if err := os.WriteFile(script, []byte(text), 0o700); err != nil {
+		return err
+	}
+	cmd := p.command(ctx)
+	scp := p.fleet.In(ctx, Place, "scp", append([]string{"-q", "-S", script}, args...)...)
+	scp.Env, scp.WaitDelay = cmd.Env, cmd.WaitDelay
+	out, err := scp.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s: scp %s: %w: %s", p.Name, strings.Join(args, " "), err, out)
+	}
+	return nil
+}
+
 func said(err error) error {
 	var ended *exec.ExitError
 	if errors.As(err, &ended) {
