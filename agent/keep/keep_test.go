@@ -354,6 +354,27 @@ func TestTrustedTimeNeverGoesBack(t *testing.T) {
 }
 
 // A reading that was taken earlier and comes later does not make time run.
+// A boot that began after the mark was made has gone by since, whatever the
+// wall clock says: found by test/sim, seed 37.
+func TestTheTimeSinceBootCountsBeforeTheFirstLook(t *testing.T) {
+	start := time.Date(2027, 1, 31, 12, 0, 0, 0, time.UTC)
+	m := mark{wall: start, boot: time.Hour, id: "before"}
+	for _, c := range []struct {
+		name string
+		mark mark
+		boot time.Duration
+		want time.Duration
+	}{
+		{"this boot", m, time.Hour + time.Second, time.Second},
+		{"the next boot", mark{wall: start, boot: time.Hour, id: "last"}, 10 * time.Minute, 10 * time.Minute},
+		{"no boot is known", mark{wall: start}, 10 * time.Minute, 0},
+	} {
+		if got := c.mark.at(c.boot, "before").Sub(start); got != c.want {
+			t.Errorf("%s: %v, not %v", c.name, got, c.want)
+		}
+	}
+}
+
 func TestTrustedTimeDoesNotRun(t *testing.T) {
 	k := open(t, t.TempDir())
 	early, late := clock.Reading{Wall: start, Boot: time.Hour}, clock.Reading{Wall: start.Add(time.Second), Boot: time.Hour + time.Second}

@@ -22,12 +22,17 @@ type mark struct {
 	id   string // of the boot
 }
 
-// at is the earliest that it can be, given the mark.
+// at is the earliest that it can be, given the mark. All of a boot that began
+// after the mark was made has gone by since. Of a mark without a boot it is
+// not known when that was.
 func (m mark) at(boot time.Duration, id string) time.Time {
-	if m.id != id || boot < m.boot {
-		return m.wall
+	switch {
+	case m.id == id && boot >= m.boot:
+		return m.wall.Add(boot - m.boot)
+	case m.id != id && m.id != "":
+		return m.wall.Add(boot)
 	}
-	return m.wall.Add(boot - m.boot)
+	return m.wall
 }
 
 func (m mark) bytes() []byte {
