@@ -1,0 +1,220 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"curfew.internal/agent"
+	"curfew.internal/agent/enforce"
+	"curfew.internal/ledger"
+)
+
+// slack is how late an end may be: a step of the simulation, and the time
+// that the machine was off while its wall clock was behind, which nobody on
+// the machine can know of.
+func (w *world) slack() time.Duration { return time.Second + w.off }
+
+// stands reports whether a grant may still have effect on the host: by true
+// time, and unless the host took a set without it.
+func (w *world) stands(g *issued) bool {
+	now := w.true()
+	return !now.Before(g.NotBefore) && now.Before(g.NotAfter.Add(w.slack())) && (g.revoked == 0 || g.revoked > w.reached)
+}
+
+func (w *world) mayAct(person string) bool {
+	return slices.ContainsFunc(w.server.grants, func(g *issued) bool { return g.Person.Name == person && w.stands(g) })
+}
+
+func (w *world) grant(id string) *issued {
+	for _, g := range w.server.grants {
+		if g.ID == id {
+			return g
+		}
+	}
+	return nil
+}
+
+// check holds the world to what is promised at each instant.
+func (w *world) check() error {
+	w.endDue()
+	if w.agent != nil && w.now >= w.next {
+		w.round()
+	}
+	for _, person := range people {
+		if err := w.checkDoor(person); err != nil {
+			return err
+		}
+	}
+	for _, p := range w.procs {
+		if err := w.checkProcess(p); err != nil {
+			return err
+		}
+	}
+	return w.checkThings()
+}
+
+func (w *world) checkDoor(person string) error {
+	var err error
+	w.alive("a question", func() {
+		fuse := w.fuse
+		w.fuse = 0
+		a := w.agent.Knock(context.Background(), agent.Knock{Service: "sshd", User: person, FD: -1})
+		w.fuse = fuse
+		if a.Allow && !w.mayAct(person) {
+			err = fmt.Errorf("the door lets %s in, who holds no grant", person)
+		}
+	})
+	return err
+}
+
+// checkProcess: what carries a label is ended in time with no agent there;
+// what has only the account's uid, by an agent that made its pass.
+func (w *world) checkProcess(p process) error {
+	passed := w.agent != nil && w.clean && w.next > w.now
+	if p.session == 0 {
+		if p.uid != 0 && passed && !w.mayActUID(p.uid) {
+			return fmt.Errorf("a process of uid %d outlived its grants", p.uid)
+		}
+		return nil
+	}
+	s, known := w.sessions[p.session]
+	if !known {
+		return nil // dying
+	}
+	for _, g := range w.server.grants {
+		if g.Person.Name != s.Person {
+			continue
+		}
+		late := w.true().Sub(g.NotAfter) > w.slack()
+		revoked := g.revoked > 0 && g.revoked <= w.reached && passed
+		if !late && !revoked {
+			return nil
+		}
+	}
+	return fmt.Errorf("a process of a session of %s outlived its grants", s.Person)
+}
+
+func (w *world) mayActUID(uid uint32) bool {
+	return slices.ContainsFunc(people, func(p string) bool { return uidOf(p) == uid && w.mayAct(p) })
+}
+
+// checkThings: after a pass that left nothing undone, nothing is on the host
+// that no grant calls for, and nothing was widened.
+func (w *world) checkThings() error {
+	if w.agent == nil || !w.clean || w.next <= w.now {
+		return nil
+	}
+	for t, content := range w.things {
+		switch t.Kind {
+		case enforce.SudoRule:
+			g := w.grant(t.Name)
+			if g == nil || !w.stands(g) {
+				return fmt.Errorf("rule %s is there, and no grant", t.Name)
+			}
+			if content != enforce.Sudoers(g.Grant) {
+				return fmt.Errorf("rule %s says %q", t.Name, content)
+			}
+		case enforce.Network, enforce.Group, enforce.Account, enforce.Marker, enforce.Home, enforce.Principals:
+			if !w.mayAct(t.Name) {
+				return fmt.Errorf("%v is there, and no grant", t)
+			}
+		}
+	}
+	return nil
+}
+
+// settle stops all faults, lets every grant end, and looks at what is left
+// and at what is on record.
+func (w *world) settle() error {
+	w.tell("faults stop")
+	w.fuse, w.cut, w.skew = 0, false, 0
+	w.startAgain()
+	w.server.revision = w.server.highest + 1
+	w.mail = []letter{{w.now, w.server.set(host, signer, w.true())}}
+	w.pass(time.Minute)
+	if err := w.check(); err != nil {
+		return err
+	}
+	if w.reached != w.server.revision {
+		return fmt.Errorf("the host is at revision %d, the server at %d", w.reached, w.server.revision)
+	}
+	if err := w.checkGiven(); err != nil {
+		return err
+	}
+	w.pass(20 * time.Minute)
+	if err := w.check(); err != nil {
+		return err
+	}
+	if len(w.things) > 0 || w.procsOfOurs() > 0 {
+		return fmt.Errorf("all grants are over, and there are %v and %d processes", w.things, w.procsOfOurs())
+	}
+	return w.checkRecord()
+}
+
+// checkGiven: with no fault left, a new grant opens the door. On a host whose
+// wall clock was ever ahead it may be over already.
+func (w *world) checkGiven() error {
+	w.server.issue("ana", w.true(), w.true().Add(10*time.Minute), 0)
+	w.mail = []letter{{w.now, w.server.set(host, signer, w.true())}}
+	w.pass(time.Second)
+	a := w.agent.Knock(context.Background(), agent.Knock{Service: "sshd", User: "ana", FD: -1})
+	if !a.Allow && w.advance == 0 {
+		return fmt.Errorf("ana holds a grant, and the door says %q", a.Message)
+	}
+	return nil
+}
+
+func (w *world) procsOfOurs() int {
+	n := 0
+	for _, p := range w.procs {
+		if p.session != 0 || p.uid != 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// checkRecord: what was kept is still there, and who was let in was seen out,
+// by a receipt that says that nothing is left.
+func (w *world) checkRecord() error {
+	installed, receipts, kept := map[string]bool{}, map[string]bool{}, 0
+	box := w.keep.Outbox()
+	for after := uint64(0); ; {
+		first, entries, err := box.Next(after, 1<<20)
+		if err != nil || len(entries) == 0 {
+			if err != nil {
+				return err
+			}
+			break
+		}
+		for _, b := range entries {
+			e, err := ledger.ParseEntry(b)
+			if err != nil {
+				return err
+			}
+			kept++
+			switch e.Kind { //nolint:exhaustive // the others prove nothing here
+			case ledger.Installed:
+				installed[e.Grant] = true
+			case ledger.Removed:
+				r, err := ledger.OpenReceipt(e.Receipt, public(receiptKey))
+				if err != nil {
+					return err
+				}
+				receipts[e.Grant] = receipts[e.Grant] || r.Clean()
+			}
+		}
+		after = first + uint64(len(entries)) - 1
+	}
+	if kept < len(w.said) {
+		return fmt.Errorf("%d entries were kept, and %d are there", len(w.said), kept)
+	}
+	for id := range installed {
+		if !receipts[id] {
+			return fmt.Errorf("%s was installed, and no clean receipt says that it is gone", id)
+		}
+	}
+	return nil
+}

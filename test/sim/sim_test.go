@@ -1,0 +1,373 @@
+// Package sim runs the real agent in a simulated world: fake time, network,
+// host and kernel, and every fault between them, from one seed.
+package sim
+
+import (
+	"context"
+	"crypto/ed25519"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"curfew.internal/agent"
+	"curfew.internal/agent/enforce"
+)
+
+var (
+	oneSeed = flag.Uint64("seed", 0, "run this seed alone, and tell what happens")
+	seeds   = flag.Int("seeds", 3000, "how many seeds to run")
+)
+
+var (
+	receiptKey = keyOf("receipt")
+	roots      = []ed25519.PublicKey{public(root)}
+)
+
+const (
+	resync = 30 * time.Second
+	events = 60
+)
+
+// A move is something that may happen, and how often.
+type move struct {
+	weight int
+	do     func(*world)
+}
+
+var moves = []move{
+	{30, func(w *world) { w.pass(time.Duration(w.chance.IntN(90_000)) * time.Millisecond) }},
+	{8, (*world).issue},
+	{4, (*world).revoke},
+	{10, (*world).login},
+	{6, (*world).sudo},
+	{4, (*world).fork},
+	{5, func(w *world) { w.fuse = 1 + w.chance.IntN(12) }},
+	{3, func(w *world) { w.tell("the agent is killed"); w.stop() }},
+	{6, (*world).startAgain},
+	{2, (*world).powerCut},
+	{3, (*world).jump},
+	{3, func(w *world) { w.cut = !w.cut; w.tell("network cut: %v", w.cut) }},
+	{4, (*world).forge},
+	{3, (*world).replay},
+	{4, (*world).meddle},
+	{2, (*world).backup},
+}
+
+func (w *world) move() {
+	total := 0
+	for _, m := range moves {
+		total += m.weight
+	}
+	n := w.chance.IntN(total)
+	for _, m := range moves {
+		if n -= m.weight; n < 0 {
+			m.do(w)
+			return
+		}
+	}
+}
+
+func (w *world) who() string { return people[w.chance.IntN(len(people))] }
+
+func (w *world) issue() {
+	length := time.Duration(1+w.chance.IntN(600)) * time.Second
+	var lease time.Duration
+	if w.chance.IntN(4) == 0 {
+		lease = time.Minute
+	}
+	from := w.true()
+	g := w.server.issue(w.who(), from, from.Add(length), lease)
+	w.tell("%s gets %s for %v, lease %v, revision %d", g.Person.Name, g.ID[14:], length, lease, w.server.revision)
+	w.send()
+}
+
+func (w *world) revoke() {
+	if n := len(w.server.held); n > 0 {
+		g := w.server.held[w.chance.IntN(n)]
+		w.server.revoke(g)
+		w.tell("%s is revoked, revision %d", g.ID[14:], w.server.revision)
+		w.send()
+	}
+}
+
+// send puts the server's set on the way; it may come late, twice or never.
+func (w *world) send() {
+	set := w.server.set(host, signer, w.true())
+	for range 1 + w.chance.IntN(2) {
+		if w.chance.IntN(6) > 0 {
+			w.mail = append(w.mail, letter{w.now + time.Duration(w.chance.IntN(20_000))*time.Millisecond, set})
+		}
+	}
+}
+
+// forge sends what no host may take.
+func (w *world) forge() {
+	set := w.server.set(host, thief, w.true())
+	switch w.chance.IntN(3) {
+	case 0:
+		set = w.server.set("web1", signer, w.true())
+	case 1:
+		set = w.server.set(host, signer, w.true())
+		w.server.sets = w.server.sets[:len(w.server.sets)-1]
+		set[w.chance.IntN(len(set))] ^= 1 << w.chance.IntN(8)
+	}
+	w.tell("somebody forges a set")
+	w.mail = append(w.mail, letter{w.now, set})
+}
+
+// replay sends a set of the past again.
+func (w *world) replay() {
+	if n := len(w.server.sets); n > 0 {
+		w.tell("somebody sends an old set")
+		w.mail = append(w.mail, letter{w.now, w.server.sets[w.chance.IntN(n)]})
+	}
+}
+
+// backup keeps what the server knows, or brings back what it knew.
+func (w *world) backup() {
+	if w.server.backedUp > 0 && w.chance.IntN(2) == 0 {
+		w.tell("the server is restored to revision %d", w.server.backedUp)
+		w.server.held, w.server.revision = slices.Clone(w.server.backup), w.server.backedUp
+		w.send()
+		// An administrator makes the revisions go on behind all that were sent.
+		w.server.revision = w.server.highest + 1
+		for _, g := range w.server.grants {
+			if g.revoked > 0 {
+				w.server.held = without(w.server.held, g)
+			}
+		}
+		w.send()
+		return
+	}
+	w.server.backup, w.server.backedUp = slices.Clone(w.server.held), w.server.revision
+}
+
+func (w *world) login() {
+	person := w.who()
+	w.alive("a login", func() {
+		pid := w.spawn(0)
+		a := w.agent.Knock(context.Background(), agent.Knock{Open: true, Service: "sshd", User: person, PID: pid, FD: -1})
+		w.tell("%s logs in: %v", person, a.Allow)
+		if !a.Allow {
+			delete(w.procs, pid)
+			return
+		}
+		w.procs[pid] = process{uidOf(person), w.procs[pid].session}
+		if w.procs[pid].session == 0 {
+			panic("let in without a label")
+		}
+	})
+}
+
+func (w *world) sudo() {
+	person := w.who()
+	w.alive("sudo", func() {
+		pid := w.spawn(0)
+		a := w.agent.Knock(context.Background(), agent.Knock{Open: true, Service: "sudo", User: "root", RUser: person, PID: pid, FD: -1})
+		w.tell("%s calls sudo: %v", person, a.Allow)
+		if !a.Allow {
+			delete(w.procs, pid)
+		}
+	})
+}
+
+func (w *world) spawn(uid uint32) int {
+	w.pid++
+	w.procs[w.pid] = process{uid: uid}
+	return w.pid
+}
+
+// fork makes a child of somebody's process; one in three gets rid of its
+// label, as by systemd-run, and keeps the uid.
+func (w *world) fork() {
+	pids := slices.Sorted(maps.Keys(w.procs))
+	if len(pids) == 0 {
+		return
+	}
+	p := w.procs[pids[w.chance.IntN(len(pids))]]
+	if p.uid != 0 && w.chance.IntN(3) == 0 {
+		p.session = 0
+	}
+	w.pid++
+	w.procs[w.pid] = p
+}
+
+func (w *world) startAgain() {
+	if w.agent == nil {
+		if err := w.start(); err != nil {
+			panic(err)
+		}
+	}
+}
+
+// powerCut takes all that is in memory.
+func (w *world) powerCut() {
+	w.stop()
+	length := time.Duration(1+w.chance.IntN(300)) * time.Second
+	w.tell("the power is gone for %v", length)
+	clear(w.things)
+	clear(w.procs)
+	clear(w.kernel)
+	clear(w.sessions)
+	w.now += length
+	// A wall clock that is behind cannot tell that time went by since an agent
+	// last wrote the time down.
+	w.off += w.now - w.marked
+	w.boots, w.bootAt = w.boots+1, w.now
+	if w.chance.IntN(2) == 0 {
+		w.startAgain()
+	}
+}
+
+// jump sets the host's wall clock.
+func (w *world) jump() {
+	w.skew = time.Duration(w.chance.IntN(7200)-3600) * time.Second
+	w.advance = max(w.advance, w.skew)
+	w.tell("the wall clock is off by %v", w.skew)
+}
+
+// meddle is somebody with a shell as root and no idea.
+func (w *world) meddle() {
+	things := make([]enforce.Thing, 0, len(w.things))
+	for t := range w.things {
+		things = append(things, t)
+	}
+	slices.SortFunc(things, func(a, b enforce.Thing) int { return strings.Compare(a.String(), b.String()) })
+	switch {
+	case len(things) > 0 && w.chance.IntN(2) == 0:
+		t := things[w.chance.IntN(len(things))]
+		w.things[t] += "# wider"
+		w.tell("somebody edits %v", t.Kind)
+	case len(things) > 0:
+		t := things[w.chance.IntN(len(things))]
+		delete(w.things, t)
+		w.tell("somebody deletes %v", t.Kind)
+	default:
+		w.things[enforce.Thing{Kind: enforce.SudoRule, Name: "g-mine"}] = "ALL"
+		w.tell("somebody adds a rule")
+	}
+	w.next = w.now // as fsnotify wakes the loop
+}
+
+// pass lets time go by: mail arrives, the kernel ends what is due, the loop
+// makes its passes.
+func (w *world) pass(d time.Duration) {
+	for until := w.now + d; w.now < until; {
+		w.now = min(until, w.now+250*time.Millisecond)
+		w.endDue()
+		w.deliver()
+		if w.agent != nil && w.now >= w.next {
+			w.round()
+		}
+	}
+}
+
+func (w *world) deliver() {
+	var later []letter
+	for _, l := range w.mail {
+		switch {
+		case l.at > w.now || w.cut:
+			later = append(later, l)
+		case w.agent == nil: // lost: the stream is down
+		default:
+			w.alive("a set", func() {
+				r, err := w.agent.Accept(context.Background(), ring, l.set)
+				if err == nil {
+					w.reached = max(w.reached, r)
+				}
+				w.next = w.now
+			})
+		}
+	}
+	w.mail = later
+	if !w.cut && w.agent != nil {
+		w.alive("hearing", func() { w.heard = w.keepTime() })
+	}
+}
+
+func (w *world) keepTime() time.Time { return keptOf{w, w.keep}.Trusted(clockOf{w}.Now()) }
+
+// round is one pass of the loop.
+func (w *world) round() {
+	w.clean = false
+	w.alive("a pass", func() {
+		next, err := w.agent.Pass(context.Background(), true)
+		w.clean = err == nil
+		w.next = w.now + resync
+		if err != nil {
+			w.next = w.now + time.Second
+		}
+		if !next.IsZero() {
+			w.next = min(w.next, w.now+max(0, next.Sub(w.keepTime())))
+		}
+	})
+}
+
+// run plays one seed and returns what went wrong.
+func run(t testing.TB, seed uint64, bug string) (*world, error) {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "curfew-sim-") //nolint:usetesting // in memory: a disk would be the slowest part
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(seed, dir, bug)
+	defer func() { w.stop(); _ = os.RemoveAll(dir) }()
+	w.startAgain()
+	for range events {
+		w.move()
+		if err := w.check(); err != nil {
+			return w, err
+		}
+	}
+	return w, w.settle()
+}
+
+func TestNoSeedFindsPrivilegeAfterTheEnd(t *testing.T) {
+	first, n := uint64(1), uint64(*seeds)
+	if *oneSeed > 0 {
+		first, n = *oneSeed, 1
+	}
+	for seed := first; seed < first+n; seed++ {
+		w, err := run(t, seed, "")
+		if err != nil {
+			t.Fatalf("seed %d: %v\nto see it again: go test ./test/sim -run NoSeed -seed %d\n%s", seed, err, seed, strings.Join(w.lines, "\n"))
+		}
+		if *oneSeed > 0 {
+			t.Log(strings.Join(w.lines, "\n"))
+		}
+	}
+}
+
+func TestASeedIsARun(t *testing.T) {
+	for seed := range uint64(20) {
+		var traces []string
+		for range 2 {
+			w, err := run(t, seed+1, "")
+			traces = append(traces, fmt.Sprintf("%x %v", w.trace.Sum(nil), err))
+		}
+		if traces[0] != traces[1] {
+			t.Errorf("seed %d: %v", seed+1, traces)
+		}
+	}
+}
+
+func TestPlantedBugsAreFound(t *testing.T) {
+	for _, bug := range []string{
+		"a minute more", "the wall clock alone", "older sets count", "rules stay", "nobody is killed", "sessions without an end",
+	} {
+		t.Run(bug, func(t *testing.T) {
+			for seed := uint64(1); seed <= 300; seed++ {
+				if _, err := run(t, seed, bug); err != nil {
+					t.Logf("seed %d: %v", seed, err)
+					return
+				}
+			}
+			t.Error("no seed of 300 finds it")
+		})
+	}
+}

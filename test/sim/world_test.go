@@ -1,0 +1,380 @@
+package sim
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"curfew.internal/agent"
+	"curfew.internal/agent/enforce"
+	"curfew.internal/agent/keep"
+	"curfew.internal/clock"
+	"curfew.internal/grant"
+	"curfew.internal/ledger"
+)
+
+// A process of the simulated host.
+type process struct {
+	uid     uint32
+	session uint64 // its label; 0: none
+}
+
+// An end is what the agent told the kernel of a session.
+type end struct {
+	deadline time.Duration // since boot; 0: none
+	dying    bool
+}
+
+// crash is what a machine or an agent that dies in the middle throws.
+type crash struct{}
+
+// A world is everything but the agent: time, network, disk, host, kernel. One
+// source of chance drives it, so that a seed is a run.
+type world struct {
+	chance *rand.Rand
+	bug    string // planted
+	trace  hash.Hash
+	lines  []string
+
+	now     time.Duration // true time since noon
+	skew    time.Duration // of the wall clock
+	bootAt  time.Duration // when the machine was started
+	boots   int
+	marked  time.Duration // when an agent last wrote the time down
+	off     time.Duration // for how long nobody could know that time went by
+	advance time.Duration // the furthest that the wall clock was ever ahead
+
+	dir      string // the disk
+	things   enforce.State
+	procs    map[int]process
+	kernel   map[uint64]end
+	sessions map[uint64]agent.Session
+	pid      int
+	fuse     int // the change at which the agent dies; 0: none
+
+	server  *server
+	mail    []letter
+	cut     bool
+	heard   time.Time
+	reached uint64 // the highest revision that the host took
+	said    []ledger.Entry
+
+	agent *agent.Agent
+	keep  *keep.Keep
+	next  time.Duration // when the loop makes its next pass
+	clean bool          // the last pass left nothing undone
+}
+
+// A letter is a message on its way to the host.
+type letter struct {
+	at  time.Duration
+	set []byte
+}
+
+func newWorld(seed uint64, dir, bug string) *world {
+	return &world{
+		chance: rand.New(rand.NewPCG(seed, 1)), bug: bug, trace: sha256.New(), dir: dir, boots: 1, bootAt: -time.Hour,
+		things: enforce.State{}, procs: map[int]process{}, kernel: map[uint64]end{}, sessions: map[uint64]agent.Session{},
+		server: &server{}, pid: 100,
+	}
+}
+
+func (w *world) tell(format string, args ...any) {
+	line := fmt.Sprintf("%8.1fs  ", w.now.Seconds()) + fmt.Sprintf(format, args...)
+	w.lines = append(w.lines, line)
+	fmt.Fprintln(w.trace, line)
+}
+
+func (w *world) true() time.Time { return noon.Add(w.now) }
+
+// change is one change to the world; the agent may die instead of making it.
+func (w *world) change() {
+	if w.fuse == 0 {
+		return
+	}
+	if w.fuse--; w.fuse == 0 {
+		panic(crash{})
+	}
+}
+
+// alive runs a part of the agent. If it dies on the way, it is gone.
+func (w *world) alive(what string, do func()) {
+	if w.agent == nil {
+		return
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			if _, ok := r.(crash); !ok {
+				panic(r)
+			}
+			w.tell("the agent dies during %s", what)
+			w.stop()
+		}
+	}()
+	do()
+}
+
+// stop takes the agent away, whatever it was doing.
+func (w *world) stop() {
+	w.fuse = 0
+	if w.agent != nil {
+		w.marked = w.now
+	}
+	if w.keep != nil {
+		_ = w.keep.Close() // gives its lock back, as the kernel does
+	}
+	w.agent, w.keep = nil, nil
+}
+
+// start starts an agent on what the disk, the kernel and /run hold.
+func (w *world) start() error {
+	w.stop()
+	k, err := keep.Open(keep.Config{
+		Dir: w.dir, Fleet: fleet, Host: host, Boot: fmt.Sprintf("boot-%d", w.boots), Roots: roots,
+		Clock: clockOf{w}, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		return err
+	}
+	w.keep = k
+	revision, _ := k.Versions()
+	w.reached = max(w.reached, revision) // one that died may have taken more than it said
+	w.agent = &agent.Agent{
+		Identity: agent.Identity{Fleet: fleet, Name: host, Boot: fmt.Sprintf("boot-%d", w.boots), ReceiptKey: receiptKey},
+		Host:     hostOf{w}, Labels: labelsOf{w}, Keep: keptOf{w, k}, Clock: clockOf{w}, Log: slog.New(slog.DiscardHandler),
+		Resync: resync, Retry: time.Second, Heard: func() time.Time { return w.heard },
+	}
+	opened, err := k.Kept()
+	if err != nil {
+		w.tell("kept grants do not count: %v", err)
+	}
+	w.tell("an agent starts; it is %v for it", k.Trusted(clockOf{w}.Now()).Sub(noon))
+	w.next = w.now
+	return w.agent.Init(opened)
+}
+
+// clockOf is the host's clock.
+type clockOf struct{ *world }
+
+func (c clockOf) Now() clock.Reading {
+	return clock.Reading{Wall: c.true().Add(c.skew), Boot: c.now - c.bootAt}
+}
+
+func (clockOf) After(time.Duration) <-chan time.Time { return nil }
+
+// keptOf is the real keep, with what lies in /run beside it.
+type keptOf struct {
+	w *world
+	*keep.Keep
+}
+
+const openedName = "opened"
+
+func (k keptOf) folder() keep.Folder { return keep.Folder{Dir: k.w.dir + "/state"} }
+
+func (k keptOf) Trusted(r clock.Reading) time.Time {
+	switch k.w.bug {
+	case "a minute more":
+		return k.Keep.Trusted(r).Add(-time.Minute)
+	case "the wall clock alone":
+		return r.Wall
+	}
+	return k.Keep.Trusted(r)
+}
+
+func (k keptOf) Accept(keyring, set []byte, at time.Time) (grant.Opened, error) {
+	k.w.change()
+	o, err := k.Keep.Accept(keyring, set, at)
+	if err != nil && k.w.bug == "older sets count" {
+		if ring, rerr := grant.OpenKeyring(keyring, fleet, roots); rerr == nil {
+			if old, oerr := (grant.Reader{Fleet: fleet, Host: host, Ring: ring}).Open(set, at); oerr == nil {
+				return old, nil
+			}
+		}
+	}
+	k.w.change()
+	return o, err
+}
+
+func (k keptOf) Append(entries ...ledger.Entry) error {
+	k.w.change()
+	err := k.Keep.Append(entries...)
+	if err == nil {
+		k.w.said = append(k.w.said, entries...)
+	}
+	k.w.change()
+	return err
+}
+
+func (k keptOf) Sessions() ([]agent.Session, error) {
+	return slices.Collect(maps.Values(k.w.sessions)), nil
+}
+
+func (k keptOf) SaveSession(s agent.Session) error {
+	k.w.change()
+	k.w.sessions[s.ID] = s
+	k.w.change()
+	return nil
+}
+
+func (k keptOf) DropSession(id uint64) error {
+	k.w.change()
+	delete(k.w.sessions, id)
+	return nil
+}
+
+func (k keptOf) Opened() (map[string]agent.Opened, error) {
+	o := map[string]agent.Opened{}
+	_, err := k.folder().Load(openedName, &o)
+	return o, err
+}
+
+func (k keptOf) SaveOpened(o map[string]agent.Opened) error {
+	k.w.change()
+	err := k.folder().Save(openedName, o)
+	k.w.change()
+	return err
+}
+
+// hostOf is the simulated host.
+type hostOf struct{ *world }
+
+func (h hostOf) Observe(context.Context) (enforce.State, error) { return maps.Clone(h.things), nil }
+
+func (h hostOf) Apply(_ context.Context, s enforce.Step) error {
+	h.change()
+	switch {
+	case s.Op == enforce.Put:
+		h.things[s.Thing] = s.Content
+	case h.bug == "rules stay" && s.Thing.Kind == enforce.SudoRule:
+	default:
+		delete(h.things, s.Thing)
+	}
+	h.change()
+	return nil
+}
+
+func (h hostOf) EndSessions(context.Context, uint32) error { return nil }
+
+func (h hostOf) KillUID(_ context.Context, uid uint32) (int, error) {
+	h.change()
+	n := 0
+	for pid, p := range h.procs {
+		if p.uid == uid && h.bug != "nobody is killed" {
+			delete(h.procs, pid)
+			n++
+		}
+	}
+	return n, nil
+}
+
+func (hostOf) Clear(string, uint32) error { return nil }
+func (hostOf) Tell([]int, string) int     { return 0 }
+func (hostOf) Argv(int) ([]string, error) { return []string{"sudo", "id"}, nil }
+
+func (h hostOf) RuleLeft(id string) (looked, left []string, err error) {
+	if _, ok := h.things[enforce.Thing{Kind: enforce.SudoRule, Name: id}]; ok && h.bug == "" {
+		left = []string{"sudo rule " + id}
+	}
+	return []string{"sudo rule"}, left, nil
+}
+
+func (h hostOf) Leftovers(_ context.Context, person string, uid uint32) (looked, left []string, err error) {
+	for t := range h.things {
+		if t.Name == person {
+			left = append(left, t.String())
+		}
+	}
+	for _, p := range h.procs {
+		if p.uid == uid && h.bug == "" {
+			left = append(left, "a process")
+		}
+	}
+	slices.Sort(left)
+	return []string{"account"}, left, nil
+}
+
+func (h hostOf) Managed(_ context.Context, name string) (bool, error) {
+	_, ok := h.things[enforce.Thing{Kind: enforce.Account, Name: name}]
+	return ok, nil
+}
+
+// labelsOf is the simulated kernel.
+type labelsOf struct{ *world }
+
+func (l labelsOf) Label(pid, _ int, session, deadline uint64) error {
+	l.change()
+	if l.bug == "sessions without an end" {
+		deadline = 0
+	}
+	l.kernel[session] = end{deadline: time.Duration(deadline)}
+	p := l.procs[pid]
+	p.session = session
+	l.procs[pid] = p
+	l.change()
+	return nil
+}
+
+func (l labelsOf) LabelOf(pid int) (uint64, bool, error) {
+	p, ok := l.procs[pid]
+	return p.session, ok && p.session != 0, nil
+}
+
+var errNoSession = errors.New("no such session")
+
+func (l labelsOf) Extend(session, deadline uint64) error {
+	l.change()
+	e, ok := l.kernel[session]
+	if !ok {
+		return errNoSession
+	}
+	e.deadline = time.Duration(deadline)
+	l.kernel[session] = e
+	return nil
+}
+
+func (l labelsOf) Living() (map[uint64][]int, error) {
+	living := map[uint64][]int{}
+	for pid, p := range l.procs {
+		if p.session != 0 {
+			living[p.session] = append(living[p.session], pid)
+		}
+	}
+	return living, nil
+}
+
+func (l labelsOf) Kill(_ context.Context, session uint64) (killed int, left []int, err error) {
+	l.change()
+	e := l.kernel[session]
+	e.dying = true
+	l.kernel[session] = e
+	n := l.endDue()
+	l.change()
+	return n, nil, nil
+}
+
+func (l labelsOf) Forget(session uint64) error {
+	l.change()
+	delete(l.kernel, session)
+	return nil
+}
+
+// endDue is the kernel's lock: it needs no agent.
+func (w *world) endDue() int {
+	n := 0
+	for pid, p := range w.procs {
+		e, ok := w.kernel[p.session]
+		if p.session != 0 && ok && (e.dying || e.deadline > 0 && w.now-w.bootAt >= e.deadline) && w.bug != "nobody is killed" {
+			delete(w.procs, pid)
+			n++
+		}
+	}
+	return n
+}
