@@ -15,7 +15,7 @@ import (
 // them forks, execs or changes its ids again.
 var hardToEnd = map[string]string{
 	"sleeps":             `exec sleep 1000`,
-	"spins":              `while :; do :; done`,
+	"spins":              `while [ $SECONDS -lt 60 ]; do :; done`,
 	"ignores signals":    `trap "" TERM INT HUP QUIT; echo ready; exec sleep 1000`,
 	"is stopped":         `kill -STOP $$`,
 	"left its session":   `setsid sleep 1000 & exec sleep 1000`,

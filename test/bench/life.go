@@ -137,7 +137,7 @@ func (b *bench) ends(ctx context.Context) error {
 	var first, last []time.Duration
 	for _, p := range b.pairs {
 		for _, person := range []*lab.Person{p.asks, p.approves} {
-			f, l, err := b.end(ctx, person)
+			f, l, err := b.end(ctx, person, func() error { return nil })
 			if err != nil {
 				return err
 			}
@@ -149,7 +149,38 @@ func (b *bench) ends(ctx context.Context) error {
 	return nil
 }
 
-func (b *bench) end(ctx context.Context, p *lab.Person) (first, last time.Duration, err error) {
+// endsAlone measures the end with nothing of ours awake in user space: the
+// agent killed, or stopped, and no sweep.
+func (b *bench) endsAlone(ctx context.Context) error {
+	const quiet = "systemctl mask --runtime curfew-agent curfew-sweep; systemctl stop curfew-sweep.timer; systemctl kill -s %s curfew-agent"
+	const awake = "systemctl unmask --runtime curfew-agent curfew-sweep; systemctl kill -s KILL curfew-agent; systemctl stop curfew-agent; systemctl start curfew-agent curfew-sweep.timer"
+	for i, how := range []struct{ name, signal string }{{"killed", "KILL"}, {"stopped", "STOP"}} {
+		var first, last []time.Duration
+		for j, p := range b.pairs {
+			if j%2 != i {
+				continue
+			}
+			for _, person := range []*lab.Person{p.asks, p.approves} {
+				f, l, err := b.end(ctx, person, func() error {
+					_, err := b.host.Sh(ctx, fmt.Sprintf(quiet, how.signal))
+					return err
+				})
+				if err != nil {
+					return err
+				}
+				if _, err := b.host.Sh(ctx, awake); err != nil {
+					return err
+				}
+				first, last = append(first, f), append(last, l)
+			}
+		}
+		show("a grant's end, agent "+how.name+" -> first process dead", first)
+		show("a grant's end, agent "+how.name+" -> last of 20 processes dead", last)
+	}
+	return nil
+}
+
+func (b *bench) end(ctx context.Context, p *lab.Person, before func() error) (first, last time.Duration, err error) {
 	out, err := p.Prove(ctx, "request", "free", "--on", "db1", "--for", "4s", "--no-wait", "-o", "json")
 	if err != nil {
 		return 0, 0, err
@@ -163,7 +194,7 @@ func (b *bench) end(ctx context.Context, p *lab.Person) (first, last time.Durati
 	if err := b.account(ctx, p); err != nil {
 		return 0, 0, err
 	}
-	if err := b.leave(ctx, p); err != nil {
+	if err := errors.Join(b.leave(ctx, p), before()); err != nil {
 		return 0, 0, err
 	}
 	at, err := b.observe(ctx, dying)()

@@ -92,7 +92,7 @@ func run(ctx context.Context) (err error) {
 		return err
 	}
 	for _, part := range []func(context.Context) error{
-		b.people, b.machine, b.idle, b.decisions, b.sessions, b.ends, b.sudo, b.door, b.storm, b.memory, b.auditd, b.record, b.machine,
+		b.people, b.machine, b.idle, b.decisions, b.sessions, b.ends, b.endsAlone, b.sudo, b.door, b.storm, b.memory, b.auditd, b.record, b.machine,
 	} {
 		if err := part(ctx); err != nil {
 			log, _ := b.host.Sh(context.WithoutCancel(ctx), "journalctl --no-pager -n 30 -u curfew-agent")
