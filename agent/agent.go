@@ -59,10 +59,10 @@ type Labels interface {
 	Extend(session, deadlineBootNS uint64) error
 	// Living lists the living processes of every session.
 	Living() (map[uint64][]int, error)
-	// Kill ends every process of a session and returns those it could not, and
-	// how many have exited since the session was over.
-	Kill(ctx context.Context, session uint64) (killed int, left []int, err error)
-	Forget(session uint64) error
+	// Kill ends every process of the sessions and returns, for each, those it
+	// could not, and how many have exited since the session was over.
+	Kill(ctx context.Context, sessions []uint64) (killed map[uint64]int, left map[uint64][]int, err error)
+	Forget(sessions []uint64) error
 }
 
 // Keep is the agent's durable state.

@@ -35,11 +35,12 @@ func (b budget) turn(ctx context.Context) (context.Context, context.CancelFunc) 
 	return context.WithTimeout(ctx, max(moment, b.until-b.clock.Now().Boot))
 }
 
-// endSessions ends every session whose grant no longer stands. A login whose
-// person holds another live grant goes on under that one: the end of one
-// grant never cuts another.
+// endSessions ends every session whose grant no longer stands, all of them at
+// once. A login whose person holds another live grant goes on under that one:
+// the end of one grant never cuts another.
 func (a *Agent) endSessions(ctx context.Context, b budget, live []grant.Grant, now time.Time) []error {
 	var failed []error
+	var over []Session
 	for _, s := range a.sessionsNow() {
 		if g, ok := find(live, s.Grant); ok {
 			failed = append(failed, a.stretch(s, g, now)...)
@@ -50,10 +51,9 @@ func (a *Agent) endSessions(ctx context.Context, b budget, live []grant.Grant, n
 			failed = append(failed, a.put(s), a.Labels.Extend(s.ID, a.deadline(g)))
 			continue
 		}
-		if err := a.endSession(ctx, b, s); err != nil {
-			failed = append(failed, err)
-		}
+		over = append(over, s)
 	}
+	failed = append(failed, a.end(ctx, b, over)...)
 	return slices.DeleteFunc(failed, func(err error) bool { return err == nil })
 }
 
@@ -66,19 +66,40 @@ func (a *Agent) stretch(s Session, g grant.Grant, now time.Time) []error {
 	return nil
 }
 
-func (a *Agent) endSession(ctx context.Context, b budget, s Session) error {
+// end ends sessions.
+func (a *Agent) end(ctx context.Context, b budget, over []Session) []error {
+	if len(over) == 0 {
+		return nil
+	}
 	ctx, cancel := b.turn(ctx)
 	defer cancel()
-	killed, left, err := a.Labels.Kill(ctx, s.ID)
-	if err == nil && len(left) > 0 {
-		err = fmt.Errorf("session %x: %d processes are still there: %v", s.ID, len(left), left)
-	}
+	killed, left, err := a.Labels.Kill(ctx, numbers(over))
 	if err != nil {
-		return err
+		return []error{err}
 	}
-	a.count(s, killed)
-	a.append(s.entry(ledger.Logout, a.Clock.Now().Wall, fmt.Sprintf("the grant ended; %d processes were ended", killed)))
-	return a.drop(s)
+	var failed []error
+	var done []Session
+	var entries []ledger.Entry
+	now := a.Clock.Now().Wall
+	for _, s := range over {
+		if pids := left[s.ID]; len(pids) > 0 {
+			failed = append(failed, fmt.Errorf("session %x: %d processes are still there: %v", s.ID, len(pids), pids))
+			continue
+		}
+		a.count(s, killed[s.ID])
+		done = append(done, s)
+		entries = append(entries, s.entry(ledger.Logout, now, fmt.Sprintf("the grant ended; %d processes were ended", killed[s.ID])))
+	}
+	a.append(entries...)
+	return append(failed, a.drop(done...))
+}
+
+func numbers(sessions []Session) []uint64 {
+	ids := make([]uint64, 0, len(sessions))
+	for _, s := range sessions {
+		ids = append(ids, s.ID)
+	}
+	return ids
 }
 
 // settle ends what a grant's person still has running, and looks at what is

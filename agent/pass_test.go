@@ -65,12 +65,14 @@ func (*halfSeen) Leftovers(context.Context, string, uint32) (looked, left []stri
 // noLabels are the labels of a host on which nothing runs.
 type noLabels struct{}
 
-func (noLabels) Label(int, int, uint64, uint64) error             { return nil }
-func (noLabels) LabelOf(int) (uint64, bool, error)                { return 0, false, nil }
-func (noLabels) Extend(uint64, uint64) error                      { return nil }
-func (noLabels) Living() (map[uint64][]int, error)                { return nil, nil }
-func (noLabels) Kill(context.Context, uint64) (int, []int, error) { return 0, nil, nil }
-func (noLabels) Forget(uint64) error                              { return nil }
+func (noLabels) Label(int, int, uint64, uint64) error { return nil }
+func (noLabels) LabelOf(int) (uint64, bool, error)    { return 0, false, nil }
+func (noLabels) Extend(uint64, uint64) error          { return nil }
+func (noLabels) Living() (map[uint64][]int, error)    { return nil, nil }
+func (noLabels) Kill(context.Context, []uint64) (killed map[uint64]int, left map[uint64][]int, err error) {
+	return nil, nil, nil
+}
+func (noLabels) Forget([]uint64) error { return nil }
 
 // memory keeps state in memory.
 type memory struct {
@@ -190,10 +192,13 @@ type stuckLabels struct {
 	tried map[uint64]bool
 }
 
-func (l stuckLabels) Kill(ctx context.Context, session uint64) (killed int, left []int, err error) {
-	l.tried[session] = true
+func (l stuckLabels) Kill(ctx context.Context, sessions []uint64) (killed map[uint64]int, left map[uint64][]int, err error) {
 	<-ctx.Done()
-	return 0, []int{7}, nil
+	left = map[uint64][]int{}
+	for _, s := range sessions {
+		l.tried[s], left[s] = true, []int{7}
+	}
+	return nil, left, nil
 }
 
 // bubble is the clock of a synctest bubble.

@@ -4,6 +4,7 @@ import (
 	"context"
 	crand "crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -71,19 +72,27 @@ func (a *Agent) put(s Session) error {
 	return nil
 }
 
-// drop forgets a session that has no process left.
-func (a *Agent) drop(s Session) error {
+// drop forgets sessions that have no process left.
+func (a *Agent) drop(sessions ...Session) error {
+	if len(sessions) == 0 {
+		return nil
+	}
 	a.mu.Lock()
-	delete(a.sessions, s.ID)
-	if len(a.ended) >= remembered {
+	if len(a.ended)+len(sessions) > remembered {
 		clear(a.ended)
 	}
-	a.ended[s.ID] = s
-	a.mu.Unlock()
-	if err := a.Keep.DropSession(s.ID); err != nil {
-		return fmt.Errorf("forget session: %w", err)
+	for _, s := range sessions {
+		delete(a.sessions, s.ID)
+		a.ended[s.ID] = s
 	}
-	return a.Labels.Forget(s.ID)
+	a.mu.Unlock()
+	var errs []error
+	for _, s := range sessions {
+		if err := a.Keep.DropSession(s.ID); err != nil {
+			errs = append(errs, fmt.Errorf("forget session: %w", err))
+		}
+	}
+	return errors.Join(append(errs, a.Labels.Forget(numbers(sessions)))...)
 }
 
 // reap forgets the sessions in which nothing runs any more.
@@ -98,13 +107,9 @@ func (a *Agent) reap(ctx context.Context) {
 		return
 	}
 	settled := a.Clock.Now().Wall.Add(-time.Second) // younger ones may not have begun
-	for _, s := range sessions {
-		if len(living[s.ID]) > 0 || s.Opened.After(settled) {
-			continue
-		}
-		if err := a.drop(s); err != nil {
-			a.Log.WarnContext(ctx, "session not forgotten", "err", err)
-		}
+	dead := slices.DeleteFunc(sessions, func(s Session) bool { return len(living[s.ID]) > 0 || s.Opened.After(settled) })
+	if err := a.drop(dead...); err != nil {
+		a.Log.WarnContext(ctx, "sessions not forgotten", "err", err)
 	}
 }
 

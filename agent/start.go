@@ -116,9 +116,9 @@ func (heldLabels) Label(int, int, uint64, uint64) error { return watch.ErrBusy }
 func (heldLabels) LabelOf(int) (uint64, bool, error)    { return 0, false, watch.ErrBusy }
 func (heldLabels) Extend(uint64, uint64) error          { return watch.ErrBusy }
 func (heldLabels) Living() (map[uint64][]int, error)    { return nil, watch.ErrBusy }
-func (heldLabels) Forget(uint64) error                  { return watch.ErrBusy }
-func (heldLabels) Kill(context.Context, uint64) (int, []int, error) {
-	return 0, nil, watch.ErrBusy
+func (heldLabels) Forget([]uint64) error                { return watch.ErrBusy }
+func (heldLabels) Kill(context.Context, []uint64) (map[uint64]int, map[uint64][]int, error) {
+	return nil, nil, watch.ErrBusy
 }
 
 // turn is how long an agent waits for a sweep, or another agent, to finish.

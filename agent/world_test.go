@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -150,7 +151,7 @@ func (l fakeLabels) LabelOf(pid int) (uint64, bool, error) {
 }
 
 func (fakeLabels) Extend(uint64, uint64) error { return nil }
-func (fakeLabels) Forget(uint64) error         { return nil }
+func (fakeLabels) Forget([]uint64) error       { return nil }
 
 func (l fakeLabels) Living() (map[uint64][]int, error) {
 	living := map[uint64][]int{}
@@ -160,18 +161,18 @@ func (l fakeLabels) Living() (map[uint64][]int, error) {
 	return living, nil
 }
 
-func (l fakeLabels) Kill(_ context.Context, session uint64) (int, []int, error) {
+func (l fakeLabels) Kill(_ context.Context, sessions []uint64) (killed map[uint64]int, left map[uint64][]int, err error) {
 	if err := l.change(); err != nil {
-		return 0, nil, err
+		return nil, nil, err
 	}
-	n := 0
+	killed = map[uint64]int{}
 	for pid, s := range l.tasks {
-		if s == session {
+		if slices.Contains(sessions, s) {
 			delete(l.tasks, pid)
-			n++
+			killed[s]++
 		}
 	}
-	return n, nil, nil
+	return killed, nil, nil
 }
 
 type fakeKeep struct{ *world }

@@ -149,7 +149,7 @@ func TestTheTimerFollowsTheEarliestEnd(t *testing.T) {
 	if !alive(long.Process.Pid) || !alive(none.Process.Pid) {
 		t.Error("ended before its time")
 	}
-	if killed, left, err := w.Kill(t.Context(), 0x3101); killed != 1 || len(left) > 0 || err != nil {
+	if killed, left, err := killOne(t.Context(), w, 0x3101); killed != 1 || len(left) > 0 || err != nil {
 		t.Errorf("killed %d, left %v, %v", killed, left, err)
 	}
 }

@@ -48,7 +48,7 @@ echo up; for i in 1 2 3; do bomb 8; done; wait`)
 	})
 	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
 	defer stop()
-	killed, left, err := w.Kill(ctx, session)
+	killed, left, err := killOne(ctx, w, session)
 	if err != nil || len(left) > 0 || killed < 10 {
 		t.Fatalf("killed %d, left %v, %v", killed, left, err)
 	}
@@ -61,13 +61,13 @@ echo up; for i in 1 2 3; do bomb 8; done; wait`)
 	if pids, err := w.Tasks(0x2001); err != nil || !slices.Contains(pids, other.Process.Pid) {
 		t.Errorf("the other session has %v, %v", pids, err)
 	}
-	if _, _, err := w.Kill(ctx, 0x2001); err != nil {
+	if _, _, err := killOne(ctx, w, 0x2001); err != nil {
 		t.Error(err)
 	}
-	if err := w.Forget(session); err != nil {
+	if err := w.Forget([]uint64{session}); err != nil {
 		t.Error(err)
 	}
-	if killed, left, err := w.Kill(ctx, 0x2fff); killed != 0 || len(left) > 0 || err != nil {
+	if killed, left, err := killOne(ctx, w, 0x2fff); killed != 0 || len(left) > 0 || err != nil {
 		t.Errorf("a session that never was: %d, %v, %v", killed, left, err)
 	}
 }
@@ -161,11 +161,11 @@ func TestTheTreeThatIsThereIsLabelled(t *testing.T) {
 	if got, err := w.Sessions(); err != nil || !slices.Equal(got, []uint64{0x2009, 0x200b, 0x200d}) {
 		t.Errorf("sessions %x, %v", got, err)
 	}
-	if err := w.Forget(0x200b); !errors.Is(err, ErrAlive) {
+	if err := w.Forget([]uint64{0x200b}); !errors.Is(err, ErrAlive) {
 		t.Errorf("forget a session that lives: %v", err)
 	}
 	for _, session := range []uint64{0x200b, 0x200d} {
-		if _, left, err := w.Kill(t.Context(), session); len(left) > 0 || err != nil {
+		if _, left, err := killOne(t.Context(), w, session); len(left) > 0 || err != nil {
 			t.Errorf("kill: %v, %v", left, err)
 		}
 	}
@@ -240,7 +240,7 @@ func TestTheNextAgentTakesOver(t *testing.T) {
 	if gaps := b.where(ledger.Gap, nil); len(gaps) > 0 {
 		t.Errorf("gaps: %+v", gaps)
 	}
-	if err := w.Forget(session); err != nil {
+	if err := w.Forget([]uint64{session}); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "end of the session", func() bool { return isGone(w, session) })

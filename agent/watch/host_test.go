@@ -204,3 +204,9 @@ func python(t *testing.T, text string) *tree {
 	need.Root(t)
 	return plant(t, "/usr/bin/python3", "-c", text)
 }
+
+// killOne ends one session.
+func killOne(ctx context.Context, w *Watch, session uint64) (killed int, left []int, err error) {
+	k, l, err := w.Kill(ctx, []uint64{session})
+	return k[session], l[session], err
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"time"
@@ -57,17 +58,18 @@ func (w *Watch) Tasks(session uint64) ([]int, error) {
 	return living[session], err
 }
 
-// Kill ends every process of a session: from now on the kernel kills what
-// forks or execs in it, and its timer and we kill the rest until none is left
-// or ctx is done. It returns how many processes have exited since the session
-// was over, killed by whomever, and those that are left. It
-// does not kill the agent, which is left if somebody labelled it.
-func (w *Watch) Kill(ctx context.Context, session uint64) (killed int, left []int, err error) {
-	if err := w.end(session, func(e *bpf.WatchEnd) { e.Dying = 1 }); err != nil {
-		if errors.Is(err, ebpf.ErrKeyNotExist) {
-			return 0, nil, nil // forgotten, and so dead: the end we wanted
+// Kill ends every process of the sessions: from now on the kernel kills what
+// forks or execs in them, and its timer and we kill the rest until none is
+// left or ctx is done. It returns, for each, how many processes have exited
+// since it was over, killed by whomever, and those that are left. It does not
+// kill the agent, which is left if somebody labelled it. A session that is
+// not known is over: the end we wanted.
+func (w *Watch) Kill(ctx context.Context, sessions []uint64) (killed map[uint64]int, left map[uint64][]int, err error) {
+	for _, s := range sessions {
+		err := w.end(s, func(e *bpf.WatchEnd) { e.Dying = 1 })
+		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return nil, nil, err
 		}
-		return 0, nil, err
 	}
 	if err := w.alarm.set(); err != nil {
 		w.log.WarnContext(ctx, "the kernel's own end not asked for", "err", err)
@@ -75,34 +77,59 @@ func (w *Watch) Kill(ctx context.Context, session uint64) (killed int, left []in
 	// A child that is being made while its parent dies is in the list once
 	// the parent is off it: so one empty look is not enough.
 	for empty := 0; ; {
-		left, err = w.Tasks(session)
+		left, err = w.kills(sessions)
 		if err != nil {
-			return 0, nil, err
+			return nil, nil, err
 		}
-		others := slices.DeleteFunc(slices.Clone(left), func(pid int) bool { return pid == os.Getpid() })
-		if len(others) > 0 {
+		if empty++; slices.ContainsFunc(slices.Collect(maps.Values(left)), othersThanUs) {
 			empty = 0
-		} else if empty++; empty == 2 {
-			return w.late(session), left, nil
 		}
-		for _, pid := range others {
-			w.kill(pid, session)
+		if empty == 2 {
+			return w.late(sessions), left, nil
 		}
 		select {
 		case <-ctx.Done():
-			return w.late(session), left, nil
+			return w.late(sessions), left, nil
 		case <-w.clock.After(again):
 		}
 	}
 }
 
-// late is how many processes have exited since the session was over.
-func (w *Watch) late(session uint64) int {
-	var s bpf.WatchSession
-	if err := w.maps.Sessions.Lookup(session, &s); err != nil {
-		return 0 // it is only a number for people
+func othersThanUs(pids []int) bool {
+	return slices.ContainsFunc(pids, func(pid int) bool { return pid != os.Getpid() })
+}
+
+// kills looks for processes of the sessions once, and kills those it finds.
+func (w *Watch) kills(sessions []uint64) (map[uint64][]int, error) {
+	living, err := w.Living()
+	if err != nil {
+		return nil, err
 	}
-	return int(s.Late) //nolint:gosec // fewer than there are pids
+	found := map[uint64][]int{}
+	for _, s := range sessions {
+		if len(living[s]) == 0 {
+			continue
+		}
+		found[s] = living[s]
+		for _, pid := range living[s] {
+			if pid != os.Getpid() {
+				w.kill(pid, s)
+			}
+		}
+	}
+	return found, nil
+}
+
+// late is how many processes have exited since each session was over.
+func (w *Watch) late(sessions []uint64) map[uint64]int {
+	n := map[uint64]int{}
+	for _, id := range sessions {
+		var s bpf.WatchSession
+		// A number for people alone: none, if it cannot be had.
+		_ = w.maps.Sessions.Lookup(id, &s)
+		n[id] = int(s.Late) //nolint:gosec // fewer than there are pids
+	}
+	return n
 }
 
 // kill looks at the label again, through the descriptor that it kills by: a
@@ -121,21 +148,26 @@ func (w *Watch) kill(pid int, session uint64) {
 	})
 }
 
-// Forget lets go of a session that has no process left. Its entries go once
-// [Watch.Run] has handed its last event on.
-func (w *Watch) Forget(session uint64) error {
-	pids, err := w.Tasks(session)
+// Forget lets go of sessions that have no process left. Their entries go once
+// [Watch.Run] has handed their last event on. Of those that have one, nothing
+// is forgotten.
+func (w *Watch) Forget(sessions []uint64) error {
+	living, err := w.Living()
 	if err != nil {
 		return err
 	}
-	if len(pids) > 0 {
-		return fmt.Errorf("session %d, processes %v: %w", session, pids, ErrAlive)
+	var errs []error
+	for _, s := range sessions {
+		if pids := living[s]; len(pids) > 0 {
+			errs = append(errs, fmt.Errorf("session %d, processes %v: %w", s, pids, ErrAlive))
+			continue
+		}
+		err := w.end(s, func(e *bpf.WatchEnd) { e.Dying, e.Over = 1, 1 })
+		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) { // forgotten already
+			errs = append(errs, err)
+		}
 	}
-	err = w.end(session, func(e *bpf.WatchEnd) { e.Dying, e.Over = 1, 1 })
-	if errors.Is(err, ebpf.ErrKeyNotExist) {
-		return nil // forgotten already
-	}
-	return err
+	return errors.Join(errs...)
 }
 
 // Sessions lists those that the kernel knows, and that were not forgotten.

@@ -29,7 +29,7 @@ ctypes.CDLL(None).pthread_exit(None)
 	if alive(s.Process.Pid) {
 		t.Error("the first thread is still there: this tests nothing")
 	}
-	killed, left, err := w.Kill(t.Context(), 0x4001)
+	killed, left, err := killOne(t.Context(), w, 0x4001)
 	if killed != 1 || len(left) > 0 || err != nil {
 		t.Errorf("killed %d, left %v, %v", killed, left, err)
 	}

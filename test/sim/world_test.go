@@ -350,31 +350,32 @@ func (l labelsOf) Living() (map[uint64][]int, error) {
 	return living, nil
 }
 
-func (l labelsOf) Kill(_ context.Context, session uint64) (killed int, left []int, err error) {
+func (l labelsOf) Kill(_ context.Context, sessions []uint64) (killed map[uint64]int, left map[uint64][]int, err error) {
 	l.change()
-	e := l.kernel[session]
-	e.dying = true
-	l.kernel[session] = e
-	n := l.endDue()
+	for _, s := range sessions {
+		e := l.kernel[s]
+		e.dying = true
+		l.kernel[s] = e
+	}
+	l.endDue()
 	l.change()
-	return n, nil, nil
+	return nil, nil, nil
 }
 
-func (l labelsOf) Forget(session uint64) error {
+func (l labelsOf) Forget(sessions []uint64) error {
 	l.change()
-	delete(l.kernel, session)
+	for _, s := range sessions {
+		delete(l.kernel, s)
+	}
 	return nil
 }
 
 // endDue is the kernel's lock: it needs no agent.
-func (w *world) endDue() int {
-	n := 0
+func (w *world) endDue() {
 	for pid, p := range w.procs {
 		e, ok := w.kernel[p.session]
 		if p.session != 0 && ok && (e.dying || e.deadline > 0 && w.now-w.bootAt >= e.deadline) && w.bug != "nobody is killed" {
 			delete(w.procs, pid)
-			n++
 		}
 	}
-	return n
 }
