@@ -36,14 +36,19 @@ func (o *Outbox) commit() error {
 			o.written(take)
 			o.closeGap()
 		}
-		close(o.attempt)
-		o.attempt = make(chan struct{})
+		o.tellAttempt()
 		o.mu.Unlock()
 		if err != nil {
 			return err
 		}
 		poke(o.appended)
 	}
+}
+
+// tellAttempt wakes those who wait; the caller holds mu.
+func (o *Outbox) tellAttempt() {
+	close(o.attempt)
+	o.attempt = make(chan struct{})
 }
 
 // someOf is how many of the pending entries go into one write.
@@ -86,6 +91,10 @@ func (o *Outbox) write(take []pending) error {
 	}
 	_, err := o.out.Write(buf)
 	if err == nil {
+		o.mu.Lock()
+		o.inFile = max(o.inFile, take[len(take)-1].seq)
+		o.tellAttempt()
+		o.mu.Unlock()
 		err = o.out.Sync()
 	}
 	if err != nil {
