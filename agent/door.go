@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"curfew.internal/grant"
 	"curfew.internal/ledger"
@@ -125,7 +124,7 @@ func (a *Agent) openSession(ctx context.Context, k Knock, g grant.Grant, live []
 	s.Kind, s.Service, s.TTY, s.From, s.PID, s.Opened = LoginSession, k.Service, valid(k.TTY), valid(k.From), k.PID, a.Clock.Now().Wall
 	if k.RUser == g.Person.Name && k.User != k.RUser {
 		s.Kind = SudoSession
-		g = a.under(k, g, live)
+		g = a.under(k, g.Person.Name, live)
 		s.Grant, s.Approvers = g.ID, approvers(g)
 	}
 	if err := a.put(s); err != nil {
@@ -147,43 +146,6 @@ func (a *Agent) openSession(ctx context.Context, k Knock, g grant.Grant, live []
 	}
 	a.note(s.entry(ledger.Login, s.Opened, text))
 	return Answer{Allow: true}
-}
-
-// under picks the grant that a sudo call acts under: one whose role allows
-// the command; else that of the login. sudo's own verdict fell before.
-func (a *Agent) under(k Knock, g grant.Grant, live []grant.Grant) grant.Grant {
-	argv, err := a.Host.Argv(k.PID)
-	if err != nil {
-		return g
-	}
-	words := " " + strings.Join(argv, " ")
-	best := grant.Grant{}
-	for _, l := range live {
-		if l.Person.Name != g.Person.Name || !slices.Contains(l.Role.RunAs, k.User) || !l.NotAfter.After(best.NotAfter) {
-			continue
-		}
-		if l.Role.AnyCommand || slices.ContainsFunc(l.Role.Commands, func(c grant.Command) bool { return named(words, c) }) {
-			best = l
-		}
-	}
-	if best.ID == "" {
-		return g
-	}
-	return best
-}
-
-// named reports whether sudo's own command line names the command: by path
-// or, since sudo looks programs up, by its last element.
-func named(words string, c grant.Command) bool {
-	base := c.Path[strings.LastIndexByte(c.Path, '/')+1:]
-	tail := ""
-	if len(c.Args) > 0 {
-		tail = " " + strings.Join(c.Args, " ")
-	}
-	if c.AnyArgs {
-		return strings.Contains(words+" ", " "+c.Path+" ") || strings.Contains(words+" ", " "+base+" ")
-	}
-	return strings.HasSuffix(words, " "+c.Path+tail) || strings.HasSuffix(words, " "+base+tail)
 }
 
 // closed notes the end of a session. Its processes may live on, and keep

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"time"
 
@@ -38,12 +39,12 @@ func (b budget) turn(ctx context.Context) (context.Context, context.CancelFunc) 
 // endSessions ends every session whose grant no longer stands, all of them at
 // once. A login whose person holds another live grant goes on under that one:
 // the end of one grant never cuts another.
-func (a *Agent) endSessions(ctx context.Context, b budget, live []grant.Grant, now time.Time) []error {
+func (a *Agent) endSessions(ctx context.Context, b budget, live []grant.Grant) []error {
 	var failed []error
 	var over []Session
 	for _, s := range a.sessionsNow() {
 		if g, ok := find(live, s.Grant); ok {
-			failed = append(failed, a.stretch(s, g, now)...)
+			failed = append(failed, a.stretch(s, g, live)...)
 			continue
 		}
 		if g, ok := of(live, s.Person); ok && s.Kind == LoginSession {
@@ -57,13 +58,20 @@ func (a *Agent) endSessions(ctx context.Context, b budget, live []grant.Grant, n
 	return slices.DeleteFunc(failed, func(err error) bool { return err == nil })
 }
 
-// stretch moves the kernel's deadline when an extended grant took over.
-func (a *Agent) stretch(s Session, g grant.Grant, now time.Time) []error {
-	if best, ok := of(a.live(now), s.Person); ok && s.Kind == LoginSession && best.NotAfter.After(g.NotAfter) {
-		s.Grant, s.Approvers = best.ID, approvers(best)
-		return []error{a.put(s), a.Labels.Extend(s.ID, a.deadline(best))}
+// stretch moves a session to a grant that ends later: a login to any of its
+// person's, a sudo call to one of the same role, as an extension is.
+func (a *Agent) stretch(s Session, g grant.Grant, live []grant.Grant) []error {
+	best := g
+	for _, l := range live {
+		if l.Person.Name == s.Person && l.NotAfter.After(best.NotAfter) && (s.Kind == LoginSession || reflect.DeepEqual(l.Role, g.Role)) {
+			best = l
+		}
 	}
-	return nil
+	if best.ID == g.ID {
+		return nil
+	}
+	s.Grant, s.Approvers = best.ID, approvers(best)
+	return []error{a.put(s), a.Labels.Extend(s.ID, a.deadline(best))}
 }
 
 // end ends sessions.

@@ -1,10 +1,14 @@
 package agent
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"strconv"
+	"time"
 
 	"curfew.internal/agent/keep"
+	"curfew.internal/grant"
 )
 
 // kept is the agent's durable state, with what belongs to this boot alone in
@@ -15,7 +19,10 @@ type kept struct {
 	state    keep.Folder
 }
 
-const openedName = "opened"
+const (
+	openedName = "opened"
+	heardName  = "heard"
+)
 
 func (k kept) Sessions() ([]Session, error) {
 	names, err := k.sessions.Names()
@@ -49,3 +56,38 @@ func (k kept) Opened() (map[string]Opened, error) {
 }
 
 func (k kept) SaveOpened(o map[string]Opened) error { return k.state.Save(openedName, o) }
+
+// heard is when the control plane was heard last, as an agent before us wrote
+// down.
+func (k kept) heard() (at time.Time, err error) {
+	_, err = k.state.Load(heardName, &at)
+	return at, err
+}
+
+// keepHeard writes down when the control plane was heard, while a grant has a
+// lease: an agent that starts again must not take that for never.
+func (a *Agent) keepHeard(ctx context.Context, k kept) error {
+	var last time.Time
+	for {
+		heard := a.Heard()
+		leased := slices.ContainsFunc(a.known(), func(g grant.Grant) bool { return g.Lease > 0 })
+		if leased && heard.After(last) {
+			if err := k.state.Save(heardName, heard); err != nil {
+				a.Log.WarnContext(ctx, "when the control plane was heard is not written down", "err", err)
+			}
+			last = heard
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-a.Clock.After(glance):
+		}
+	}
+}
+
+func later(x, y time.Time) time.Time {
+	if y.After(x) {
+		return y
+	}
+	return x
+}

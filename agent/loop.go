@@ -79,7 +79,7 @@ func (a *Agent) Pass(ctx context.Context, give bool) (time.Time, error) {
 		want, _ = enforce.Want(live, a.Name, now)
 	}
 	b := a.budget()
-	failed := a.endSessions(ctx, b, live, now)
+	failed := a.endSessions(ctx, b, live)
 	seen, err := a.Host.Observe(ctx)
 	removals, gifts := split(enforce.Plan(want, seen))
 	removed, _, errs := a.apply(ctx, removals, live)

@@ -88,8 +88,13 @@ func open(f Folders, beside bool, log *slog.Logger) (*Agent, *parts, error) {
 	a := &Agent{
 		Identity: Identity{Fleet: p.identity.Fleet, Name: p.identity.Name, Boot: boot, ReceiptKey: p.identity.ReceiptKey},
 		Host:     p.host, Labels: labels, Keep: p.kept, Clock: p.clock, Log: log,
-		Resync: p.config.Resync, Retry: p.config.Retry, Heard: func() time.Time { return time.Time{} },
+		Resync: p.config.Resync, Retry: p.config.Retry,
 	}
+	heard, err := p.kept.heard()
+	if err != nil {
+		log.Warn("when the control plane was heard last is not known: leases count as over until it is heard", "err", err)
+	}
+	a.Heard = func() time.Time { return heard }
 	opened, err := k.Kept()
 	if err != nil {
 		log.Warn("kept grants do not count", "err", err)
@@ -153,7 +158,9 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 		return errors.Join(err, p.close())
 	}
 	passed := make(chan struct{}, 1)
-	a.Heard, a.Passed = client.LastHeard, func() {
+	before := a.Heard()
+	a.Heard = func() time.Time { return later(before, client.LastHeard()) }
+	a.Passed = func() {
 		client.Report()
 		select {
 		case passed <- struct{}{}:
@@ -163,6 +170,7 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 	server := &door.Server{Path: filepath.Join(f.Run, "door.sock"), Decide: a.answer, Log: log}
 	a.Parts = []func(context.Context) error{
 		p.kept.Run, client.Run, server.Serve, a.notify, a.warn,
+		func(ctx context.Context) error { return a.keepHeard(ctx, p.kept) },
 		func(ctx context.Context) error { return p.host.Watch(ctx, a.Wake) },
 		func(ctx context.Context) error { return p.watch.Run(ctx, a.Record) },
 		func(ctx context.Context) error { return a.publish(ctx, p, client.Connected, passed) },

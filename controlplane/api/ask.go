@@ -120,7 +120,7 @@ func (s *Server) ask(ctx context.Context, code string, r roster.Request) (*api.R
 	if err != nil {
 		return nil, err
 	}
-	v, err := s.Rules.Judge(question(r), sc.hosts, sc.now)
+	v, err := s.Rules.Judge(sc.question(r), sc.hosts, sc.now)
 	if err != nil {
 		return nil, err
 	}

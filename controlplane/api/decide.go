@@ -3,7 +3,9 @@ package api
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"curfew.internal/controlplane/roster"
@@ -59,7 +61,7 @@ func (s *Server) approve(r roster.Request, by string, m *api.ApproveRequest, sc 
 	if slices.ContainsFunc(r.Approvals, func(a roster.Approval) bool { return a.Person == by }) {
 		return no, roster.Refuse(roster.Conflict, "you approved this request already: it waits for somebody else")
 	}
-	v, err := s.Rules.Judge(question(r), sc.hosts, sc.now)
+	v, err := s.Rules.Judge(sc.question(r), sc.hosts, sc.now)
 	if err != nil {
 		return no, roster.Refuse(roster.Conflict, "the policy does not allow this request any more: %v", err)
 	}
@@ -114,20 +116,70 @@ func (s *Server) Withdraw(ctx context.Context, m *api.WithdrawRequest) (*api.Req
 
 // Revoke implements the API.
 func (s *Server) Revoke(ctx context.Context, m *api.RevokeRequest) (*api.Request, error) {
-	return s.decide(ctx, m.Grant, m.Note, func(r roster.Request, now time.Time) (string, error) {
-		c := who(ctx)
-		approved := slices.ContainsFunc(r.Approvals, func(a roster.Approval) bool { return a.Person == c.Name })
-		if !c.Admin && c.Name != r.Person && !approved && !s.Rules.MayApprove(c.Name, r.Person, r.Role) {
-			return "", roster.Refuse(roster.Denied, "its person, its approvers and admins can revoke this grant")
+	r, err := s.find(ctx, m.Grant)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.revocable(ctx, r, s.now()); err != nil {
+		return nil, err
+	}
+	if err := grant.CheckText("note", m.Note, maxNote); err != nil {
+		return nil, invalid(err)
+	}
+	if err := s.revokeExtensions(ctx, r, m.Note); err != nil {
+		return nil, err
+	}
+	return s.decide(ctx, m.Grant, m.Note, func(r roster.Request, now time.Time) (string, error) { return s.revocable(ctx, r, now) })
+}
+
+// revocable says what becomes of a grant that the caller revokes.
+func (s *Server) revocable(ctx context.Context, r roster.Request, now time.Time) (string, error) {
+	c := who(ctx)
+	approved := slices.ContainsFunc(r.Approvals, func(a roster.Approval) bool { return a.Person == c.Name })
+	if !c.Admin && c.Name != r.Person && !approved && !s.Rules.MayApprove(c.Name, r.Person, r.Role) {
+		return "", roster.Refuse(roster.Denied, "its person, its approvers and admins can revoke this grant")
+	}
+	if r.State == stateAsked {
+		return "", roster.Refuse(roster.Conflict, "this request was not approved yet: deny it, or withdraw it")
+	}
+	if r.State != stateIssued || !now.Before(r.Grant.NotAfter) {
+		return "", roster.Refuse(roster.Conflict, "this grant is over")
+	}
+	return stateRevoked, nil
+}
+
+// revokeExtensions revokes what goes on from a grant, the last one first: who
+// revokes a grant wants its person out. The grant itself comes after them, so
+// that whoever is cut off in between sees that it stands.
+func (s *Server) revokeExtensions(ctx context.Context, r roster.Request, note string) error {
+	open, err := s.Store.Requests(ctx, false, maxOpen)
+	if err != nil {
+		return fmt.Errorf("look for extensions: %w", err)
+	}
+	from := []string{r.Grant.ID}
+	var later []roster.Request
+	for i := 0; i < len(from); i++ {
+		for _, o := range open {
+			if o.State == stateIssued && o.Extends == from[i] {
+				from, later = append(from, o.Grant.ID), append(later, o)
+			}
 		}
-		if r.State == stateAsked {
-			return "", roster.Refuse(roster.Conflict, "this request was not approved yet: deny it, or withdraw it")
+	}
+	now, by := s.now(), who(ctx).Name
+	for _, o := range slices.Backward(later) {
+		_, err := s.Store.Change(ctx, o.ID, now, func(o roster.Request) (roster.Change, error) {
+			if o.State != stateIssued {
+				return roster.Change{}, nil
+			}
+			text := strings.TrimSpace("with " + r.Grant.ID + ", which it goes on from. " + note)
+			return roster.Change{State: stateRevoked, By: by, Note: note, Steps: []roster.Decision{{At: now, What: stateRevoked, Person: by, Text: text}}}, nil
+		})
+		if err != nil {
+			return fmt.Errorf("revoke %s: %w", o.Grant.ID, err)
 		}
-		if r.State != stateIssued || !now.Before(r.Grant.NotAfter) {
-			return "", roster.Refuse(roster.Conflict, "this grant is over")
-		}
-		return stateRevoked, nil
-	})
+		s.Log.InfoContext(ctx, "extension revoked", "grant", o.Grant.ID, "person", o.Person, "by", by)
+	}
+	return nil
 }
 
 // decide changes the request to the state that next says.

@@ -73,8 +73,24 @@ func sameRole(a, b grant.Role) bool {
 	return bytes.Equal(x, y)
 }
 
-func question(r roster.Request) roster.Question {
-	return roster.Question{Person: r.Person, Role: r.Role, Hosts: r.Hosts, Duration: r.Duration, Reason: r.Reason, Ticket: r.Ticket}
+// question is what the policy is asked. An extension is judged by all the time
+// from now that it would make: no grant reaches further than the role's
+// longest.
+func (sc scene) question(r roster.Request) roster.Question {
+	return roster.Question{
+		Person: r.Person, Role: r.Role, Hosts: r.Hosts, Duration: sc.base().Sub(sc.from()) + r.Duration, Reason: r.Reason, Ticket: r.Ticket,
+	}
+}
+
+// from is when a grant would begin, base what its length counts from: the
+// present, or the end of the grant that it goes on from.
+func (sc scene) from() time.Time { return sc.now.UTC().Truncate(time.Second) }
+
+func (sc scene) base() time.Time {
+	if o := sc.old; o != nil && o.State == stateIssued && o.Grant.NotAfter.After(sc.from()) {
+		return o.Grant.NotAfter
+	}
+	return sc.from()
 }
 
 // scene is what a decision is taken on, besides the request itself.
@@ -112,15 +128,10 @@ func (s *Server) liveHosts(ctx context.Context) ([]roster.Host, error) {
 
 // grantFor is the grant that answers the request.
 func (s *Server) grantFor(r roster.Request, v roster.Verdict, sc scene, approvals []roster.Approval) (*grant.Grant, error) {
-	from := sc.now.UTC().Truncate(time.Second)
-	base := from
-	if o := sc.old; o != nil && o.State == stateIssued && o.Grant.NotAfter.After(from) {
-		base = o.Grant.NotAfter // from its end on; if that has passed, from now
-	}
 	g := &grant.Grant{
 		ID: newID("g"), Fleet: s.Fleet,
 		Person: grant.Person{Name: sc.person.Name, UID: sc.person.UID, FullName: sc.person.FullName},
-		Role:   r.Resolved, Hosts: r.Hosts, NotBefore: from, NotAfter: base.Add(r.Duration), Lease: v.Lease,
+		Role:   r.Resolved, Hosts: r.Hosts, NotBefore: sc.from(), NotAfter: sc.base().Add(r.Duration), Lease: v.Lease,
 		Request: r.ID, Digest: r.Digest, Reason: r.Reason, Ticket: r.Ticket,
 		Asked: grant.Evidence{Person: r.Person, Factor: r.Factor, At: r.AskedAt.UTC().Truncate(time.Second)},
 	}

@@ -363,6 +363,49 @@ func TestExtend(t *testing.T) {
 	}
 }
 
+// However often it is extended, a grant reaches no further from now than the
+// role's longest.
+func TestExtensionReachesNoFurtherThanTheLongestGrant(t *testing.T) {
+	w, ctx := newWorld(t), t.Context()
+	first := w.issued(t)
+	const longest = 2 * time.Hour // of the rules of this test
+	w.clock.pass(30 * time.Minute)
+	left := first.NotAfter.AsTime().Sub(first.NotBefore.AsTime()) - 30*time.Minute
+	_, err := w.ana.Extend(ctx, &api.ExtendRequest{Grant: first.Grant, Duration: durationpb.New(longest - left + 5*time.Minute), Code: w.ana.fresh(t)})
+	refused(t, err, connect.CodeInvalidArgument, "up to 2h")
+	if _, err := w.ana.Extend(ctx, &api.ExtendRequest{Grant: first.Grant, Duration: durationpb.New(longest - left - 5*time.Minute), Code: w.ana.fresh(t)}); err != nil {
+		t.Error(err)
+	}
+}
+
+// Who revokes a grant wants its person out.
+func TestRevocationTakesExtensionsAlong(t *testing.T) {
+	w, ctx := newWorld(t), t.Context()
+	first := w.issued(t)
+	w.clock.pass(30 * time.Minute)
+	last := first
+	for range 2 {
+		r, err := w.ana.Extend(ctx, &api.ExtendRequest{Grant: last.Grant, Duration: durationpb.New(time.Minute), Code: w.ana.fresh(t)})
+		must(t, err)
+		last, err = w.ben.Approve(ctx, &api.ApproveRequest{Id: r.Id, Digest: r.Digest, Code: w.ben.fresh(t)})
+		must(t, err)
+		w.clock.pass(time.Minute)
+	}
+	if n := len(w.held(t, "db1").Grants); n != 3 {
+		t.Fatalf("db1 holds %d", n)
+	}
+	_, err := w.eve.Revoke(ctx, &api.RevokeRequest{Grant: first.Grant})
+	if err == nil || len(w.held(t, "db1").Grants) != 3 {
+		t.Errorf("eve revoked: %v", err)
+	}
+	if r, err := w.ben.Revoke(ctx, &api.RevokeRequest{Grant: first.Grant, Note: "enough"}); err != nil || r.State != "revoked" {
+		t.Errorf("%v, %v", r, err)
+	}
+	if n := len(w.held(t, "db1").Grants); n != 0 {
+		t.Errorf("db1 holds %d", n)
+	}
+}
+
 func TestExtensionApprovedTooLate(t *testing.T) {
 	w, ctx := newWorld(t), t.Context()
 	first := w.issued(t)

@@ -140,7 +140,7 @@ func (s *Server) message(ctx context.Context, r roster.Request, err error) (*api
 		if err != nil {
 			return nil, err
 		}
-		if v, err := s.Rules.Judge(question(r), hosts, s.now()); err == nil {
+		if v, err := s.Rules.Judge(scene{now: s.now()}.question(r), hosts, s.now()); err == nil {
 			m.Approvers = slices.DeleteFunc(v.Approvers, func(n string) bool { return n == r.Person })
 		}
 	}

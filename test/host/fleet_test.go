@@ -38,6 +38,13 @@ roles:
     commands: [/usr/bin/id]
     max_duration: 1h
     approval: {by: [ben], count: 1}
+  leased:
+    hosts: {tier: db}
+    commands: [/usr/bin/id]
+    max_duration: 1h
+    lease: 10m
+    reason: optional
+    approval: none
   narrow:
     hosts: {tier: db}
     commands: [/usr/bin/id]
@@ -46,11 +53,12 @@ roles:
     reason: optional
     approval: none
 groups:
-  all: [ana, ben, dan, eva, fay, gus, hal, ida, jon, kim, lou, mia, ned, oli, pia, quin, rex, sam, tia, uma, vic, wil, xia, yan]
+  all: [ana, ben, dan, eva, fay, gus, hal, ida, jon, kim, lou, mia, ned, oli, pia, quin, rex, sam, tia, uma, vic, wil, xia, yan, zoe, abe]
 eligible:
   - {role: ops, groups: [all]}
   - {role: second, groups: [all]}
   - {role: guarded, people: [ana, dan]}
+  - {role: leased, groups: [all]}
   - {role: narrow, groups: [all]}
 `
 

@@ -242,3 +242,48 @@ func warned(t *testing.T, s *scene) {
 	s.nothing(t, "xia")
 	s.clean(t, id)
 }
+
+func leased(t *testing.T, s *scene) {
+	t.Helper()
+	p := s.person(t, "zoe")
+	id := s.grant(t, p, "leased", "10m")
+	if _, err := p.Start(t.Context(), t.TempDir()+"/out", "ssh", "db1", "sleep 6161"); err != nil {
+		t.Fatal(err)
+	}
+	s.until(t, "shell", func() error {
+		_, err := s.db1.Sh(t.Context(), "pgrep -f '^sleep 6161' && ls /var/lib/curfew/heard.json")
+		return err
+	})
+	if err := s.fleet.Cable(t.Context(), "db1", false); err != nil {
+		t.Fatal(err)
+	}
+	s.sh(t, "systemctl kill -s KILL curfew-agent; sleep 4; systemctl is-active curfew-agent && curfew-agent sweep")
+	s.sh(t, "pgrep -f '^sleep 6161' && runuser -u zoe -- sudo -n id")
+	if err := s.fleet.Cable(t.Context(), "db1", true); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "revoke", id); err != nil {
+		t.Fatal(err)
+	}
+	s.nothing(t, "zoe")
+	s.clean(t, id)
+}
+
+// borrowed: the last word of a long command is a command of a longer grant.
+func borrowed(t *testing.T, s *scene) {
+	t.Helper()
+	p := s.person(t, "abe")
+	long := s.grant(t, p, "second", "10m")
+	short := s.grant(t, p, "ops", "12s")
+	out, err := s.ssh(t, p, "sudo -n /bin/env sh -c 'setsid -f sleep 6262; exit 0' whoami")
+	allowed(t, out, err)
+	s.clean(t, short)
+	s.sh(t, "! pgrep -f '^sleep 6262'")
+	out, err = s.ssh(t, p, "sudo -n whoami")
+	allowed(t, out, err)
+	if _, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "revoke", long); err != nil {
+		t.Fatal(err)
+	}
+	s.nothing(t, "abe")
+	s.clean(t, long)
+}

@@ -17,6 +17,8 @@ func TestOnRealHosts(t *testing.T) {
 		{"a grant lost in no answer: an agent that hangs lets nobody in", hangs},
 		{"with the agent dead, sudo itself ends the rule and the sweep removes", deadAgent},
 		{"what she set up to go on without her is gone", goesOn},
+		{"an agent that starts again suspends no lease", leased},
+		{"a sudo call ends with the grant that it came by", borrowed},
 		{"the kernel's lock alone ends what sleeps and ignores signals", kernelAlone},
 		{"the door alone refuses where a standing rule would let through", doorAlone},
 		{"sudo alone refuses with the door and the agent gone", sudoAlone},
