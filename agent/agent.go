@@ -143,18 +143,26 @@ func (a *Agent) Init(kept grant.Opened) error {
 	a.sessions, a.ended, a.over = map[uint64]Session{}, map[uint64]Session{}, map[string]grant.Grant{}
 	a.killed, a.said = map[string]uint64{}, map[string]string{}
 	a.grants, a.revision = kept.Grants, kept.Revision
+	// What cannot be read counts for nothing: what it stood for is taken away,
+	// or ended, as if nobody had given it.
 	var err error
 	if a.opened, err = a.Keep.Opened(); err != nil {
-		return err
+		a.forgotten("which grants were installed", err)
+		a.opened = map[string]Opened{}
 	}
 	sessions, err := a.Keep.Sessions()
 	if err != nil {
-		return err
+		a.forgotten("which sessions were open", err)
 	}
 	for _, s := range sessions {
 		a.sessions[s.ID] = s
 	}
 	return nil
+}
+
+func (a *Agent) forgotten(what string, err error) {
+	a.Log.Error("what was kept cannot be read", "what", what, "err", err)
+	a.append(ledger.Entry{Kind: ledger.Gap, At: a.Clock.Now().Wall, Text: "not known any more: " + what})
 }
 
 // Run keeps the host true until ctx is done or a part of the agent fails.

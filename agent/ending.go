@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"curfew.internal/agent/watch"
 	"curfew.internal/clock"
 	"curfew.internal/grant"
 	"curfew.internal/ledger"
@@ -54,7 +55,7 @@ func (a *Agent) endSessions(ctx context.Context, b budget, live []grant.Grant) [
 		}
 		over = append(over, s)
 	}
-	failed = append(failed, a.end(ctx, b, over)...)
+	failed = append(append(failed, a.end(ctx, b, over)...), a.endUnknown(ctx, b))
 	return slices.DeleteFunc(failed, func(err error) bool { return err == nil })
 }
 
@@ -100,6 +101,39 @@ func (a *Agent) end(ctx context.Context, b budget, over []Session) []error {
 	}
 	a.append(entries...)
 	return append(failed, a.drop(done...))
+}
+
+// endUnknown ends sessions that carry a label and that we know nothing of, as
+// after the loss of what was kept: nobody could say when they are over. A
+// session is known before its first process is labelled.
+func (a *Agent) endUnknown(ctx context.Context, b budget) error {
+	living, err := a.Labels.Living()
+	if errors.Is(err, watch.ErrBusy) {
+		return nil // a sweep beside an agent that hangs: the kernel's timer ends what is due
+	}
+	if err != nil {
+		return fmt.Errorf("look for unknown sessions: %w", err)
+	}
+	var unknown []uint64
+	for id := range living {
+		if _, known := a.session(id); !known {
+			unknown = append(unknown, id)
+		}
+	}
+	if len(unknown) == 0 {
+		return nil
+	}
+	slices.Sort(unknown)
+	ctx, cancel := b.turn(ctx)
+	defer cancel()
+	if _, left, err := a.Labels.Kill(ctx, unknown); err != nil || len(left) > 0 {
+		return errors.Join(fmt.Errorf("sessions that nobody knows are still there: %v", left), err)
+	}
+	a.Log.WarnContext(ctx, "sessions ended that nobody knows", "sessions", unknown)
+	for _, id := range unknown {
+		a.append(ledger.Entry{Kind: ledger.Logout, At: a.Clock.Now().Wall, Session: id, Text: "nobody knew the session any more; it was ended"})
+	}
+	return a.Labels.Forget(unknown)
 }
 
 func numbers(sessions []Session) []uint64 {

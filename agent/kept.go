@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -30,9 +31,14 @@ func (k kept) Sessions() ([]Session, error) {
 		return nil, fmt.Errorf("list sessions: %w", err)
 	}
 	var all []Session
+	var damaged []error
 	for _, n := range names {
 		var s Session
 		found, err := k.sessions.Load(n, &s)
+		if errors.Is(err, keep.ErrDamaged) || found && s.ID == 0 {
+			damaged = append(damaged, err)
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -40,7 +46,7 @@ func (k kept) Sessions() ([]Session, error) {
 			all = append(all, s)
 		}
 	}
-	return all, nil
+	return all, errors.Join(damaged...)
 }
 
 func sessionName(id uint64) string { return strconv.FormatUint(id, 16) }

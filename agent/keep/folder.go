@@ -45,6 +45,10 @@ func (f Folder) Save(name string, v any) error {
 	return nil
 }
 
+// ErrDamaged means that a value could not be read. It was put aside, so that
+// there is none of that name any more.
+var ErrDamaged = errors.New("it was damaged, and is put aside")
+
 // Load reads the value of that name; found is false if there is none.
 func (f Folder) Load(name string, v any) (found bool, err error) {
 	file, err := f.file(name)
@@ -55,11 +59,11 @@ func (f Folder) Load(name string, v any) (found bool, err error) {
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}
-	if err == nil {
-		err = json.Unmarshal(b, v)
-	}
 	if err != nil {
 		return false, fmt.Errorf("read %s: %w", name, err)
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return false, errors.Join(fmt.Errorf("read %s: %w: %w", name, ErrDamaged, err), os.Rename(file, file+".damaged"))
 	}
 	return true, nil
 }

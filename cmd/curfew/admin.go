@@ -231,7 +231,7 @@ func (c policyCheckCmd) Run(_ context.Context, p *program) error {
 		}
 	}
 	if errs > 0 {
-		return exit{exitRefused, fmt.Errorf("%d mistakes in %s", errs, c.Dir)}
+		return exit{exitRefused, fmt.Errorf("mistakes in %s: %d", c.Dir, errs)}
 	}
 	_, err = fmt.Fprintf(p.out, "%s is a valid policy.\n", c.Dir)
 	return err

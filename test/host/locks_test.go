@@ -287,3 +287,28 @@ func borrowed(t *testing.T, s *scene) {
 	s.nothing(t, "abe")
 	s.clean(t, long)
 }
+
+// damaged: agent and sweep go on when what they wrote down cannot be read.
+func damaged(t *testing.T, s *scene) {
+	t.Helper()
+	p := s.person(t, "bea")
+	id := s.grant(t, p, "ops", "10m")
+	out, err := s.ssh(t, p, "sudo -n env setsid -f sleep 8181; setsid -f sleep 8182; exit 0")
+	allowed(t, out, err)
+	s.sh(t, `systemctl stop curfew-agent
+for f in /var/lib/curfew/opened.json /run/curfew/sessions/*.json /run/curfew/sessions/dead.json; do echo garbage > $f; done
+curfew-agent sweep; systemctl start curfew-agent`)
+	s.until(t, "the end of what nobody knows", func() error {
+		if out, err := s.db1.Sh(t.Context(), "pgrep -f '^sleep 818[12]'"); err == nil {
+			return errors.New(out)
+		}
+		return nil
+	})
+	out, err = s.ssh(t, p, "sudo -n id")
+	allowed(t, out, err)
+	if _, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "revoke", id); err != nil {
+		t.Fatal(err)
+	}
+	s.nothing(t, "bea")
+	s.clean(t, id)
+}
