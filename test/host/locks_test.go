@@ -293,7 +293,7 @@ func damaged(t *testing.T, s *scene) {
 	t.Helper()
 	p := s.person(t, "bea")
 	id := s.grant(t, p, "ops", "10m")
-	out, err := s.ssh(t, p, "sudo -n env setsid -f sleep 8181; setsid -f sleep 8182; exit 0")
+	out, err := s.ssh(t, p, "sudo -n env setsid -f sleep 8181 >/dev/null 2>&1; setsid -f sleep 8182 >/dev/null 2>&1; exit 0")
 	allowed(t, out, err)
 	s.sh(t, `systemctl stop curfew-agent
 for f in /var/lib/curfew/opened.json /run/curfew/sessions/*.json /run/curfew/sessions/dead.json; do echo garbage > $f; done
