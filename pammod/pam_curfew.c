@@ -391,12 +391,11 @@ EXPORT int
 pam_sm_open_session(pam_handle_t *pamh, int flags, int argc, const char **argv)
 {
 	struct call c;
-	int verdict;
 
 	(void)flags;
 	read_call(&c, pamh, argc, argv);
-	verdict = decide(pamh, &c, DOOR_OPEN);
-	return verdict == PAM_PERM_DENIED ? PAM_SESSION_ERR : verdict;
+	/* Not PAM_SESSION_ERR: sudo goes on after that. */
+	return decide(pamh, &c, DOOR_OPEN);
 }
 
 /* The end of a session never fails: what is left of it, the agent ends. */

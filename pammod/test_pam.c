@@ -386,7 +386,7 @@ closing_never_fails(void)
 	unlink(door);
 	snprintf(arg, sizeof(arg), "door=%s", door);
 	return pam_sm_close_session(&h, 0, 1, argv) == PAM_IGNORE &&
-	       pam_sm_open_session(&h, 0, 1, argv) == PAM_SESSION_ERR &&
+	       pam_sm_open_session(&h, 0, 1, argv) == PAM_PERM_DENIED &&
 	       pam_sm_authenticate(&h, 0, 1, argv) == PAM_IGNORE &&
 	       pam_sm_setcred(&h, 0, 1, argv) == PAM_IGNORE;
 }

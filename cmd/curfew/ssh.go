@@ -170,7 +170,7 @@ func (c call) files(dir string, key ed25519.PrivateKey, r *api.IssueSSHCertifica
 		"-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none", "-i", filepath.Join(dir, "key"),
 		"-o", "CertificateFile=" + filepath.Join(dir, "key-cert.pub"),
 		"-o", "UserKnownHostsFile=" + filepath.Join(dir, "known_hosts"), "-o", "GlobalKnownHostsFile=/dev/null",
-		"-o", "StrictHostKeyChecking=yes", "-o", "UpdateHostKeys=no", "-o", "HostKeyAlias=" + c.host, "-o", "LogLevel=ERROR",
+		"-o", "PreferredAuthentications=publickey", "-o", "StrictHostKeyChecking=yes", "-o", "UpdateHostKeys=no", "-o", "HostKeyAlias=" + c.host, "-o", "LogLevel=ERROR",
 		"-p", port, "-l", r.User,
 	}
 	// After a "--" ssh reads the next word as the host, and no option more.

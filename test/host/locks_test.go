@@ -312,3 +312,24 @@ curfew-agent sweep; systemctl start curfew-agent`)
 	s.nothing(t, "bea")
 	s.clean(t, id)
 }
+
+// unrecorded: sudo would go on after PAM_SESSION_ERR.
+func unrecorded(t *testing.T, s *scene) {
+	t.Helper()
+	p := s.person(t, "cid")
+	id := s.grant(t, p, "ops", "10m")
+	s.sh(t, "runuser -u cid -- sudo -n id")
+	s.sh(t, "mount -t tmpfs -o ro tmpfs /run/curfew/sessions")
+	out, err := s.db1.Sh(t.Context(), "runuser -u cid -- sudo -n id 2>&1")
+	if err == nil || strings.Contains(out, "uid=0") {
+		t.Errorf("sudo ran without a record: %s", out)
+	}
+	out, err = s.ssh(t, p, "id")
+	refused(t, out, err)
+	s.sh(t, "umount /run/curfew/sessions; runuser -u cid -- sudo -n id")
+	if _, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "revoke", id); err != nil {
+		t.Fatal(err)
+	}
+	s.nothing(t, "cid")
+	s.clean(t, id)
+}

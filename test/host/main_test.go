@@ -19,6 +19,7 @@ func TestOnRealHosts(t *testing.T) {
 		{"what she set up to go on without her is gone", goesOn},
 		{"an agent that starts again suspends no lease", leased},
 		{"what was kept and is damaged stops nobody who takes away", damaged},
+		{"a session that cannot be put under record is not opened, by sudo neither", unrecorded},
 		{"a sudo call ends with the grant that it came by", borrowed},
 		{"the kernel's lock alone ends what sleeps and ignores signals", kernelAlone},
 		{"the door alone refuses where a standing rule would let through", doorAlone},
