@@ -96,3 +96,15 @@ func TestMendedAThousandMistakesAreAllKept(t *testing.T) {
 		t.Error(len(problems))
 	}
 }
+
+// A file is empty for a moment while it is written: that is no policy under
+// which every grant ends.
+func TestAPolicyWithoutRolesIsAMistake(t *testing.T) {
+	for name, text := range map[string]string{
+		"empty": "", "a comment": "# roles come later\n", "labels alone": "labels:\n  tier: [db]\n", "no role": "roles: {}\n",
+	} {
+		if _, problems := Parse(map[string][]byte{"p.yaml": []byte(text)}); Holds(problems) {
+			t.Errorf("%s: holds, %v", name, problems)
+		}
+	}
+}

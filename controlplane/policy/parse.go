@@ -75,6 +75,14 @@ func Parse(files map[string][]byte) (Policy, []Problem) {
 			step.read(s.node)
 		}
 	}
+	if len(r.policy.Roles) == 0 && len(r.problems) == 0 {
+		// A file that is being written is empty for a moment: taken for a
+		// policy, it would end every grant of the fleet.
+		r.problems = append(r.problems, Problem{
+			File: slices.Min(slices.Collect(maps.Keys(files))), Line: 1, Column: 1, Field: "roles",
+			Text: "no role stands in the policy", Fix: "write one at least; to end everything, revoke the grants",
+		})
+	}
 	r.unreached()
 	return r.verdict()
 }
