@@ -367,6 +367,7 @@ func TestTheTimeSinceBootCountsBeforeTheFirstLook(t *testing.T) {
 	}{
 		{"this boot", m, time.Hour + time.Second, time.Second},
 		{"the next boot", mark{wall: start, boot: time.Hour, id: "last"}, 10 * time.Minute, 10 * time.Minute},
+		{"the next boot of a container", mark{wall: start, boot: time.Hour, id: "last"}, 70 * time.Minute, 10 * time.Minute},
 		{"no boot is known", mark{wall: start}, 10 * time.Minute, 0},
 	} {
 		if got := c.mark.at(c.boot, "before").Sub(start); got != c.want {

@@ -22,14 +22,16 @@ type mark struct {
 	id   string // of the boot
 }
 
-// at is the earliest that it can be, given the mark. All of a boot that began
-// after the mark was made has gone by since. Of a mark without a boot it is
-// not known when that was.
+// at is the earliest that it can be, given the mark. A clock that stands lower
+// than in the boot of the mark began anew after it, and all of it has gone by
+// since; one that stands higher may have gone on, as in a container, whose
+// boots share the machine's. Of a mark without a boot it is not known when
+// that was.
 func (m mark) at(boot time.Duration, id string) time.Time {
 	switch {
-	case m.id == id && boot >= m.boot:
+	case m.id != "" && boot >= m.boot:
 		return m.wall.Add(boot - m.boot)
-	case m.id != id && m.id != "":
+	case m.id != "" && m.id != id:
 		return m.wall.Add(boot)
 	}
 	return m.wall

@@ -218,6 +218,9 @@ func (w *world) powerCut() {
 	// A wall clock that is behind cannot tell that time went by since an agent
 	// last wrote the time down.
 	w.off += w.now - w.marked
+	if w.boots > 1 { // the next boot may be taken for this one going on
+		w.off += w.marked - w.bootAt
+	}
 	w.boots, w.bootAt = w.boots+1, w.now
 	if w.chance.IntN(2) == 0 {
 		w.startAgain()
