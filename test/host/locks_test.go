@@ -75,33 +75,6 @@ func wait(t *testing.T, d time.Duration) {
 	}
 }
 
-// doorAlone: a rule of the host's own stands, the account cannot be removed,
-// and who calls sudo carries no label.
-func doorAlone(t *testing.T, s *scene) {
-	t.Helper()
-	p := s.person(t, "quin")
-	id := s.grant(t, p, "ops", "20s")
-	s.sh(t, `echo 'quin ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/standing && chmod 440 /etc/sudoers.d/standing
-mount --bind /run/userdb/quin.user /run/userdb/quin.user`)
-	// Stopped with its child, runuser would wait for ever.
-	const call = "timeout -s KILL 10 runuser -u quin -- sudo -n true"
-	s.sh(t, call)
-	s.until(t, "refusal", func() error {
-		out, err := s.db1.Sh(t.Context(), "getent passwd quin && ! "+call+" 2>&1")
-		if err == nil && !strings.Contains(out, "your grant ended") {
-			err = errors.New(out)
-		}
-		return err
-	})
-	out, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "timeline", id)
-	if err != nil || strings.Contains(out, "nothing is left; signed by db1") {
-		t.Errorf("a receipt says that nothing is left: %v %s", err, out)
-	}
-	s.sh(t, "umount /run/userdb/quin.user; rm /etc/sudoers.d/standing")
-	s.nothing(t, "quin")
-	s.clean(t, id)
-}
-
 // sudoAlone: no agent, no sweep, no line of ours in sudo's PAM stack.
 func sudoAlone(t *testing.T, s *scene) {
 	t.Helper()
