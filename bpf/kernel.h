@@ -178,7 +178,6 @@ bpf_task_acquire(struct task_struct *task) __ksym __weak;
 extern void bpf_task_release(struct task_struct *task) __ksym __weak;
 
 /* Linux 6.18 and later; tested for before it is called. */
-
 struct bpf_task_work {
 	__u64 __opaque;
 } __attribute__((aligned(8)));

@@ -32,18 +32,15 @@ label_of(struct task_struct *task)
 }
 
 static __always_inline int
-over(const struct end *end, __u64 now)
-{
-	return end->dying ||
-	       (end->deadline_boot_ns && now >= end->deadline_boot_ns);
-}
-
-static __always_inline int
 ended(__u64 session)
 {
 	struct end *end = bpf_map_lookup_elem(&ends, &session);
 
-	return end && over(end, bpf_ktime_get_boot_ns());
+	if (!end)
+		return 0;
+	return end->dying ||
+	       (end->deadline_boot_ns &&
+		   bpf_ktime_get_boot_ns() >= end->deadline_boot_ns);
 }
 
 #endif

@@ -11,8 +11,8 @@
  * Needs Linux 6.13 (bpf_send_signal_task), which sends from where a process
  * was interrupted, and not from where the processor idled: there the kernel
  * says EPERM, and most of the time a processor idles. So we go where a process
- * is: from 6.18 on by task work, which wakes one; and, on every kernel, with
- * whichever returns next from a system call.
+ * is: from 6.18 on by task work, which wakes one; before, with whichever
+ * returns next from a system call.
  */
 #include "kernel.h"
 #include "record.h"
@@ -34,11 +34,10 @@ struct alarm {
 	__u64 seen;   /* of them, those that a round has begun after */
 	__u64 clean;  /* sessions that ended up to here have nobody left */
 	__u64 next;   /* the earliest end after that */
-	__u64 left;   /* in this round */
+	__u64 left;   /* in this round of the timer */
+	__u64 aided;  /* seen by helpers, who do not count for the timer */
 	__u64 rounds; /* in a row that left somebody */
-	__u64 sent;
 	__u64 failed;
-	__u64 helped; /* times a process did it for us */
 };
 
 struct {
@@ -59,6 +58,10 @@ struct {
 	__type(key, __u32);
 	__type(value, struct helper);
 } helpers SEC(".maps");
+
+/* Whether the kernel has task work, as the agent found. Else on_return is
+ * attached. */
+const volatile __u32 wakes = 1;
 
 /* Whether somebody has to be ended that the timer could not. In the memory of
  * the program, since every system call of the machine asks. */
@@ -83,7 +86,7 @@ earliest(void *map, const __u64 *session, struct end *end, struct alarm **to)
 }
 
 static __always_inline void
-end_task(struct task_struct *at, struct alarm *a)
+end_task(struct task_struct *at, struct alarm *a, __u64 *seen)
 {
 	struct task_struct *task;
 	struct label *label;
@@ -95,28 +98,26 @@ end_task(struct task_struct *at, struct alarm *a)
 		return;
 	label = label_of(task);
 	if (label && ended(label->session)) {
-		__sync_fetch_and_add(&a->left, 1);
+		__sync_fetch_and_add(seen, 1);
 		if (bpf_send_signal_task(task, SIGKILL, PIDTYPE_TGID, 0))
 			__sync_fetch_and_add(&a->failed, 1);
-		else
-			__sync_fetch_and_add(&a->sent, 1);
 	}
 	bpf_task_release(task);
 }
 
 /* Counts are kept in the map: the verifier would follow one in a register
- * through every round of the loop. */
+ * through every round of the loop. The timer's own is written by nobody else:
+ * who set it to nothing in between would have it believe that all are gone. */
 static __always_inline void
-end_all(struct alarm *a)
+end_all(struct alarm *a, __u64 *seen)
 {
 	struct bpf_iter_task it;
 	struct task_struct *task;
 
-	a->left = 0;
 	bpf_rcu_read_lock();
 	bpf_iter_task_new(&it, 0, BPF_TASK_ITER_ALL_THREADS);
 	while ((task = bpf_iter_task_next(&it)))
-		end_task(task, a);
+		end_task(task, a, seen);
 	bpf_iter_task_destroy(&it);
 	bpf_rcu_read_unlock();
 }
@@ -130,10 +131,8 @@ help(struct bpf_map *map, void *key, void *value)
 	(void)map;
 	(void)key;
 	(void)value;
-	if (!a)
-		return 0;
-	__sync_fetch_and_add(&a->helped, 1);
-	end_all(a);
+	if (a)
+		end_all(a, &a->aided);
 	return 0;
 }
 
@@ -169,7 +168,7 @@ ask_somebody(struct alarm *a)
 	struct task_struct *task;
 
 	wanted = 1;
-	if (!helper || !bpf_task_work_schedule_signal_impl)
+	if (!helper || !wakes || !bpf_task_work_schedule_signal_impl)
 		return;
 	bpf_rcu_read_lock();
 	bpf_iter_task_new(&it, 0, BPF_TASK_ITER_ALL_PROCS);
@@ -191,7 +190,8 @@ round_of(struct alarm *a)
 	a->next = ~0ULL;
 	bpf_for_each_map_elem(&ends, earliest, &to, 0);
 	if (a->next <= now) {
-		end_all(a);
+		a->left = 0;
+		end_all(a, &a->left);
 		if (a->failed != failed)
 			ask_somebody(a);
 		if (a->left)
@@ -262,9 +262,7 @@ on_return(__u64 *ctx)
 	if (!wanted || !__sync_val_compare_and_swap(&wanted, 1, 0))
 		return 0;
 	a = bpf_map_lookup_elem(&alarms, &zero);
-	if (!a)
-		return 0;
-	__sync_fetch_and_add(&a->helped, 1);
-	end_all(a);
+	if (a)
+		end_all(a, &a->aided);
 	return 0;
 }

@@ -24,10 +24,9 @@ type LockAlarm struct {
 	Clean  uint64
 	Next   uint64
 	Left   uint64
+	Aided  uint64
 	Rounds uint64
-	Sent   uint64
 	Failed uint64
-	Helped uint64
 }
 
 type LockEnd struct {
@@ -92,6 +91,7 @@ const (
 	LockMapTotals    = "totals"
 	LockProgArm      = "arm"
 	LockProgOnReturn = "on_return"
+	LockVarWakes     = "wakes"
 	LockVarWanted    = "wanted"
 )
 
@@ -160,6 +160,7 @@ type LockMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type LockVariableSpecs struct {
+	Wakes  *ebpf.VariableSpec `ebpf:"wakes"`
 	Wanted *ebpf.VariableSpec `ebpf:"wanted"`
 }
 
@@ -212,6 +213,7 @@ func (m *LockMaps) Close() error {
 //
 // It can be passed to LoadLockObjects or ebpf.CollectionSpec.LoadAndAssign.
 type LockVariables struct {
+	Wakes  *ebpf.Variable `ebpf:"wakes"`
 	Wanted *ebpf.Variable `ebpf:"wanted"`
 }
 

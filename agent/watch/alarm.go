@@ -26,10 +26,24 @@ type alarm struct {
 // onReturn is the name of the program that system calls run.
 const onReturn = "on_return"
 
+// taskWork is what a kernel calls the work that we ask of a process.
+const taskWork = "bpf_task_work_schedule_signal_impl"
+
 // openAlarm takes over the pinned timer, or makes one.
 func openAlarm(dir string) (*alarm, error) {
+	kernel, err := btf.LoadKernelSpec()
+	if err != nil {
+		return nil, fmt.Errorf("read the kernel's types: %w", err)
+	}
+	_, err = kernel.AnyTypesByName(taskWork)
+	return newAlarm(dir, err == nil)
+}
+
+// newAlarm makes a timer that wakes processes, or one that waits for one to
+// return from a system call.
+func newAlarm(dir string, wakes bool) (*alarm, error) {
 	a := &alarm{}
-	err := a.load(dir)
+	err := a.load(dir, wakes)
 	if errors.Is(err, ebpf.ErrMapIncompatible) {
 		// Another version's timer: it ends with its pin, and ours begins.
 		for _, name := range []string{bpf.LockMapAlarms, bpf.LockMapHelpers} {
@@ -37,32 +51,23 @@ func openAlarm(dir string) (*alarm, error) {
 				return nil, fmt.Errorf("remove the timer of another version: %w", err)
 			}
 		}
-		err = a.load(dir)
+		err = a.load(dir, wakes)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(a.attach(dir), a.set()); err != nil {
+	if !wakes {
+		err = a.attach(dir)
+	}
+	if err := errors.Join(err, a.set()); err != nil {
 		return nil, errors.Join(err, a.close())
 	}
 	return a, nil
 }
 
 // attach pins our link in the place of the one before. Between the two there
-// is none, and the timer asks for help again within a moment. From 6.18 on the
-// timer wakes a process by itself, and system calls are left alone.
+// is none, and the timer asks for help again within a moment.
 func (a *alarm) attach(dir string) error {
-	kernel, err := btf.LoadKernelSpec()
-	if err != nil {
-		return fmt.Errorf("read the kernel's types: %w", err)
-	}
-	if _, err := kernel.AnyTypesByName("bpf_task_work_schedule_signal_impl"); err == nil {
-		return nil
-	}
-	return a.attachReturn(dir)
-}
-
-func (a *alarm) attachReturn(dir string) error {
 	var err error
 	if a.link, err = link.AttachTracing(link.TracingOptions{Program: a.objects.OnReturn}); err != nil {
 		return fmt.Errorf("attach %s: %w", onReturn, err)
@@ -77,10 +82,15 @@ func (a *alarm) attachReturn(dir string) error {
 	return nil
 }
 
-func (a *alarm) load(dir string) error {
+func (a *alarm) load(dir string, wakes bool) error {
 	spec, err := bpf.LoadLock()
 	if err != nil {
 		return fmt.Errorf("read the programs: %w", err)
+	}
+	if !wakes {
+		if err := spec.Variables["wakes"].Set(uint32(0)); err != nil {
+			return fmt.Errorf("set up the programs: %w", err)
+		}
 	}
 	for name, m := range spec.Maps {
 		if name[0] != '.' {

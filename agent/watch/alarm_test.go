@@ -31,7 +31,9 @@ func TestTheKernelEndsWhatIsOverWithTheAgentGone(t *testing.T) {
 		// As kernels before 6.18 do: nobody is woken.
 		"with a system call": func(t *testing.T, w *Watch) {
 			t.Helper()
-			if err := w.alarm.attachReturn(w.dir); err != nil {
+			closeIt(t, closer(w.alarm.close))
+			var err error
+			if w.alarm, err = newAlarm(w.dir, false); err != nil {
 				t.Fatal(err)
 			}
 		},

@@ -77,36 +77,35 @@ func (w *Watch) proveAlarm() error {
 
 // ends reports whether a labelled child that is over is killed.
 func (w *Watch) ends() (killed bool, err error) {
-	var pipe [2]int
-	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
-		return false, fmt.Errorf("make a pipe: %w", err)
-	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	pid, errno := puppet(pipe[0], pipe[1])
-	err = unix.Close(pipe[0])
-	if errno != 0 {
-		return false, errors.Join(fmt.Errorf("clone: %w", errno), err, unix.Close(pipe[1]))
-	}
-	err = errors.Join(err, w.label(pid, -1, probeSession, 1))
 	var status unix.WaitStatus
-	gone := 0
-	for start := w.clock.Now().Boot; gone == 0 && err == nil && w.clock.Now().Boot-start < unhurried; {
-		if gone, err = unix.Wait4(pid, &status, unix.WNOHANG, nil); errors.Is(err, unix.EINTR) {
-			err = nil
+	err = stage(func(pid int) error {
+		err := w.label(pid, -1, probeSession, 1)
+		for start := w.clock.Now().Boot; err == nil && w.clock.Now().Boot-start < unhurried; {
+			gone, werr := unix.Wait4(pid, &status, unix.WNOHANG, nil)
+			if gone == pid {
+				return errDone
+			}
+			if !errors.Is(werr, unix.EINTR) {
+				err = werr
+			}
+			<-w.clock.After(time.Millisecond)
 		}
-		<-w.clock.After(time.Millisecond)
-	}
-	err = errors.Join(err, unix.Close(pipe[1])) // lets one that lives go
-	if gone == 0 {
-		_, werr := unix.Wait4(pid, nil, 0, nil)
-		return false, errors.Join(err, werr)
-	}
+		return err
+	})
 	return status.Signaled() && status.Signal() == unix.SIGKILL, err
 }
 
 // play lets a labelled clone of this process clone itself, and waits for it.
 func (w *Watch) play() error {
+	return stage(func(pid int) error { return w.label(pid, -1, probeSession, 0) })
+}
+
+// errDone means that the puppet was waited for already.
+var errDone = errors.New("the puppet is gone")
+
+// stage makes a puppet, lets act do something to it, and lets it go on and
+// end.
+func stage(act func(pid int) error) error {
 	var pipe [2]int
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
 		return fmt.Errorf("make a pipe: %w", err)
@@ -118,13 +117,16 @@ func (w *Watch) play() error {
 	if errno != 0 {
 		return errors.Join(fmt.Errorf("clone: %w", errno), err, unix.Close(pipe[1]))
 	}
-	err = errors.Join(err, w.label(pid, -1, probeSession, 0))
+	acted := act(pid)
 	// With the last writer gone the puppet moves on and ends.
 	err = errors.Join(err, unix.Close(pipe[1]))
+	if errors.Is(acted, errDone) {
+		return err
+	}
 	for {
 		_, werr := unix.Wait4(pid, nil, 0, nil)
 		if !errors.Is(werr, unix.EINTR) {
-			return errors.Join(err, werr)
+			return errors.Join(acted, err, werr)
 		}
 	}
 }
