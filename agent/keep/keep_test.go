@@ -353,7 +353,6 @@ func TestTrustedTimeNeverGoesBack(t *testing.T) {
 	})
 }
 
-// A reading that was taken earlier and comes later does not make time run.
 // A boot that began after the mark was made has gone by since, whatever the
 // wall clock says: found by test/sim, seed 37.
 func TestTheTimeSinceBootCountsBeforeTheFirstLook(t *testing.T) {
@@ -376,6 +375,7 @@ func TestTheTimeSinceBootCountsBeforeTheFirstLook(t *testing.T) {
 	}
 }
 
+// A reading that was taken earlier and comes later does not make time run.
 func TestTrustedTimeDoesNotRun(t *testing.T) {
 	k := open(t, t.TempDir())
 	early, late := clock.Reading{Wall: start, Boot: time.Hour}, clock.Reading{Wall: start.Add(time.Second), Boot: time.Hour + time.Second}
