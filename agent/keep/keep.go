@@ -33,6 +33,10 @@ type Config struct {
 	Clock             clock.Clock
 	Log               *slog.Logger
 
+	// Run is a folder in memory that outlives the agent, such as /run/curfew:
+	// how many entries wait for a disk that takes nothing is written there.
+	// Optional.
+	Run string
 	// Quota bounds the outbox on disk, in bytes. Optional; 1 GiB.
 	Quota int64
 	// Memory bounds what waits for a disk that takes nothing, in bytes.

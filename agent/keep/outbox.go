@@ -51,9 +51,11 @@ type Outbox struct {
 	appended chan struct{} // holds one when there is something new to send
 	work     chan struct{} // holds one when there is something new to write
 
-	writeMu sync.Mutex // one writer; guards out and broken
-	out     file       // of the last segment; nil before the first write
-	broken  bool       // the last segment may end in half a frame
+	writeMu  sync.Mutex // one writer; guards out, broken and saidHeld
+	out      file       // of the last segment; nil before the first write
+	broken   bool       // the last segment may end in half a frame
+	held     Folder     // in memory: what waits for the disk is counted there
+	saidHeld uint64     // what it says
 
 	readMu sync.Mutex // one reader or remover
 	cache  *segment   // the sealed segment that was read last
@@ -68,6 +70,7 @@ type Outbox struct {
 	pending      []pending
 	pendingBytes int
 	lost         uint64        // entries dropped since the last gap
+	owed         uint64        // entries of an agent before this one, whose gap is pending
 	attempt      chan struct{} // closed after the next write or sync, done or not
 	failing      error         // why the last write did not happen
 	stuck        bool          // the last write has been going on too long

@@ -30,7 +30,7 @@ func openOutbox(c Config, mine bool) (*Outbox, error) {
 	o := &Outbox{
 		dir: filepath.Join(c.Dir, "outbox"), host: c.Host, boot: c.Boot, clock: c.Clock, log: c.Log,
 		quota: c.Quota, memory: c.Memory, create: createFile, broken: true,
-		appended: make(chan struct{}, 1), work: make(chan struct{}, 1), attempt: make(chan struct{}),
+		held: Folder{Dir: c.Run}, appended: make(chan struct{}, 1), work: make(chan struct{}, 1), attempt: make(chan struct{}),
 	}
 	if o.quota <= 0 {
 		o.quota = defaultQuota
@@ -55,7 +55,9 @@ func openOutbox(c Config, mine bool) (*Outbox, error) {
 	if err := o.loadName(); err != nil {
 		return nil, err
 	}
+	o.takeHeld()
 	poke(o.appended)
+	poke(o.work)
 	return o, nil
 }
 

@@ -14,6 +14,7 @@ var errQuota = errors.New("the outbox is as large as it may be")
 func (o *Outbox) commit() error {
 	o.writeMu.Lock()
 	defer o.writeMu.Unlock()
+	defer o.sayHeld()
 	for {
 		o.mu.Lock()
 		if o.closed {
