@@ -148,7 +148,7 @@ func (a *Agent) Init(kept grant.Opened) error {
 	var err error
 	if a.opened, err = a.Keep.Opened(); err != nil {
 		a.forgotten("which grants were installed", err)
-		a.opened = map[string]Opened{}
+		a.opened = presumed(kept.Grants, a.now())
 	}
 	sessions, err := a.Keep.Sessions()
 	if err != nil {
@@ -158,6 +158,19 @@ func (a *Agent) Init(kept grant.Opened) error {
 		a.sessions[s.ID] = s
 	}
 	return nil
+}
+
+// presumed takes every grant that is kept and has begun for installed, so that
+// what it put on the host is looked for when it is over.
+func presumed(grants []grant.Grant, now time.Time) map[string]Opened {
+	all := map[string]Opened{}
+	for _, g := range grants {
+		if now.Before(g.NotBefore) {
+			continue
+		}
+		all[g.ID] = Opened{Grant: g.ID, Person: g.Person.Name, UID: g.Person.UID, Approvers: approvers(g), NotAfter: g.NotAfter, Installed: true}
+	}
+	return all
 }
 
 func (a *Agent) forgotten(what string, err error) {

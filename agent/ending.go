@@ -115,11 +115,13 @@ func (a *Agent) endUnknown(ctx context.Context, b budget) error {
 		return fmt.Errorf("look for unknown sessions: %w", err)
 	}
 	var unknown []uint64
+	a.mu.Lock()
 	for id := range living {
-		if _, known := a.session(id); !known {
+		if _, known := a.sessions[id]; !known {
 			unknown = append(unknown, id)
 		}
 	}
+	a.mu.Unlock()
 	if len(unknown) == 0 {
 		return nil
 	}

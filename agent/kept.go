@@ -35,14 +35,14 @@ func (k kept) Sessions() ([]Session, error) {
 	for _, n := range names {
 		var s Session
 		found, err := k.sessions.Load(n, &s)
-		if errors.Is(err, keep.ErrDamaged) || found && s.ID == 0 {
+		switch {
+		case errors.Is(err, keep.ErrDamaged):
 			damaged = append(damaged, err)
-			continue
-		}
-		if err != nil {
+		case err != nil:
 			return nil, err
-		}
-		if found {
+		case found && sessionName(s.ID) != n:
+			damaged = append(damaged, fmt.Errorf("session %s: it calls itself %x", n, s.ID))
+		case found:
 			all = append(all, s)
 		}
 	}
