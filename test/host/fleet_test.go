@@ -192,6 +192,16 @@ func (s *scene) clean(t *testing.T, id string) {
 	})
 }
 
+// over revokes a grant and waits until nothing is left of it.
+func (s *scene) over(t *testing.T, name, id string) {
+	t.Helper()
+	if _, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "revoke", id); err != nil {
+		t.Fatal(err)
+	}
+	s.nothing(t, name)
+	s.clean(t, id)
+}
+
 func allowed(t *testing.T, out string, err error) {
 	t.Helper()
 	if err != nil {
