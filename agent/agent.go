@@ -71,8 +71,6 @@ type Keep interface {
 	Accept(keyring, set []byte, at time.Time) (grant.Opened, error)
 	Trusted(r clock.Reading) time.Time
 	Append(entries ...ledger.Entry) error
-	// Note is Append that does not wait for the disk.
-	Note(entries ...ledger.Entry) error
 	Sessions() ([]Session, error)
 	SaveSession(s Session) error
 	DropSession(id uint64) error
@@ -256,18 +254,12 @@ func of(grants []grant.Grant, person string) (grant.Grant, bool) {
 
 // append records entries of this host. A record that cannot be written now is
 // kept by the outbox in memory, or counted as a gap; no removal waits for it.
-func (a *Agent) append(entries ...ledger.Entry) { a.record(a.Keep.Append, entries) }
-
-// note records what somebody waits for at a terminal, and what ends with the
-// machine: it need not be on the disk before she goes on.
-func (a *Agent) note(entries ...ledger.Entry) { a.record(a.Keep.Note, entries) }
-
-func (a *Agent) record(keep func(...ledger.Entry) error, entries []ledger.Entry) {
+func (a *Agent) append(entries ...ledger.Entry) {
 	for i := range entries {
 		entries[i].Host, entries[i].Boot = a.Name, a.Boot
 		entries[i].Text = printable(entries[i].Text)
 	}
-	if err := keep(entries...); err != nil {
+	if err := a.Keep.Append(entries...); err != nil {
 		a.Log.Error("record not kept", "err", err, "entries", len(entries))
 	}
 }

@@ -110,7 +110,7 @@ func (a *Agent) refuse(ctx context.Context, k Knock, person string) Answer {
 		role = last.Role.Name
 	}
 	a.Log.InfoContext(ctx, "door refused", "person", person, "service", k.Service, "why", text)
-	a.note(ledger.Entry{
+	a.append(ledger.Entry{
 		Kind: ledger.Refused, At: a.Clock.Now().Wall, Grant: last.ID, Person: person, Service: k.Service, Text: text,
 		Process: &ledger.Process{PID: uint32(max(0, k.PID)), TTY: valid(k.TTY)}, //nolint:gosec // a pid fits
 	})
@@ -144,7 +144,7 @@ func (a *Agent) openSession(ctx context.Context, k Knock, g grant.Grant, live []
 	if s.From != "" {
 		text += " from " + s.From
 	}
-	a.note(s.entry(ledger.Login, s.Opened, text))
+	a.append(s.entry(ledger.Login, s.Opened, text))
 	return Answer{Allow: true}
 }
 
@@ -156,7 +156,7 @@ func (a *Agent) closed(_ context.Context, k Knock) Answer {
 		return Answer{Stranger: true}
 	}
 	if s, known := a.session(id); known {
-		a.note(s.entry(ledger.Logout, a.Clock.Now().Wall, "closed"))
+		a.append(s.entry(ledger.Logout, a.Clock.Now().Wall, "closed"))
 	}
 	return Answer{Allow: true}
 }

@@ -84,7 +84,6 @@ type memory struct {
 func (m *memory) Accept([]byte, []byte, time.Time) (grant.Opened, error) { return grant.Opened{}, nil }
 func (m *memory) Trusted(clock.Reading) time.Time                        { return m.at }
 func (m *memory) Append(e ...ledger.Entry) error                         { m.entries = append(m.entries, e...); return nil }
-func (m *memory) Note(e ...ledger.Entry) error                           { return m.Append(e...) }
 func (m *memory) Sessions() ([]agent.Session, error)                     { return nil, nil }
 func (m *memory) SaveSession(agent.Session) error                        { return nil }
 func (m *memory) DropSession(uint64) error                               { return nil }

@@ -193,8 +193,6 @@ func (k fakeKeep) Append(entries ...ledger.Entry) error {
 	return nil
 }
 
-func (k fakeKeep) Note(entries ...ledger.Entry) error { return k.Append(entries...) }
-
 func (k fakeKeep) Sessions() ([]Session, error) {
 	var all []Session
 	for _, s := range k.sessions {

@@ -123,10 +123,6 @@ func (k *Keep) tick(ctx context.Context) error {
 // says that entries are in memory only, or lost and counted.
 func (k *Keep) Append(entries ...ledger.Entry) error { return k.outbox.Append(entries...) }
 
-// Note is Append for what ends with the machine: what it returns nil for
-// outlives the agent.
-func (k *Keep) Note(entries ...ledger.Entry) error { return k.outbox.Note(entries...) }
-
 // Outbox is what is still to be sent.
 func (k *Keep) Outbox() *Outbox { return k.outbox }
 

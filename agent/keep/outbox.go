@@ -66,12 +66,11 @@ type Outbox struct {
 	segments     []*segment // by number; never empty after the first write
 	next         uint64     // number of the next entry
 	durable      uint64     // last number on disk
-	inFile       uint64     // last number that the kernel has; of a sync that fails it is written again
 	pending      []pending
 	pendingBytes int
 	lost         uint64        // entries dropped since the last gap
 	owed         uint64        // entries of an agent before this one, whose gap is pending
-	attempt      chan struct{} // closed after the next write or sync, done or not
+	attempt      chan struct{} // closed after the next write, done or not
 	failing      error         // why the last write did not happen
 	stuck        bool          // the last write has been going on too long
 	running      bool          // run writes
@@ -119,14 +118,7 @@ func (o *Outbox) Appended() <-chan struct{} { return o.appended }
 
 // Append puts entries at the end, and waits until the disk has them, but not
 // long: who enforces does not hang on a disk.
-func (o *Outbox) Append(entries ...ledger.Entry) error { return o.add(entries, true) }
-
-// Note is Append for what ends with the machine, as a login does: it waits
-// until the kernel has the entries, so that they outlive the agent, and the
-// disk gets them a moment later.
-func (o *Outbox) Note(entries ...ledger.Entry) error { return o.add(entries, false) }
-
-func (o *Outbox) add(entries []ledger.Entry, onDisk bool) error {
+func (o *Outbox) Append(entries ...ledger.Entry) error {
 	if len(entries) == 0 {
 		return nil
 	}
@@ -145,16 +137,15 @@ func (o *Outbox) add(entries []ledger.Entry, onDisk bool) error {
 	if lost {
 		return ErrLost
 	}
-	return o.wait(last, onDisk)
+	return o.wait(last)
 }
 
-// wait returns once the disk, or else the kernel, has the entry of the
-// number, or why it has not.
-func (o *Outbox) wait(seq uint64, onDisk bool) error {
+// wait returns once the disk has the entry of the number, or why it has not.
+func (o *Outbox) wait(seq uint64) error {
 	enough := o.clock.After(patience)
 	for {
 		o.mu.Lock()
-		done, err, written := o.durable >= seq || !onDisk && o.inFile >= seq, o.failing, o.attempt
+		done, err, written := o.durable >= seq, o.failing, o.attempt
 		hopeless := o.stuck || o.closed
 		o.mu.Unlock()
 		switch {

@@ -37,19 +37,14 @@ func (o *Outbox) commit() error {
 			o.written(take)
 			o.closeGap()
 		}
-		o.tellAttempt()
+		close(o.attempt)
+		o.attempt = make(chan struct{})
 		o.mu.Unlock()
 		if err != nil {
 			return err
 		}
 		poke(o.appended)
 	}
-}
-
-// tellAttempt wakes those who wait; the caller holds mu.
-func (o *Outbox) tellAttempt() {
-	close(o.attempt)
-	o.attempt = make(chan struct{})
 }
 
 // someOf is how many of the pending entries go into one write.
@@ -92,10 +87,6 @@ func (o *Outbox) write(take []pending) error {
 	}
 	_, err := o.out.Write(buf)
 	if err == nil {
-		o.mu.Lock()
-		o.inFile = max(o.inFile, take[len(take)-1].seq)
-		o.tellAttempt()
-		o.mu.Unlock()
 		err = o.out.Sync()
 	}
 	if err != nil {

@@ -213,8 +213,6 @@ func (k keptOf) Append(entries ...ledger.Entry) error {
 	return err
 }
 
-func (k keptOf) Note(entries ...ledger.Entry) error { return k.Append(entries...) }
-
 func (k keptOf) Sessions() ([]agent.Session, error) {
 	return slices.Collect(maps.Values(k.w.sessions)), nil
 }
