@@ -117,6 +117,7 @@ type Agent struct {
 	sessions map[uint64]Session
 	ended    map[uint64]Session // of late, so that their last events find them
 	settled  bool
+	lost     bool                   // what the control plane sent last could not be read, and it was not heard since
 	over     map[string]grant.Grant // the last grant of each person that ended here
 	killed   map[string]uint64      // processes ended so far, by grant
 	said     map[string]string      // what was logged last, by what it is about
@@ -135,12 +136,16 @@ type Opened struct {
 	Left      []string  `json:"left,omitempty"` // of a receipt that was not clean
 }
 
-// Init makes an agent ready: it reads what was kept over a restart.
-func (a *Agent) Init(kept grant.Opened) error {
+// Init makes an agent ready: it reads what was kept over a restart. Unread is
+// why the kept grants do not count, if they do not.
+func (a *Agent) Init(kept grant.Opened, unread error) error {
 	a.wake, a.ready = make(chan struct{}, 1), make(chan struct{})
 	a.sessions, a.ended, a.over = map[uint64]Session{}, map[uint64]Session{}, map[string]grant.Grant{}
 	a.killed, a.said = map[string]uint64{}, map[string]string{}
-	a.grants, a.revision = kept.Grants, kept.Revision
+	a.grants, a.revision, a.lost = kept.Grants, kept.Revision, unread != nil
+	if unread != nil {
+		a.append(ledger.Entry{Kind: ledger.SetRefused, At: a.Clock.Now().Wall, Text: unread.Error()})
+	}
 	// What cannot be read counts for nothing: what it stood for is taken away,
 	// or ended, as if nobody had given it.
 	var err error
@@ -211,7 +216,7 @@ func (a *Agent) Accept(ctx context.Context, keyring, set []byte) (uint64, error)
 	// What stands now stands, also after a refusal: a keyring that drops a key
 	// ends that key's grants whatever came beside it.
 	a.mu.Lock()
-	a.grants, a.revision, a.settled = o.Grants, o.Revision, false
+	a.grants, a.revision, a.settled, a.lost = o.Grants, o.Revision, false, a.lost && err != nil
 	a.mu.Unlock()
 	a.Wake()
 	return o.Revision, err
@@ -235,10 +240,16 @@ func (a *Agent) Settled() bool {
 func (a *Agent) now() time.Time { return a.Keep.Trusted(a.Clock.Now()) }
 
 // live returns the grants that stand at now: by time, and by lease.
-func (a *Agent) live(now time.Time) []grant.Grant {
-	return slices.DeleteFunc(a.byTime(now), func(g grant.Grant) bool {
-		return g.Lease > 0 && now.Sub(a.Heard()) >= g.Lease
-	})
+func (a *Agent) live(now time.Time) []grant.Grant { return a.standing(a.known(), now) }
+
+// standing returns those of the grants that stand at now.
+func (a *Agent) standing(known []grant.Grant, now time.Time) []grant.Grant {
+	return slices.DeleteFunc(slices.Clone(known), func(g grant.Grant) bool { return !g.LiveAt(now) || a.suspended(g, now) })
+}
+
+// suspended reports whether the grant's lease has run out.
+func (a *Agent) suspended(g grant.Grant, now time.Time) bool {
+	return g.Lease > 0 && now.Sub(a.Heard()) >= g.Lease
 }
 
 // of returns the grant of the person that ends last, if any.

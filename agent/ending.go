@@ -196,8 +196,14 @@ func (a *Agent) why(o Opened, now time.Time) string {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if _, ok := find(a.grants, o.Grant); ok {
+	g, known := find(a.grants, o.Grant)
+	switch {
+	case known && a.suspended(g, now):
 		return "lease"
+	case known || a.lost:
+		// It was not among those that this pass began with: they could not be
+		// read, and have come anew meanwhile at most.
+		return "lost"
 	}
 	return "revoked"
 }

@@ -72,12 +72,10 @@ func (a *Agent) until(next time.Time) time.Duration {
 // after a failed step: one account that cannot be removed must not keep a
 // sudo rule alive.
 func (a *Agent) Pass(ctx context.Context, give bool) (time.Time, error) {
-	now := a.now()
-	live := a.live(now)
-	want, next := enforce.Want(a.known(), a.Name, now)
-	if len(live) < len(a.byTime(now)) { // some are suspended by their lease
-		want, _ = enforce.Want(live, a.Name, now)
-	}
+	now, known := a.now(), a.known() // once: what is accepted meanwhile is for the next pass
+	live := a.standing(known, now)
+	_, next := enforce.Want(known, a.Name, now)
+	want, _ := enforce.Want(live, a.Name, now) // without those that their lease suspends
 	b := a.budget()
 	failed := a.endSessions(ctx, b, live)
 	seen, err := a.Host.Observe(ctx)
@@ -108,15 +106,11 @@ func (a *Agent) Pass(ctx context.Context, give bool) (time.Time, error) {
 	return next, errors.Join(failed...)
 }
 
-// known is every grant that is kept, byTime those of them whose time it is.
+// known is every grant that is kept.
 func (a *Agent) known() []grant.Grant {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return slices.Clone(a.grants)
-}
-
-func (a *Agent) byTime(now time.Time) []grant.Grant {
-	return slices.DeleteFunc(a.known(), func(g grant.Grant) bool { return !g.LiveAt(now) })
 }
 
 func split(steps []enforce.Step) (removals, gifts []enforce.Step) {

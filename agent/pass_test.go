@@ -127,10 +127,47 @@ func agentOf(t *testing.T, h agent.Host, m *memory, grants ...grant.Grant) *agen
 		Host:     h, Labels: noLabels{}, Keep: m, Clock: clock.System{}, Log: slog.New(slog.DiscardHandler),
 		Heard: func() time.Time { return m.at },
 	}
-	if err := a.Init(grant.Opened{Grants: grants, Revision: 1}); err != nil {
+	if err := a.Init(grant.Opened{Grants: grants, Revision: 1}, nil); err != nil {
 		t.Fatal(err)
 	}
 	return a
+}
+
+// The reason on a signed receipt is one that the host knows.
+func TestWhyAGrantEnded(t *testing.T) {
+	leased, plain := of("g-a", "ana", grant.UIDMin, noon.Add(time.Hour)), of("g-a", "ana", grant.UIDMin, noon.Add(time.Hour))
+	leased.Lease = time.Minute
+	for _, c := range []struct {
+		name   string
+		kept   []grant.Grant
+		unread error
+		after  time.Duration
+		want   string
+	}{
+		{"time", []grant.Grant{plain}, nil, 2 * time.Hour, "time"},
+		{"not called for any more", nil, nil, time.Minute, "revoked"},
+		{"the control plane is not heard", []grant.Grant{leased}, nil, 2 * time.Minute, "lease"},
+		{"what was kept is not readable", nil, errors.New("damaged"), time.Minute, "lost"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := &memory{at: noon.Add(c.after), opened: map[string]agent.Opened{"g-a": {Grant: "g-a", Person: "ana", UID: grant.UIDMin, NotAfter: plain.NotAfter, Installed: true}}}
+			a := &agent.Agent{
+				Identity: agent.Identity{Fleet: "f", Name: "db1", Boot: "b", ReceiptKey: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))},
+				Host:     &halfSeen{seen: enforce.State{}}, Labels: noLabels{}, Keep: m, Clock: clock.System{}, Log: slog.New(slog.DiscardHandler),
+				Heard: func() time.Time { return noon },
+			}
+			if err := a.Init(grant.Opened{Grants: c.kept, Revision: 1}, c.unread); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := a.Pass(t.Context(), true); err != nil {
+				t.Fatal(err)
+			}
+			r := m.receipts(t, a.ReceiptKey)
+			if len(r) != 1 || r[0].Why != c.want {
+				t.Errorf("%+v, want %s", r, c.want)
+			}
+		})
+	}
 }
 
 func TestWhatWasSeenIsTakenAwayWhenTheRestWasNot(t *testing.T) {
@@ -226,7 +263,7 @@ func TestSessionsThatDoNotEndLeaveTimeForAll(t *testing.T) {
 		labels := stuckLabels{tried: map[uint64]bool{}}
 		a := agentOf(t, &halfSeen{seen: enforce.State{}}, &m.memory)
 		a.Keep, a.Labels, a.Clock = m, labels, bubble{time.Now()}
-		if err := a.Init(grant.Opened{Revision: 1}); err != nil {
+		if err := a.Init(grant.Opened{Revision: 1}, nil); err != nil {
 			t.Fatal(err)
 		}
 		began := time.Now()

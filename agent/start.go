@@ -16,7 +16,6 @@ import (
 	"curfew.internal/agent/uplink"
 	"curfew.internal/agent/watch"
 	"curfew.internal/clock"
-	"curfew.internal/grant"
 	"curfew.internal/ledger"
 	wire "curfew.internal/wire/door"
 )
@@ -45,6 +44,7 @@ type parts struct {
 	watch    *watch.Watch
 	clock    clock.Clock
 	log      *slog.Logger
+	unwired  unwired
 }
 
 // open makes ready what both a running agent and a sweep stand on. A sweep
@@ -95,11 +95,11 @@ func open(f Folders, beside bool, log *slog.Logger) (*Agent, *parts, error) {
 		log.Warn("when the control plane was heard last is not known: leases count as over until it is heard", "err", err)
 	}
 	a.Heard = func() time.Time { return heard }
-	opened, err := k.Kept()
-	if err != nil {
-		log.Warn("kept grants do not count", "err", err)
+	opened, unread := k.Kept()
+	if unread != nil {
+		log.Warn("kept grants do not count", "err", unread)
 	}
-	if err := a.Init(opened); err != nil {
+	if err := a.Init(opened, unread); err != nil {
 		return nil, nil, errors.Join(err, p.close())
 	}
 	return a, p, nil
@@ -151,7 +151,7 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 	client, err := uplink.New(uplink.Config{
 		Server: p.config.Server, Identity: uplink.Identity(p.identity), Host: acceptor{a, p.kept.Keep},
 		Outbox: p.kept.Outbox(), Appended: p.kept.Outbox().Appended(), Facts: p.facts(v),
-		Now: a.now, Renewed: func(der []byte) error { return keep.SaveCertificate(f.Config, der) },
+		Now: a.now, Unwired: p.unwired.list, Renewed: func(der []byte) error { return keep.SaveCertificate(f.Config, der) },
 		Clock: p.clock, Log: log,
 	})
 	if err != nil {
@@ -167,13 +167,13 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 		default: // told already
 		}
 	}
-	server := &door.Server{Path: filepath.Join(f.Run, "door.sock"), Decide: a.answer, Log: log}
+	server := &door.Server{Path: filepath.Join(f.Run, "door.sock"), Decide: a.answer, Log: log, Moved: a.doorMoved}
 	a.Parts = []func(context.Context) error{
 		p.kept.Run, client.Run, server.Serve, a.notify, a.warn,
 		func(ctx context.Context) error { return a.keepHeard(ctx, p.kept) },
 		func(ctx context.Context) error { return p.host.Watch(ctx, a.Wake) },
 		func(ctx context.Context) error { return p.watch.Run(ctx, a.Record) },
-		func(ctx context.Context) error { return a.publish(ctx, p, client.Connected, passed) },
+		func(ctx context.Context) error { return a.publish(ctx, p, client, passed) },
 	}
 	a.append(ledger.Entry{Kind: ledger.Agent, At: p.clock.Now().Wall, Text: "agent " + string(v) + " started, mode " + p.watch.Mode()})
 	if p.watch.Fresh {
@@ -236,6 +236,12 @@ func (p *parts) facts(v Version) func() uplink.Facts {
 	}
 }
 
+// doorMoved records that somebody took the door away: until it was there
+// again, no managed person could log in.
+func (a *Agent) doorMoved() {
+	a.append(ledger.Entry{Kind: ledger.Drift, At: a.Clock.Now().Wall, Text: "the door's socket was changed or removed by somebody; it was put right"})
+}
+
 // answer puts the door's question to the agent.
 func (a *Agent) answer(ctx context.Context, q wire.Question, who door.Caller) wire.Reply {
 	w := a.Knock(ctx, Knock{
@@ -277,58 +283,4 @@ func (a *Agent) notify(ctx context.Context) error {
 		case <-a.Clock.After(5 * time.Second):
 		}
 	}
-}
-
-// A Status is what a running agent says of itself.
-type Status struct {
-	Fleet     string        `json:"fleet"`
-	Host      string        `json:"host"`
-	At        time.Time     `json:"at"`
-	Mode      string        `json:"mode"`
-	Connected bool          `json:"connected"`
-	Revision  uint64        `json:"revision"`
-	Settled   bool          `json:"settled"`
-	Grants    []grant.Grant `json:"grants"`
-	Sessions  []Session     `json:"sessions"`
-	Sent      uint64        `json:"events_sent"`
-	Lost      uint64        `json:"events_lost"`
-	Unwired   []string      `json:"unwired"`
-}
-
-const statusName = "status"
-
-// publish writes the status where `curfew-agent status` finds it, after each
-// pass and in between.
-func (a *Agent) publish(ctx context.Context, p *parts, connected func() bool, passed <-chan struct{}) error {
-	folder := keep.Folder{Dir: p.Run}
-	for {
-		counts, err := p.watch.Counts()
-		if err != nil {
-			a.Log.WarnContext(ctx, "event counts not read", "err", err)
-		}
-		now := a.now()
-		err = folder.Save(statusName, Status{
-			Fleet: a.Fleet, Host: a.Name, At: now, Mode: p.watch.Mode(), Connected: connected(), Revision: a.Revision(),
-			Settled: a.Settled(), Grants: a.live(now), Sessions: a.sessionsNow(), Sent: counts.Made - counts.Lost, Lost: counts.Lost, Unwired: p.host.Unwired(),
-		})
-		if err != nil {
-			a.Log.WarnContext(ctx, "status not written", "err", err)
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-passed:
-		case <-a.Clock.After(2 * time.Second):
-		}
-	}
-}
-
-// ReadStatus returns what the agent of this host said last.
-func ReadStatus(f Folders) (Status, error) {
-	var s Status
-	found, err := keep.Folder{Dir: f.Run}.Load(statusName, &s)
-	if err == nil && !found {
-		err = errors.New("the agent has not run since this host started: see `systemctl status curfew-agent`")
-	}
-	return s, err
 }

@@ -62,7 +62,7 @@ func (w *world) agent(t testing.TB) *Agent {
 		Host:     fakeHost{w}, Labels: fakeLabels{w}, Keep: fakeKeep{w}, Clock: fakeClock{w}, Log: slog.New(slog.DiscardHandler),
 		Resync: time.Minute, Retry: time.Second, Heard: func() time.Time { return w.now },
 	}
-	if err := a.Init(w.offered); err != nil {
+	if err := a.Init(w.offered, nil); err != nil {
 		t.Fatal(err)
 	}
 	return a

@@ -29,8 +29,8 @@ type codes struct {
 }
 
 // Invite makes a code for a person.
-func (c *codes) Invite(ctx context.Context, person string) (string, time.Time, error) {
-	secret, expires, err := c.desk.Invite(ctx, person)
+func (c *codes) Invite(ctx context.Context, person, by string) (string, time.Time, error) {
+	secret, expires, err := c.desk.Invite(ctx, person, by)
 	if err != nil {
 		return "", time.Time{}, err
 	}
@@ -41,11 +41,12 @@ func (c *codes) Invite(ctx context.Context, person string) (string, time.Time, e
 // Join makes a code for a host; for one of that name, unless it is empty.
 func (c *codes) Join(ctx context.Context, host string, labels map[string]string, by string) (string, time.Time, error) {
 	secret := rand.Text()
-	expires := c.clock.Now().Wall.Add(joinLife).Truncate(time.Second)
+	now := c.clock.Now().Wall
+	expires := now.Add(joinLife).Truncate(time.Second)
 	if labels == nil {
 		labels = map[string]string{}
 	}
-	err := c.store.PutJoinToken(ctx, roster.JoinToken{Hash: sha256.Sum256([]byte(secret)), Host: host, Labels: labels, Expires: expires, By: by})
+	err := c.store.PutJoinToken(ctx, roster.JoinToken{Hash: sha256.Sum256([]byte(secret)), Host: host, Labels: labels, Expires: expires, By: by}, now)
 	if err != nil {
 		return "", time.Time{}, err
 	}

@@ -38,6 +38,9 @@ type Made struct {
 	Expires time.Time
 }
 
+// console is who did what was done with curfew-server itself.
+const console = "curfew-server"
+
 // Init makes a new fleet: keys, CA, database, configuration, an example of a
 // policy, and the first admin. It writes over nothing that is there.
 func Init(ctx context.Context, p Plan, k clock.Clock) (Made, error) {
@@ -68,9 +71,9 @@ func Init(ctx context.Context, p Plan, k clock.Clock) (Made, error) {
 		return Made{}, err
 	}
 	m := Made{}
-	_, err = opened.store.AddPerson(ctx, roster.Person{Name: p.Admin, FullName: p.FullName, Admin: true})
+	_, err = opened.store.AddPerson(ctx, roster.Person{Name: p.Admin, FullName: p.FullName, Admin: true}, roster.Act{By: console, At: k.Now().Wall})
 	if err == nil {
-		m.Invite, m.Expires, err = opened.codes.Invite(ctx, p.Admin)
+		m.Invite, m.Expires, err = opened.codes.Invite(ctx, p.Admin, console)
 	}
 	return m, errors.Join(err, opened.close())
 }
@@ -128,7 +131,7 @@ func Invite(ctx context.Context, c Config, k clock.Clock, person string) (string
 	if err != nil {
 		return "", time.Time{}, err
 	}
-	code, expires, err := p.codes.Invite(ctx, person)
+	code, expires, err := p.codes.Invite(ctx, person, console)
 	return code, expires, errors.Join(err, p.close())
 }
 

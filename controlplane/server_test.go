@@ -285,7 +285,7 @@ func TestRotationWhileTheServerRuns(t *testing.T) {
 	w.start(t)
 	ctx := t.Context()
 	k := roster.JoinToken{Hash: [32]byte{1}, Expires: time.Now().Add(time.Hour)}
-	must(t, w.server.store.PutJoinToken(ctx, k))
+	must(t, w.server.store.PutJoinToken(ctx, k, time.Now()))
 	_, err := w.server.store.UseJoinToken(ctx, k.Hash, roster.Host{Name: "db1", ReceiptKey: make([]byte, 32), Identity: "i"}, time.Now())
 	must(t, err)
 	before, err := w.server.store.State(ctx, "db1")

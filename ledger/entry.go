@@ -30,11 +30,12 @@ const (
 	SetRefused                 // a grant set, keyring or grant was not accepted
 	Drift                      // somebody changed a thing of ours; it was put right
 	Agent                      // the agent started, stopped or changed its mode
+	Admin                      // somebody changed who or what the fleet is; Text says how
 )
 
 var kindNames = map[Kind]string{
 	Exec: "exec", Exit: "exit", SetID: "setid", Login: "login", Logout: "logout", Refused: "refused", Gap: "gap",
-	Installed: "installed", Removed: "removed", SetRefused: "set-refused", Drift: "drift", Agent: "agent",
+	Installed: "installed", Removed: "removed", SetRefused: "set-refused", Drift: "drift", Agent: "agent", Admin: "admin",
 }
 
 // String is the kind's name in pages and searches.
@@ -59,8 +60,8 @@ func KindNamed(name string) Kind {
 type Entry struct {
 	Kind Kind
 	At   time.Time // UTC, nanoseconds
-	Host string
-	Boot string // the kernel's boot id
+	Host string    // empty: the control plane itself
+	Boot string    // the kernel's boot id
 
 	Grant      string
 	Person     string

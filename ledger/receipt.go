@@ -17,7 +17,7 @@ const ReceiptType = "application/vnd.curfew.receipt.v1"
 type Receipt struct {
 	Fleet, Host, Boot string
 	Grant, Person     string
-	Why               string    // "time", "revoked" or "withdrawn from the host"
+	Why               string    // "time", "revoked", "lease" or "lost"
 	EndedAt           time.Time // when the host saw that the grant no longer stood
 	DoneAt            time.Time // when it had looked again
 	Removed           []string  // things taken away, in order

@@ -39,17 +39,76 @@ type Server struct {
 	Path   string
 	Decide Decider
 	Log    *slog.Logger
+	// Moved, if set, is called when the socket was taken away and is there
+	// again.
+	Moved func()
 }
 
-// Serve answers until ctx is done, and then until every answer is out.
+// Serve answers until ctx is done, and then until every answer is out. A
+// socket that somebody removed or replaced is made anew.
 func (s *Server) Serve(ctx context.Context) error {
-	l, err := s.listen()
-	if err != nil {
-		return err
-	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	for first := true; ; first = false {
+		l, err := s.listen()
+		if err == nil && !first {
+			s.Log.WarnContext(ctx, "somebody took the door away: it is there again", "path", s.Path)
+			if s.Moved != nil {
+				s.Moved()
+			}
+		}
+		if err == nil {
+			err = s.serve(ctx, l, &wg)
+		}
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case errors.Is(err, errMoved):
+		case first:
+			return err
+		default:
+			s.Log.ErrorContext(ctx, "door not made again", "err", err)
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-time.After(glance):
+			}
+		}
+	}
+}
+
+// glance is how often the door looks whether it still is where callers knock.
+const glance = 500 * time.Millisecond
+
+var errMoved = errors.New("the door is not where it was")
+
+// guard ends when the socket that l listens on is not the one at Path any
+// more.
+func (s *Server) guard(ctx context.Context, l *net.UnixListener, mine unix.Stat_t) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(glance):
+		}
+		var now unix.Stat_t
+		if err := unix.Lstat(s.Path, &now); err != nil || now.Ino != mine.Ino || now.Dev != mine.Dev {
+			_ = l.Close() // Accept says so
+			return
+		}
+	}
+}
+
+// serve answers until ctx is done or the socket is taken away. It closes l.
+func (s *Server) serve(ctx context.Context, l *net.UnixListener, wg *sync.WaitGroup) error {
 	defer func() { _ = l.Close() }() // before the wait: nobody is to queue at a door that nobody opens
+	var mine unix.Stat_t
+	if err := unix.Lstat(s.Path, &mine); err != nil {
+		return errMoved
+	}
+	guarding, done := context.WithCancel(ctx)
+	defer done()
+	wg.Go(func() { s.guard(guarding, l, mine) })
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
 	slots := make(chan struct{}, atOnce)
@@ -69,21 +128,32 @@ func (s *Server) Serve(ctx context.Context) error {
 			}
 			continue
 		}
+		if errors.Is(err, net.ErrClosed) {
+			return errMoved
+		}
 		if err != nil {
 			return fmt.Errorf("door: %w", err)
 		}
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			return errors.Join(context.Cause(ctx), c.Close())
+		if err := s.take(ctx, c, slots, wg); err != nil {
+			return err
 		}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			if err := s.attend(ctx, c); err != nil {
-				s.Log.WarnContext(ctx, "door caller not answered", "err", err)
-			}
-		})
 	}
+}
+
+// take attends a caller once there is a place for it.
+func (s *Server) take(ctx context.Context, c *net.UnixConn, slots chan struct{}, wg *sync.WaitGroup) error {
+	select {
+	case slots <- struct{}{}:
+	case <-ctx.Done():
+		return errors.Join(context.Cause(ctx), c.Close())
+	}
+	wg.Go(func() {
+		defer func() { <-slots }()
+		if err := s.attend(ctx, c); err != nil {
+			s.Log.WarnContext(ctx, "door caller not answered", "err", err)
+		}
+	})
+	return nil
 }
 
 // passing reports whether the next caller may have better luck.

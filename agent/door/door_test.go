@@ -358,6 +358,30 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+func TestTheDoorComesBack(t *testing.T) {
+	path := place(t)
+	serve(t, path, yes)
+	for name, harm := range map[string]func() error{
+		"removed":  func() error { return os.Remove(path) },
+		"moved":    func() error { return os.Rename(path, path+".old") },
+		"replaced": func() error { return errors.Join(os.Remove(path), os.WriteFile(path, nil, 0o600)) },
+	} {
+		if err := harm(); err != nil {
+			t.Fatal(err)
+		}
+		for range 1000 {
+			if c, err := net.Dial("unixpacket", path); err == nil {
+				_ = c.Close()
+				break
+			}
+			<-time.After(5 * time.Millisecond)
+		}
+		if r := ask(t, path, bytesOf(t, question)); r.Verdict != wire.Allow {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
+}
+
 // Whatever the bytes, only a whole question is decided, and all are answered.
 func FuzzQuestion(f *testing.F) {
 	if os.Geteuid() != 0 {

@@ -56,8 +56,11 @@ func (s *state) field(f canon.Field) error {
 // which it was accepted: a key that has run out since is no reason to drop
 // what it signed.
 func (k *Keep) loadState() (state, error) {
+	// The set that is to come is at least the one that was there already.
+	held := k.loadHeld()
+	lost := state{revision: max(1, held) - 1}
 	b, err := os.ReadFile(k.path(stateFile))
-	if errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, os.ErrNotExist) && held == 0 {
 		return state{}, nil
 	}
 	var s state
@@ -70,8 +73,11 @@ func (k *Keep) loadState() (state, error) {
 	if err == nil {
 		s.ring, err = grant.OpenKeyring(s.keyring, k.Fleet, k.Roots)
 	}
+	if err == nil && s.revision < held {
+		err = fmt.Errorf("%d in place of %d: %w", s.revision, held, grant.ErrRollback)
+	}
 	if err != nil {
-		return state{}, fmt.Errorf("kept grants do not count, the control plane will send them anew: %w", err)
+		return lost, fmt.Errorf("kept grants do not count, the control plane will send them anew: %w", err)
 	}
 	s.opened, err = k.open(s)
 	if errors.Is(err, grant.ErrOtherHost) || errors.Is(err, grant.ErrOtherFleet) {
@@ -176,7 +182,7 @@ func (k *Keep) adopt(next state) {
 		return
 	}
 	k.dirty = true
-	if err := errors.Join(k.save(), k.saveMark()); err != nil {
+	if err := errors.Join(k.saveHeld(), k.save(), k.saveMark()); err != nil {
 		k.Log.Error("accepted grants are in memory only until the disk takes them", "err", err)
 	}
 }

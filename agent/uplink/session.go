@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -212,11 +213,12 @@ func (s *session) applied() (a *uplink.Applied, must bool) {
 	defer s.mu.Unlock()
 	must, s.answer = s.answer, false
 	revision, _ := s.Host.Versions()
-	return &uplink.Applied{Revision: revision, Refused: s.refused, Settled: s.Host.Settled()}, must
+	return &uplink.Applied{Revision: revision, Refused: s.refused, Settled: s.Host.Settled(), Unwired: s.Unwired()}, must
 }
 
 func sameApplied(a, b *uplink.Applied) bool {
-	return a.GetRevision() == b.GetRevision() && a.GetRefused() == b.GetRefused() && a.GetSettled() == b.GetSettled()
+	return a.GetRevision() == b.GetRevision() && a.GetRefused() == b.GetRefused() && a.GetSettled() == b.GetSettled() &&
+		slices.Equal(a.GetUnwired(), b.GetUnwired())
 }
 
 // records sends what follows the number sent, as far as the window is open;

@@ -78,6 +78,9 @@ type Config struct {
 	// Appended delivers when there may be more in the outbox.
 	Appended <-chan struct{}
 	Facts    func() Facts
+	// Unwired is what the host's sshd, sudo and PAM lack to ask the agent.
+	// Optional.
+	Unwired func() []string
 	// Now is trusted time, in which leases are counted.
 	Now func() time.Time
 	// Renewed keeps a new certificate.
@@ -108,6 +111,9 @@ type Client struct {
 func New(c Config) (*Client, error) {
 	if c.Again <= 0 {
 		c.Again = 30 * time.Second
+	}
+	if c.Unwired == nil {
+		c.Unwired = func() []string { return nil }
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 
+	"connectrpc.com/connect"
+
 	"curfew.internal/controlplane/policy"
 	"curfew.internal/wire/api"
 )
@@ -22,6 +24,20 @@ type peopleCmd struct {
 	Invite  invitePersonCmd  `cmd:"" help:"Print a new code; her devices and her second factor are replaced when she uses it."`
 	Disable disablePersonCmd `cmd:"" help:"End a person's sessions, requests and grants now, and let her do no more."`
 	List    listPeopleCmd    `cmd:"" default:"withargs" help:"List the people."`
+}
+
+// proved makes a call that may need a fresh code of the second factor: first
+// without one, and with one if the server asks for it.
+func proved[T any](p *program, call func(code string) (T, error)) (T, error) {
+	r, err := call("")
+	if ce := (*connect.Error)(nil); !errors.As(err, &ce) || ce.Meta().Get("Curfew-Needs") != "code" {
+		return r, err
+	}
+	code, err := p.factor()
+	if err != nil {
+		return r, err
+	}
+	return call(code)
 }
 
 type addPersonCmd struct {
@@ -36,7 +52,9 @@ func (a addPersonCmd) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
-	r, err := c.AddPerson(ctx, &api.AddPersonRequest{Name: a.Name, FullName: a.FullName, Admin: a.Admin})
+	r, err := proved(p, func(code string) (*api.InviteReply, error) {
+		return c.AddPerson(ctx, &api.AddPersonRequest{Name: a.Name, FullName: a.FullName, Admin: a.Admin, Code: code})
+	})
 	if err != nil {
 		return err
 	}
@@ -63,7 +81,9 @@ func (i invitePersonCmd) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
-	r, err := c.InvitePerson(ctx, &api.InvitePersonRequest{Name: i.Name})
+	r, err := proved(p, func(code string) (*api.InviteReply, error) {
+		return c.InvitePerson(ctx, &api.InvitePersonRequest{Name: i.Name, Code: code})
+	})
 	if err != nil {
 		return err
 	}
@@ -121,7 +141,7 @@ func (listPeopleCmd) Run(ctx context.Context, p *program) error {
 type hostsCmd struct {
 	Token        tokenCmd        `cmd:"" help:"Print a token that lets one host join."`
 	List         listHostsCmd    `cmd:"" default:"withargs" help:"List the hosts."`
-	Decommission decommissionCmd `cmd:"" help:"Take a host out: it is refused from now on."`
+	Decommission decommissionCmd `cmd:"" help:"Take a host out: what stands on it is taken away, then it is refused."`
 }
 
 type tokenCmd struct {
@@ -135,7 +155,9 @@ func (t tokenCmd) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
-	r, err := c.CreateJoinToken(ctx, &api.CreateJoinTokenRequest{Labels: t.Label, Host: t.Host})
+	r, err := proved(p, func(code string) (*api.CreateJoinTokenReply, error) {
+		return c.CreateJoinToken(ctx, &api.CreateJoinTokenRequest{Labels: t.Label, Host: t.Host, Code: code})
+	})
 	if err != nil {
 		return err
 	}
@@ -175,10 +197,14 @@ func (listHostsCmd) Run(ctx context.Context, p *program) error {
 
 func hostState(h *api.Host) string {
 	switch {
+	case h.Leaving:
+		return "decommissioned, NOT CONFIRMED"
 	case h.Decommissioned:
 		return "decommissioned"
 	case h.Refused != "":
 		return "REFUSES: " + h.Refused
+	case len(h.Unwired) > 0:
+		return "UNWIRED: " + strings.Join(h.Unwired, "; ")
 	case h.Connected:
 		return "connected"
 	}
@@ -200,7 +226,12 @@ func (d decommissionCmd) Run(ctx context.Context, p *program) error {
 		return err
 	}
 	return p.print(r, func() error {
-		_, err := fmt.Fprintf(p.out, "Decommissioned %s.\n", r.Name)
+		text := "Decommissioned %s: nothing stands on it.\n"
+		if r.Leaving {
+			text = "Decommissioned %s. Grants stand on it: it is told to take them away, and is refused once it has.\n" +
+				"curfew hosts says whether it has; if it is gone for good, what it held ends by its own clock.\n"
+		}
+		_, err := fmt.Fprintf(p.out, text, r.Name)
 		return err
 	})
 }
@@ -285,7 +316,7 @@ func (c curlCmd) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
-	h, err := p.signed(s)
+	h, err := p.signing(s)
 	if err != nil {
 		return err
 	}

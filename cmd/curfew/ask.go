@@ -11,7 +11,6 @@ import (
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"curfew.internal/controlplane/policy"
 	"curfew.internal/wire/api"
 )
 
@@ -38,16 +37,6 @@ func (rolesCmd) Run(ctx context.Context, p *program) error {
 		}
 		return table(p.out, "ROLE HOSTS LONGEST APPROVAL DESCRIPTION", rows)
 	})
-}
-
-// length is a flag's duration, in the form that policies use.
-type length time.Duration
-
-// UnmarshalText reads 90m, 4h, 7d.
-func (l *length) UnmarshalText(b []byte) error {
-	d, err := policy.ParseDuration(string(b))
-	*l = length(d)
-	return err
 }
 
 type requestCmd struct {

@@ -9,13 +9,12 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"curfew.internal/wire/api"
 )
 
 type auditCmd struct {
-	Search searchCmd `cmd:"" help:"Search the record, oldest first."`
+	Search searchCmd `cmd:"" help:"Search the record, oldest first; with --output json, an event a line."`
 	Tail   tailCmd   `cmd:"" help:"Watch the record as it grows."`
 }
 
@@ -23,7 +22,7 @@ type filter struct {
 	Grant  string   `placeholder:"ID" help:"Of one grant."`
 	Person string   `placeholder:"NAME" help:"Of one person."`
 	Host   string   `placeholder:"NAME" help:"On one host."`
-	Kind   string   `placeholder:"KIND" help:"Of one kind: exec, exit, setid, login, logout, refused, gap, installed, removed, drift, ..."`
+	Kind   string   `placeholder:"KIND" help:"Of one kind: exec, exit, setid, login, logout, refused, gap, installed, removed, drift, admin, ..."`
 	Words  []string `arg:"" optional:"" help:"Words that all occur in the command line or text."`
 }
 
@@ -33,9 +32,9 @@ func (f filter) query() *api.SearchEventsRequest {
 
 type searchCmd struct {
 	filter
-	Since time.Time `format:"2006-01-02T15:04:05Z07:00" placeholder:"TIME" help:"Not before, such as 2027-01-31T14:00:00Z."`
-	Until time.Time `format:"2006-01-02T15:04:05Z07:00" placeholder:"TIME" help:"Before."`
-	Limit int       `default:"1000" help:"How many at most; 0: all."`
+	Since when `placeholder:"TIME" help:"Not before: 2027-01-31T14:00:00Z, or 30m, 2h, 7d for so long ago."`
+	Until when `placeholder:"TIME" help:"Before."`
+	Limit int  `default:"1000" help:"How many at most; 0: all."`
 }
 
 // Run pages through what was found.
@@ -45,12 +44,8 @@ func (s searchCmd) Run(ctx context.Context, p *program) error {
 		return err
 	}
 	q := s.query()
-	if !s.Since.IsZero() {
-		q.Since = timestamppb.New(s.Since)
-	}
-	if !s.Until.IsZero() {
-		q.Until = timestamppb.New(s.Until)
-	}
+	now := p.clock.Now().Wall
+	q.Since, q.Until = s.Since.before(now), s.Until.before(now)
 	for shown := 0; ; {
 		q.Limit = 500
 		r, err := c.SearchEvents(ctx, q)
@@ -131,8 +126,16 @@ func (p *program) event(e *api.Event) error {
 	if len(e.Approvers) > 0 {
 		who += " (by " + strings.Join(e.Approvers, ",") + ")"
 	}
-	_, err := fmt.Fprintf(p.out, "%s %-6s %-20s %-16s %-9s %s\n", fine(e.At), line(e.Host), line(e.Grant), line(who), line(e.Kind), line(told(e)))
+	_, err := fmt.Fprintf(p.out, "%s %-6s %-20s %-16s %-9s %s\n", fine(e.At), line(source(e)), line(e.Grant), line(who), line(e.Kind), line(told(e)))
 	return err
+}
+
+// source is who tells of an event: a host, or the control plane.
+func source(e *api.Event) string {
+	if e.Host == "" {
+		return "-"
+	}
+	return e.Host
 }
 
 // told is what an event says, on one line.
@@ -181,7 +184,7 @@ func told(e *api.Event) string {
 
 type timelineCmd struct {
 	Grant string `arg:"" help:"A grant, or its request."`
-	All   bool   `help:"Also every change of uid and every exit."`
+	All   bool   `help:"Also every change of uid and every exit, and long command lines whole."`
 }
 
 // Run tells the story on one page.
@@ -213,7 +216,7 @@ func timeline(w io.Writer, r *api.TimelineReply, all bool) error {
 		}
 		text := m.Text
 		if m.Event != nil {
-			text = told(m.Event)
+			text = short(told(m.Event), all)
 		}
 		if m.Took != nil {
 			text = strings.TrimSpace(fmt.Sprintf("%s (%d ms)", text, m.Took.AsDuration().Milliseconds()))
@@ -223,6 +226,17 @@ func timeline(w io.Writer, r *api.TimelineReply, all bool) error {
 		}
 	}
 	return nil
+}
+
+// page is how much of one event a timeline shows, which is to be one page.
+const page = 400
+
+// short cuts what one event says, and says so.
+func short(text string, all bool) string {
+	if all || len(text) <= page {
+		return text
+	}
+	return fmt.Sprintf("%s … (%d bytes more: --all)", strings.ToValidUTF8(text[:page], ""), len(text)-page)
 }
 
 // changes tells which ids are other than they were.

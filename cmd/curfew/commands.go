@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 
 	"github.com/alecthomas/kong"
@@ -62,6 +63,9 @@ type versionCmd struct{}
 
 // Run prints the version.
 func (versionCmd) Run(_ context.Context, p *program) error {
+	if p.Output == "json" {
+		return json.NewEncoder(p.out).Encode(map[string]string{"version": Version})
+	}
 	_, err := fmt.Fprintln(p.out, "curfew "+Version)
 	return err
 }

@@ -55,7 +55,7 @@ func main() {
 	if len(args) == 0 {
 		args = []string{"--help"}
 	}
-	k, err := parser.Parse(ours(args))
+	k, err := parser.Parse(ours(signed(args)))
 	if err != nil {
 		parser.Errorf("%s", err)
 		os.Exit(exitUsage) //nolint:gocritic // nothing deferred matters here

@@ -41,14 +41,14 @@ func (p *program) client() (apiconnect.CurfewClient, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := p.signed(s)
+	h, err := p.signing(s)
 	if err != nil {
 		return nil, err
 	}
 	return apiconnect.NewCurfewClient(h, s.URL), nil
 }
 
-func (p *program) signed(s session) (*http.Client, error) {
+func (p *program) signing(s session) (*http.Client, error) {
 	key, err := p.deviceKey()
 	if err != nil {
 		return nil, err

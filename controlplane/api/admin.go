@@ -19,6 +19,26 @@ func admin(ctx context.Context) error {
 	return nil
 }
 
+// provedFor is how long a code of the second factor counts for an admin's
+// calls on the same session.
+const provedFor = 15 * time.Minute
+
+// freshAdmin lets an admin pass who proved herself on this session a short
+// while ago, or does so now. What lets somebody in asks for it; what only
+// takes away does not.
+func (s *Server) freshAdmin(ctx context.Context, code string) error {
+	if err := admin(ctx); err != nil {
+		return err
+	}
+	if ago := s.now().Sub(who(ctx).session.Proved); ago >= 0 && ago < provedFor {
+		return nil
+	}
+	if code == "" {
+		return errStale
+	}
+	return s.spend(ctx, code)
+}
+
 // AddPerson implements the API.
 func (s *Server) AddPerson(ctx context.Context, m *api.AddPersonRequest) (*api.InviteReply, error) {
 	if err := admin(ctx); err != nil {
@@ -27,7 +47,10 @@ func (s *Server) AddPerson(ctx context.Context, m *api.AddPersonRequest) (*api.I
 	if err := errors.Join(grant.CheckPerson(m.Name), grant.CheckText("full name", m.FullName, 100)); err != nil {
 		return nil, invalid(err)
 	}
-	p, err := s.Store.AddPerson(ctx, roster.Person{Name: m.Name, FullName: m.FullName, Admin: m.Admin})
+	if err := s.freshAdmin(ctx, m.Code); err != nil {
+		return nil, err
+	}
+	p, err := s.Store.AddPerson(ctx, roster.Person{Name: m.Name, FullName: m.FullName, Admin: m.Admin}, s.act(ctx))
 	if is(err, roster.ErrExists) {
 		return nil, roster.Refuse(roster.Taken, "there is or was a person of the name %s: names are not given again", m.Name)
 	}
@@ -47,6 +70,9 @@ func (s *Server) InvitePerson(ctx context.Context, m *api.InvitePersonRequest) (
 	if err != nil {
 		return nil, err
 	}
+	if err := s.freshAdmin(ctx, m.Code); err != nil {
+		return nil, err
+	}
 	s.Log.InfoContext(ctx, "person invited", "person", p.Name, "by", who(ctx).Name)
 	return s.invite(ctx, p)
 }
@@ -60,7 +86,7 @@ func (s *Server) person(ctx context.Context, name string) (roster.Person, error)
 }
 
 func (s *Server) invite(ctx context.Context, p roster.Person) (*api.InviteReply, error) {
-	code, expires, err := s.Codes.Invite(ctx, p.Name)
+	code, expires, err := s.Codes.Invite(ctx, p.Name, who(ctx).Name)
 	if is(err, roster.ErrDisabled) {
 		return nil, roster.Refuse(roster.Conflict, "%s is disabled", p.Name)
 	}
@@ -81,7 +107,7 @@ func (s *Server) DisablePerson(ctx context.Context, m *api.DisablePersonRequest)
 	if _, err := s.person(ctx, m.Name); err != nil {
 		return nil, err
 	}
-	p, err := s.Store.DisablePerson(ctx, m.Name, who(ctx).Name, s.now())
+	p, err := s.Store.DisablePerson(ctx, m.Name, s.act(ctx))
 	if err != nil {
 		return nil, err
 	}
@@ -118,6 +144,9 @@ func (s *Server) CreateJoinToken(ctx context.Context, m *api.CreateJoinTokenRequ
 	if err := roster.CheckLabels(m.Labels); err != nil {
 		return nil, err
 	}
+	if err := s.freshAdmin(ctx, m.Code); err != nil {
+		return nil, err
+	}
 	code, expires, err := s.Codes.Join(ctx, m.Host, m.Labels, who(ctx).Name)
 	if err != nil {
 		return nil, err
@@ -151,7 +180,7 @@ func (s *Server) DecommissionHost(ctx context.Context, m *api.DecommissionHostRe
 	if err := admin(ctx); err != nil {
 		return nil, err
 	}
-	h, err := s.Store.DecommissionHost(ctx, m.Name)
+	h, err := s.Store.DecommissionHost(ctx, m.Name, s.act(ctx))
 	if is(err, roster.ErrUnknown) {
 		return nil, roster.Refuse(roster.Missing, "there is no host %q: `curfew hosts` lists them", m.Name)
 	}
@@ -166,6 +195,7 @@ func (s *Server) hostMessage(ctx context.Context, h roster.Host) (*api.Host, err
 	m := &api.Host{
 		Name: h.Name, Labels: h.Labels, Addresses: h.Addresses, RevisionApplied: h.Applied, AgentVersion: h.AgentVersion,
 		Mode: h.Mode, Decommissioned: h.Decommissioned, Refused: h.Refused, Connected: s.Connected(h.Name),
+		Leaving: h.Leaving > 0, Unwired: h.Unwired,
 	}
 	if !h.Seen.IsZero() {
 		m.LastSeen = timestamppb.New(h.Seen)

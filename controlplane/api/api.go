@@ -51,7 +51,7 @@ type Authority interface {
 
 // Codes makes the codes that people paste.
 type Codes interface {
-	Invite(ctx context.Context, person string) (code string, expires time.Time, err error)
+	Invite(ctx context.Context, person, by string) (code string, expires time.Time, err error)
 	Join(ctx context.Context, host string, labels map[string]string, by string) (code string, expires time.Time, err error)
 }
 
@@ -66,13 +66,14 @@ type Store interface {
 type People interface {
 	Person(ctx context.Context, name string) (roster.Person, error)
 	People(ctx context.Context) ([]roster.Person, error)
-	AddPerson(ctx context.Context, p roster.Person) (roster.Person, error)
-	DisablePerson(ctx context.Context, name, by string, at time.Time) (roster.Person, error)
+	AddPerson(ctx context.Context, p roster.Person, a roster.Act) (roster.Person, error)
+	DisablePerson(ctx context.Context, name string, a roster.Act) (roster.Person, error)
 	EndSession(ctx context.Context, id string) error
+	Proved(ctx context.Context, session string, at time.Time) error
 	UseNonce(ctx context.Context, session, nonce string, until, at time.Time) error
 	Host(ctx context.Context, name string) (roster.Host, error)
 	Hosts(ctx context.Context) ([]roster.Host, error)
-	DecommissionHost(ctx context.Context, name string) (roster.Host, error)
+	DecommissionHost(ctx context.Context, name string, a roster.Act) (roster.Host, error)
 	State(ctx context.Context, host string) (roster.State, error)
 }
 
@@ -94,6 +95,7 @@ type Record interface {
 	LastEvent(ctx context.Context) (uint64, error)
 	Decisions(ctx context.Context, request string) ([]roster.Decision, error)
 	SentTo(ctx context.Context, request string) ([]roster.Decision, error)
+	PassedBy(ctx context.Context, request string) ([]string, error)
 }
 
 // A Server answers calls.
@@ -158,6 +160,20 @@ type callerKey struct{}
 func who(ctx context.Context) caller {
 	c, _ := ctx.Value(callerKey{}).(caller)
 	return c
+}
+
+// spend uses up the caller's code, with which she proves herself on her
+// session too.
+func (s *Server) spend(ctx context.Context, code string) error {
+	if err := s.Desk.SpendCode(ctx, who(ctx).Name, code); err != nil {
+		return err
+	}
+	return s.Store.Proved(ctx, who(ctx).session.ID, s.now())
+}
+
+// act is the caller doing something to the fleet now.
+func (s *Server) act(ctx context.Context) roster.Act {
+	return roster.Act{By: who(ctx).Name, At: s.now()}
 }
 
 // sessions is the signature check's view of the server.

@@ -140,7 +140,7 @@ func (s *Server) ask(ctx context.Context, code string, r roster.Request) (*api.R
 		{At: sc.now, What: stateAsked, Person: r.Person, Text: fmt.Sprintf("%s on %s for %v: %s", r.Role, strings.Join(r.Hosts, ", "), r.Duration, r.Reason)},
 		{At: sc.now, What: "mfa", Person: r.Person, Text: "proved herself with " + factor},
 	}, c.Steps...)
-	if err := s.Desk.SpendCode(ctx, r.Person, code); err != nil {
+	if err := s.spend(ctx, code); err != nil {
 		return nil, err
 	}
 	r, err = s.Store.Ask(ctx, r, sc.now, c)

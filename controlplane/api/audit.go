@@ -179,7 +179,7 @@ func moment(r roster.Request, e roster.Event) *api.Moment {
 		if p := e.Entry.Process; p != nil && m.Text == "" {
 			m.Text = strings.Join(p.Argv, " ")
 		}
-	case ledger.Login, ledger.Logout, ledger.Refused, ledger.Gap, ledger.SetRefused, ledger.Drift, ledger.Agent:
+	case ledger.Login, ledger.Logout, ledger.Refused, ledger.Gap, ledger.SetRefused, ledger.Drift, ledger.Agent, ledger.Admin:
 	}
 	return m
 }

@@ -33,7 +33,7 @@ func (s *Server) Approve(ctx context.Context, m *api.ApproveRequest) (*api.Reque
 	if _, err := approve(r); err != nil {
 		return nil, err
 	}
-	if err := s.Desk.SpendCode(ctx, who(ctx).Name, m.Code); err != nil {
+	if err := s.spend(ctx, m.Code); err != nil {
 		return nil, err
 	}
 	r, err = s.Store.Change(ctx, r.ID, sc.now, approve)

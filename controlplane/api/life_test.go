@@ -127,8 +127,8 @@ func TestWhatIsAskedWrongIsRefused(t *testing.T) {
 		{"NUL in the reason", func(m *api.CreateRequestRequest) { m.Reason = "a\x00b" }, connect.CodeInvalidArgument, "U+0000"},
 		{"long reason", func(m *api.CreateRequestRequest) { m.Reason = strings.Repeat("x", 501) }, connect.CodeInvalidArgument, "500"},
 		{"1 MB reason", func(m *api.CreateRequestRequest) { m.Reason = strings.Repeat("x", 1<<20) }, connect.CodeUnknown, "1 MiB"},
-		{"no code", func(m *api.CreateRequestRequest) { m.Code = "" }, connect.CodeUnauthenticated, "that code is not right"},
-		{"wrong code", func(m *api.CreateRequestRequest) { m.Code = "000000" }, connect.CodeUnauthenticated, "that code is not right"},
+		{"no code", func(m *api.CreateRequestRequest) { m.Code = "" }, connect.CodePermissionDenied, "that code is not right"},
+		{"wrong code", func(m *api.CreateRequestRequest) { m.Code = "000000" }, connect.CodePermissionDenied, "that code is not right"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := w.ana.CreateRequest(t.Context(), question(t, w.ana, c.alter))
@@ -166,7 +166,7 @@ func TestMistakesCostNoCode(t *testing.T) {
 	r, err := w.ana.CreateRequest(t.Context(), m)
 	must(t, err)
 	_, err = w.ana.CreateRequest(t.Context(), m)
-	refused(t, err, connect.CodeUnauthenticated, "used already")
+	refused(t, err, connect.CodePermissionDenied, "used already")
 
 	code := w.ben.fresh(t)
 	_, err = w.ben.Approve(t.Context(), &api.ApproveRequest{Id: r.Id, Digest: make([]byte, 32), Code: code})
@@ -200,9 +200,9 @@ func TestWhoApproves(t *testing.T) {
 	refused(t, yes(w.eve), connect.CodeNotFound, "no such request")
 	refused(t, yes(w.ada), connect.CodePermissionDenied, "not among the approvers")
 	_, err := w.ben.Approve(ctx, &api.ApproveRequest{Id: r.Id, Digest: r.Digest, Code: "123"})
-	refused(t, err, connect.CodeUnauthenticated, "that code is not right")
+	refused(t, err, connect.CodePermissionDenied, "that code is not right")
 	_, err = w.ben.Approve(ctx, &api.ApproveRequest{Id: r.Id, Digest: r.Digest, Code: w.ana.fresh(t)})
-	refused(t, err, connect.CodeUnauthenticated, "that code is not right")
+	refused(t, err, connect.CodePermissionDenied, "that code is not right")
 	must(t, yes(w.ben))
 	refused(t, yes(w.cy), connect.CodeFailedPrecondition, "approved already")
 	refused(t, yes(w.ben), connect.CodeFailedPrecondition, "approved already")

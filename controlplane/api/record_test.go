@@ -4,14 +4,17 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/crypto/ssh"
 
+	capi "curfew.internal/controlplane/api"
 	"curfew.internal/controlplane/roster"
 	"curfew.internal/dsse"
 	"curfew.internal/ledger"
@@ -91,6 +94,55 @@ func TestAdmins(t *testing.T) {
 	}
 }
 
+func TestAdminsProveThemselvesAgain(t *testing.T) {
+	w, ctx := newWorld(t), t.Context()
+	w.clock.pass(15 * time.Minute)
+	calls := map[string]func(code string) error{
+		"add": func(code string) error {
+			_, err := w.ada.AddPerson(ctx, &api.AddPersonRequest{Name: "dan", Code: code})
+			return err
+		},
+		"invite": func(code string) error {
+			_, err := w.ada.InvitePerson(ctx, &api.InvitePersonRequest{Name: "ben", Code: code})
+			return err
+		},
+		"token": func(code string) error {
+			_, err := w.ada.CreateJoinToken(ctx, &api.CreateJoinTokenRequest{Code: code})
+			return err
+		},
+	}
+	for name, call := range calls {
+		err := call("")
+		refused(t, err, connect.CodeUnauthenticated, "second factor")
+		if ce := (*connect.Error)(nil); !errors.As(err, &ce) || ce.Meta().Get(capi.NeedsHeader) != "code" {
+			t.Errorf("%s does not say what it needs: %v", name, err)
+		}
+		refused(t, call("000000"), connect.CodePermissionDenied, "not right")
+	}
+	must(t, calls["add"](w.ada.code(t)))
+	must(t, calls["invite"](""))
+	w.clock.pass(15 * time.Minute)
+	refused(t, calls["token"](""), connect.CodeUnauthenticated, "second factor")
+	// What only takes away waits for no code.
+	_, err := w.ada.DisablePerson(ctx, &api.DisablePersonRequest{Name: "dan"})
+	must(t, err)
+	_, err = w.ada.DecommissionHost(ctx, &api.DecommissionHostRequest{Name: "db2"})
+	must(t, err)
+	got, err := w.ada.SearchEvents(ctx, &api.SearchEventsRequest{Kind: "admin", Person: "ada", Limit: 100})
+	must(t, err)
+	var said []string
+	for _, e := range got.Events {
+		said = append(said, e.Text)
+	}
+	want := []string{
+		`enrolled device "laptop" and a second factor, in place of all earlier ones`, "added dan, a person", "made a code for dan to enrol with",
+		"made a code for ben to enrol with", "disabled dan", "decommissioned host db2, on which 0 grants stood",
+	}
+	if diff := cmp.Diff(want, said); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestDisabledIsOutAtOnce(t *testing.T) {
 	w, ctx := newWorld(t), t.Context()
 	r := w.issued(t)
@@ -133,7 +185,7 @@ func TestSessions(t *testing.T) {
 		t.Errorf("%v, %v", who, err)
 	}
 	_, err = w.anonymous().Login(ctx, login)
-	refused(t, err, connect.CodeUnauthenticated, "used already")
+	refused(t, err, connect.CodePermissionDenied, "used already")
 	_, err = again.Logout(ctx, &api.LogoutRequest{})
 	must(t, err)
 	_, err = again.Whoami(ctx, &api.WhoamiRequest{})
@@ -155,7 +207,7 @@ func TestGuessingIsBounded(t *testing.T) {
 	w := newWorld(t)
 	for range 5 {
 		_, err := w.ana.CreateRequest(t.Context(), question(t, w.ana, func(m *api.CreateRequestRequest) { m.Code = "000000" }))
-		refused(t, err, connect.CodeUnauthenticated, "not right")
+		refused(t, err, connect.CodePermissionDenied, "not right")
 	}
 	m := question(t, w.ana, same)
 	w.clock.pass(-30 * time.Second)
@@ -258,13 +310,17 @@ func TestTail(t *testing.T) {
 	refused(t, eves.Err(), connect.CodeUnauthenticated, "session is over")
 }
 
+// fleetEvents is what the making of a world leaves in the record: three hosts
+// with a code each, five people with an invite and an enrolment each.
+const fleetEvents = 3*2 + 5*3
+
 func TestSearchIsForThoseItIsFor(t *testing.T) {
 	w, ctx := newWorld(t), t.Context()
 	r := w.issued(t)
 	w.hostReports(t, r, w.clock.Now().Wall)
 	_, err := w.store.KeepRecords(ctx, "web1", "o", []roster.Record{{Seq: 1, Entry: ledger.Entry{Kind: ledger.Agent, At: noon, Host: "web1", Text: "started"}.Bytes()}})
 	must(t, err)
-	for p, n := range map[*person]int{w.ana: 3, w.ben: 3, w.cy: 0, w.eve: 0, w.ada: 4} {
+	for p, n := range map[*person]int{w.ana: 3, w.ben: 3, w.cy: 0, w.eve: 0, w.ada: 4 + fleetEvents} {
 		got, err := p.SearchEvents(ctx, &api.SearchEventsRequest{})
 		if err != nil || len(got.Events) != n {
 			t.Errorf("%s sees %d events, %v", p.name, len(got.GetEvents()), err)

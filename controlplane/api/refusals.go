@@ -16,15 +16,20 @@ var errOurs = errors.New("something went wrong on the server: its log says what"
 // errStopping ends streams; whoever held one comes again.
 var errStopping = connect.NewError(connect.CodeUnavailable, errors.New("the server is being restarted: try again"))
 
+// NeedsHeader says, beside an error, what the same call would pass with.
+const NeedsHeader = "Curfew-Needs"
+
 // Refusals that several calls share.
 var (
 	errNoRequest = roster.Refuse(roster.Missing, "there is no such request or grant, or it is not yours to see: `curfew requests` lists those that are")
 	errAdmins    = roster.Refuse(roster.Denied, "this is for admins: `curfew whoami` says whether you are one")
+	errStale     = roster.Refuse(roster.Stale, "a code of your second factor is needed: the last one on this session is over %v ago", provedFor)
 )
 
 var codes = map[roster.Kind]connect.Code{
 	roster.Invalid:  connect.CodeInvalidArgument,
 	roster.Unproven: connect.CodeUnauthenticated,
+	roster.Stale:    connect.CodeUnauthenticated,
 	roster.Denied:   connect.CodePermissionDenied,
 	roster.Missing:  connect.CodeNotFound,
 	roster.Conflict: connect.CodeFailedPrecondition,
@@ -36,7 +41,11 @@ var codes = map[roster.Kind]connect.Code{
 // to the log.
 func (s *Server) refusal(ctx context.Context, call string, err error) error {
 	if r := (*roster.Refusal)(nil); errors.As(err, &r) {
-		return connect.NewError(codes[r.Kind], errors.New(r.Text))
+		e := connect.NewError(codes[r.Kind], errors.New(r.Text))
+		if r.Kind == roster.Stale {
+			e.Meta().Set(NeedsHeader, "code")
+		}
+		return e
 	}
 	for _, e := range []error{
 		signature.ErrUnsigned, signature.ErrForm, signature.ErrDigest, signature.ErrFalse, signature.ErrClock, signature.ErrReplayed,

@@ -185,12 +185,20 @@ func (s *Server) hostStates(ctx context.Context, r roster.Request) ([]*api.HostS
 			}
 		}
 	}
+	if r.EndedAt.IsZero() {
+		return all, nil
+	}
+	passed, err := s.Store.PassedBy(ctx, r.ID)
 	for _, m := range all {
-		if !r.EndedAt.IsZero() && m.State != "removed" {
+		switch {
+		case m.State == "removed":
+		case m.State != "installed" && slices.Contains(passed, m.Host):
+			m.State = "never-installed"
+		default:
 			m.State = "unconfirmed"
 		}
 	}
-	return all, nil
+	return all, err
 }
 
 func setHostState(m *api.HostState, e roster.Event) {

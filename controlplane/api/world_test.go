@@ -111,14 +111,14 @@ func (*rules) State() roster.PolicyState { return roster.PolicyState{Version: "v
 // codes are bare secrets.
 type codes struct{ *world }
 
-func (c codes) Invite(ctx context.Context, person string) (string, time.Time, error) {
-	return c.desk.Invite(ctx, person)
+func (c codes) Invite(ctx context.Context, person, by string) (string, time.Time, error) {
+	return c.desk.Invite(ctx, person, by)
 }
 
 func (c codes) Join(ctx context.Context, host string, labels map[string]string, by string) (string, time.Time, error) {
 	secret := rand.Text()
 	k := roster.JoinToken{Hash: sha256.Sum256([]byte(secret)), Host: host, Labels: labels, Expires: noon.Add(24 * time.Hour), By: by}
-	return secret, k.Expires, c.store.PutJoinToken(ctx, k)
+	return secret, k.Expires, c.store.PutJoinToken(ctx, k, noon)
 }
 
 // world is a control plane with two db hosts and a web host, and ana who may
@@ -182,7 +182,7 @@ func newWorld(t *testing.T) *world {
 	w.addHost(t, "db2", "db")
 	w.addHost(t, "web1", "web")
 	for name, to := range map[string]**person{"ana": &w.ana, "ben": &w.ben, "cy": &w.cy, "eve": &w.eve, "ada": &w.ada} {
-		_, err := w.store.AddPerson(t.Context(), roster.Person{Name: name, FullName: strings.ToUpper(name), Admin: name == "ada"})
+		_, err := w.store.AddPerson(t.Context(), roster.Person{Name: name, FullName: strings.ToUpper(name), Admin: name == "ada"}, roster.Act{By: "root", At: noon})
 		must(t, err)
 		*to = w.enrol(t, name)
 	}
@@ -206,7 +206,7 @@ func (w *world) anonymous() apiconnect.CurfewClient {
 
 func (w *world) enrol(t *testing.T, name string) *person {
 	t.Helper()
-	invite, _, err := w.desk.Invite(t.Context(), name)
+	invite, _, err := w.desk.Invite(t.Context(), name, "root")
 	must(t, err)
 	p := &person{w: w, name: name}
 	_, p.key, err = ed25519.GenerateKey(rand.Reader)

@@ -71,6 +71,8 @@ func refusal(err error) error {
 	switch {
 	case errors.Is(err, roster.ErrUnknown), errors.Is(err, roster.ErrUsed):
 		return status.Error(codes.PermissionDenied, "this join code does not count: it was used, has expired, or is for a host of another name; ask for a new one")
+	case errors.Is(err, roster.ErrLabels):
+		return status.Error(codes.InvalidArgument, err.Error()+": leave --label out, or ask for a code that was made with them (`curfew hosts token --label`)")
 	case errors.Is(err, roster.ErrExists):
 		return status.Error(codes.AlreadyExists, err.Error())
 	}
@@ -80,6 +82,9 @@ func refusal(err error) error {
 // Renew gives a host a new certificate.
 func (s *Server) Renew(ctx context.Context, r *uplink.RenewRequest) (*uplink.RenewReply, error) {
 	h, _, err := s.who(ctx)
+	if err == nil && h.Decommissioned {
+		err = decommissioned(h.Name)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +119,12 @@ func (s *Server) who(ctx context.Context) (roster.Host, *credentials.TLSInfo, er
 	return h, &info, err
 }
 
-// standing returns the host if it is in the fleet under that identity.
+func decommissioned(name string) error {
+	return status.Errorf(codes.PermissionDenied, "host %s was decommissioned: enrol it with a new join code", name)
+}
+
+// standing returns the host if it is in the fleet under that identity, or
+// leaves it and has not said yet that nothing stands on it any more.
 func (s *Server) standing(ctx context.Context, name, identity string) (roster.Host, error) {
 	h, err := s.Store.Host(ctx, name)
 	switch {
@@ -122,8 +132,8 @@ func (s *Server) standing(ctx context.Context, name, identity string) (roster.Ho
 		return h, status.Errorf(codes.PermissionDenied, "host %s is not in the fleet: enrol it with a new join code", name)
 	case err != nil:
 		return h, status.Error(codes.Unavailable, "the control plane cannot look up its hosts now")
-	case h.Decommissioned:
-		return h, status.Errorf(codes.PermissionDenied, "host %s was decommissioned: enrol it with a new join code", name)
+	case h.Decommissioned && h.Leaving == 0:
+		return h, decommissioned(name)
 	case h.Identity != identity:
 		return h, status.Errorf(codes.PermissionDenied, "host %s was enrolled again since: this is the identity of its former self", name)
 	}
@@ -190,6 +200,15 @@ func cleanKeys(all []string) []string {
 		if k, _, _, _, err := ssh.ParseAuthorizedKey([]byte(a)); err == nil {
 			good = append(good, strings.TrimSpace(string(ssh.MarshalAuthorizedKey(k))))
 		}
+	}
+	return good
+}
+
+// cleanLines makes lines of a host printable.
+func cleanLines(all []string) []string {
+	var good []string
+	for _, a := range all[:min(len(all), maxList)] {
+		good = append(good, printable(a))
 	}
 	return good
 }

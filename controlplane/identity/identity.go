@@ -48,7 +48,7 @@ var (
 // A Store keeps people's factors, devices and sessions.
 type Store interface {
 	UpdateFactor(ctx context.Context, person string, f func(roster.TOTP) (roster.TOTP, error)) error
-	PutInvite(ctx context.Context, i roster.Invite) error
+	PutInvite(ctx context.Context, i roster.Invite, a roster.Act) error
 	UpdateInvite(ctx context.Context, hash [32]byte, f func(roster.Invite) (roster.Invite, error)) error
 	UseInvite(ctx context.Context, e roster.Enrolment, at time.Time) error
 	Device(ctx context.Context, key []byte) (roster.Device, error)
@@ -66,10 +66,11 @@ type Desk struct {
 
 // Invite makes a code's secret, which lets the person enrol a device and a
 // second factor in place of those that she has.
-func (d *Desk) Invite(ctx context.Context, person string) (secret string, expires time.Time, err error) {
+func (d *Desk) Invite(ctx context.Context, person, by string) (secret string, expires time.Time, err error) {
 	secret = rand.Text()
-	expires = d.Clock.Now().Wall.Add(InviteLife).Truncate(time.Second)
-	err = d.Store.PutInvite(ctx, roster.Invite{Hash: sha256.Sum256([]byte(secret)), Person: person, Expires: expires})
+	now := d.Clock.Now().Wall
+	expires = now.Add(InviteLife).Truncate(time.Second)
+	err = d.Store.PutInvite(ctx, roster.Invite{Hash: sha256.Sum256([]byte(secret)), Person: person, Expires: expires}, roster.Act{By: by, At: now})
 	return secret, expires, err
 }
 
@@ -181,5 +182,6 @@ func (d *Desk) Session(ctx context.Context, id string) (roster.Session, roster.P
 func newSession(person string, device ed25519.PublicKey, now time.Time) roster.Session {
 	return roster.Session{
 		ID: "s-" + strings.ToLower(rand.Text()), Person: person, Device: device, Expires: now.Add(SessionLife).Truncate(time.Second),
+		Proved: now,
 	}
 }

@@ -32,7 +32,7 @@ type memory struct {
 	sessions map[string]roster.Session
 }
 
-func (m *memory) PutInvite(_ context.Context, i roster.Invite) error {
+func (m *memory) PutInvite(_ context.Context, i roster.Invite, _ roster.Act) error {
 	m.invites[i.Hash] = i
 	return nil
 }
@@ -129,7 +129,7 @@ func (b *bench) code(t *testing.T) string {
 
 func (b *bench) enrol(t *testing.T) {
 	t.Helper()
-	invite, _, err := b.Invite(t.Context(), "ana")
+	invite, _, err := b.Invite(t.Context(), "ana", "root")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +158,7 @@ func (b *bench) login(t *testing.T, alter func(*roster.Login)) error {
 
 func TestEnrol(t *testing.T) {
 	b := newBench(t)
-	invite, _, _ := b.Invite(t.Context(), "ana")
+	invite, _, _ := b.Invite(t.Context(), "ana", "root")
 	other := make(ed25519.PublicKey, 32)
 	if _, _, err := b.Enroll(t.Context(), "guess", b.public()); !errors.Is(err, ErrInvite) {
 		t.Errorf("guessed code: %v", err)
@@ -197,7 +197,7 @@ func TestEnrol(t *testing.T) {
 
 func TestInviteExpires(t *testing.T) {
 	b := newBench(t)
-	invite, _, _ := b.Invite(t.Context(), "ana")
+	invite, _, _ := b.Invite(t.Context(), "ana", "root")
 	b.clock.now = b.clock.now.Add(InviteLife)
 	if _, _, err := b.Enroll(t.Context(), invite, b.public()); !errors.Is(err, ErrInvite) {
 		t.Errorf("got %v", err)

@@ -26,7 +26,7 @@ const (
 )
 
 // ErrCode is the refusal of a code.
-var ErrCode = roster.Refuse(roster.Unproven, "that code is not right (or was used already): wait for the next one and try again")
+var ErrCode = roster.Refuse(roster.Denied, "that code is not right (or was used already): wait for the next one and try again")
 
 // SpendCode uses up the person's present code, or says why not.
 func (d *Desk) SpendCode(ctx context.Context, person, code string) error {

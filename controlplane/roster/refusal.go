@@ -9,6 +9,7 @@ type Kind int
 const (
 	Invalid  Kind = iota + 1 // it could never be done: ask differently
 	Unproven                 // the caller did not prove who she is
+	Stale                    // she did, too long ago: a code of her second factor is needed
 	Denied                   // it is not hers to do
 	Missing                  // there is no such thing, or she may not know of it
 	Conflict                 // it cannot be done as things stand

@@ -18,6 +18,7 @@ var (
 	ErrUsed           = errors.New("used already, or expired")
 	ErrDecommissioned = errors.New("decommissioned")
 	ErrDisabled       = errors.New("disabled")
+	ErrLabels         = errors.New("labels are not those of the join code")
 )
 
 // A Host is a machine that enrolled.
@@ -31,14 +32,16 @@ type Host struct {
 	EnrolledAt  time.Time
 
 	Decommissioned bool
+	Leaving        uint64 // the set that it has yet to take after that; 0: none
 
 	// What it last said.
 	Seen         time.Time
 	AgentVersion string
 	Mode         string
 	Boot         string
-	Applied      uint64 // revision
-	Refused      string // why it did not accept the last set; empty: it did
+	Applied      uint64   // revision
+	Refused      string   // why it did not accept the last set; empty: it did
+	Unwired      []string // what sshd, sudo and PAM lack to ask the agent
 }
 
 // A JoinToken lets one host enrol. Only the hash of its secret is kept.
@@ -48,6 +51,13 @@ type JoinToken struct {
 	Labels  map[string]string
 	Expires time.Time
 	By      string
+}
+
+// An Act is who changes the fleet, and when. The record tells it with the
+// change.
+type Act struct {
+	By string
+	At time.Time
 }
 
 // A Person is somebody who can sign in.
@@ -96,6 +106,7 @@ type Session struct {
 	Person  string
 	Device  ed25519.PublicKey
 	Expires time.Time
+	Proved  time.Time // when its person last proved herself with her second factor
 }
 
 // A Record is one ledger entry as a host numbered it.
@@ -109,6 +120,7 @@ type Report struct {
 	Revision uint64
 	Refused  string
 	Settled  bool
+	Unwired  []string
 }
 
 // A State is what a host is to hold: two envelopes, verbatim.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"time"
 
 	"curfew.internal/controlplane/roster"
@@ -12,12 +11,12 @@ import (
 )
 
 const hostColumns = `name, labels, addresses, ssh_host_keys, receipt_key, identity, enrolled_at, decommissioned,
-	seen, agent_version, mode, boot, applied, refused`
+	leaving, seen, agent_version, mode, boot, applied, refused, unwired`
 
 func scanHost(r scanner) (roster.Host, error) {
 	var h roster.Host
 	err := r.Scan(&h.Name, inJSON{&h.Labels}, inJSON{&h.Addresses}, inJSON{&h.SSHHostKeys}, (*[]byte)(&h.ReceiptKey), &h.Identity,
-		instant{&h.EnrolledAt}, &h.Decommissioned, instant{&h.Seen}, &h.AgentVersion, &h.Mode, &h.Boot, &h.Applied, &h.Refused)
+		instant{&h.EnrolledAt}, &h.Decommissioned, &h.Leaving, instant{&h.Seen}, &h.AgentVersion, &h.Mode, &h.Boot, &h.Applied, &h.Refused, inJSON{&h.Unwired})
 	return h, known(err)
 }
 
@@ -39,17 +38,26 @@ func (s *Store) Hosts(ctx context.Context) ([]roster.Host, error) {
 	return list(ctx, s.read, scanHost, `SELECT `+hostColumns+` FROM hosts ORDER BY name`)
 }
 
-// PutJoinToken keeps a new token.
-func (s *Store) PutJoinToken(ctx context.Context, k roster.JoinToken) error {
+// PutJoinToken keeps a new token, made at the time.
+func (s *Store) PutJoinToken(ctx context.Context, k roster.JoinToken, at time.Time) error {
 	return s.write(ctx, func(t *tx) error {
-		return t.run(ctx, `INSERT INTO join_tokens (hash, host, labels, expires, by) VALUES (?, ?, ?, ?, ?)`,
+		err := t.run(ctx, `INSERT INTO join_tokens (hash, host, labels, expires, by) VALUES (?, ?, ?, ?, ?)`,
 			k.Hash[:], k.Host, object(k.Labels), ns(k.Expires), k.By)
+		if err != nil {
+			return err
+		}
+		name := k.Host
+		if name == "" {
+			name = "any name"
+		}
+		return t.tell(ctx, roster.Act{By: k.By, At: at}, "made a join code for a host of %s with labels %s", name, object(k.Labels))
 	})
 }
 
 // UseJoinToken uses the token up for the host: it is in the fleet afterwards,
 // with a set of its own. A host that is in the fleet already is refused, with
-// [roster.ErrExists], unless the token was made for it by name.
+// [roster.ErrExists], unless the token was made for it by name. Its labels are
+// the token's; if it expects others, it is refused with [roster.ErrLabels].
 func (s *Store) UseJoinToken(ctx context.Context, hash [32]byte, h roster.Host, at time.Time) (roster.Host, error) {
 	if err := grant.CheckHost(h.Name); err != nil {
 		return roster.Host{}, err
@@ -59,17 +67,20 @@ func (s *Store) UseJoinToken(ctx context.Context, hash [32]byte, h roster.Host, 
 		if err != nil {
 			return err
 		}
-		labels := maps.Clone(h.Labels)
-		if labels == nil {
-			labels = map[string]string{}
+		for label, v := range h.Labels {
+			if was, ok := k.Labels[label]; !ok || was != v {
+				return fmt.Errorf("%w: %s=%s", roster.ErrLabels, label, v)
+			}
 		}
-		maps.Copy(labels, k.Labels)
-		h.Labels, h.EnrolledAt, h.Decommissioned = labels, at, false
+		h.Labels, h.EnrolledAt, h.Decommissioned = k.Labels, at, false
 		if err := putHost(ctx, t, h, k.Host == h.Name); err != nil {
 			return err
 		}
 		h, err = host(ctx, t, h.Name)
 		if err != nil {
+			return err
+		}
+		if err := t.tell(ctx, roster.Act{At: at}, "host %s joined with a code of %s, labels %s", h.Name, k.By, object(h.Labels)); err != nil {
 			return err
 		}
 		return s.rebuild(ctx, t, []string{h.Name}, at)
@@ -80,8 +91,8 @@ func (s *Store) UseJoinToken(ctx context.Context, hash [32]byte, h roster.Host, 
 func useToken(ctx context.Context, t *tx, hash [32]byte, name string, at time.Time) (roster.JoinToken, error) {
 	k := roster.JoinToken{Hash: hash}
 	var used int64
-	err := t.QueryRowContext(ctx, `SELECT host, labels, expires, used_at FROM join_tokens WHERE hash = ?`, hash[:]).
-		Scan(&k.Host, inJSON{&k.Labels}, instant{&k.Expires}, &used)
+	err := t.QueryRowContext(ctx, `SELECT host, labels, expires, by, used_at FROM join_tokens WHERE hash = ?`, hash[:]).
+		Scan(&k.Host, inJSON{&k.Labels}, instant{&k.Expires}, &k.By, &used)
 	if err != nil {
 		return k, fmt.Errorf("join token: %w", known(err))
 	}
@@ -111,16 +122,40 @@ func putHost(ctx context.Context, t *tx, h roster.Host, byName bool) error {
 		ON CONFLICT (name) DO UPDATE SET labels = excluded.labels, addresses = excluded.addresses, ssh_host_keys = excluded.ssh_host_keys,
 			receipt_key = excluded.receipt_key, identity = excluded.identity, enrolled_at = excluded.enrolled_at,
 			fresh_at = CASE excluded.fresh_at WHEN 0 THEN fresh_at ELSE excluded.fresh_at END,
-			decommissioned = 0, applied = 0, refused = '', boot = '', mode = ''`,
+			decommissioned = 0, leaving = 0, applied = 0, refused = '', boot = '', mode = '', unwired = 'null'`,
 		h.Name, object(h.Labels), object(h.Addresses), object(h.SSHHostKeys), []byte(h.ReceiptKey), h.Identity, ns(h.EnrolledAt), ns(fresh))
 }
 
-// DecommissionHost takes the host out of the fleet: it is sent nothing more,
-// and no grant reaches a later host of its name.
-func (s *Store) DecommissionHost(ctx context.Context, name string) (roster.Host, error) {
+// DecommissionHost takes the host out of the fleet, and no grant reaches a
+// later host of its name. If grants stand on it, it is [roster.Host.Leaving]:
+// it has one more set to take, an empty one. Otherwise it is sent nothing more.
+func (s *Store) DecommissionHost(ctx context.Context, name string, a roster.Act) (roster.Host, error) {
 	var h roster.Host
 	err := s.write(ctx, func(t *tx) error {
-		err := t.exec(ctx, `UPDATE hosts SET decommissioned = 1 WHERE name = ?`, name)
+		var err error
+		if h, err = host(ctx, t, name); err != nil || h.Decommissioned {
+			return err
+		}
+		var grants int
+		err = t.QueryRowContext(ctx, `SELECT count(*) FROM grants g JOIN request_hosts r ON r.request = g.request
+			WHERE r.host = ? AND g.ended_at = 0 AND g.not_after > ? AND g.issued_at >= (SELECT fresh_at FROM hosts WHERE name = ?)`,
+			name, ns(a.At), name).Scan(&grants)
+		if err != nil {
+			return err
+		}
+		// What was issued up to now is for no host of this name any more.
+		if err := t.exec(ctx, `UPDATE hosts SET decommissioned = 1, fresh_at = ? WHERE name = ?`, ns(a.At)+1, name); err != nil {
+			return err
+		}
+		if grants > 0 {
+			err = s.rebuild(ctx, t, []string{name}, a.At)
+			if err == nil {
+				err = t.exec(ctx, `UPDATE hosts SET leaving = (SELECT max(revision) FROM host_sets WHERE host = ?) WHERE name = ?`, name, name)
+			}
+		}
+		if err == nil {
+			err = t.tell(ctx, a, "decommissioned host %s, on which %d grants stood", name, grants)
+		}
 		if err == nil {
 			h, err = host(ctx, t, name)
 		}
@@ -144,7 +179,10 @@ func (s *Store) Seen(ctx context.Context, name string, at time.Time, said roster
 // Applied keeps what the host made of the set that it was sent.
 func (s *Store) Applied(ctx context.Context, name string, r roster.Report, at time.Time) error {
 	return s.write(ctx, func(t *tx) error {
-		if err := t.exec(ctx, `UPDATE hosts SET seen = ?, applied = ?, refused = ? WHERE name = ?`, ns(at), r.Revision, r.Refused, name); err != nil {
+		err := t.exec(ctx, `UPDATE hosts SET seen = ?, applied = ?, refused = ?, unwired = ?,
+			leaving = CASE WHEN ? AND ? >= leaving THEN 0 ELSE leaving END WHERE name = ?`,
+			ns(at), r.Revision, r.Refused, object(r.Unwired), r.Settled, r.Revision, name)
+		if err != nil {
 			return err
 		}
 		return t.run(ctx, `UPDATE host_sets SET applied_at = ? WHERE host = ? AND revision <= ? AND applied_at = 0`, ns(at), name, r.Revision)
@@ -155,7 +193,7 @@ func (s *Store) Applied(ctx context.Context, name string, r roster.Report, at ti
 func (s *Store) State(ctx context.Context, name string) (roster.State, error) {
 	var v roster.State
 	err := s.read.QueryRowContext(ctx, `SELECT s.revision, s.envelope, (SELECT envelope FROM keyrings ORDER BY version DESC LIMIT 1)
-		FROM host_sets s JOIN hosts h ON h.name = s.host WHERE s.host = ? AND h.decommissioned = 0
+		FROM host_sets s JOIN hosts h ON h.name = s.host WHERE s.host = ? AND (h.decommissioned = 0 OR h.leaving > 0)
 		ORDER BY s.revision DESC LIMIT 1`, name).Scan(&v.Revision, &v.Set, &v.Keyring)
 	if err != nil {
 		return v, fmt.Errorf("set of host: %w", known(err))

@@ -37,7 +37,7 @@ func (s *Store) People(ctx context.Context) ([]roster.Person, error) {
 }
 
 // AddPerson adds somebody new and gives her a uid that nobody ever had.
-func (s *Store) AddPerson(ctx context.Context, p roster.Person) (roster.Person, error) {
+func (s *Store) AddPerson(ctx context.Context, p roster.Person, a roster.Act) (roster.Person, error) {
 	if err := errors.Join(grant.CheckPerson(p.Name), grant.CheckText("full name", p.FullName, 100)); err != nil {
 		return roster.Person{}, err
 	}
@@ -51,14 +51,22 @@ func (s *Store) AddPerson(ctx context.Context, p roster.Person) (roster.Person, 
 			return errors.New("every uid of the range was given to somebody")
 		}
 		p.UID, p.Disabled, p.Enrolled = uint32(uid), false, false //nolint:gosec // in range
-		return t.run(ctx, `INSERT INTO people (name, full_name, uid, admin) VALUES (?, ?, ?, ?)`, p.Name, p.FullName, uid, p.Admin)
+		err := t.run(ctx, `INSERT INTO people (name, full_name, uid, admin) VALUES (?, ?, ?, ?)`, p.Name, p.FullName, uid, p.Admin)
+		if err != nil {
+			return err
+		}
+		as := "a person"
+		if p.Admin {
+			as = "an admin"
+		}
+		return t.tell(ctx, a, "added %s, %s", p.Name, as)
 	})
 	return p, err
 }
 
 // DisablePerson ends all that the person has, at once: devices, sessions,
 // second factor, codes, requests that wait, grants that stand.
-func (s *Store) DisablePerson(ctx context.Context, name, by string, at time.Time) (roster.Person, error) {
+func (s *Store) DisablePerson(ctx context.Context, name string, a roster.Act) (roster.Person, error) {
 	var p roster.Person
 	err := s.write(ctx, func(t *tx) error {
 		if err := t.exec(ctx, `UPDATE people SET disabled = 1 WHERE name = ?`, name); err != nil {
@@ -72,7 +80,10 @@ func (s *Store) DisablePerson(ctx context.Context, name, by string, at time.Time
 				return err
 			}
 		}
-		if err := s.endAllOf(ctx, t, name, by, at); err != nil {
+		if err := s.endAllOf(ctx, t, name, a); err != nil {
+			return err
+		}
+		if err := t.tell(ctx, a, "disabled %s", name); err != nil {
 			return err
 		}
 		var err error
@@ -83,7 +94,7 @@ func (s *Store) DisablePerson(ctx context.Context, name, by string, at time.Time
 }
 
 // PutInvite keeps a new invite in place of all earlier ones of the person.
-func (s *Store) PutInvite(ctx context.Context, i roster.Invite) error {
+func (s *Store) PutInvite(ctx context.Context, i roster.Invite, a roster.Act) error {
 	return s.write(ctx, func(t *tx) error {
 		p, err := person(ctx, t, i.Person)
 		if err != nil {
@@ -95,7 +106,10 @@ func (s *Store) PutInvite(ctx context.Context, i roster.Invite) error {
 		if err := t.run(ctx, `DELETE FROM invites WHERE person = ?`, i.Person); err != nil {
 			return err
 		}
-		return t.run(ctx, `INSERT INTO invites VALUES (?, ?, ?, x'', 0, 0, x'')`, i.Hash[:], i.Person, ns(i.Expires))
+		if err := t.run(ctx, `INSERT INTO invites VALUES (?, ?, ?, x'', 0, 0, x'')`, i.Hash[:], i.Person, ns(i.Expires)); err != nil {
+			return err
+		}
+		return t.tell(ctx, a, "made a code for %s to enrol with", i.Person)
 	})
 }
 
@@ -137,12 +151,24 @@ func (s *Store) UseInvite(ctx context.Context, e roster.Enrolment, at time.Time)
 		if err != nil {
 			return fmt.Errorf("device: %w", err)
 		}
-		return addSession(ctx, t, e.Session)
+		if err := addSession(ctx, t, e.Session); err != nil {
+			return err
+		}
+		return t.tell(ctx, roster.Act{By: e.Session.Person, At: at}, "enrolled device %q and a second factor, in place of all earlier ones", e.DeviceName)
 	})
 }
 
 func addSession(ctx context.Context, t *tx, s roster.Session) error {
-	return t.run(ctx, `INSERT INTO sessions VALUES (?, ?, ?, ?)`, s.ID, s.Person, []byte(s.Device), ns(s.Expires))
+	return t.run(ctx, `INSERT INTO sessions (id, person, device, expires, proved_at) VALUES (?, ?, ?, ?, ?)`,
+		s.ID, s.Person, []byte(s.Device), ns(s.Expires), ns(s.Proved))
+}
+
+// Proved notes that the session's person proved herself.
+func (s *Store) Proved(ctx context.Context, id string, at time.Time) error {
+	return s.write(ctx, func(t *tx) error {
+		t.quiet = true
+		return t.exec(ctx, `UPDATE sessions SET proved_at = ? WHERE id = ?`, ns(at), id)
+	})
 }
 
 // UpdateFactor changes the person's second factor as f says. What f returns
@@ -180,15 +206,18 @@ func (s *Store) AddSession(ctx context.Context, v roster.Session, at time.Time) 
 		if err := t.run(ctx, `DELETE FROM sessions WHERE expires <= ?`, ns(at)); err != nil {
 			return err
 		}
-		return addSession(ctx, t, v)
+		if err := addSession(ctx, t, v); err != nil {
+			return err
+		}
+		return t.tell(ctx, roster.Act{By: v.Person, At: at}, "signed in")
 	})
 }
 
 // Session returns the session if it stands, and whose it is.
 func (s *Store) Session(ctx context.Context, id string, at time.Time) (roster.Session, roster.Person, error) {
 	v := roster.Session{ID: id}
-	err := s.read.QueryRowContext(ctx, `SELECT person, device, expires FROM sessions WHERE id = ? AND expires > ?`, id, ns(at)).
-		Scan(&v.Person, (*[]byte)(&v.Device), instant{&v.Expires})
+	err := s.read.QueryRowContext(ctx, `SELECT person, device, expires, proved_at FROM sessions WHERE id = ? AND expires > ?`, id, ns(at)).
+		Scan(&v.Person, (*[]byte)(&v.Device), instant{&v.Expires}, instant{&v.Proved})
 	if err != nil {
 		return v, roster.Person{}, fmt.Errorf("session: %w", known(err))
 	}

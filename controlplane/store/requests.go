@@ -255,15 +255,15 @@ func insertGrant(ctx context.Context, t *tx, g grant.Grant, at time.Time) error 
 }
 
 // endAllOf ends every request and grant of a person who was disabled.
-func (s *Store) endAllOf(ctx context.Context, t *tx, name, by string, at time.Time) error {
+func (s *Store) endAllOf(ctx context.Context, t *tx, name string, a roster.Act) error {
 	all, err := someRequests(ctx, t, `WHERE r.person = ? AND r.state IN ('asked', 'issued')`, name)
 	for _, r := range all {
-		c := roster.Change{State: "denied", By: by, Note: "the account was disabled"}
+		c := roster.Change{State: "denied", By: a.By, Note: "the account was disabled"}
 		if r.Grant != nil {
 			c.State = "revoked"
 		}
-		c.Steps = []roster.Decision{{At: at, What: c.State, Person: by, Text: c.Note}}
-		err = errors.Join(err, s.apply(ctx, t, r, at, c))
+		c.Steps = []roster.Decision{{At: a.At, What: c.State, Person: a.By, Text: c.Note}}
+		err = errors.Join(err, s.apply(ctx, t, r, a.At, c))
 	}
 	return err
 }
@@ -285,5 +285,14 @@ func (s *Store) SentTo(ctx context.Context, id string) ([]roster.Decision, error
 		err := r.Scan(&d.Host, instant{&d.At})
 		return d, err
 	}, `SELECT s.host, min(s.applied_at) FROM host_sets s JOIN request_hosts r ON r.host = s.host JOIN grants g ON g.request = r.request
-		WHERE r.request = ? AND s.at >= g.issued_at AND s.applied_at > 0 GROUP BY s.host ORDER BY s.host`, id)
+		WHERE r.request = ? AND s.at >= g.issued_at AND s.applied_at > 0 AND (g.ended_at = 0 OR s.applied_at < g.ended_at)
+		GROUP BY s.host ORDER BY s.host`, id)
+}
+
+// PassedBy returns the hosts of the request that hold a set which was made
+// after its grant's end: what they did not tell of it then, did not happen.
+func (s *Store) PassedBy(ctx context.Context, id string) ([]string, error) {
+	return list(ctx, s.read, scanText, `SELECT DISTINCT s.host FROM host_sets s JOIN request_hosts r ON r.host = s.host
+		JOIN grants g ON g.request = r.request
+		WHERE r.request = ? AND g.ended_at > 0 AND s.at >= g.ended_at AND s.applied_at > 0`, id)
 }

@@ -202,7 +202,7 @@ func TestGrantIsOneAndForEver(t *testing.T) {
 func TestNothingIsLeftOfWhatFailed(t *testing.T) {
 	s, ctx := scene(t), t.Context()
 	ask(t, s, rid)
-	_, err := s.DecommissionHost(ctx, "db2")
+	_, err := s.DecommissionHost(ctx, "db2", roster.Act{By: "root", At: noon})
 	must(t, err)
 	_, err = s.Change(ctx, rid, noon, approve)
 	want(t, "a host is gone", err, roster.ErrDecommissioned)
@@ -223,7 +223,7 @@ func TestDisabledPersonHasNothing(t *testing.T) {
 	_, err := s.Change(ctx, rid, noon, approve)
 	must(t, err)
 	ask(t, s, "r-bbbbbbbbbbbbbbbb")
-	_, err = s.DisablePerson(ctx, "ana", "ben", noon)
+	_, err = s.DisablePerson(ctx, "ana", roster.Act{By: "ben", At: noon})
 	must(t, err)
 	for id, state := range map[string]string{rid: "revoked", "r-bbbbbbbbbbbbbbbb": "denied"} {
 		if r, err := s.Request(ctx, id); err != nil || r.State != state || r.DecidedBy != "ben" {
@@ -240,7 +240,7 @@ func TestDisabledPersonHasNothing(t *testing.T) {
 func TestDisabledApproverDoesNotCount(t *testing.T) {
 	s, ctx := scene(t), t.Context()
 	ask(t, s, rid)
-	_, err := s.DisablePerson(ctx, "ben", "ana", noon)
+	_, err := s.DisablePerson(ctx, "ben", roster.Act{By: "ana", At: noon})
 	must(t, err)
 	_, err = s.Change(ctx, rid, noon, approve)
 	want(t, "approve", err, roster.ErrDisabled)
@@ -251,10 +251,10 @@ func TestLaterHostOfTheNameGetsNoOldGrant(t *testing.T) {
 	ask(t, s, rid)
 	_, err := s.Change(ctx, rid, noon, approve)
 	must(t, err)
-	_, err = s.DecommissionHost(ctx, "db1")
+	_, err = s.DecommissionHost(ctx, "db1", roster.Act{By: "root", At: noon})
 	must(t, err)
-	k := roster.JoinToken{Hash: [32]byte{77}, Expires: noon.Add(time.Hour)}
-	must(t, s.PutJoinToken(ctx, k))
+	k := roster.JoinToken{Hash: [32]byte{77}, Labels: newHost("").Labels, Expires: noon.Add(time.Hour)}
+	must(t, s.PutJoinToken(ctx, k, noon))
 	_, err = s.UseJoinToken(ctx, k.Hash, newHost("db1"), noon.Add(time.Minute))
 	must(t, err)
 	if o := opened(t, s, "db1"); len(o.Grants) != 0 {
@@ -265,6 +265,37 @@ func TestLaterHostOfTheNameGetsNoOldGrant(t *testing.T) {
 	}
 	if o := opened(t, s, "db2"); len(o.Grants) != 1 {
 		t.Error("db2 has lost it")
+	}
+}
+
+func TestDecommissionedHostTakesAnEmptySet(t *testing.T) {
+	s, ctx := scene(t), t.Context()
+	ask(t, s, rid)
+	_, err := s.Change(ctx, rid, noon, approve)
+	must(t, err)
+	with := opened(t, s, "db1")
+	h, err := s.DecommissionHost(ctx, "db1", roster.Act{By: "ana", At: noon})
+	if err != nil || !h.Decommissioned || h.Leaving != with.Revision+1 {
+		t.Fatalf("%+v, %v", h, err)
+	}
+	if o := opened(t, s, "db1"); o.Revision != h.Leaving || len(o.Grants) != 0 {
+		t.Errorf("the last set: %+v", o)
+	}
+	for _, r := range []roster.Report{{Revision: with.Revision, Settled: true}, {Revision: h.Leaving}, {Revision: h.Leaving, Refused: "no"}} {
+		must(t, s.Applied(ctx, "db1", r, noon))
+		if h, err = s.Host(ctx, "db1"); err != nil || h.Leaving == 0 {
+			t.Errorf("after %+v it is gone: %v", r, err)
+		}
+	}
+	must(t, s.Applied(ctx, "db1", roster.Report{Revision: h.Leaving, Settled: true}, noon))
+	if h, err = s.Host(ctx, "db1"); err != nil || h.Leaving != 0 {
+		t.Errorf("%+v, %v", h, err)
+	}
+	_, err = s.State(ctx, "db1")
+	want(t, "state of a host that is gone", err, roster.ErrUnknown)
+	acts, err := s.Events(ctx, roster.Search{Person: "ana", Kind: "admin", Words: []string{"decommissioned", "db1", "1"}})
+	if err != nil || len(acts) != 1 {
+		t.Errorf("in the record: %v, %v", acts, err)
 	}
 }
 

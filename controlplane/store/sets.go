@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"curfew.internal/controlplane/roster"
 	"curfew.internal/dsse"
 	"curfew.internal/grant"
 )
@@ -106,9 +107,19 @@ func (s *Store) Resign(ctx context.Context, keyID string, at time.Time) error {
 	})
 }
 
-// KeepPolicy notes that the policy of that version was taken.
+// KeepPolicy notes that the policy of that version was taken, unless it was
+// the last one taken before.
 func (s *Store) KeepPolicy(ctx context.Context, version string, at time.Time) error {
 	return s.write(ctx, func(t *tx) error {
-		return t.run(ctx, `INSERT INTO policy_versions VALUES (?, ?) ON CONFLICT DO NOTHING`, version, ns(at))
+		var last string
+		err := t.QueryRowContext(ctx, `SELECT version FROM policy_versions ORDER BY loaded_at DESC LIMIT 1`).Scan(&last)
+		if err = known(err); err != nil && !errors.Is(err, roster.ErrUnknown) || last == version {
+			return err
+		}
+		err = t.run(ctx, `INSERT INTO policy_versions VALUES (?, ?) ON CONFLICT DO UPDATE SET loaded_at = excluded.loaded_at`, version, ns(at))
+		if err != nil {
+			return err
+		}
+		return t.tell(ctx, roster.Act{At: at}, "policy %s came into force", version)
 	})
 }

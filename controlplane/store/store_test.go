@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"testing"
 	"time"
@@ -67,15 +68,15 @@ func want(t *testing.T, what string, got, want error) {
 
 func addPerson(t *testing.T, s *Store, name string) roster.Person {
 	t.Helper()
-	p, err := s.AddPerson(t.Context(), roster.Person{Name: name, FullName: "Dr. " + name})
+	p, err := s.AddPerson(t.Context(), roster.Person{Name: name, FullName: "Dr. " + name}, roster.Act{By: "root", At: noon})
 	must(t, err)
 	return p
 }
 
 func addHost(t *testing.T, s *Store, name string) roster.Host {
 	t.Helper()
-	k := roster.JoinToken{Hash: [32]byte{1, byte(len(name)), name[len(name)-1]}, Expires: noon.Add(time.Hour)}
-	must(t, s.PutJoinToken(t.Context(), k))
+	k := roster.JoinToken{Hash: [32]byte{1, byte(len(name)), name[len(name)-1]}, Labels: newHost(name).Labels, Expires: noon.Add(time.Hour)}
+	must(t, s.PutJoinToken(t.Context(), k, noon))
 	h, err := s.UseJoinToken(t.Context(), k.Hash, newHost(name), noon)
 	must(t, err)
 	return h
@@ -105,14 +106,14 @@ func TestPeople(t *testing.T) {
 	if ana.UID != grant.UIDMin || ben.UID != grant.UIDMin+1 {
 		t.Errorf("uids %d and %d", ana.UID, ben.UID)
 	}
-	_, err := s.AddPerson(t.Context(), roster.Person{Name: "ana"})
+	_, err := s.AddPerson(t.Context(), roster.Person{Name: "ana"}, roster.Act{By: "root", At: noon})
 	want(t, "twice", err, roster.ErrExists)
 	for _, name := range []string{"root", "../x", "a.b", "a~", "-x", "a b", "a\nb", "аna", string(make([]byte, 300)), "Ana", ""} {
-		if _, err := s.AddPerson(t.Context(), roster.Person{Name: name}); err == nil {
+		if _, err := s.AddPerson(t.Context(), roster.Person{Name: name}, roster.Act{By: "root", At: noon}); err == nil {
 			t.Errorf("%q was taken", name)
 		}
 	}
-	p, err := s.DisablePerson(t.Context(), "ben", "ana", noon)
+	p, err := s.DisablePerson(t.Context(), "ben", roster.Act{By: "ana", At: noon})
 	must(t, err)
 	if !p.Disabled || addPerson(t, s, "eve").UID != grant.UIDMin+2 {
 		t.Error("not disabled, or a uid was given again")
@@ -134,7 +135,7 @@ func TestEnrolmentTakesThePlaceOfAllEarlier(t *testing.T) {
 	addPerson(t, s, "ana")
 	enrol := func(n byte) roster.Session {
 		i := roster.Invite{Hash: [32]byte{n}, Person: "ana", Expires: noon.Add(time.Hour)}
-		must(t, s.PutInvite(ctx, i))
+		must(t, s.PutInvite(ctx, i, roster.Act{By: "root", At: noon}))
 		device := public(ed25519.NewKeyFromSeed(bytes.Repeat([]byte{n}, 32)))
 		v := roster.Session{ID: "s-" + string('a'+rune(n)), Person: "ana", Device: device, Expires: noon.Add(time.Hour)}
 		e := roster.Enrolment{Invite: i.Hash, Factor: roster.TOTP{Secret: []byte{n}, LastStep: 7}, Session: v}
@@ -158,18 +159,18 @@ func TestEnrolmentTakesThePlaceOfAllEarlier(t *testing.T) {
 	_, _, err = s.Session(ctx, second.ID, noon)
 	want(t, "after logout", err, roster.ErrUnknown)
 	must(t, s.AddSession(ctx, second, noon))
-	_, err = s.DisablePerson(ctx, "ana", "ben", noon)
+	_, err = s.DisablePerson(ctx, "ana", roster.Act{By: "ben", At: noon})
 	must(t, err)
 	_, _, err = s.Session(ctx, second.ID, noon)
 	want(t, "after she was disabled", err, roster.ErrUnknown)
-	want(t, "code for somebody disabled", s.PutInvite(ctx, roster.Invite{Person: "ana"}), roster.ErrDisabled)
+	want(t, "code for somebody disabled", s.PutInvite(ctx, roster.Invite{Person: "ana"}, roster.Act{By: "root", At: noon}), roster.ErrDisabled)
 }
 
 func TestWrongGuessIsKept(t *testing.T) {
 	s, ctx := fresh(t), t.Context()
 	addPerson(t, s, "ana")
 	i := roster.Invite{Hash: [32]byte{1}, Person: "ana", Expires: noon.Add(time.Hour)}
-	must(t, s.PutInvite(ctx, i))
+	must(t, s.PutInvite(ctx, i, roster.Act{By: "root", At: noon}))
 	wrong := errors.New("wrong")
 	err := s.UpdateInvite(ctx, i.Hash, func(i roster.Invite) (roster.Invite, error) { i.Pending.Failures++; return i, wrong })
 	want(t, "update", err, wrong)
@@ -191,16 +192,22 @@ func TestNonce(t *testing.T) {
 
 func TestJoin(t *testing.T) {
 	s, ctx := fresh(t), t.Context()
-	k := roster.JoinToken{Hash: [32]byte{1}, Labels: map[string]string{"tier": "db"}, Expires: noon.Add(time.Hour)}
-	must(t, s.PutJoinToken(ctx, k))
+	k := roster.JoinToken{Hash: [32]byte{1}, Labels: map[string]string{"tier": "web", "zone": "a", "env": "prod"}, Expires: noon.Add(time.Hour)}
+	must(t, s.PutJoinToken(ctx, k, noon))
 	_, err := s.UseJoinToken(ctx, [32]byte{9}, newHost("db1"), noon)
 	want(t, "unknown token", err, roster.ErrUnknown)
 	_, err = s.UseJoinToken(ctx, k.Hash, newHost("db1"), k.Expires)
 	want(t, "expired token", err, roster.ErrUsed)
+	for _, labels := range []map[string]string{{"tier": "db"}, {"tier": "web", "team": "a"}} {
+		chosen := newHost("db1")
+		chosen.Labels = labels
+		_, err = s.UseJoinToken(ctx, k.Hash, chosen, noon)
+		want(t, fmt.Sprintf("a host that gives itself %v", labels), err, roster.ErrLabels)
+	}
 	h, err := s.UseJoinToken(ctx, k.Hash, newHost("db1"), noon)
 	must(t, err)
-	if diff := cmp.Diff(map[string]string{"tier": "db", "zone": "a"}, h.Labels); diff != "" {
-		t.Error("the token's labels win:", diff)
+	if diff := cmp.Diff(k.Labels, h.Labels); diff != "" {
+		t.Error("the labels are the token's:", diff)
 	}
 	_, err = s.UseJoinToken(ctx, k.Hash, newHost("db2"), noon)
 	want(t, "used token", err, roster.ErrUsed)
@@ -208,12 +215,12 @@ func TestJoin(t *testing.T) {
 		t.Errorf("first set: %+v", o)
 	}
 
-	other := roster.JoinToken{Hash: [32]byte{2}, Expires: noon.Add(time.Hour)}
-	must(t, s.PutJoinToken(ctx, other))
+	other := roster.JoinToken{Hash: [32]byte{2}, Labels: newHost("").Labels, Expires: noon.Add(time.Hour)}
+	must(t, s.PutJoinToken(ctx, other, noon))
 	_, err = s.UseJoinToken(ctx, other.Hash, newHost("db1"), noon)
 	want(t, "a name that is taken", err, roster.ErrExists)
-	named := roster.JoinToken{Hash: [32]byte{3}, Host: "db1", Expires: noon.Add(time.Hour)}
-	must(t, s.PutJoinToken(ctx, named))
+	named := roster.JoinToken{Hash: [32]byte{3}, Host: "db1", Labels: newHost("").Labels, Expires: noon.Add(time.Hour)}
+	must(t, s.PutJoinToken(ctx, named, noon))
 	_, err = s.UseJoinToken(ctx, named.Hash, newHost("db2"), noon)
 	want(t, "a token for another name", err, roster.ErrUnknown)
 	again := newHost("db1")
@@ -223,8 +230,8 @@ func TestJoin(t *testing.T) {
 		t.Errorf("the same host again: %+v, %v", h, err)
 	}
 
-	h, err = s.DecommissionHost(ctx, "db1")
-	if err != nil || !h.Decommissioned {
+	h, err = s.DecommissionHost(ctx, "db1", roster.Act{By: "root", At: noon})
+	if err != nil || !h.Decommissioned || h.Leaving != 0 {
 		t.Errorf("decommission: %+v, %v", h, err)
 	}
 	_, err = s.State(ctx, "db1")
@@ -287,7 +294,9 @@ func TestKeepRecords(t *testing.T) {
 	must(t, err)
 	var kinds []string
 	for _, e := range all {
-		kinds = append(kinds, e.Kind)
+		if e.Host != "" {
+			kinds = append(kinds, e.Kind)
+		}
 	}
 	if diff := cmp.Diff([]string{"exec", "exec", "exec", "malformed", "gap", "exec"}, kinds); diff != "" {
 		t.Error(diff)
@@ -297,7 +306,9 @@ func TestKeepRecords(t *testing.T) {
 func TestSearch(t *testing.T) {
 	s, ctx := fresh(t), t.Context()
 	addHost(t, s, "db1")
-	_, err := s.KeepRecords(ctx, "db1", "o", []roster.Record{
+	before, err := s.LastEvent(ctx)
+	must(t, err)
+	_, err = s.KeepRecords(ctx, "db1", "o", []roster.Record{
 		entry(1, func(e *ledger.Entry) { e.Person, e.Grant = "ana", "g-a" }),
 		entry(2, func(e *ledger.Entry) { e.Person, e.Grant = "ben", "g-b" }),
 		entry(3, func(e *ledger.Entry) { e.Kind, e.Process, e.Text = ledger.Refused, nil, "no grant" }),
@@ -321,11 +332,12 @@ func TestSearch(t *testing.T) {
 		{"for a stranger", roster.Search{For: "eve"}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			c.q.After += before
 			got, err := s.Events(ctx, c.q)
 			must(t, err)
 			var ids []uint64
 			for _, e := range got {
-				ids = append(ids, e.ID)
+				ids = append(ids, e.ID-before)
 			}
 			if diff := cmp.Diff(c.want, ids); diff != "" {
 				t.Error(diff)

@@ -238,8 +238,41 @@ func decommissioned(t *testing.T, s *scene) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "hosts", "decommission", "db2"); err != nil {
+	p, cleo := s.person(t, "dov"), s.fleet.People["cleo"]
+	out, err := p.Prove(t.Context(), "request", "ops", "--on", "db2", "--for", "20m")
+	if err != nil {
 		t.Fatal(err)
+	}
+	id := grantID.FindString(out)
+	s.until(t, "account on db2", func() error {
+		_, err := h.Sh(t.Context(), "test -e /run/curfew/sudoers.d/"+id)
+		return err
+	})
+	out, _, err = p.Run(t.Context(), "", "ssh", "db2", "--", "sudo -n env setsid -f sleep 8600 >/dev/null 2>&1")
+	allowed(t, out, err)
+	if _, _, err := cleo.Run(t.Context(), "", "hosts", "decommission", "db2"); err != nil {
+		t.Fatal(err)
+	}
+	s.until(t, "end of what stood on db2", func() error {
+		_, err := h.Sh(t.Context(), "! getent passwd dov && ! pgrep -f '^sleep 8600' && ! test -e /run/curfew/sudoers.d/"+id)
+		return err
+	})
+	s.until(t, "receipt of db2", func() error {
+		out, _, err := cleo.Run(t.Context(), "", "timeline", id)
+		if err == nil && !strings.Contains(out, "nothing is left; signed by db2") {
+			err = errors.New(out)
+		}
+		return err
+	})
+	s.until(t, "word of db2", func() error {
+		out, _, err := cleo.Run(t.Context(), "", "hosts", "list")
+		if err == nil && strings.Contains(out, "NOT CONFIRMED") {
+			err = errors.New(out)
+		}
+		return err
+	})
+	if out, _, err := cleo.Run(t.Context(), "", "audit", "search", "--kind", "admin", "decommissioned", "db2"); err != nil || !strings.Contains(out, "cleo") {
+		t.Errorf("%v %s", err, out)
 	}
 	if _, err := h.Sh(t.Context(), "systemctl restart curfew-agent"); err != nil {
 		t.Fatal(err)
@@ -251,6 +284,75 @@ func decommissioned(t *testing.T, s *scene) {
 	if err := h.PowerOff(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// rolledBack: with the control plane away and an older file of grants on the
+// disk, what was revoked stays revoked.
+func rolledBack(t *testing.T, s *scene) {
+	t.Helper()
+	p := s.person(t, "eli")
+	id := s.grant(t, p, "ops", "20m")
+	s.sh(t, "cp /var/lib/curfew/grants /root/")
+	if _, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "revoke", id); err != nil {
+		t.Fatal(err)
+	}
+	s.nothing(t, "eli")
+	s.clean(t, id)
+	if err := s.fleet.KillServer(); err != nil {
+		t.Fatal(err)
+	}
+	s.sh(t, "systemctl stop curfew-agent && cp /root/grants /var/lib/curfew/grants && systemctl start curfew-agent")
+	s.sh(t, "! getent passwd eli && test -z \"$(ls /run/curfew/sudoers.d)\" && journalctl -u curfew-agent | grep -q 'in place of'")
+	if err := s.fleet.StartServer(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.until(t, "the record of it", func() error {
+		out, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "audit", "search", "--kind", "set-refused", "in", "place", "of")
+		if err == nil && !strings.Contains(out, "do not count") {
+			err = errors.New(out)
+		}
+		return err
+	})
+	s.sh(t, "! getent passwd eli")
+}
+
+// unwired: a door that somebody takes away is there again, and a host whose
+// sudo does not ask any more says so to its fleet.
+func unwired(t *testing.T, s *scene) {
+	t.Helper()
+	p, cleo := s.person(t, "fox"), s.fleet.People["cleo"]
+	id := s.grant(t, p, "ops", "20m")
+	s.sh(t, "rm /run/curfew/door.sock")
+	s.until(t, "the door", func() error {
+		_, err := s.ssh(t, p, "sudo -n id")
+		return err
+	})
+	s.sh(t, "mv /etc/sudoers.d/curfew /root/sudoers")
+	state := func(want string) func() error {
+		return func() error {
+			out, _, err := cleo.Run(t.Context(), "", "hosts", "list")
+			if err == nil && !strings.Contains(out, want) {
+				err = errors.New(out)
+			}
+			return err
+		}
+	}
+	s.until(t, "word of it", state("UNWIRED: /etc/sudoers.d/curfew"))
+	s.sh(t, "mv /root/sudoers /etc/sudoers.d/curfew")
+	s.until(t, "word that all is well", state("connected"))
+	s.until(t, "the record of both", func() error {
+		out, _, err := cleo.Run(t.Context(), "", "audit", "search", "--kind", "drift", "--host", "db1")
+		for _, w := range []string{"the door's socket", "not asked any more by way of /etc/sudoers.d/curfew", "ask the agent again"} {
+			if err == nil && !strings.Contains(out, w) {
+				err = errors.New(out)
+			}
+		}
+		return err
+	})
+	if _, _, err := cleo.Run(t.Context(), "", "revoke", id); err != nil {
+		t.Fatal(err)
+	}
+	s.nothing(t, "fox")
 }
 
 func uninstalled(t *testing.T, s *scene) {

@@ -36,7 +36,9 @@ func TestOnRealHosts(t *testing.T) {
 		{"an extension keeps sessions open", extended},
 		{"files and forwards go where her shell may, and no longer", carried},
 		{"people are told at their terminal that the end is near", warned},
-		{"decommissioned: the host is refused", decommissioned},
+		{"an older set put back on the disk brings nothing back", rolledBack},
+		{"the door comes back, and wiring that is taken out shows", unwired},
+		{"decommissioned: what stands on the host is taken away, then it is refused", decommissioned},
 		{"the control plane runs under its own unit", unit},
 		{"uninstall leaves every file as it was, and enforce mode locks nobody out", uninstalled},
 	} {

@@ -149,7 +149,7 @@ func (f *Fleet) Add(ctx context.Context, name, label string, more ...File) (*Hos
 	if err != nil {
 		return nil, err
 	}
-	token, _, err := f.People["cleo"].Run(ctx, "", "hosts", "token", "--label", label, "--host", name)
+	token, err := f.People["cleo"].Administer(ctx, "hosts", "token", "--label", label, "--host", name)
 	if err != nil {
 		return nil, err
 	}
@@ -177,7 +177,7 @@ type Person struct {
 
 // Invite adds a person and enrols her.
 func (f *Fleet) Invite(ctx context.Context, name, full string) (*Person, error) {
-	invite, _, err := f.People["cleo"].Run(ctx, "", "people", "add", name, "--full-name", full)
+	invite, err := f.People["cleo"].Administer(ctx, "people", "add", name, "--full-name", full)
 	if err != nil {
 		return nil, err
 	}
@@ -270,6 +270,16 @@ func (p *Person) Prove(ctx context.Context, args ...string) (stdout string, err 
 		return "", err
 	}
 	stdout, _, err = p.Run(ctx, code, args...)
+	return stdout, err
+}
+
+// Administer runs curfew as the person, with a code of her second factor if
+// the control plane asks for one.
+func (p *Person) Administer(ctx context.Context, args ...string) (stdout string, err error) {
+	stdout, stderr, err := p.Run(ctx, "", args...)
+	if strings.Contains(stderr, "the code of your second factor is needed") {
+		return p.Prove(ctx, args...)
+	}
 	return stdout, err
 }
 

@@ -151,13 +151,13 @@ func (w *world) start() error {
 		Host:     hostOf{w}, Labels: labelsOf{w}, Keep: keptOf{w, k}, Clock: clockOf{w}, Log: slog.New(slog.DiscardHandler),
 		Resync: resync, Retry: time.Second, Heard: func() time.Time { return w.heard },
 	}
-	opened, err := k.Kept()
-	if err != nil {
-		w.tell("kept grants do not count: %v", err)
+	opened, unread := k.Kept()
+	if unread != nil {
+		w.tell("kept grants do not count: %v", unread)
 	}
 	w.tell("an agent starts; it is %v for it", k.Trusted(clockOf{w}.Now()).Sub(noon))
 	w.next = w.now
-	return w.agent.Init(opened)
+	return w.agent.Init(opened, unread)
 }
 
 // clockOf is the host's clock.

@@ -1207,7 +1207,7 @@ func (x *Request) GetExtends() string {
 type HostState struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
-	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"` // sent, installed, removed, unconfirmed, offline
+	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"` // sent, installed, removed, never-installed, unconfirmed, offline
 	At            *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=at,proto3" json:"at,omitempty"`
 	Left          []string               `protobuf:"bytes,4,rep,name=left,proto3" json:"left,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2713,6 +2713,7 @@ type AddPersonRequest struct {
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	FullName      string                 `protobuf:"bytes,2,opt,name=full_name,json=fullName,proto3" json:"full_name,omitempty"`
 	Admin         bool                   `protobuf:"varint,3,opt,name=admin,proto3" json:"admin,omitempty"`
+	Code          string                 `protobuf:"bytes,4,opt,name=code,proto3" json:"code,omitempty"` // TOTP; of no need within 15 minutes of another on this session
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2768,9 +2769,17 @@ func (x *AddPersonRequest) GetAdmin() bool {
 	return false
 }
 
+func (x *AddPersonRequest) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
 type InvitePersonRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Code          string                 `protobuf:"bytes,2,opt,name=code,proto3" json:"code,omitempty"` // as for AddPerson
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2808,6 +2817,13 @@ func (*InvitePersonRequest) Descriptor() ([]byte, []int) {
 func (x *InvitePersonRequest) GetName() string {
 	if x != nil {
 		return x.Name
+	}
+	return ""
+}
+
+func (x *InvitePersonRequest) GetCode() string {
+	if x != nil {
+		return x.Code
 	}
 	return ""
 }
@@ -3000,6 +3016,7 @@ type CreateJoinTokenRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Labels        map[string]string      `protobuf:"bytes,1,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Host          string                 `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"` // only for a host of this name; empty: any
+	Code          string                 `protobuf:"bytes,3,opt,name=code,proto3" json:"code,omitempty"` // as for AddPerson
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3044,6 +3061,13 @@ func (x *CreateJoinTokenRequest) GetLabels() map[string]string {
 func (x *CreateJoinTokenRequest) GetHost() string {
 	if x != nil {
 		return x.Host
+	}
+	return ""
+}
+
+func (x *CreateJoinTokenRequest) GetCode() string {
+	if x != nil {
+		return x.Code
 	}
 	return ""
 }
@@ -3192,7 +3216,9 @@ type Host struct {
 	AgentVersion    string                 `protobuf:"bytes,8,opt,name=agent_version,json=agentVersion,proto3" json:"agent_version,omitempty"`
 	Mode            string                 `protobuf:"bytes,9,opt,name=mode,proto3" json:"mode,omitempty"`
 	Decommissioned  bool                   `protobuf:"varint,10,opt,name=decommissioned,proto3" json:"decommissioned,omitempty"`
-	Refused         string                 `protobuf:"bytes,11,opt,name=refused,proto3" json:"refused,omitempty"` // why it did not accept the last set
+	Refused         string                 `protobuf:"bytes,11,opt,name=refused,proto3" json:"refused,omitempty"`  // why it did not accept the last set
+	Leaving         bool                   `protobuf:"varint,12,opt,name=leaving,proto3" json:"leaving,omitempty"` // decommissioned, and not known yet to have taken away what stood on it
+	Unwired         []string               `protobuf:"bytes,13,rep,name=unwired,proto3" json:"unwired,omitempty"`  // what its sshd, sudo and PAM lack to ask the agent
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -3302,6 +3328,20 @@ func (x *Host) GetRefused() string {
 		return x.Refused
 	}
 	return ""
+}
+
+func (x *Host) GetLeaving() bool {
+	if x != nil {
+		return x.Leaving
+	}
+	return false
+}
+
+func (x *Host) GetUnwired() []string {
+	if x != nil {
+		return x.Unwired
+	}
+	return nil
 }
 
 type DecommissionHostRequest struct {
@@ -3680,13 +3720,15 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x06person\x18\x04 \x01(\tR\x06person\x12\x12\n" +
 	"\x04text\x18\x05 \x01(\tR\x04text\x12-\n" +
 	"\x04took\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x04took\x12*\n" +
-	"\x05event\x18\a \x01(\v2\x14.curfew.api.v1.EventR\x05event\"Y\n" +
+	"\x05event\x18\a \x01(\v2\x14.curfew.api.v1.EventR\x05event\"m\n" +
 	"\x10AddPersonRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
 	"\tfull_name\x18\x02 \x01(\tR\bfullName\x12\x14\n" +
-	"\x05admin\x18\x03 \x01(\bR\x05admin\")\n" +
+	"\x05admin\x18\x03 \x01(\bR\x05admin\x12\x12\n" +
+	"\x04code\x18\x04 \x01(\tR\x04code\"=\n" +
 	"\x13InvitePersonRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\x8a\x01\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04code\x18\x02 \x01(\tR\x04code\"\x8a\x01\n" +
 	"\vInviteReply\x12-\n" +
 	"\x06person\x18\x01 \x01(\v2\x15.curfew.api.v1.PersonR\x06person\x12\x16\n" +
 	"\x06invite\x18\x02 \x01(\tR\x06invite\x124\n" +
@@ -3695,10 +3737,11 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x13\n" +
 	"\x11ListPeopleRequest\"@\n" +
 	"\x0fListPeopleReply\x12-\n" +
-	"\x06people\x18\x01 \x03(\v2\x15.curfew.api.v1.PersonR\x06people\"\xb2\x01\n" +
+	"\x06people\x18\x01 \x03(\v2\x15.curfew.api.v1.PersonR\x06people\"\xc6\x01\n" +
 	"\x16CreateJoinTokenRequest\x12I\n" +
 	"\x06labels\x18\x01 \x03(\v21.curfew.api.v1.CreateJoinTokenRequest.LabelsEntryR\x06labels\x12\x12\n" +
-	"\x04host\x18\x02 \x01(\tR\x04host\x1a9\n" +
+	"\x04host\x18\x02 \x01(\tR\x04host\x12\x12\n" +
+	"\x04code\x18\x03 \x01(\tR\x04code\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"b\n" +
@@ -3707,7 +3750,7 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\aexpires\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\x12\n" +
 	"\x10ListHostsRequest\";\n" +
 	"\x0eListHostsReply\x12)\n" +
-	"\x05hosts\x18\x01 \x03(\v2\x13.curfew.api.v1.HostR\x05hosts\"\xc5\x03\n" +
+	"\x05hosts\x18\x01 \x03(\v2\x13.curfew.api.v1.HostR\x05hosts\"\xf9\x03\n" +
 	"\x04Host\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x127\n" +
 	"\x06labels\x18\x02 \x03(\v2\x1f.curfew.api.v1.Host.LabelsEntryR\x06labels\x12\x1c\n" +
@@ -3720,7 +3763,9 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x04mode\x18\t \x01(\tR\x04mode\x12&\n" +
 	"\x0edecommissioned\x18\n" +
 	" \x01(\bR\x0edecommissioned\x12\x18\n" +
-	"\arefused\x18\v \x01(\tR\arefused\x1a9\n" +
+	"\arefused\x18\v \x01(\tR\arefused\x12\x18\n" +
+	"\aleaving\x18\f \x01(\bR\aleaving\x12\x18\n" +
+	"\aunwired\x18\r \x03(\tR\aunwired\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"-\n" +

@@ -30,7 +30,7 @@ type EnrolRequest struct {
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`                                                                               // the host's name
 	Csr           []byte                 `protobuf:"bytes,3,opt,name=csr,proto3" json:"csr,omitempty"`                                                                                 // PKCS #10, DER; only its key counts
 	ReceiptKey    []byte                 `protobuf:"bytes,4,opt,name=receipt_key,json=receiptKey,proto3" json:"receipt_key,omitempty"`                                                 // Ed25519 public key, 32 bytes
-	Labels        map[string]string      `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // wished for; the token's labels win
+	Labels        map[string]string      `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // expected: others than the token's refuse it
 	Addresses     []string               `protobuf:"bytes,6,rep,name=addresses,proto3" json:"addresses,omitempty"`                                                                     // where people reach sshd, host or host:port
 	SshHostKeys   []string               `protobuf:"bytes,7,rep,name=ssh_host_keys,json=sshHostKeys,proto3" json:"ssh_host_keys,omitempty"`                                            // authorized_keys format
 	unknownFields protoimpl.UnknownFields
@@ -485,6 +485,7 @@ type Applied struct {
 	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"` // the set that is kept now
 	Refused       string                 `protobuf:"bytes,2,opt,name=refused,proto3" json:"refused,omitempty"`    // why the one sent was not accepted; empty: it was
 	Settled       bool                   `protobuf:"varint,3,opt,name=settled,proto3" json:"settled,omitempty"`   // a whole pass found nothing more to do
+	Unwired       []string               `protobuf:"bytes,4,rep,name=unwired,proto3" json:"unwired,omitempty"`    // what sshd, sudo and PAM lack to ask the agent
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -538,6 +539,13 @@ func (x *Applied) GetSettled() bool {
 		return x.Settled
 	}
 	return false
+}
+
+func (x *Applied) GetUnwired() []string {
+	if x != nil {
+		return x.Unwired
+	}
+	return nil
 }
 
 // Records carries ledger entries in the order of their numbers.
@@ -862,11 +870,12 @@ const file_wire_uplink_uplink_proto_rawDesc = "" +
 	"\x06outbox\x18\x05 \x01(\tR\x06outbox\x12\x12\n" +
 	"\x04mode\x18\x06 \x01(\tR\x04mode\x12\"\n" +
 	"\rssh_host_keys\x18\a \x03(\tR\vsshHostKeys\x12\x1c\n" +
-	"\taddresses\x18\b \x03(\tR\taddresses\"Y\n" +
+	"\taddresses\x18\b \x03(\tR\taddresses\"s\n" +
 	"\aApplied\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x18\n" +
 	"\arefused\x18\x02 \x01(\tR\arefused\x12\x18\n" +
-	"\asettled\x18\x03 \x01(\bR\asettled\"=\n" +
+	"\asettled\x18\x03 \x01(\bR\asettled\x12\x18\n" +
+	"\aunwired\x18\x04 \x03(\tR\aunwired\"=\n" +
 	"\aRecords\x122\n" +
 	"\arecords\x18\x01 \x03(\v2\x18.curfew.uplink.v1.RecordR\arecords\"0\n" +
 	"\x06Record\x12\x10\n" +

@@ -1,0 +1,106 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"curfew.internal/agent/keep"
+	"curfew.internal/agent/uplink"
+	"curfew.internal/grant"
+	"curfew.internal/ledger"
+)
+
+// A Status is what a running agent says of itself.
+type Status struct {
+	Fleet     string        `json:"fleet"`
+	Host      string        `json:"host"`
+	At        time.Time     `json:"at"`
+	Mode      string        `json:"mode"`
+	Connected bool          `json:"connected"`
+	Revision  uint64        `json:"revision"`
+	Settled   bool          `json:"settled"`
+	Grants    []grant.Grant `json:"grants"`
+	Sessions  []Session     `json:"sessions"`
+	Sent      uint64        `json:"events_sent"`
+	Lost      uint64        `json:"events_lost"`
+	Unwired   []string      `json:"unwired"`
+}
+
+const statusName = "status"
+
+// publish writes the status where `curfew-agent status` finds it, after each
+// pass and in between.
+func (a *Agent) publish(ctx context.Context, p *parts, client *uplink.Client, passed <-chan struct{}) error {
+	folder := keep.Folder{Dir: p.Run}
+	for {
+		counts, err := p.watch.Counts()
+		if err != nil {
+			a.Log.WarnContext(ctx, "event counts not read", "err", err)
+		}
+		missing := p.host.Unwired()
+		if p.unwired.is(missing) {
+			a.tellUnwired(missing)
+			client.Report()
+		}
+		now := a.now()
+		err = folder.Save(statusName, Status{
+			Fleet: a.Fleet, Host: a.Name, At: now, Mode: p.watch.Mode(), Connected: client.Connected(), Revision: a.Revision(),
+			Settled: a.Settled(), Grants: a.live(now), Sessions: a.sessionsNow(), Sent: counts.Made - counts.Lost, Lost: counts.Lost, Unwired: missing,
+		})
+		if err != nil {
+			a.Log.WarnContext(ctx, "status not written", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-passed:
+		case <-a.Clock.After(2 * time.Second):
+		}
+	}
+}
+
+// unwired is what the host's sshd, sudo and PAM lack to ask the agent.
+type unwired struct {
+	mu      sync.Mutex // guards what follows
+	missing []string
+}
+
+// is notes what is missing, and reports whether that is news.
+func (u *unwired) is(missing []string) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	news := !slices.Equal(u.missing, missing)
+	u.missing = missing
+	return news
+}
+
+func (u *unwired) list() []string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.missing
+}
+
+// tellUnwired puts into log and record that logins or sudo do not ask us any
+// more, or do again.
+func (a *Agent) tellUnwired(missing []string) {
+	text := "sshd, sudo and PAM ask the agent again"
+	if len(missing) > 0 {
+		text = "not asked any more by way of " + strings.Join(missing, ", ") + ": `curfew-agent install` mends it"
+	}
+	a.Log.Error("wiring has changed", "unwired", missing)
+	a.append(ledger.Entry{Kind: ledger.Drift, At: a.Clock.Now().Wall, Text: text})
+}
+
+// ReadStatus returns what the agent of this host said last.
+func ReadStatus(f Folders) (Status, error) {
+	var s Status
+	found, err := keep.Folder{Dir: f.Run}.Load(statusName, &s)
+	if err == nil && !found {
+		err = errors.New("the agent has not run since this host started: see `systemctl status curfew-agent`")
+	}
+	return s, err
+}

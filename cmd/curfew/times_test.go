@@ -1,0 +1,53 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestWhen(t *testing.T) {
+	now := time.Date(2027, 1, 31, 12, 0, 0, 0, time.UTC)
+	for text, want := range map[string]time.Time{
+		"90m":                  now.Add(-90 * time.Minute),
+		"7d":                   now.Add(-7 * 24 * time.Hour),
+		"2027-01-31T11:00:00Z": now.Add(-time.Hour),
+	} {
+		var w when
+		if err := w.UnmarshalText([]byte(text)); err != nil || !w.before(now).AsTime().Equal(want) {
+			t.Errorf("%s: %v, %v", text, w, err)
+		}
+	}
+	if (when{}).before(now) != nil {
+		t.Error("no flag is an instant")
+	}
+	for _, text := range []string{"", "-1h", "yesterday", "14:00", "2027-01-31"} {
+		var w when
+		if err := w.UnmarshalText([]byte(text)); err == nil || !strings.Contains(err.Error(), "write") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+func TestSignedValuesStayWithTheirFlags(t *testing.T) {
+	for line, want := range map[string]string{
+		"request r --on db1 --for -1h --why x": "request r --on db1 --for=-1h --why x",
+		"ssh db1 -4":                           "ssh db1 -4",
+		"ssh -- -1":                            "ssh -- -1",
+		"audit search --since -3m -o json":     "audit search --since=-3m -o json",
+	} {
+		if got := strings.Join(signed(strings.Fields(line)), " "); got != want {
+			t.Errorf("%s: %s", line, got)
+		}
+	}
+}
+
+func TestTimelineIsAPage(t *testing.T) {
+	long := strings.Repeat("é", 50_000)
+	if got := short(long, false); len(got) > page+60 || !strings.Contains(got, "bytes more") {
+		t.Errorf("%d bytes", len(got))
+	}
+	if short(long, true) != long || short("ls", false) != "ls" {
+		t.Error("cut for no reason")
+	}
+}
