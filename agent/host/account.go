@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"curfew.internal/agent/enforce"
+	"curfew.internal/agent/host/tree"
 	"curfew.internal/grant"
 )
 
@@ -271,7 +272,7 @@ func homeOf(file string) (string, error) {
 		return spoiled, err
 	}
 	defer func() { _ = unix.Close(fd) }() // nothing was written
-	if err := mounted(fd); err != nil {
+	if err := tree.Mounted(fd); err != nil {
 		return spoiled + ": " + err.Error(), nil
 	}
 	var st unix.Stat_t
@@ -288,7 +289,7 @@ func homeOf(file string) (string, error) {
 func (h *Host) applyHome(s enforce.Step) error {
 	dir, name := h.path(homeDir), s.Thing.Name
 	if s.Op == enforce.Remove {
-		if err := removeTree(dir, name); err != nil {
+		if err := tree.Remove(dir, name); err != nil {
 			return fmt.Errorf("remove %v: %w", s.Thing, err)
 		}
 		return nil
@@ -302,7 +303,7 @@ func (h *Host) applyHome(s enforce.Step) error {
 			return nil // hers already, with what is in it
 		}
 		// Somebody else's, or not a folder: it is not followed, and not given.
-		if err := removeTree(dir, name); err != nil {
+		if err := tree.Remove(dir, name); err != nil {
 			return fmt.Errorf("clear the way for %v: %w", s.Thing, err)
 		}
 	}
@@ -316,7 +317,7 @@ func (h *Host) applyHome(s enforce.Step) error {
 // inside before it has its owner. No one but root writes to the folder dir.
 func makeHome(dir, name string, uid int) error {
 	fresh := ".new-" + name
-	if err := removeTree(dir, fresh); err != nil {
+	if err := tree.Remove(dir, fresh); err != nil {
 		return err
 	}
 	file := filepath.Join(dir, fresh)
@@ -328,7 +329,7 @@ func makeHome(dir, name string, uid int) error {
 		err = os.Rename(file, filepath.Join(dir, name))
 	}
 	if err != nil {
-		return errors.Join(err, removeTree(dir, fresh))
+		return errors.Join(err, tree.Remove(dir, fresh))
 	}
 	return nil
 }

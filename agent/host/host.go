@@ -18,6 +18,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"curfew.internal/agent/enforce"
+	"curfew.internal/agent/host/tree"
 )
 
 // Host is the machine below Root, which is "/" in life.
@@ -92,7 +93,7 @@ func (h *Host) prepare(f folder) error {
 	file := h.path(f.dir)
 	info, err := os.Lstat(file)
 	if err == nil && !info.IsDir() && f.dir != userdb {
-		err = removeTree(filepath.Dir(file), filepath.Base(file))
+		err = tree.Remove(filepath.Dir(file), filepath.Base(file))
 	}
 	if err = ignore(err, fs.ErrNotExist); err == nil {
 		err = os.MkdirAll(file, f.mode)
@@ -197,7 +198,7 @@ func (h *Host) Apply(ctx context.Context, s enforce.Step) error {
 
 // remove takes a file away. One that is gone already is the end we wanted.
 func (h *Host) remove(p place, name string) error {
-	if err := removeTree(h.path(p.dir), name+p.ext); err != nil {
+	if err := tree.Remove(h.path(p.dir), name+p.ext); err != nil {
 		return fmt.Errorf("remove %s: %w", name, err)
 	}
 	return nil
@@ -209,7 +210,7 @@ func (h *Host) put(ctx context.Context, s enforce.Step) error {
 	p := places[s.Thing.Kind]
 	target := h.path(p.dir, s.Thing.Name+p.ext)
 	if info, err := os.Lstat(target); err == nil && !info.Mode().IsRegular() {
-		if err := removeTree(filepath.Dir(target), filepath.Base(target)); err != nil {
+		if err := tree.Remove(filepath.Dir(target), filepath.Base(target)); err != nil {
 			return fmt.Errorf("clear the way for %v: %w", s.Thing, err)
 		}
 	}

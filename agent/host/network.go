@@ -14,6 +14,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"curfew.internal/agent/enforce"
+	"curfew.internal/agent/host/tree"
 	"curfew.internal/grant"
 )
 
@@ -116,7 +117,7 @@ func (h *Host) applyScope(ctx context.Context, s enforce.Step) error {
 		if _, err := h.load(ctx, name, ""); err != nil {
 			return fmt.Errorf("remove %v: %w", s.Thing, err)
 		}
-		return removeTree(h.path(scopeDir), name)
+		return tree.Remove(h.path(scopeDir), name)
 	}
 	uid, _ := scopeOf(s.Content)
 	if _, err := scope(s.Content); err != nil {
@@ -128,7 +129,7 @@ func (h *Host) applyScope(ctx context.Context, s enforce.Step) error {
 	}
 	file := h.path(scopeDir, name)
 	if info, err := os.Lstat(file); err == nil && !info.Mode().IsRegular() {
-		if err := removeTree(h.path(scopeDir), name); err != nil {
+		if err := tree.Remove(h.path(scopeDir), name); err != nil {
 			return fmt.Errorf("clear the way for %v: %w", s.Thing, err)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 
+	"curfew.internal/agent/host/tree"
 	"curfew.internal/grant"
 )
 
@@ -153,7 +154,7 @@ func (h *Host) Clear(person string, uid uint32) error {
 	shared, err := h.filesOf(uid, sharedDirs...)
 	errs = append(errs, err)
 	for _, name := range append(own, shared...) {
-		errs = append(errs, removeTree(h.path(filepath.Dir(name)), filepath.Base(name)))
+		errs = append(errs, tree.Remove(h.path(filepath.Dir(name)), filepath.Base(name)))
 	}
 	return errors.Join(errs...)
 }

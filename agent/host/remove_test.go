@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"curfew.internal/agent/enforce"
+	"curfew.internal/agent/host/tree"
 	"curfew.internal/grant"
-	"curfew.internal/test/need"
 )
 
 const uid = grant.UIDMin + 7
@@ -56,62 +56,13 @@ func TestARemovalStopsAtAMount(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := machine(t)
 			precious := mount(t, h.path(c.on))
-			if err := c.remove(h); !errors.Is(err, ErrMounted) {
+			if err := c.remove(h); !errors.Is(err, tree.ErrMounted) {
 				t.Error(err)
 			}
 			if _, err := os.Stat(precious); err != nil {
 				t.Errorf("what was mounted was deleted: %v", err)
 			}
 		})
-	}
-}
-
-// What cannot go keeps nothing else: not its neighbours, and not itself once
-// it is unmounted.
-func TestARemovalGoesOn(t *testing.T) {
-	need.Root(t)
-	dir := t.TempDir()
-	top := filepath.Join(dir, "home")
-	must(t, os.MkdirAll(top+"/a/b", 0o755))
-	must(t, os.WriteFile(top+"/a/b/f", nil, 0o400))
-	must(t, os.Symlink("/", top+"/z"))
-	must(t, unix.Mkfifo(top+"/y", 0o600))
-	precious := mount(t, top+"/m")
-	if err := removeTree(dir, "home"); !errors.Is(err, ErrMounted) {
-		t.Fatal(err)
-	}
-	left, err := os.ReadDir(top)
-	if err != nil || len(left) != 1 || left[0].Name() != "m" {
-		t.Error(left, err)
-	}
-	must(t, unix.Unmount(top+"/m", 0))
-	must(t, removeTree(dir, "home"))
-	must(t, removeTree(dir, "home"))
-	must(t, removeTree(dir+"/none", "home"))
-	if _, err := os.Lstat(top); !errors.Is(err, os.ErrNotExist) {
-		t.Error(err)
-	}
-	if _, err := os.Stat(precious); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestNoDepthOfFoldersIsTooDeep(t *testing.T) {
-	need.Root(t)
-	dir := t.TempDir()
-	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	must(t, err)
-	for range 5*deepest + 3 {
-		must(t, unix.Mkdirat(fd, "d", 0o700))
-		next, err := unix.Openat(fd, "d", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		must(t, err)
-		must(t, unix.Close(fd))
-		fd = next
-	}
-	must(t, unix.Close(fd))
-	must(t, removeTree(dir, "d"))
-	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
-		t.Error(left, err)
 	}
 }
 

@@ -1,4 +1,9 @@
-package host
+// Package tree removes folders that hostile hands may have filled, and may be
+// filling still.
+//
+// It never follows a link and never crosses a mount: what it was not pointed
+// at it does not touch.
+package tree
 
 import (
 	"errors"
@@ -20,10 +25,10 @@ const (
 	batch   = 512 // names read at a time
 )
 
-// removeTree takes name out of the folder dir, with all that is in it. It
-// neither follows a link nor crosses a mount, and goes on after what it could
-// not take. What is gone already is the end we wanted.
-func removeTree(dir, name string) error {
+// Remove takes name out of the folder dir, with all that is in it. It neither
+// follows a link nor crosses a mount, and goes on after what it could not
+// take. What is gone already is the end we wanted.
+func Remove(dir, name string) error {
 	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) {
 		return nil
@@ -31,17 +36,23 @@ func removeTree(dir, name string) error {
 	if err != nil {
 		return &os.PathError{Op: "open", Path: dir, Err: err}
 	}
+	return errors.Join(RemoveAt(fd, name, dir), unix.Close(fd))
+}
+
+// RemoveAt is Remove in an open folder, however that was reached. shown is the
+// folder's path, for errors alone.
+func RemoveAt(fd int, name, shown string) error {
 	r := removal{base: fd, rest: []string{name}}
 	var errs []error
 	for len(r.rest) > 0 {
 		next := r.rest[0]
 		r.rest = r.rest[1:]
-		errs = append(errs, r.take(fd, next, dir, 0))
+		errs = append(errs, r.take(fd, next, shown, 0))
 	}
-	return errors.Join(append(errs, unix.Close(fd))...)
+	return errors.Join(errs...)
 }
 
-// A removal is one call of removeTree.
+// A removal is one call of Remove.
 type removal struct {
 	base  int      // folder from which all is taken
 	rest  []string // what is still to be taken from it
@@ -69,7 +80,7 @@ func (r *removal) take(dir int, name, shown string, depth int) error {
 	if err != nil {
 		return &os.PathError{Op: "remove", Path: shown, Err: err}
 	}
-	err = mounted(fd)
+	err = Mounted(fd)
 	if err == nil && depth >= deepest {
 		return errors.Join(r.lift(dir, name, shown), unix.Close(fd)) // gone from here
 	}
@@ -85,9 +96,9 @@ func (r *removal) take(dir int, name, shown string, depth int) error {
 	return err
 }
 
-// mounted says whether fd is where a mount begins. A mask of nothing makes
+// Mounted says whether fd is where a mount begins. A mask of nothing makes
 // the kernel answer by itself (statx(2)).
-func mounted(fd int) error {
+func Mounted(fd int) error {
 	var st unix.Statx_t
 	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT|unix.AT_STATX_DONT_SYNC, 0, &st)
 	if err != nil {
