@@ -140,6 +140,17 @@ func TestWhatASessionLeaves(t *testing.T) {
 		"a package's file that got a new name": {func(w *world) {
 			must(w.t, os.Link(w.path("usr/bin/su"), w.path("srv/su")))
 		}, []string{"setuid /srv/su", "setuid /usr/bin/su"}},
+		"a package that was upgraded, and a program that is none's": {func(w *world) {
+			shell(w, "usr/bin/su.new")
+			must(w.t, os.Rename(w.path("usr/bin/su.new"), w.path("usr/bin/su")))
+			shell(w, "usr/bin/sus")
+			shell(w, "var/lib/docker/overlay2/a/su")
+		}, []string{"setuid /usr/bin/su", "setuid /usr/bin/sus *", "setuid /var/lib/docker/overlay2/a/su"}},
+		"a program on a host that lists no packages": {func(w *world) {
+			must(w.t, os.Remove(w.path("var/lib/dpkg/info/login.list")))
+			shell(w, "bin/su")
+			shell(w, "srv/su")
+		}, []string{"setuid /bin/su", "setuid /srv/su *"}},
 		"a mode that an old file got": {func(w *world) {
 			must(w.t, os.Chmod(w.path("etc/passwd"), 0o666))
 		}, []string{"account-file /etc/passwd"}},
