@@ -123,6 +123,7 @@ func (r Role) bytes() []byte {
 	for _, d := range r.Network {
 		w.Item(6, d.bytes())
 	}
+	w.Texts(7, r.Remove)
 	return w.Bytes()
 }
 
@@ -146,6 +147,8 @@ func (r *Role) field(f canon.Field) error {
 		err := f.Message(d.field)
 		r.Network = append(r.Network, d)
 		return err
+	case 7:
+		return f.Texts(&r.Remove)
 	}
 	return f.Unknown()
 }

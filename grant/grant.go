@@ -36,6 +36,7 @@ type Role struct {
 	AnyCommand bool          // every command, in place of Commands
 	NoExec     bool          // sudo's NOEXEC: commands may not start others
 	Network    []Destination // where the account may connect; none: not limited
+	Remove     []string      // kinds of leftovers that its end removes, sorted, see [Leftovers]
 }
 
 // Evidence is one person's part in a grant: the asking, or an approval.
@@ -149,7 +150,7 @@ func (g Grant) checkRole() error {
 	for _, d := range r.Network {
 		errs = append(errs, d.Check())
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, r.checkRemove())...)
 }
 
 func (g Grant) checkEvidence() error {

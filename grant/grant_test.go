@@ -76,6 +76,9 @@ func TestCheckRefuses(t *testing.T) {
 		"a path as id":                 func(g *Grant) { g.ID = "../x" },
 		"an id that sudo skips":        func(g *Grant) { g.ID = "g-abcdefghijklmno." },
 		"root":                         func(g *Grant) { g.Person.Name = "root" },
+		"leftovers of no kind":         func(g *Grant) { g.Role.Remove = []string{"mount"} },
+		"leftovers twice":              func(g *Grant) { g.Role.Remove = []string{"setuid", "setuid"} },
+		"leftovers out of order":       func(g *Grant) { g.Role.Remove = []string{"setuid", "crontab"} },
 		"a person called ALL":          func(g *Grant) { g.Person.Name = "ALL" },
 		"a number as a person":         func(g *Grant) { g.Person.Name = "#0" },
 		"a system uid":                 func(g *Grant) { g.Person.UID = 0 },
@@ -174,8 +177,11 @@ func TestGolden(t *testing.T) {
 	g := example()
 	set := Set{Fleet: "example", Host: "db1", Revision: 7, IssuedAt: noon, Grants: [][]byte{dsse.Sign(Type, g.Bytes(), key("grant")).Bytes()}}
 	ring := Keyring{Fleet: "example", Version: 1, Keys: []Key{{public(key("grant")), noon.Add(-time.Hour), noon.Add(time.Hour)}}}
+	tidy := example()
+	tidy.Role.Remove = []string{"authorized-keys", "setuid"}
 	for name, b := range map[string][]byte{
 		"grant.bin":   g.Bytes(),
+		"tidy.bin":    tidy.Bytes(),
 		"set.bin":     dsse.Sign(SetType, set.Bytes(), key("grant")).Bytes(),
 		"keyring.bin": dsse.Sign(KeyringType, ring.Bytes(), key("root")).Bytes(),
 	} {
@@ -193,12 +199,14 @@ func TestGolden(t *testing.T) {
 			t.Errorf("%s: %s", name, diff)
 		}
 	}
-	got, err := Parse(g.Bytes())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(g, got, exact...); diff != "" {
-		t.Error(diff)
+	for _, want := range []Grant{g, tidy} {
+		got, err := Parse(want.Bytes())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got, exact...); diff != "" {
+			t.Error(diff)
+		}
 	}
 }
 
@@ -211,6 +219,11 @@ func genGrant(t *rapid.T) Grant {
 	g.Reason = rapid.StringMatching(`[a-zA-Z<>&"' äöü]{0,80}`).Draw(t, "reason")
 	g.Lease = time.Duration(rapid.IntRange(0, 3600).Draw(t, "lease")) * time.Second
 	g.Role.NoExec = rapid.Bool().Draw(t, "noexec")
+	for _, kind := range Leftovers() {
+		if rapid.Bool().Draw(t, kind) {
+			g.Role.Remove = append(g.Role.Remove, kind)
+		}
+	}
 	g.NotBefore = time.Unix(rapid.Int64Range(1, 1<<34).Draw(t, "from"), 0).UTC()
 	g.NotAfter = g.NotBefore.Add(time.Duration(rapid.IntRange(1, 3600*24*30).Draw(t, "for")) * time.Second)
 	if g.Role.Commands = nil; rapid.Bool().Draw(t, "any") {

@@ -51,6 +51,7 @@ func digest(r roster.Request) []byte {
 	for _, d := range r.Resolved.Network {
 		w.Text(12, d.String())
 	}
+	w.Texts(13, r.Resolved.Remove)
 	sum := sha256.Sum256(w.Bytes())
 	return sum[:]
 }

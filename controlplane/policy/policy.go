@@ -38,6 +38,7 @@ type Role struct {
 	Count          int      // how many of them
 	Pending        time.Duration
 	Lease          time.Duration
+	Remove         []string // kinds of leftovers, sorted
 }
 
 // An Eligibility lets people ask for a role.
@@ -92,6 +93,7 @@ func (r Role) Selector() string {
 func (r Role) Grant() grant.Role {
 	return grant.Role{
 		Name: r.Name, RunAs: r.RunAs, Commands: r.Commands, AnyCommand: r.AnyCommand, NoExec: r.NoExec, Network: r.Network,
+		Remove: r.Remove,
 	}
 }
 

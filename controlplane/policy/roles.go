@@ -71,8 +71,9 @@ func (r *reader) roleReaders(role *Role) map[string]func(n ast.Node, field strin
 				r.wrong(n, f, fmt.Sprintf("%.40q", s), "write totp")
 			}
 		},
-		"pending": func(n ast.Node, f string) { role.Pending = r.duration(n, f, time.Minute, 7*24*time.Hour) },
-		"lease":   func(n ast.Node, f string) { role.Lease = r.duration(n, f, 0, 24*time.Hour) },
+		"pending":   func(n ast.Node, f string) { role.Pending = r.duration(n, f, time.Minute, 7*24*time.Hour) },
+		"lease":     func(n ast.Node, f string) { role.Lease = r.duration(n, f, 0, 24*time.Hour) },
+		"leftovers": func(n ast.Node, f string) { role.Remove = r.leftovers(n, f) },
 	}
 }
 
@@ -150,6 +151,35 @@ func (r *reader) network(n ast.Node, field string) []grant.Destination {
 		all = append(all, d)
 	}
 	return all
+}
+
+// leftovers reads which kinds of what sessions left the end removes.
+func (r *reader) leftovers(n ast.Node, field string) []string {
+	var kinds []string
+	said := false
+	r.pairs(n, field, func(key string, k, v ast.Node) {
+		if key != "remove" {
+			r.wrong(k, join(field, key), "unknown key", "leftovers has remove")
+			return
+		}
+		said = true
+		for _, w := range r.list(v, field+".remove") {
+			switch {
+			case grant.CheckLeftover(w.text) != nil:
+				r.wrong(w.node, field+".remove", fmt.Sprintf("%.40q is no kind of leftovers that can be removed", w.text),
+					"write some of "+strings.Join(grant.Leftovers(), ", "))
+			case slices.Contains(kinds, w.text):
+				r.wrong(w.node, field+".remove", w.text+" is said twice", "keep one of them")
+			default:
+				kinds = append(kinds, w.text)
+			}
+		}
+	})
+	if !said {
+		r.wrong(n, field+".remove", "missing", "write {remove: [KIND, ...]}, or leave leftovers out")
+	}
+	slices.Sort(kinds)
+	return kinds
 }
 
 func (r *reader) eligible(n ast.Node) {
