@@ -31,11 +31,13 @@ const (
 	Drift                      // somebody changed a thing of ours; it was put right
 	Agent                      // the agent started, stopped or changed its mode
 	Admin                      // somebody changed who or what the fleet is; Text says how
+	Leftovers                  // what a grant's sessions left; Receipt is the host's word on it
 )
 
 var kindNames = map[Kind]string{
 	Exec: "exec", Exit: "exit", SetID: "setid", Login: "login", Logout: "logout", Refused: "refused", Gap: "gap",
 	Installed: "installed", Removed: "removed", SetRefused: "set-refused", Drift: "drift", Agent: "agent", Admin: "admin",
+	Leftovers: "leftovers",
 }
 
 // String is the kind's name in pages and searches.
@@ -74,7 +76,7 @@ type Entry struct {
 	Text    string   // one line for people
 	Lost    uint64   // for Gap
 	Took    time.Duration
-	Receipt []byte // for Removed: the envelope of a [Receipt], verbatim
+	Receipt []byte // for Removed, Leftovers: the envelope of a [Receipt] or [LeftoversReceipt], verbatim
 }
 
 // IDs are a process's user and group ids.

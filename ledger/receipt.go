@@ -86,12 +86,7 @@ func (r Receipt) Seal(key ed25519.PrivateKey) []byte {
 // receipt in it. The caller compares fleet, host and grant with what it
 // expects.
 func OpenReceipt(envelope []byte, host ed25519.PublicKey) (Receipt, error) {
-	payload, err := dsse.Verify(envelope, ReceiptType, 1, func(id string) ed25519.PublicKey {
-		if len(host) == ed25519.PublicKeySize && dsse.KeyID(host) == id {
-			return host
-		}
-		return nil
-	})
+	payload, err := signedBy(envelope, ReceiptType, host)
 	if err != nil {
 		return Receipt{}, fmt.Errorf("receipt: %w", err)
 	}
@@ -104,4 +99,15 @@ func OpenReceipt(envelope []byte, host ed25519.PublicKey) (Receipt, error) {
 		return Receipt{}, fmt.Errorf("receipt: %w", err)
 	}
 	return r, nil
+}
+
+// signedBy returns what the envelope holds, if the host's key signed it as
+// that type.
+func signedBy(envelope []byte, kind string, host ed25519.PublicKey) ([]byte, error) {
+	return dsse.Verify(envelope, kind, 1, func(id string) ed25519.PublicKey {
+		if len(host) == ed25519.PublicKeySize && dsse.KeyID(host) == id {
+			return host
+		}
+		return nil
+	})
 }
