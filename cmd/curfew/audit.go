@@ -22,7 +22,7 @@ type filter struct {
 	Grant  string   `placeholder:"ID" help:"Of one grant."`
 	Person string   `placeholder:"NAME" help:"Of one person."`
 	Host   string   `placeholder:"NAME" help:"On one host."`
-	Kind   string   `placeholder:"KIND" help:"Of one kind: exec, exit, setid, login, logout, refused, gap, installed, removed, drift, admin, ..."`
+	Kind   string   `placeholder:"KIND" help:"Of one kind: exec, exit, setid, login, logout, refused, gap, installed, removed, leftovers, drift, admin, ..."`
 	Words  []string `arg:"" optional:"" help:"Words that all occur in the command line or text."`
 }
 
@@ -160,6 +160,8 @@ func told(e *api.Event) string {
 		fmt.Fprintf(&b, " after %v", pr.Lasted.AsDuration().Round(time.Millisecond))
 	case pr != nil && e.Kind == "setid":
 		fmt.Fprintf(&b, "[%d] %s%s", pr.Pid, pr.Comm, changes(pr.OldIds, pr.Ids))
+	case e.Receipt != nil && e.Kind == "leftovers":
+		leftovers(&b, e.Receipt)
 	case e.Receipt != nil:
 		r := e.Receipt
 		fmt.Fprintf(&b, "ended (%s); removed %d things, ended %d processes", r.Why, len(r.Removed), r.Killed)
@@ -168,11 +170,7 @@ func told(e *api.Event) string {
 		} else {
 			fmt.Fprintf(&b, "; LEFT: %s", strings.Join(r.Left, "; "))
 		}
-		if r.SignatureValid {
-			fmt.Fprintf(&b, "; signed by %s, key %s", r.Host, r.KeyId)
-		} else {
-			b.WriteString("; THE SIGNATURE DOES NOT HOLD")
-		}
+		b.WriteString(vouched(r))
 	default:
 		b.WriteString(strings.TrimSpace(e.Service + " " + e.Text))
 	}
@@ -180,6 +178,30 @@ func told(e *api.Event) string {
 		fmt.Fprintf(&b, " (%d events were lost)", e.Lost)
 	}
 	return b.String()
+}
+
+// leftovers tells what a host found when it looked for what sessions left.
+func leftovers(b *strings.Builder, r *api.Receipt) {
+	b.WriteString("looked for what its sessions left")
+	for _, part := range []struct {
+		name string
+		what []string
+	}{{"removed", r.Removed}, {"LEFT", r.Left}, {"not looked at", r.Skipped}} {
+		if len(part.what) > 0 {
+			fmt.Fprintf(b, "; %s: %s", part.name, strings.Join(part.what, "; "))
+		}
+	}
+	if len(r.Removed)+len(r.Left) == 0 {
+		b.WriteString("; found nothing")
+	}
+	b.WriteString(vouched(r))
+}
+
+func vouched(r *api.Receipt) string {
+	if r.SignatureValid {
+		return fmt.Sprintf("; signed by %s, key %s", r.Host, r.KeyId)
+	}
+	return "; THE SIGNATURE DOES NOT HOLD"
 }
 
 type timelineCmd struct {

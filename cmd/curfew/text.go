@@ -115,6 +115,12 @@ func describe(w io.Writer, r *api.Request) error {
 		if len(h.Left) > 0 {
 			text += ", left: " + strings.Join(h.Left, "; ")
 		}
+		if n := len(h.Leftovers); n > 0 {
+			text += fmt.Sprintf(", %d leftovers of sessions: %s", n, strings.Join(h.Leftovers[:min(n, 5)], "; "))
+			if n > 5 {
+				text += "; ... (curfew timeline " + r.Grant + ")"
+			}
+		}
 		add("on "+h.Host, text)
 	}
 	for _, row := range rows {

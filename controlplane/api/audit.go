@@ -175,6 +175,10 @@ func moment(r roster.Request, e roster.Event) *api.Moment {
 		if receipt, ok := openReceipt(e); ok {
 			m.Took = since(receipt.EndedAt, receipt.DoneAt)
 		}
+	case ledger.Leftovers:
+		if e.Entry.Took > 0 {
+			m.Took = durationpb.New(e.Entry.Took)
+		}
 	case ledger.Exec, ledger.Exit, ledger.SetID:
 		if p := e.Entry.Process; p != nil && m.Text == "" {
 			m.Text = strings.Join(p.Argv, " ")

@@ -20,8 +20,11 @@ func eventMessage(v roster.Event) *api.Event {
 	if e.Took > 0 {
 		m.Took = durationpb.New(e.Took)
 	}
-	if e.Kind == ledger.Removed {
+	switch e.Kind { //nolint:exhaustive // the others carry no receipt
+	case ledger.Removed:
 		m.Receipt = receiptMessage(v)
+	case ledger.Leftovers:
+		m.Receipt = leftoversMessage(v)
 	}
 	return m
 }
@@ -36,6 +39,18 @@ func receiptMessage(v roster.Event) *api.Receipt {
 	}
 	m.SignatureValid, m.Why, m.Removed, m.Killed, m.Looked, m.Left = true, r.Why, r.Removed, r.Killed, r.Looked, r.Left
 	m.EndedAt, m.DoneAt = timestamppb.New(r.EndedAt), timestamppb.New(r.DoneAt)
+	return m
+}
+
+// leftoversMessage does the same for a receipt for leftovers.
+func leftoversMessage(v roster.Event) *api.Receipt {
+	m := &api.Receipt{Host: v.Host, KeyId: dsse.KeyID(v.ReceiptKey)}
+	r, err := ledger.OpenLeftovers(v.Entry.Receipt, v.ReceiptKey)
+	if err != nil || !v.ReceiptOK {
+		return m
+	}
+	m.SignatureValid, m.Removed, m.Left, m.Looked, m.Skipped = true, r.Removed, r.Left, r.Looked, r.Skipped
+	m.Since, m.DoneAt = timestamppb.New(r.Since), timestamppb.New(r.DoneAt)
 	return m
 }
 

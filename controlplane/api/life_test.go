@@ -57,7 +57,8 @@ func TestTheWholeLife(t *testing.T) {
 	w.hostReports(t, r, approved)
 	w.clock.pass(time.Hour)
 	must(t, w.server.Due(ctx))
-	if r, err = w.ana.GetRequest(ctx, &api.GetRequestRequest{Id: r.Grant}); err != nil || r.State != "ended" || r.HostStates[0].State != "removed" {
+	if r, err = w.ana.GetRequest(ctx, &api.GetRequestRequest{Id: r.Grant}); err != nil || r.State != "ended" || r.HostStates[0].State != "removed" ||
+		len(r.HostStates[0].Leftovers) != 1 {
 		t.Errorf("at the end: %v, %v", r, err)
 	}
 	if n := len(w.held(t, "db1").Grants); n != 0 {
@@ -69,7 +70,7 @@ func TestTheWholeLife(t *testing.T) {
 	for _, m := range tl.Moments {
 		told = append(told, m.What)
 	}
-	if got := strings.Join(told, " "); got != "asked mfa mfa approved signed sent installed exec removed ended" {
+	if got := strings.Join(told, " "); got != "asked mfa mfa approved signed sent installed exec removed ended leftovers" {
 		t.Errorf("timeline: %s", got)
 	}
 	for _, m := range tl.Moments {
@@ -79,6 +80,17 @@ func TestTheWholeLife(t *testing.T) {
 		if m.What == "removed" && (!m.Event.Receipt.SignatureValid || len(m.Event.Receipt.Left) != 0) {
 			t.Errorf("receipt: %v", m.Event.Receipt)
 		}
+		if m.What == "leftovers" {
+			checkLeftovers(t, m)
+		}
+	}
+}
+
+func checkLeftovers(t *testing.T, m *api.Moment) {
+	t.Helper()
+	r := m.Event.Receipt
+	if m.Took.AsDuration() != 5*time.Second || !r.SignatureValid || len(r.Removed) != 1 || len(r.Left) != 1 || len(r.Looked) != 1 || len(r.Skipped) != 1 {
+		t.Errorf("leftovers: %v after %v", r, m.Took.AsDuration())
 	}
 }
 
@@ -88,11 +100,16 @@ func (w *world) hostReports(t *testing.T, r *api.Request, from time.Time) {
 	end := r.NotAfter.AsTime()
 	must(t, w.store.Applied(t.Context(), "db1", roster.Report{Revision: 2}, from.Add(100*time.Millisecond)))
 	receipt := ledger.Receipt{Fleet: "lab", Host: "db1", Grant: r.Grant, Person: "ana", Why: "time", EndedAt: end, DoneAt: end.Add(200 * time.Millisecond)}
+	left := ledger.LeftoversReceipt{
+		Fleet: "lab", Host: "db1", Grant: r.Grant, Person: "ana", Since: from, DoneAt: end.Add(5 * time.Second),
+		Removed: []string{"setuid /tmp/sh"}, Left: []string{"authorized-keys /root/.ssh/authorized_keys"}, Looked: []string{"/"}, Skipped: []string{"/mnt"},
+	}
 	var records []roster.Record
 	for i, e := range []ledger.Entry{
 		{Kind: ledger.Installed, At: from.Add(300 * time.Millisecond)},
 		{Kind: ledger.Exec, At: from.Add(time.Minute), Process: &ledger.Process{Argv: []string{"systemctl", "restart", "cron"}}},
 		{Kind: ledger.Removed, At: end.Add(200 * time.Millisecond), Receipt: receipt.Seal(w.hostKey)},
+		{Kind: ledger.Leftovers, At: end.Add(5 * time.Second), Took: 5 * time.Second, Receipt: left.Seal(w.hostKey)},
 	} {
 		e.Host, e.Grant, e.Person = "db1", r.Grant, "ana"
 		records = append(records, roster.Record{Seq: uint64(i + 1), Entry: e.Bytes()})

@@ -320,7 +320,7 @@ func TestSearchIsForThoseItIsFor(t *testing.T) {
 	w.hostReports(t, r, w.clock.Now().Wall)
 	_, err := w.store.KeepRecords(ctx, "web1", "o", []roster.Record{{Seq: 1, Entry: ledger.Entry{Kind: ledger.Agent, At: noon, Host: "web1", Text: "started"}.Bytes()}})
 	must(t, err)
-	for p, n := range map[*person]int{w.ana: 3, w.ben: 3, w.cy: 0, w.eve: 0, w.ada: 4 + fleetEvents} {
+	for p, n := range map[*person]int{w.ana: 4, w.ben: 4, w.cy: 0, w.eve: 0, w.ada: 5 + fleetEvents} {
 		got, err := p.SearchEvents(ctx, &api.SearchEventsRequest{})
 		if err != nil || len(got.Events) != n {
 			t.Errorf("%s sees %d events, %v", p.name, len(got.GetEvents()), err)

@@ -174,7 +174,7 @@ func (s *Server) hostStates(ctx context.Context, r roster.Request) ([]*api.HostS
 	for _, d := range sent {
 		by[d.Host].State, by[d.Host].At = "sent", timestamppb.New(d.At)
 	}
-	for _, kind := range []ledger.Kind{ledger.Installed, ledger.Removed} {
+	for _, kind := range []ledger.Kind{ledger.Installed, ledger.Removed, ledger.Leftovers} {
 		events, err := s.Store.Events(ctx, roster.Search{Grant: r.Grant.ID, Kind: kind.String(), Limit: len(r.Hosts) * 4})
 		if err != nil {
 			return nil, err
@@ -204,6 +204,12 @@ func (s *Server) hostStates(ctx context.Context, r roster.Request) ([]*api.HostS
 func setHostState(m *api.HostState, e roster.Event) {
 	if e.Entry.Kind == ledger.Installed {
 		m.State, m.At = "installed", timestamppb.New(e.Entry.At)
+		return
+	}
+	if e.Entry.Kind == ledger.Leftovers {
+		if r := leftoversMessage(e); r.SignatureValid {
+			m.Leftovers = r.Left
+		}
 		return
 	}
 	// Only what the host has signed says that the grant is gone.

@@ -108,14 +108,23 @@ func (k keeper) strange(ctx context.Context, id string) (bool, error) {
 func (k keeper) insert(ctx context.Context, seq uint64, kind string, e ledger.Entry, raw []byte) error {
 	var valid bool
 	key := []byte{}
-	if e.Kind == ledger.Removed && kind != roster.Malformed {
-		r, err := ledger.OpenReceipt(e.Receipt, k.host.ReceiptKey)
-		valid = err == nil && r.Fleet == k.fleet && r.Host == k.host.Name && r.Grant == e.Grant && r.Person == e.Person
-		key = k.host.ReceiptKey
+	if (e.Kind == ledger.Removed || e.Kind == ledger.Leftovers) && kind != roster.Malformed {
+		valid, key = k.vouched(e), k.host.ReceiptKey
 	}
 	return k.run(ctx, `INSERT INTO entries (host, outbox, seq, kind, at, grant_id, person, words, receipt_ok, receipt_key, raw)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		k.host.Name, k.outbox, seq, kind, ns(e.At), e.Grant, e.Person, words(e), valid, key, blob(raw))
+}
+
+// vouched reports whether the entry carries a receipt that the host signed, of
+// the entry's kind and about what the entry is about.
+func (k keeper) vouched(e ledger.Entry) bool {
+	if e.Kind == ledger.Leftovers {
+		r, err := ledger.OpenLeftovers(e.Receipt, k.host.ReceiptKey)
+		return err == nil && r.Fleet == k.fleet && r.Host == k.host.Name && r.Grant == e.Grant && r.Person == e.Person
+	}
+	r, err := ledger.OpenReceipt(e.Receipt, k.host.ReceiptKey)
+	return err == nil && r.Fleet == k.fleet && r.Host == k.host.Name && r.Grant == e.Grant && r.Person == e.Person
 }
 
 // words is what a search looks in.

@@ -355,19 +355,28 @@ func TestEventsOfAGrantAreForItsPeople(t *testing.T) {
 			e.Kind, e.Grant, e.Person, e.Process, e.Receipt = ledger.Removed, gid, "ana", nil, r.Seal(hostKey)
 		}
 	}
+	looked := func(r ledger.LeftoversReceipt) func(e *ledger.Entry) {
+		return func(e *ledger.Entry) {
+			e.Kind, e.Grant, e.Person, e.Process, e.Receipt = ledger.Leftovers, gid, "ana", nil, r.Seal(hostKey)
+		}
+	}
+	left := ledger.LeftoversReceipt{Fleet: "lab", Host: "db1", Grant: gid, Person: "ana", Since: noon, DoneAt: noon}
+	lent := left
+	lent.Person = "eve"
 	_, err = s.KeepRecords(ctx, "db1", "o", []roster.Record{
 		entry(1, func(e *ledger.Entry) { e.Grant, e.Person = gid, "ana" }), entry(2, removed(receipt)), entry(3, removed(stolen)),
+		entry(4, looked(left)), entry(5, looked(lent)),
 	})
 	must(t, err)
 	_, err = s.KeepRecords(ctx, "web1", "o", []roster.Record{entry(1, func(e *ledger.Entry) { e.Host, e.Grant, e.Person = "web1", gid, "ana" })})
 	must(t, err)
-	for who, n := range map[string]int{"ana": 3, "ben": 3, "eve": 0} {
+	for who, n := range map[string]int{"ana": 5, "ben": 5, "eve": 0} {
 		got, err := s.Events(ctx, roster.Search{Grant: gid, For: who})
 		must(t, err)
 		if len(got) != n {
 			t.Errorf("%s sees %d events", who, len(got))
 		}
-		if n == 3 && (!got[1].ReceiptOK || got[2].ReceiptOK || got[0].Role != "db-admin") {
+		if n == 5 && (!got[1].ReceiptOK || got[2].ReceiptOK || !got[3].ReceiptOK || got[4].ReceiptOK || got[0].Role != "db-admin") {
 			t.Errorf("%+v", got)
 		}
 	}

@@ -1210,6 +1210,7 @@ type HostState struct {
 	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"` // sent, installed, removed, never-installed, unconfirmed, offline
 	At            *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=at,proto3" json:"at,omitempty"`
 	Left          []string               `protobuf:"bytes,4,rep,name=left,proto3" json:"left,omitempty"`
+	Leftovers     []string               `protobuf:"bytes,5,rep,name=leftovers,proto3" json:"leftovers,omitempty"` // what its sessions left, and is still there
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1268,6 +1269,13 @@ func (x *HostState) GetAt() *timestamppb.Timestamp {
 func (x *HostState) GetLeft() []string {
 	if x != nil {
 		return x.Left
+	}
+	return nil
+}
+
+func (x *HostState) GetLeftovers() []string {
+	if x != nil {
+		return x.Leftovers
 	}
 	return nil
 }
@@ -2416,6 +2424,8 @@ type Receipt struct {
 	Left           []string               `protobuf:"bytes,8,rep,name=left,proto3" json:"left,omitempty"`
 	SignatureValid bool                   `protobuf:"varint,9,opt,name=signature_valid,json=signatureValid,proto3" json:"signature_valid,omitempty"`
 	KeyId          string                 `protobuf:"bytes,10,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	Skipped        []string               `protobuf:"bytes,11,rep,name=skipped,proto3" json:"skipped,omitempty"` // of a receipt for leftovers: where it was not looked, and why
+	Since          *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=since,proto3" json:"since,omitempty"`     // of a receipt for leftovers: from when on changes count
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -2518,6 +2528,20 @@ func (x *Receipt) GetKeyId() string {
 		return x.KeyId
 	}
 	return ""
+}
+
+func (x *Receipt) GetSkipped() []string {
+	if x != nil {
+		return x.Skipped
+	}
+	return nil
+}
+
+func (x *Receipt) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
 }
 
 type TimelineRequest struct {
@@ -3597,12 +3621,13 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\vhost_states\x18\x17 \x03(\v2\x18.curfew.api.v1.HostStateR\n" +
 	"hostStates\x125\n" +
 	"\bended_at\x18\x18 \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x12\x18\n" +
-	"\aextends\x18\x19 \x01(\tR\aextends\"u\n" +
+	"\aextends\x18\x19 \x01(\tR\aextends\"\x93\x01\n" +
 	"\tHostState\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12*\n" +
 	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
-	"\x04left\x18\x04 \x03(\tR\x04left\"#\n" +
+	"\x04left\x18\x04 \x03(\tR\x04left\x12\x1c\n" +
+	"\tleftovers\x18\x05 \x03(\tR\tleftovers\"#\n" +
 	"\x11GetRequestRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"`\n" +
 	"\x13ListRequestsRequest\x12\x10\n" +
@@ -3695,7 +3720,7 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x05links\x18\r \x01(\rR\x05links\x12\x1b\n" +
 	"\texit_code\x18\x0e \x01(\rR\bexitCode\x12\x16\n" +
 	"\x06signal\x18\x0f \x01(\rR\x06signal\x121\n" +
-	"\x06lasted\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\x06lasted\"\xb9\x02\n" +
+	"\x06lasted\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\x06lasted\"\x85\x03\n" +
 	"\aReceipt\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x10\n" +
 	"\x03why\x18\x02 \x01(\tR\x03why\x125\n" +
@@ -3707,7 +3732,9 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x04left\x18\b \x03(\tR\x04left\x12'\n" +
 	"\x0fsignature_valid\x18\t \x01(\bR\x0esignatureValid\x12\x15\n" +
 	"\x06key_id\x18\n" +
-	" \x01(\tR\x05keyId\"'\n" +
+	" \x01(\tR\x05keyId\x12\x18\n" +
+	"\askipped\x18\v \x03(\tR\askipped\x120\n" +
+	"\x05since\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"'\n" +
 	"\x0fTimelineRequest\x12\x14\n" +
 	"\x05grant\x18\x01 \x01(\tR\x05grant\"r\n" +
 	"\rTimelineReply\x120\n" +
@@ -3911,79 +3938,80 @@ var file_wire_api_api_proto_depIdxs = []int32{
 	53, // 29: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
 	52, // 30: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
 	52, // 31: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
-	15, // 32: curfew.api.v1.TimelineReply.request:type_name -> curfew.api.v1.Request
-	35, // 33: curfew.api.v1.TimelineReply.moments:type_name -> curfew.api.v1.Moment
-	52, // 34: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
-	53, // 35: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
-	29, // 36: curfew.api.v1.Moment.event:type_name -> curfew.api.v1.Event
-	9,  // 37: curfew.api.v1.InviteReply.person:type_name -> curfew.api.v1.Person
-	52, // 38: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
-	9,  // 39: curfew.api.v1.ListPeopleReply.people:type_name -> curfew.api.v1.Person
-	50, // 40: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
-	52, // 41: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
-	46, // 42: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
-	51, // 43: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
-	52, // 44: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
-	52, // 45: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
-	0,  // 46: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
-	2,  // 47: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
-	3,  // 48: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
-	5,  // 49: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
-	7,  // 50: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
-	10, // 51: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
-	13, // 52: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
-	17, // 53: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
-	18, // 54: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
-	17, // 55: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
-	20, // 56: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
-	21, // 57: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
-	22, // 58: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
-	23, // 59: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
-	24, // 60: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
-	25, // 61: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
-	27, // 62: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	27, // 63: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	33, // 64: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
-	36, // 65: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
-	37, // 66: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
-	39, // 67: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
-	40, // 68: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
-	42, // 69: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
-	44, // 70: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
-	47, // 71: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
-	48, // 72: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
-	1,  // 73: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
-	4,  // 74: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
-	4,  // 75: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
-	6,  // 76: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
-	8,  // 77: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
-	11, // 78: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
-	15, // 79: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
-	15, // 80: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
-	19, // 81: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
-	15, // 82: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
-	15, // 83: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
-	15, // 84: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
-	15, // 85: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
-	15, // 86: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
-	15, // 87: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
-	26, // 88: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
-	28, // 89: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
-	29, // 90: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
-	34, // 91: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
-	38, // 92: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
-	38, // 93: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
-	9,  // 94: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
-	41, // 95: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
-	43, // 96: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
-	45, // 97: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
-	46, // 98: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
-	49, // 99: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
-	73, // [73:100] is the sub-list for method output_type
-	46, // [46:73] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	52, // 32: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
+	15, // 33: curfew.api.v1.TimelineReply.request:type_name -> curfew.api.v1.Request
+	35, // 34: curfew.api.v1.TimelineReply.moments:type_name -> curfew.api.v1.Moment
+	52, // 35: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
+	53, // 36: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
+	29, // 37: curfew.api.v1.Moment.event:type_name -> curfew.api.v1.Event
+	9,  // 38: curfew.api.v1.InviteReply.person:type_name -> curfew.api.v1.Person
+	52, // 39: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
+	9,  // 40: curfew.api.v1.ListPeopleReply.people:type_name -> curfew.api.v1.Person
+	50, // 41: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
+	52, // 42: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
+	46, // 43: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
+	51, // 44: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
+	52, // 45: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
+	52, // 46: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
+	0,  // 47: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
+	2,  // 48: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
+	3,  // 49: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
+	5,  // 50: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
+	7,  // 51: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
+	10, // 52: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
+	13, // 53: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
+	17, // 54: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
+	18, // 55: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
+	17, // 56: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
+	20, // 57: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
+	21, // 58: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
+	22, // 59: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
+	23, // 60: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
+	24, // 61: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
+	25, // 62: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
+	27, // 63: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	27, // 64: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	33, // 65: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
+	36, // 66: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
+	37, // 67: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
+	39, // 68: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
+	40, // 69: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
+	42, // 70: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
+	44, // 71: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
+	47, // 72: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
+	48, // 73: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
+	1,  // 74: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
+	4,  // 75: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
+	4,  // 76: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
+	6,  // 77: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
+	8,  // 78: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
+	11, // 79: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
+	15, // 80: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
+	15, // 81: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
+	19, // 82: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
+	15, // 83: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
+	15, // 84: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
+	15, // 85: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
+	15, // 86: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
+	15, // 87: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
+	15, // 88: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
+	26, // 89: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
+	28, // 90: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
+	29, // 91: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
+	34, // 92: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
+	38, // 93: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
+	38, // 94: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
+	9,  // 95: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
+	41, // 96: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
+	43, // 97: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
+	45, // 98: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
+	46, // 99: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
+	49, // 100: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
+	74, // [74:101] is the sub-list for method output_type
+	47, // [47:74] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_wire_api_api_proto_init() }
