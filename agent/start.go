@@ -51,7 +51,7 @@ type parts struct {
 // goes on beside an agent that hangs: it does without the labels, which that
 // one holds.
 func open(f Folders, beside bool, log *slog.Logger) (*Agent, *parts, error) {
-	p := &parts{Folders: f, host: &host.Host{Root: "/"}, clock: clock.System{}, log: log}
+	p := &parts{Folders: f, host: &host.Host{Root: "/", Clock: clock.System{}}, clock: clock.System{}, log: log}
 	var err error
 	if p.identity, err = keep.LoadIdentity(f.Config); err != nil {
 		return nil, nil, err

@@ -19,7 +19,8 @@ type Kind int
 // opposite order: rights go before the account that holds them, and what
 // limits an account goes after what it limits.
 const (
-	Network    Kind = iota + 1 // where the account may connect
+	EndTimer   Kind = iota + 1 // starts the sweep at the end, should we be dead by then
+	Network                    // where the account may connect
 	Group                      // group record in /run/userdb
 	Account                    // user record in /run/userdb
 	Marker                     // says, with no agent there, that an account is ours
@@ -30,15 +31,15 @@ const (
 
 // String is the kind as people read it.
 func (k Kind) String() string {
-	names := [...]string{"unknown", "network scope", "group", "account", "marker", "home", "ssh principals", "sudo rule"}
-	if k < Network || k > SudoRule {
+	names := [...]string{"unknown", "end timer", "network scope", "group", "account", "marker", "home", "ssh principals", "sudo rule"}
+	if k < EndTimer || k > SudoRule {
 		return names[0]
 	}
 	return names[k]
 }
 
-// A Thing names one object on the host: by the grant's id for a sudo rule,
-// else by the person's name. Only objects that carry our mark, or lie in
+// A Thing names one object on the host: by the grant's id for a sudo rule
+// and an end timer, else by the person's name. Only objects that carry our mark, or lie in
 // folders of ours, are ever named by a Thing, so no plan can touch what an
 // administrator made.
 type Thing struct {

@@ -70,8 +70,8 @@ func TestWantByTime(t *testing.T) {
 		next time.Time
 	}{
 		{"before the start", noon.Add(-time.Second), 0, noon},
-		{"at the start", noon, 6, g.NotAfter},
-		{"just before the end", g.NotAfter.Add(-1), 6, g.NotAfter},
+		{"at the start", noon, 7, g.NotAfter},
+		{"just before the end", g.NotAfter.Add(-1), 7, g.NotAfter},
 		{"at the end", g.NotAfter, 0, time.Time{}},
 	} {
 		want, next := Want([]grant.Grant{g}, "db1", c.at)
@@ -93,7 +93,7 @@ func TestTwoGrantsOfOnePerson(t *testing.T) {
 	}
 	later, _ := Want([]grant.Grant{a, b}, "db1", a.NotAfter)
 	steps := Plan(later, both)
-	if diff := cmp.Diff([]Step{{Op: Remove, Thing: Thing{SudoRule, "g-a"}}, {Put, Thing{Principals, "ana"}, "g-b\n"}}, steps); diff != "" {
+	if diff := cmp.Diff([]Step{{Op: Remove, Thing: Thing{SudoRule, "g-a"}}, {Op: Remove, Thing: Thing{EndTimer, "g-a"}}, {Put, Thing{Principals, "ana"}, "g-b\n"}}, steps); diff != "" {
 		t.Errorf("the end of one cut the other: %s", diff)
 	}
 }
@@ -110,7 +110,7 @@ func TestNoNameHasTwoNumbersAndNoNumberTwoNames(t *testing.T) {
 		"three":       {numbered("g-a", "ana", grant.UIDMin), numbered("g-b", "ben", grant.UIDMin), numbered("g-c", "cat", grant.UIDMin)},
 	} {
 		want, next := Want(append(set, numbered("g-z", "zoe", grant.UIDMin+9)), "db1", noon)
-		if len(want) != 6 || want[Thing{SudoRule, "g-z"}] == "" || next.IsZero() {
+		if len(want) != 7 || want[Thing{SudoRule, "g-z"}] == "" || next.IsZero() {
 			t.Errorf("%s: %v", name, want)
 		}
 	}

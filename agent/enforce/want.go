@@ -74,6 +74,7 @@ func account(want State, held []grant.Grant) {
 	var ids []string
 	for _, g := range held {
 		ids = append(ids, g.ID)
+		want[Thing{EndTimer, g.ID}] = g.NotAfter.UTC().Format(time.DateTime)
 		if rule := Sudoers(g); rule != "" {
 			want[Thing{SudoRule, g.ID}] = rule
 		}

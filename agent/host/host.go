@@ -19,11 +19,13 @@ import (
 
 	"curfew.internal/agent/enforce"
 	"curfew.internal/agent/host/tree"
+	"curfew.internal/clock"
 )
 
 // Host is the machine below Root, which is "/" in life.
 type Host struct {
-	Root string
+	Root  string
+	Clock clock.Clock // that systemd counts by, for timers; of no need elsewhere
 }
 
 // ErrNotOurs refuses to touch what somebody else made.
@@ -130,7 +132,7 @@ func (h *Host) Observe(ctx context.Context) (enforce.State, error) {
 	for kind, p := range places {
 		errs = append(errs, h.observeFiles(seen, kind, p))
 	}
-	errs = append(errs, h.observeHomes(seen), h.observeScopes(ctx, seen))
+	errs = append(errs, h.observeHomes(seen), h.observeScopes(ctx, seen), h.observeTimers(seen))
 	return seen, errors.Join(errs...)
 }
 
@@ -183,6 +185,8 @@ func (h *Host) Apply(ctx context.Context, s enforce.Step) error {
 	switch s.Thing.Kind {
 	case enforce.Home:
 		return h.applyHome(s)
+	case enforce.EndTimer:
+		return h.applyTimer(ctx, s)
 	case enforce.Network:
 		return h.applyScope(ctx, s)
 	case enforce.Account, enforce.Group:

@@ -66,6 +66,29 @@ while [ $SECONDS -lt 60 ]; do :; done`)
 	s.clean(t, id)
 }
 
+// timerAlone: the agent is dead and stays so, the sweep's own timer is away,
+// and systemd starts the sweep as the grant ends.
+func timerAlone(t *testing.T, s *scene) {
+	t.Helper()
+	p := s.person(t, "gil")
+	id := s.grant(t, p, "ops", "15s")
+	end := time.Now().Add(15 * time.Second)
+	out, err := s.ssh(t, p, "sudo -n env setsid -f sleep 4449 >/dev/null 2>&1")
+	allowed(t, out, err)
+	back := s.silence(t)
+	s.sh(t, "systemctl unmask --runtime curfew-sweep.service && ! systemctl is-active curfew-sweep.timer && pgrep -f '^sleep 4449'")
+	wait(t, time.Until(end)+2*time.Second)
+	s.sh(t, "! pgrep -x curfew-agent && ! getent passwd gil && ! pgrep -f '^sleep 4449' && ! test -e /run/curfew/sudoers.d/"+id)
+	s.sh(t, "! systemctl list-units --all --plain --no-legend 'curfew-end-*' | grep .")
+	back()
+	s.nothing(t, "gil")
+	s.clean(t, id)
+	out, _, err = s.fleet.People["cleo"].Run(t.Context(), "", "audit", "search", "--kind", "drift", "--grant", id)
+	if err != nil || strings.Contains(out, "end timer") {
+		t.Errorf("the timer was made more than once: %v %s", err, out)
+	}
+}
+
 // wait lets time pass on the host.
 func wait(t *testing.T, d time.Duration) {
 	t.Helper()

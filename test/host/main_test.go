@@ -22,6 +22,7 @@ func TestOnRealHosts(t *testing.T) {
 		{"a session that cannot be put under record is not opened, by sudo neither", unrecorded},
 		{"a sudo call ends with the grant that it came by", borrowed},
 		{"the kernel's lock alone ends what sleeps and ignores signals", kernelAlone},
+		{"systemd's timer alone has the sweep end it on the second", timerAlone},
 		{"the door alone refuses where a standing rule would let through", doorAlone},
 		{"sudo alone refuses with the door and the agent gone", sudoAlone},
 		{"an agent killed again and again leaves nothing and loses nothing", killedOften},

@@ -116,6 +116,10 @@ func (w *world) checkThings() error {
 			if content != enforce.Sudoers(g.Grant) {
 				return fmt.Errorf("rule %s says %q", t.Name, content)
 			}
+		case enforce.EndTimer:
+			if g := w.grant(t.Name); g == nil || !w.stands(g) || content != g.NotAfter.Format(time.DateTime) {
+				return fmt.Errorf("end timer %s is there for %s, and no grant", t.Name, content)
+			}
 		case enforce.Network, enforce.Group, enforce.Account, enforce.Marker, enforce.Home, enforce.Principals:
 			if !w.mayAct(t.Name) {
 				return fmt.Errorf("%v is there, and no grant", t)
