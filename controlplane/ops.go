@@ -48,6 +48,7 @@ var (
 	keyFigure   = prometheus.NewDesc("curfew_grant_key_seconds", "Seconds until the grant key runs out.", nil, nil)
 	openFigure  = prometheus.NewDesc("curfew_requests_open", "Requests whose life is not over, by state.", []string{"state"}, nil)
 	ruleFigure  = prometheus.NewDesc("curfew_policy_problems", "Mistakes for which the policy folder, as it is now, was not taken.", nil, nil)
+	mumFigure   = prometheus.NewDesc("curfew_grants_unconfirmed", "Ended grants, by host, for which the host has signed no receipt for over a minute.", nil, nil)
 	readFigure  = prometheus.NewDesc("curfew_scrape_ok", "1 if the database could be read for these figures.", nil, nil)
 )
 
@@ -59,7 +60,7 @@ type figures struct {
 
 // Describe implements [prometheus.Collector].
 func (f *figures) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{hostsFigure, keyFigure, openFigure, ruleFigure, readFigure} {
+	for _, d := range []*prometheus.Desc{hostsFigure, keyFigure, openFigure, ruleFigure, mumFigure, readFigure} {
 		to <- d
 	}
 }
@@ -72,11 +73,13 @@ func (f *figures) Collect(to chan<- prometheus.Metric) {
 	gauge(keyFigure, f.keys.Load().GoodUntil().Sub(f.clock.Now().Wall).Seconds())
 	gauge(ruleFigure, float64(len(f.rules.State().Problems)))
 	count, err := f.store.Count(f.ctx)
-	if err != nil {
+	silent, silentErr := f.api.Unconfirmed(f.ctx)
+	if err != nil || silentErr != nil {
 		gauge(readFigure, 0)
 		return
 	}
 	gauge(readFigure, 1)
+	gauge(mumFigure, float64(len(silent)))
 	gauge(openFigure, float64(count.Asked), "asked")
 	gauge(openFigure, float64(count.Issued), "issued")
 	up := 0

@@ -156,7 +156,7 @@ func (s *Server) Run(ctx context.Context, reload <-chan struct{}) error {
 func (s *Server) end(ctx context.Context) error {
 	policy := ""
 	for {
-		err := errors.Join(s.loadKeys(ctx), s.api.Due(ctx))
+		err := errors.Join(s.loadKeys(ctx), s.api.Due(ctx), s.api.Alert(ctx))
 		// Without a policy nobody is given anything, and nothing is taken away.
 		if v := s.rules.State().Version; v != policy && err == nil {
 			if err = s.api.Recheck(ctx); err == nil {

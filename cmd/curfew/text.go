@@ -112,6 +112,9 @@ func describe(w io.Writer, r *api.Request) error {
 	}
 	for _, h := range r.HostStates {
 		text := h.State + " " + at(h.At)
+		if h.State == "unconfirmed" {
+			text = "ENDED, UNCONFIRMED since " + at(h.At)
+		}
 		if len(h.Left) > 0 {
 			text += ", left: " + strings.Join(h.Left, "; ")
 		}

@@ -96,6 +96,7 @@ type Record interface {
 	Decisions(ctx context.Context, request string) ([]roster.Decision, error)
 	SentTo(ctx context.Context, request string) ([]roster.Decision, error)
 	PassedBy(ctx context.Context, request string) ([]string, error)
+	Unconfirmed(ctx context.Context, from, before time.Time) ([]roster.Unconfirmed, error)
 }
 
 // A Server answers calls.

@@ -190,6 +190,45 @@ func (s *Server) Due(ctx context.Context) error {
 	return nil
 }
 
+// A host has so long to sign for a grant's end before its silence is an alert,
+// and is waited for so long.
+const (
+	silence   = time.Minute
+	patiently = 30 * 24 * time.Hour
+)
+
+// Unconfirmed returns the ends of grants on whose receipts their hosts are
+// late.
+func (s *Server) Unconfirmed(ctx context.Context) ([]roster.Unconfirmed, error) {
+	return s.Store.Unconfirmed(ctx, s.now().Add(-patiently), s.now().Add(-silence))
+}
+
+// Alert tells, once each, of ends that no host has signed for: in the log, and
+// in the story of the grant.
+func (s *Server) Alert(ctx context.Context) error {
+	all, err := s.Unconfirmed(ctx)
+	if err != nil {
+		return fmt.Errorf("look for ends without a receipt: %w", err)
+	}
+	for _, u := range all {
+		if u.Told {
+			continue
+		}
+		now := s.now()
+		_, err := s.Store.Change(ctx, u.Request, now, func(roster.Request) (roster.Change, error) {
+			return roster.Change{Steps: []roster.Decision{{
+				At: now, What: roster.UnconfirmedStep, Host: u.Host, Person: u.Person,
+				Text: "ended, and the host has not signed that nothing is left",
+			}}}, nil
+		})
+		if err != nil {
+			return fmt.Errorf("note that %s is unconfirmed: %w", u.Grant, err)
+		}
+		s.Log.ErrorContext(ctx, "alert: a grant ended, and its host has signed no receipt", "grant", u.Grant, "person", u.Person, "host", u.Host, "since", u.EndedAt)
+	}
+	return nil
+}
+
 // overBy is what time makes of a request.
 func overBy(r roster.Request, now time.Time) roster.Change {
 	switch {

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -140,6 +141,53 @@ func TestAdminsProveThemselvesAgain(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, said); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestSilenceAboutAnEndIsAnAlert(t *testing.T) {
+	w, ctx := newWorld(t), t.Context()
+	r := w.issued(t)
+	state := func() *api.HostState {
+		t.Helper()
+		got, err := w.ana.GetRequest(ctx, &api.GetRequestRequest{Id: r.Id})
+		must(t, err)
+		return got.HostStates[0]
+	}
+	_, err := w.ben.Revoke(ctx, &api.RevokeRequest{Grant: r.Grant})
+	must(t, err)
+	ended := w.clock.Now().Wall
+	w.clock.pass(time.Minute)
+	must(t, w.server.Alert(ctx))
+	if s := w.log.String(); strings.Contains(s, "alert: a grant ended") {
+		t.Error("a minute is not over:", s)
+	}
+	w.clock.pass(time.Second)
+	must(t, w.server.Alert(ctx))
+	must(t, w.server.Alert(ctx))
+	if s := w.log.String(); strings.Count(s, "alert: a grant ended") != 1 || !strings.Contains(s, "host=db1") {
+		t.Error("not told once:", s)
+	}
+	if s := state(); s.State != "unconfirmed" || !s.At.AsTime().Equal(ended) {
+		t.Errorf("%v", s)
+	}
+	line, err := w.ana.Timeline(ctx, &api.TimelineRequest{Grant: r.Grant})
+	must(t, err)
+	if !slices.ContainsFunc(line.Moments, func(m *api.Moment) bool { return m.What == "unconfirmed" && m.Host == "db1" }) {
+		t.Error("the story does not tell it")
+	}
+	// The host holds a later set, and never told of this grant.
+	v, err := w.store.State(ctx, "db1")
+	must(t, err)
+	must(t, w.store.Applied(ctx, "db1", roster.Report{Revision: v.Revision, Settled: true}, w.clock.Now().Wall))
+	if s := state(); s.State != "never-installed" {
+		t.Errorf("%v", s)
+	}
+	if left, err := w.server.Unconfirmed(ctx); err != nil || len(left) != 0 {
+		t.Errorf("%v, %v", left, err)
+	}
+	w.hostReports(t, r, w.clock.Now().Wall)
+	if left, err := w.server.Unconfirmed(ctx); err != nil || len(left) != 0 || state().State != "removed" {
+		t.Errorf("with a receipt: %v, %v, %v", left, err, state())
 	}
 }
 

@@ -195,7 +195,7 @@ func (s *Server) hostStates(ctx context.Context, r roster.Request) ([]*api.HostS
 		case m.State != "installed" && slices.Contains(passed, m.Host):
 			m.State = "never-installed"
 		default:
-			m.State = "unconfirmed"
+			m.State, m.At = "unconfirmed", timestamppb.New(r.EndedAt)
 		}
 	}
 	return all, err

@@ -52,6 +52,18 @@ type Decision struct {
 	Text   string
 }
 
+// UnconfirmedStep is the step in a request's life which says that a host is
+// silent about its grant's end.
+const UnconfirmedStep = "unconfirmed"
+
+// Unconfirmed is the end of a grant on a host that has signed no receipt for
+// it.
+type Unconfirmed struct {
+	Request, Grant, Person, Host string
+	EndedAt                      time.Time
+	Told                         bool // it is a step in the request's life already
+}
+
 // A Count is what there is now.
 type Count struct {
 	Asked, Issued int
