@@ -286,6 +286,25 @@ func decommissioned(t *testing.T, s *scene) {
 	}
 }
 
+// fullHome: what a person puts into her home fills nothing that others need,
+// and a setuid file in it is none.
+func fullHome(t *testing.T, s *scene) {
+	t.Helper()
+	p, other := s.person(t, "hux"), s.person(t, "ivy")
+	s.sh(t, "mount -o remount,size=64m /run/curfew/home") // less to fill
+	id := s.grant(t, p, "ops", "20m")
+	out, err := s.ssh(t, p, "cp /usr/bin/id copy && sudo -n env sh -c 'chown root copy && chmod 4755 copy' && ./copy -u; cat /dev/zero > fill || exit 0")
+	if err != nil || !strings.HasPrefix(out, "7") || !strings.Contains(out, "No space left on device") {
+		t.Errorf("her home has no end, or a setuid file in it works: %v %s", err, out)
+	}
+	second := s.grant(t, other, "ops", "20m")
+	out, err = s.ssh(t, other, "sudo -n id")
+	allowed(t, out, err)
+	s.over(t, "hux", id)
+	s.over(t, "ivy", second)
+	s.sh(t, "findmnt /run/curfew/home && ! ls -A /run/curfew/home | grep .")
+}
+
 // rolledBack: with the control plane away and an older file of grants on the
 // disk, what was revoked stays revoked.
 func rolledBack(t *testing.T, s *scene) {

@@ -53,7 +53,7 @@ roles:
     reason: optional
     approval: none
 groups:
-  all: [ana, ben, dan, eva, fay, gus, hal, ida, jon, kim, lou, mia, ned, oli, pia, quin, rex, sam, tia, uma, vic, wil, xia, yan, zoe, abe, bea, cid, dov, eli, fox, gil]
+  all: [ana, ben, dan, eva, fay, gus, hal, ida, jon, kim, lou, mia, ned, oli, pia, quin, rex, sam, tia, uma, vic, wil, xia, yan, zoe, abe, bea, cid, dov, eli, fox, gil, hux, ivy]
 eligible:
   - {role: ops, groups: [all]}
   - {role: second, groups: [all]}

@@ -27,6 +27,7 @@ func TestOnRealHosts(t *testing.T) {
 		{"sudo alone refuses with the door and the agent gone", sudoAlone},
 		{"an agent killed again and again leaves nothing and loses nothing", killedOften},
 		{"a full disk hinders no removal, and gives nothing that is not kept", fullDisk},
+		{"a home that is full hinders nobody else", fullHome},
 		{"what somebody changes is put right", drift},
 		{"an account of the host's own is not touched", conflict},
 		{"a revocation during a partition counts when the cable is back", partition},
