@@ -41,15 +41,13 @@ func (a *Agent) publish(ctx context.Context, p *parts, client *uplink.Client, pa
 		if err != nil {
 			a.Log.WarnContext(ctx, "event counts not read", "err", err)
 		}
-		missing := p.host.Unwired()
-		if p.unwired.is(missing) {
-			a.tellUnwired(missing)
+		if a.wiring(ctx, p) {
 			client.Report()
 		}
 		now := a.now()
 		err = folder.Save(statusName, Status{
 			Fleet: a.Fleet, Host: a.Name, At: now, Mode: p.watch.Mode(), Connected: client.Connected(), Revision: a.Revision(),
-			Settled: a.Settled(), Grants: a.live(now), Sessions: a.sessionsNow(), Sent: counts.Made - counts.Lost, Lost: counts.Lost, Unwired: missing,
+			Settled: a.Settled(), Grants: a.live(now), Sessions: a.sessionsNow(), Sent: counts.Made - counts.Lost, Lost: counts.Lost, Unwired: p.unwired.list(),
 		})
 		if err != nil {
 			a.Log.WarnContext(ctx, "status not written", "err", err)
@@ -84,15 +82,30 @@ func (u *unwired) list() []string {
 	return u.missing
 }
 
-// tellUnwired puts into log and record that logins or sudo do not ask us any
-// more, or do again.
-func (a *Agent) tellUnwired(missing []string) {
-	text := "sshd, sudo and PAM ask the agent again"
-	if len(missing) > 0 {
-		text = "not asked any more by way of " + strings.Join(missing, ", ") + ": `curfew-agent install` mends it"
+// wiring puts right by what sshd, sudo and PAM come to ask us, and reports
+// whether what they lack is another than it was. Log and record tell of both.
+func (a *Agent) wiring(ctx context.Context, p *parts) (news bool) {
+	drift := func(text string) {
+		a.Log.ErrorContext(ctx, "wiring has changed", "what", text)
+		a.append(ledger.Entry{Kind: ledger.Drift, At: a.Clock.Now().Wall, Text: text})
 	}
-	a.Log.Error("wiring has changed", "unwired", missing)
-	a.append(ledger.Entry{Kind: ledger.Drift, At: a.Clock.Now().Wall, Text: text})
+	mended, err := p.host.Mend(ctx)
+	if err != nil && a.news("wiring", err.Error()) {
+		a.Log.ErrorContext(ctx, "wiring not put right", "err", err)
+	}
+	for _, m := range mended {
+		drift(m + " was changed or removed by somebody; it was put right")
+	}
+	missing := p.host.Unwired()
+	if !p.unwired.is(missing) {
+		return false
+	}
+	if len(missing) > 0 {
+		drift("not asked any more by way of " + strings.Join(missing, ", ") + ": `curfew-agent install` mends it")
+	} else {
+		drift("sshd, sudo and PAM ask the agent again")
+	}
+	return true
 }
 
 // ReadStatus returns what the agent of this host said last.

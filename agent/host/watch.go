@@ -59,5 +59,13 @@ func (h *Host) watchAll(w *fsnotify.Watcher) error {
 			errs = append(errs, fmt.Errorf("watch %s: %w", p, err))
 		}
 	}
+	for _, p := range wiringDirs {
+		// One that is not there wires nothing; what is missing in it is looked
+		// for from time to time.
+		_ = w.Add(h.path(p))
+	}
 	return errors.Join(errs...)
 }
+
+// wiringDirs are where the host's programs are told to ask us.
+var wiringDirs = []string{"etc/pam.d", "etc/sudoers.d", "etc/ssh/sshd_config.d"}

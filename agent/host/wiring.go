@@ -3,6 +3,7 @@ package host
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,8 +18,8 @@ import (
 
 // Wiring is how the host's programs come to ask us.
 type Wiring struct {
-	Enforce    bool   // sudo and su only with a live grant
-	Breakglass string // group that enforce mode lets through
+	Enforce    bool   `json:"enforce"`    // sudo and su only with a live grant
+	Breakglass string `json:"breakglass"` // group that enforce mode lets through
 }
 
 var services = []string{"sshd", "sudo", "sudo-i", "su", "su-l", "login"}
@@ -59,7 +60,53 @@ func (h *Host) Install(ctx context.Context, w Wiring) error {
 			return err
 		}
 	}
+	return h.remember(w)
+}
+
+// wiringFile says how the host was wired, for as long as it is to be so.
+const wiringFile = "etc/curfew/wiring.json"
+
+func (h *Host) remember(w Wiring) error {
+	b, err := json.Marshal(w)
+	if err != nil {
+		return err
+	}
+	file := h.path(wiringFile)
+	if old, err := os.ReadFile(file); err == nil && bytes.Equal(old, b) { //nolint:gosec // by a fixed name
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil { //nolint:gosec // what is secret in it has modes of its own
+		return fmt.Errorf("remember the wiring: %w", err)
+	}
+	if err := renameio.WriteFile(file, b, 0o644, renameio.IgnoreUmask()); err != nil {
+		return fmt.Errorf("remember the wiring: %w", err)
+	}
 	return nil
+}
+
+// Mend puts right what somebody took out of the wiring, or altered, and says
+// what that was. A host that was not wired, or by an earlier version, is left
+// as it is.
+func (h *Host) Mend(ctx context.Context) ([]string, error) {
+	missing := h.Unwired()
+	if len(missing) == 0 {
+		return nil, nil
+	}
+	b, err := os.ReadFile(h.path(wiringFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var w Wiring
+	if err == nil {
+		err = json.Unmarshal(b, &w)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("how this host was wired cannot be read: `curfew-agent install` says it anew: %w", err)
+	}
+	if err := h.Install(ctx, w); err != nil {
+		return nil, fmt.Errorf("put the wiring right: %w", err)
+	}
+	return missing, nil
 }
 
 // module looks for the PAM module: a line that names one which is not there
@@ -81,7 +128,9 @@ func (h *Host) module() error {
 
 // Uninstall takes the wiring out: every file is again what it was.
 func (h *Host) Uninstall(ctx context.Context) error {
-	var errs []error
+	// First of all, or a running agent would put the rest right.
+	errs := []error{ignore(os.Remove(h.path(wiringFile)), fs.ErrNotExist)}
+	_ = os.Remove(h.path(filepath.Dir(wiringFile))) // only if nothing else is in it
 	for _, s := range services {
 		errs = append(errs, h.edit("etc/pam.d/"+s, unwire))
 	}

@@ -49,6 +49,44 @@ func TestInstallAndUninstall(t *testing.T) {
 	}
 }
 
+func TestMend(t *testing.T) {
+	h := debian(t)
+	if got, err := h.Mend(t.Context()); err != nil || len(got) != 0 || len(h.Unwired()) == 0 {
+		t.Errorf("a host that was never wired is: %v, %v", got, err)
+	}
+	must(t, h.Install(t.Context(), Wiring{Enforce: true, Breakglass: "glass"}))
+	whole, err := os.ReadFile(h.path("etc/pam.d/sshd"))
+	must(t, err)
+	for _, c := range []struct{ name, file, text string }{
+		{"no line of ours", "etc/pam.d/sshd", "@include common-account\n@include common-session\n"},
+		{"a line before ours", "etc/pam.d/sshd", "account sufficient pam_permit.so\n" + string(whole)},
+		{"another rule file", "etc/sudoers.d/curfew", "ALL ALL=(ALL) ALL\n"},
+		{"another authority", "etc/ssh/sshd_config.d/curfew.conf", "TrustedUserCAKeys /tmp/ca\n"},
+	} {
+		put(t, h, c.file, c.text)
+		got, err := h.Mend(t.Context())
+		if err != nil || !slices.Equal(got, []string{"/" + c.file}) || len(h.Unwired()) > 0 {
+			t.Errorf("%s: %v, %v, left %v", c.name, got, err, h.Unwired())
+		}
+		b, err := os.ReadFile(h.path("etc/pam.d/sshd"))
+		if err != nil || strings.Count(string(b), "enforce breakglass=glass") != 2 {
+			t.Errorf("%s: wired in another way: %s", c.name, b)
+		}
+	}
+	put(t, h, "etc/curfew/wiring.json", "{")
+	put(t, h, "etc/sudoers.d/curfew", "")
+	if got, err := h.Mend(t.Context()); err == nil || len(got) > 0 {
+		t.Errorf("what nobody can read counts: %v, %v", got, err)
+	}
+	must(t, h.Uninstall(t.Context()))
+	if got, err := h.Mend(t.Context()); err != nil || len(got) > 0 {
+		t.Errorf("put back after it was taken out: %v, %v", got, err)
+	}
+	if _, err := os.Stat(h.path("etc/curfew")); err == nil {
+		t.Error("a folder is left")
+	}
+}
+
 func TestNothingIsWiredWithoutTheModule(t *testing.T) {
 	h := debian(t)
 	must(t, os.Remove(h.path("usr/lib/x86_64-linux-gnu/security/pam_curfew.so")))

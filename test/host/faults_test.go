@@ -346,7 +346,17 @@ func unwired(t *testing.T, s *scene) {
 		_, err := s.ssh(t, p, "sudo -n id")
 		return err
 	})
-	s.sh(t, "mv /etc/sudoers.d/curfew /root/sudoers")
+	// What was wired is put right, with the rest of the file as it was.
+	s.sh(t, `cp -a /etc/pam.d /root/pam.d; for f in sudo sshd; do sed -i /pam_curfew/d /etc/pam.d/$f; done
+rm /etc/sudoers.d/curfew; echo 'TrustedUserCAKeys none' > /etc/ssh/sshd_config.d/curfew.conf`)
+	s.until(t, "wiring", func() error {
+		_, err := s.db1.Sh(t.Context(), "diff -r /etc/pam.d /root/pam.d && grep -q includedir /etc/sudoers.d/curfew && grep -q ssh_ca.pub /etc/ssh/sshd_config.d/curfew.conf")
+		return err
+	})
+	out, err := s.ssh(t, p, "sudo -n id")
+	allowed(t, out, err)
+	// What cannot be put right is told.
+	s.sh(t, "mv /etc/curfew/wiring.json /root/ && mv /etc/sudoers.d/curfew /root/sudoers")
 	state := func(want string) func() error {
 		return func() error {
 			out, _, err := cleo.Run(t.Context(), "", "hosts", "list")
@@ -357,11 +367,11 @@ func unwired(t *testing.T, s *scene) {
 		}
 	}
 	s.until(t, "word of it", state("UNWIRED: /etc/sudoers.d/curfew"))
-	s.sh(t, "mv /root/sudoers /etc/sudoers.d/curfew")
+	s.sh(t, "mv /root/sudoers /etc/sudoers.d/curfew && mv /root/wiring.json /etc/curfew/")
 	s.until(t, "word that all is well", state("connected"))
 	s.until(t, "the record of both", func() error {
 		out, _, err := cleo.Run(t.Context(), "", "audit", "search", "--kind", "drift", "--host", "db1")
-		for _, w := range []string{"the door's socket", "not asked any more by way of /etc/sudoers.d/curfew", "ask the agent again"} {
+		for _, w := range []string{"the door's socket", "/etc/pam.d/sudo was changed or removed", "not asked any more by way of /etc/sudoers.d/curfew", "ask the agent again"} {
 			if err == nil && !strings.Contains(out, w) {
 				err = errors.New(out)
 			}
