@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"curfew.internal/agent/enforce"
+	"curfew.internal/agent/host"
 	"curfew.internal/clock"
 	"curfew.internal/grant"
 	"curfew.internal/ledger"
@@ -35,12 +36,17 @@ type Host interface {
 	EndSessions(ctx context.Context, uid uint32) error
 	KillUID(ctx context.Context, uid uint32) (int, error)
 	// Clear removes what the account left where it would run again or lie
-	// about: jobs, and files in folders that everybody shares.
-	Clear(person string, uid uint32) error
+	// about: jobs, and files in folders that everybody shares. It says what went.
+	Clear(ctx context.Context, person string, uid uint32) (removed []string, err error)
 	// RuleLeft looks for the sudo rule of an ended grant, Leftovers for what
 	// an ended account may have left behind. Both say where they looked.
 	RuleLeft(grant string) (looked, left []string, err error)
 	Leftovers(ctx context.Context, person string, uid uint32) (looked, left []string, err error)
+	// Snapshot tells, in words of its own, what the places look like that a
+	// session could leave something in. Leavings looks for what one left, for
+	// seconds, and removes what the trace says.
+	Snapshot(ctx context.Context) ([]byte, error)
+	Leavings(ctx context.Context, t host.Trace) (host.Leavings, error)
 	// Managed reports whether the account on the host is one of ours.
 	Managed(ctx context.Context, name string) (bool, error)
 	// Tell writes a line to the terminals of processes, and says to how many.
@@ -76,6 +82,13 @@ type Keep interface {
 	DropSession(id uint64) error
 	Opened() (map[string]Opened, error)
 	SaveOpened(o map[string]Opened) error
+	Befores() ([]Before, error)
+	SaveBefore(b Before) error
+	DropBefore(person string) error
+	// Look is the look of a grant that was begun; zero, if there is none.
+	Look(grant string) (Look, error)
+	SaveLook(l Look) error
+	DropLook(grant string) error
 }
 
 // Identity is who this host is.
@@ -107,8 +120,11 @@ type Agent struct {
 	Parts []func(ctx context.Context) error
 
 	wake  chan struct{}
+	ends  chan struct{} // leftovers are to be looked for
 	ready chan struct{} // closed after the first pass
 	busy  atomic.Int64  // since when a pass runs, in nanoseconds since boot; 0: none does
+
+	beforeMu sync.Mutex // held while what was before is kept or dropped; before mu
 
 	mu       sync.Mutex // guards what follows
 	grants   []grant.Grant
@@ -121,11 +137,14 @@ type Agent struct {
 	over     map[string]grant.Grant // the last grant of each person that ended here
 	killed   map[string]uint64      // processes ended so far, by grant
 	said     map[string]string      // what was logged last, by what it is about
+	before   map[string]Before      // what the host was like, by person
+	looked   map[string]time.Time   // grants whose leftovers are recorded, with when they ended
 }
 
 // Opened is a grant that this host has begun to install. It is written down
-// before the first step, and taken off when the receipt is kept: so that no
-// crash leaves things on a host that nobody answers for.
+// before the first step, is marked as ended when the receipt is kept, and is
+// taken off when its leftovers are looked for: so that no crash leaves things
+// on a host that nobody answers for.
 type Opened struct {
 	Grant     string    `json:"grant"`
 	Person    string    `json:"person"`
@@ -133,13 +152,17 @@ type Opened struct {
 	Approvers []string  `json:"approvers"`
 	NotAfter  time.Time `json:"not_after"`
 	Installed bool      `json:"installed"`
-	Left      []string  `json:"left,omitempty"` // of a receipt that was not clean
+	Left      []string  `json:"left,omitempty"`   // of a receipt that was not clean
+	Since     time.Time `json:"since"`            // when it was written down
+	Remove    []string  `json:"remove,omitempty"` // kinds of leftovers that the end removes
+	Ended     time.Time `json:"ended,omitzero"`   // when the receipt was clean: its leftovers are to be looked for
 }
 
 // Init makes an agent ready: it reads what was kept over a restart. Unread is
 // why the kept grants do not count, if they do not.
 func (a *Agent) Init(kept grant.Opened, unread error) error {
-	a.wake, a.ready = make(chan struct{}, 1), make(chan struct{})
+	a.wake, a.ready, a.ends = make(chan struct{}, 1), make(chan struct{}), make(chan struct{}, 1)
+	a.before, a.looked = map[string]Before{}, map[string]time.Time{}
 	a.sessions, a.ended, a.over = map[uint64]Session{}, map[uint64]Session{}, map[string]grant.Grant{}
 	a.killed, a.said = map[string]uint64{}, map[string]string{}
 	a.grants, a.revision, a.lost = kept.Grants, kept.Revision, unread != nil
@@ -160,6 +183,13 @@ func (a *Agent) Init(kept grant.Opened, unread error) error {
 	for _, s := range sessions {
 		a.sessions[s.ID] = s
 	}
+	before, err := a.Keep.Befores()
+	if err != nil {
+		a.forgotten("what the host was like before some sessions", err)
+	}
+	for _, b := range before {
+		a.before[b.Person] = b
+	}
 	return nil
 }
 
@@ -171,9 +201,17 @@ func presumed(grants []grant.Grant, now time.Time) map[string]Opened {
 		if now.Before(g.NotBefore) {
 			continue
 		}
-		all[g.ID] = Opened{Grant: g.ID, Person: g.Person.Name, UID: g.Person.UID, Approvers: approvers(g), NotAfter: g.NotAfter, Installed: true}
+		o := openedOf(g, g.NotBefore)
+		o.Installed = true
+		all[g.ID] = o
 	}
 	return all
+}
+
+func openedOf(g grant.Grant, at time.Time) Opened {
+	return Opened{
+		Grant: g.ID, Person: g.Person.Name, UID: g.Person.UID, Approvers: approvers(g), NotAfter: g.NotAfter, Since: at, Remove: g.Role.Remove,
+	}
 }
 
 func (a *Agent) forgotten(what string, err error) {

@@ -197,6 +197,8 @@ func TestKilledAtAnyLine(t *testing.T) {
 			for id := range w.opened {
 				begun[id] = true
 			}
+			a.LookAfter(t.Context())
+			crashed = crashed || w.failAt > 0 && w.changes >= w.failAt
 			if w.failAt = 0; crashed {
 				a = w.agent(t)
 			}
@@ -208,11 +210,17 @@ func TestKilledAtAnyLine(t *testing.T) {
 			}
 		}
 		w.now = noon.Add(48 * time.Hour)
-		if _, err := a.Pass(t.Context(), true); err != nil {
-			rt.Fatal(err)
+		for range 2 {
+			if _, err := a.Pass(t.Context(), true); err != nil {
+				rt.Fatal(err)
+			}
+			a.LookAfter(t.Context())
 		}
-		if len(w.things) > 0 || len(w.tasks) > 0 || len(w.opened) > 0 {
-			rt.Fatalf("left: %v %v %v", w.things, w.tasks, w.opened)
+		if len(w.things) > 0 || len(w.tasks) > 0 || len(w.opened) > 0 || len(w.befores) > 0 {
+			rt.Fatalf("left: %v %v %v %v", w.things, w.tasks, w.opened, w.befores)
+		}
+		if wrong := w.untold(begun); wrong != "" {
+			rt.Fatal(wrong)
 		}
 		for id := range begun {
 			if !slices.ContainsFunc(w.told(ledger.Removed), func(e ledger.Entry) bool { return e.Grant == id }) {
@@ -246,6 +254,8 @@ func act(rt *rapid.T, w *world, a *Agent, i int) {
 		}
 		if got.Allow {
 			w.owner[pid] = grant.UIDMin + uint32(len(person))
+			name := "/tmp/" + person + string(rune('a'+i))
+			w.junk[name], w.planted = person, append(w.planted, name)
 		}
 	}
 	if _, err := a.Accept(rt.Context(), nil, nil); err != nil && !errors.Is(err, errCrash) {

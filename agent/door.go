@@ -127,6 +127,7 @@ func (a *Agent) openSession(ctx context.Context, k Knock, g grant.Grant, live []
 		g = a.under(k, g.Person.Name, live)
 		s.Grant, s.Approvers = g.ID, approvers(g)
 	}
+	a.remember(ctx, s.Person)
 	if err := a.put(s); err != nil {
 		a.Log.ErrorContext(ctx, "session not opened", "err", err)
 		return no

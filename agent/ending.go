@@ -172,7 +172,9 @@ func (a *Agent) settle(ctx context.Context, b budget, live []grant.Grant, o Open
 	}
 	look(a.Host.RuleLeft(o.Grant))
 	if _, other := of(live, o.Person); !other {
-		n, err := a.clear(ctx, b, o)
+		var n int
+		var err error
+		n, r.Removed, err = a.clear(ctx, b, o)
 		r.Killed += uint64(n) //nolint:gosec // not negative
 		failed = append(failed, err)
 		look(a.Host.Leftovers(ctx, o.Person, o.UID))
@@ -181,12 +183,15 @@ func (a *Agent) settle(ctx context.Context, b budget, live []grant.Grant, o Open
 	return r, errors.Join(failed...)
 }
 
-// clear ends every process of an account that holds no grant any more.
-func (a *Agent) clear(ctx context.Context, b budget, o Opened) (int, error) {
+// clear ends every process of an account that holds no grant any more, and
+// removes what is its own.
+func (a *Agent) clear(ctx context.Context, b budget, o Opened) (killed int, removed []string, err error) {
 	ctx, cancel := b.turn(ctx)
 	defer cancel()
-	n, err := a.Host.KillUID(ctx, o.UID)
-	return n, errors.Join(err, a.Host.EndSessions(ctx, o.UID), a.Host.Clear(o.Person, o.UID))
+	killed, err = a.Host.KillUID(ctx, o.UID)
+	err = errors.Join(err, a.Host.EndSessions(ctx, o.UID))
+	removed, failed := a.Host.Clear(ctx, o.Person, o.UID)
+	return killed, removed, errors.Join(err, failed)
 }
 
 // why says what ended the grant, as far as the host knows.
@@ -211,8 +216,10 @@ func (a *Agent) why(o Opened, now time.Time) string {
 // receipt records the host's signed word.
 func (a *Agent) receipt(ctx context.Context, o Opened, r ledger.Receipt) {
 	a.Log.InfoContext(ctx, "grant ended", "grant", o.Grant, "person", o.Person, "why", r.Why, "killed", r.Killed, "left", r.Left)
-	for i := range r.Left {
-		r.Left[i] = printable(r.Left[i])
+	for _, list := range [][]string{r.Left, r.Removed} {
+		for i := range list {
+			list[i] = printable(list[i])
+		}
 	}
 	a.append(ledger.Entry{
 		Kind: ledger.Removed, At: r.DoneAt, Grant: o.Grant, Person: o.Person, Approvers: o.Approvers,

@@ -18,6 +18,8 @@ type kept struct {
 	*keep.Keep
 	sessions keep.Folder // in /run
 	state    keep.Folder
+	before   keep.Folder // in /run: what the host was like before sessions
+	looks    keep.Folder // for leftovers
 }
 
 const (
@@ -97,3 +99,34 @@ func later(x, y time.Time) time.Time {
 	}
 	return x
 }
+
+func (k kept) Befores() ([]Before, error) {
+	names, err := k.before.Names()
+	if err != nil {
+		return nil, fmt.Errorf("list what was before: %w", err)
+	}
+	var all []Before
+	var errs []error
+	for _, n := range names {
+		var b Before
+		found, err := k.before.Load(n, &b)
+		if err == nil && found && b.Person == n {
+			all = append(all, b)
+		}
+		errs = append(errs, err)
+	}
+	return all, errors.Join(errs...)
+}
+
+func (k kept) SaveBefore(b Before) error { return k.before.Save(b.Person, b) }
+
+func (k kept) DropBefore(person string) error { return k.before.Drop(person) }
+
+func (k kept) Look(grant string) (l Look, err error) {
+	_, err = k.looks.Load(grant, &l)
+	return l, err
+}
+
+func (k kept) SaveLook(l Look) error { return k.looks.Save(l.Grant, l) }
+
+func (k kept) DropLook(grant string) error { return k.looks.Drop(grant) }

@@ -152,12 +152,15 @@ func (a *Agent) open(live []grant.Grant) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	next := maps.Clone(a.opened)
+	fresh := false
 	for _, g := range live {
-		if _, ok := next[g.ID]; !ok {
-			next[g.ID] = Opened{Grant: g.ID, Person: g.Person.Name, UID: g.Person.UID, Approvers: approvers(g), NotAfter: g.NotAfter}
+		// One that ended, as by its lease, and stands again: what is left is
+		// looked for at its next end.
+		if o, ok := next[g.ID]; !ok || !o.Ended.IsZero() {
+			next[g.ID], fresh = openedOf(g, a.Clock.Now().Wall), true
 		}
 	}
-	if len(next) == len(a.opened) {
+	if !fresh {
 		return nil
 	}
 	if err := a.Keep.SaveOpened(next); err != nil {
@@ -217,23 +220,24 @@ func (a *Agent) installed(ctx context.Context, live []grant.Grant, given []enfor
 // close finishes the grants that were opened and no longer stand: what their
 // people still have running is ended, and the host's signed word on it goes
 // to the record. A receipt that is not clean leaves the grant open, so that
-// the next pass tries again.
+// the next pass tries again. Leftovers are looked for later, beside the loop.
 func (a *Agent) close(ctx context.Context, b budget, live []grant.Grant, removed []enforce.Thing, now time.Time) []error {
 	a.mu.Lock()
 	opened := maps.Clone(a.opened)
 	a.mu.Unlock()
 	var failed []error
 	next := maps.Clone(opened)
+	done := a.discharge(next)
 	for _, id := range slices.Sorted(maps.Keys(opened)) {
-		if slices.ContainsFunc(live, func(g grant.Grant) bool { return g.ID == id }) {
+		o := opened[id]
+		if _, stands := find(live, id); stands || !o.Ended.IsZero() {
 			continue
 		}
-		o := opened[id]
 		r, err := a.settle(ctx, b, live, o, now)
 		if err != nil {
 			failed = append(failed, fmt.Errorf("end of %s: %w", id, err))
 		}
-		r.Removed = about(removed, o)
+		r.Removed = append(about(removed, o), r.Removed...)
 		if len(r.Left) > 0 && slices.Equal(r.Left, o.Left) {
 			continue // said already
 		}
@@ -243,19 +247,28 @@ func (a *Agent) close(ctx context.Context, b budget, live []grant.Grant, removed
 			failed = append(failed, fmt.Errorf("end of %s: left: %s", id, strings.Join(r.Left, "; ")))
 			continue
 		}
-		delete(next, id)
+		o.Ended = r.DoneAt
+		next[id] = o
 	}
-	if maps.EqualFunc(next, opened, func(x, y Opened) bool { return slices.Equal(x.Left, y.Left) }) {
+	if maps.EqualFunc(next, opened, func(x, y Opened) bool { return slices.Equal(x.Left, y.Left) && x.Ended.Equal(y.Ended) }) {
+		a.discharged(ctx, done)
 		return failed
 	}
 	// Removal never waits for this write: if it fails, the receipt is made
 	// twice, and both are true.
-	if err := a.Keep.SaveOpened(next); err != nil {
-		failed = append(failed, err)
-	}
+	err := a.Keep.SaveOpened(next)
 	a.mu.Lock()
 	a.opened = next
 	a.mu.Unlock()
+	if err != nil {
+		failed = append(failed, err)
+	} else {
+		a.discharged(ctx, done)
+	}
+	select {
+	case a.ends <- struct{}{}:
+	default: // told already
+	}
 	return failed
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"curfew.internal/agent"
 	"curfew.internal/agent/enforce"
+	"curfew.internal/agent/host"
 	"curfew.internal/clock"
 	"curfew.internal/grant"
 	"curfew.internal/ledger"
@@ -52,8 +53,12 @@ func (h *halfSeen) RuleLeft(id string) (looked, left []string, err error) {
 
 func (*halfSeen) EndSessions(context.Context, uint32) error    { return nil }
 func (*halfSeen) KillUID(context.Context, uint32) (int, error) { return 0, nil }
-func (*halfSeen) Clear(string, uint32) error                   { return nil }
-func (*halfSeen) Tell([]int, string) int                       { return 0 }
+func (*halfSeen) Snapshot(context.Context) ([]byte, error)     { return nil, nil }
+func (*halfSeen) Leavings(context.Context, host.Trace) (host.Leavings, error) {
+	return host.Leavings{}, nil
+}
+func (*halfSeen) Clear(context.Context, string, uint32) ([]string, error) { return nil, nil }
+func (*halfSeen) Tell([]int, string) int                                  { return 0 }
 func (*halfSeen) Managed(context.Context, string) (bool, error) {
 	return true, nil
 }
@@ -93,6 +98,12 @@ func (m *memory) Opened() (map[string]agent.Opened, error) {
 	return o, nil
 }
 
+func (m *memory) Befores() ([]agent.Before, error)           { return nil, nil }
+func (m *memory) SaveBefore(agent.Before) error              { return nil }
+func (m *memory) DropBefore(string) error                    { return nil }
+func (m *memory) Look(string) (agent.Look, error)            { return agent.Look{}, nil }
+func (m *memory) SaveLook(agent.Look) error                  { return nil }
+func (m *memory) DropLook(string) error                      { return nil }
 func (m *memory) SaveOpened(o map[string]agent.Opened) error { m.opened = maps.Clone(o); return nil }
 
 // receipts are what the host signed.

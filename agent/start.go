@@ -76,7 +76,10 @@ func open(f Folders, beside bool, log *slog.Logger) (*Agent, *parts, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	p.kept = kept{Keep: k, sessions: keep.Folder{Dir: filepath.Join(f.Run, "sessions")}, state: keep.Folder{Dir: f.State}}
+	p.kept = kept{
+		Keep: k, sessions: keep.Folder{Dir: filepath.Join(f.Run, "sessions")}, state: keep.Folder{Dir: f.State},
+		before: keep.Folder{Dir: filepath.Join(f.Run, "before")}, looks: keep.Folder{Dir: filepath.Join(f.State, "looks")},
+	}
 	var labels Labels = heldLabels{}
 	p.watch, err = watch.Open(watch.Config{PinDir: filepath.Join(f.BPF, "curfew"), Log: log, Clock: p.clock})
 	switch {
@@ -169,7 +172,7 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 	}
 	server := &door.Server{Path: filepath.Join(f.Run, "door.sock"), Decide: a.answer, Log: log, Moved: a.doorMoved}
 	a.Parts = []func(context.Context) error{
-		p.kept.Run, client.Run, server.Serve, a.notify, a.warn,
+		p.kept.Run, client.Run, server.Serve, a.notify, a.warn, a.looks,
 		func(ctx context.Context) error { return a.keepHeard(ctx, p.kept) },
 		func(ctx context.Context) error { return p.host.Watch(ctx, a.Wake) },
 		func(ctx context.Context) error { return p.watch.Run(ctx, a.Record) },

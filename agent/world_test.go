@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"crypto/ed25519"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"maps"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"curfew.internal/agent/enforce"
+	"curfew.internal/agent/host"
 	"curfew.internal/clock"
 	"curfew.internal/grant"
 	"curfew.internal/ledger"
@@ -31,6 +33,11 @@ type world struct {
 	failAt   int // at this change, and at all after it; 0: never
 	changes  int
 	accounts map[string]bool // of the host's own
+	befores  map[string]Before
+	looks    map[string]Look
+	junk     map[string]string // what sessions left, and whose it is
+	planted  []string          // all that they ever left
+	searches int               // looks for it
 }
 
 var (
@@ -42,6 +49,7 @@ func newWorld() *world {
 	return &world{
 		now: noon, things: enforce.State{}, tasks: map[int]uint64{}, owner: map[int]uint32{}, sessions: map[uint64]Session{},
 		opened: map[string]Opened{}, accounts: map[string]bool{},
+		befores: map[string]Before{}, looks: map[string]Look{}, junk: map[string]string{},
 	}
 }
 
@@ -109,8 +117,45 @@ func (h fakeHost) KillUID(_ context.Context, uid uint32) (int, error) {
 	return n, nil
 }
 
-func (h fakeHost) Clear(string, uint32) error { return nil }
-func (h fakeHost) Tell([]int, string) int     { return 0 }
+func (h fakeHost) Clear(context.Context, string, uint32) ([]string, error) { return nil, nil }
+func (h fakeHost) Tell([]int, string) int                                  { return 0 }
+func (h fakeHost) Snapshot(context.Context) ([]byte, error)                { return []byte(`"quiet"`), nil }
+
+// Leavings finds the junk of the person's, and removes it where it may.
+func (h fakeHost) Leavings(_ context.Context, t host.Trace) (found host.Leavings, err error) {
+	h.searches++
+	found.Looked = []string{"everywhere"}
+	var begun, names []string
+	_ = json.Unmarshal(t.Begun, &begun)
+	for _, name := range slices.Sorted(maps.Keys(h.junk)) {
+		if h.junk[name] == t.Person {
+			names = append(names, name)
+		}
+	}
+	for _, name := range begun {
+		if !slices.Contains(names, name) {
+			found.Removed = append(found.Removed, name)
+		}
+	}
+	if !t.Own() {
+		found.Left = names
+		return found, nil
+	}
+	plan, err := json.Marshal(append(begun, names...))
+	if err != nil {
+		return found, err
+	}
+	t.Begin(plan)
+	for _, name := range names {
+		if h.change() != nil {
+			found.Left = append(found.Left, name)
+			continue
+		}
+		delete(h.junk, name)
+		found.Removed = append(found.Removed, name)
+	}
+	return found, nil
+}
 
 func (h fakeHost) RuleLeft(id string) (looked, left []string, err error) {
 	if _, ok := h.things[enforce.Thing{Kind: enforce.SudoRule, Name: id}]; ok {
@@ -224,6 +269,42 @@ func (k fakeKeep) SaveOpened(o map[string]Opened) error {
 		return err
 	}
 	k.opened = maps.Clone(o)
+	return nil
+}
+
+func (k fakeKeep) Befores() ([]Before, error) { return slices.Collect(maps.Values(k.befores)), nil }
+
+func (k fakeKeep) SaveBefore(b Before) error {
+	if err := k.change(); err != nil {
+		return err
+	}
+	k.befores[b.Person] = b
+	return nil
+}
+
+func (k fakeKeep) DropBefore(person string) error {
+	if err := k.change(); err != nil {
+		return err
+	}
+	delete(k.befores, person)
+	return nil
+}
+
+func (k fakeKeep) Look(id string) (Look, error) { return k.looks[id], nil }
+
+func (k fakeKeep) SaveLook(l Look) error {
+	if err := k.change(); err != nil {
+		return err
+	}
+	k.looks[l.Grant] = l
+	return nil
+}
+
+func (k fakeKeep) DropLook(id string) error {
+	if err := k.change(); err != nil {
+		return err
+	}
+	delete(k.looks, id)
 	return nil
 }
 

@@ -36,7 +36,7 @@ func TestClearTakesOnlyWhatIsTheirs(t *testing.T) {
 	for _, name := range []string{"crontabs", "atjobs", "atspool", "tabs"} {
 		must(t, os.MkdirAll(h.path("var/spool/cron", name), 0o755))
 		must(t, os.WriteFile(h.path("var/spool/cron", name, "root"), nil, 0o600))
-		if err := h.Clear(name, uid); err != nil {
+		if _, err := h.Clear(t.Context(), name, uid); err != nil {
 			continue // no name of ours
 		}
 		if _, err := os.Stat(h.path("var/spool/cron", name, "root")); err != nil {
@@ -54,7 +54,11 @@ func TestClearTakesOnlyWhatIsTheirs(t *testing.T) {
 	if err != nil || len(left) != 2 || !strings.Contains(strings.Join(looked, ";"), "directly in /tmp") {
 		t.Error(looked, left, err)
 	}
-	must(t, h.Clear("cfw-ana", uid))
+	gone, err := h.Clear(t.Context(), "cfw-ana", uid)
+	must(t, err)
+	if len(gone) != 2 || !strings.HasPrefix(gone[0], "crontab /var/spool/cron/crontabs/cfw-ana: ") {
+		t.Error(gone)
+	}
 	if _, left, err := h.Leftovers(t.Context(), "cfw-ana", uid); err != nil || len(left) > 0 {
 		t.Error(left, err)
 	}

@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
-	"syscall"
 
-	"curfew.internal/agent/host/tree"
+	"curfew.internal/agent/host/remains"
 	"curfew.internal/grant"
 )
 
@@ -85,76 +83,17 @@ func (h *Host) Leftovers(ctx context.Context, person string, uid uint32) (looked
 		}
 		return names, err
 	})
-	look("crontab, at jobs, mail, linger", func() ([]string, error) {
-		return h.jobsOf(person, uid)
-	})
-	look("what lies directly in "+strings.Join(sharedDirs, ", "), func() ([]string, error) {
-		return h.filesOf(uid, sharedDirs...)
+	where := remains.OwnLooked
+	found, skipped, err := h.own(person, uid)
+	if len(skipped) > 0 {
+		where += "; not in " + strings.Join(skipped, ", ")
+	}
+	look(where, func() ([]string, error) {
+		var names []string
+		for _, f := range found {
+			names = append(names, f.Path)
+		}
+		return names, err
 	})
 	return looked, left, errors.Join(errs...)
-}
-
-// jobsOf lists the files that bear the account's name where jobs and mail lie.
-func (h *Host) jobsOf(person string, uid uint32) ([]string, error) {
-	var found []string
-	for _, n := range []string{"var/spool/cron/crontabs/", "var/spool/cron/", "var/mail/", "var/lib/systemd/linger/"} {
-		info, err := os.Lstat(h.path(n, person))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return found, err
-		}
-		// logind, which is root, makes the files that say who lingers.
-		st, ok := info.Sys().(*syscall.Stat_t)
-		if ok && info.Mode().IsRegular() && (st.Uid == uid || n == "var/lib/systemd/linger/") {
-			found = append(found, "/"+n+person)
-		}
-	}
-	return found, nil
-}
-
-// sharedDirs are folders that everybody writes to.
-var sharedDirs = []string{"/tmp", "/var/tmp", "/dev/shm", "/var/spool/cron/atjobs", "/var/spool/at"}
-
-// filesOf lists what the uid owns directly in shared folders.
-func (h *Host) filesOf(uid uint32, dirs ...string) ([]string, error) {
-	var found []string
-	for _, d := range dirs {
-		entries, err := os.ReadDir(h.path(d))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return found, err
-		}
-		for _, e := range entries {
-			info, err := e.Info()
-			if err != nil {
-				continue // gone meanwhile
-			}
-			if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid == uid {
-				found = append(found, filepath.Join("/", d, e.Name()))
-			}
-		}
-	}
-	return found, nil
-}
-
-// Clear removes what the account left in places of its own: jobs that would
-// run again, and files in folders that everybody shares. A folder by its name
-// in the first is somebody else's: of jobs and mail, files alone are taken,
-// and of those but the ones that are the account's.
-func (h *Host) Clear(person string, uid uint32) error {
-	if uid < grant.UIDMin || uid > grant.UIDMax || grant.CheckPerson(person) != nil {
-		return fmt.Errorf("%q with uid %d is not one of ours", person, uid)
-	}
-	own, err := h.jobsOf(person, uid)
-	errs := []error{err}
-	shared, err := h.filesOf(uid, sharedDirs...)
-	errs = append(errs, err)
-	for _, name := range append(own, shared...) {
-		errs = append(errs, tree.Remove(h.path(filepath.Dir(name)), filepath.Base(name)))
-	}
-	return errors.Join(errs...)
 }

@@ -50,7 +50,8 @@ func TestARemovalStopsAtAMount(t *testing.T) {
 		}},
 		"below /tmp": {"tmp/d/m", func(h *Host) error {
 			must(t, os.Chown(h.path("tmp/d"), uid, uid))
-			return h.Clear("cfw-ana", uid)
+			_, err := h.Clear(t.Context(), "cfw-ana", uid)
+			return err
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -133,7 +133,7 @@ func (w *world) checkThings() error {
 // and at what is on record.
 func (w *world) settle() error {
 	w.tell("faults stop")
-	w.fuse, w.cut, w.skew = 0, false, 0
+	w.fuse, w.cut, w.skew, w.calm = 0, false, 0, true
 	w.startAgain()
 	w.server.revision = w.server.highest + 1
 	w.mail = []letter{{w.now, w.server.set(host, signer, w.true())}}
@@ -148,6 +148,8 @@ func (w *world) settle() error {
 		return err
 	}
 	w.pass(20 * time.Minute)
+	w.lookAfter()
+	w.pass(time.Minute)
 	if err := w.check(); err != nil {
 		return err
 	}
@@ -184,6 +186,7 @@ func (w *world) procsOfOurs() int {
 // by a receipt that says that nothing is left.
 func (w *world) checkRecord() error {
 	installed, receipts, kept := map[string]bool{}, map[string]bool{}, 0
+	looks := tally{map[string]bool{}, map[string]ledger.Entry{}}
 	box := w.keep.Outbox()
 	for after := uint64(0); ; {
 		first, entries, err := box.Next(after, 1<<20)
@@ -208,6 +211,10 @@ func (w *world) checkRecord() error {
 					return err
 				}
 				receipts[e.Grant] = receipts[e.Grant] || r.Clean()
+			case ledger.Leftovers:
+				if err := looks.count(e); err != nil {
+					return err
+				}
 			}
 		}
 		after = first + uint64(len(entries)) - 1
@@ -219,6 +226,9 @@ func (w *world) checkRecord() error {
 		if !receipts[id] {
 			return fmt.Errorf("%s was installed, and no clean receipt says that it is gone", id)
 		}
+		if _, ok := looks.last[id]; !ok {
+			return fmt.Errorf("%s was installed, and nobody looked after it", id)
+		}
 	}
-	return nil
+	return w.checkLitter(looks)
 }

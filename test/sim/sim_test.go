@@ -158,6 +158,7 @@ func (w *world) login() {
 			return
 		}
 		w.procs[pid] = process{uidOf(person), w.procs[pid].session}
+		w.litter(person)
 		if w.procs[pid].session == 0 {
 			panic("let in without a label")
 		}
@@ -214,6 +215,7 @@ func (w *world) powerCut() {
 	clear(w.procs)
 	clear(w.kernel)
 	clear(w.sessions)
+	clear(w.befores)
 	w.now += length
 	// A wall clock that is behind cannot tell that time went by since an agent
 	// last wrote the time down.
@@ -309,6 +311,7 @@ func (w *world) round() {
 			w.next = min(w.next, w.now+max(0, next.Sub(w.keepTime())))
 		}
 	})
+	w.mayLookAfter()
 }
 
 // run plays one seed and returns what went wrong.
@@ -362,6 +365,7 @@ func TestASeedIsARun(t *testing.T) {
 func TestPlantedBugsAreFound(t *testing.T) {
 	for _, bug := range []string{
 		"a minute more", "the wall clock alone", "older sets count", "rules stay", "nobody is killed", "sessions without an end",
+		"leftovers forgotten", "removals untold",
 	} {
 		t.Run(bug, func(t *testing.T) {
 			for seed := uint64(1); seed <= 300; seed++ {

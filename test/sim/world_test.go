@@ -56,8 +56,12 @@ type world struct {
 	procs    map[int]process
 	kernel   map[uint64]end
 	sessions map[uint64]agent.Session
+	befores  map[string]agent.Before // in /run
+	junk     map[string]string       // files that sessions left, and whose
+	littered []string                // all that ever were
 	pid      int
-	fuse     int // the change at which the agent dies; 0: none
+	calm     bool // no faults any more
+	fuse     int  // the change at which the agent dies; 0: none
 
 	server  *server
 	mail    []letter
@@ -82,7 +86,7 @@ func newWorld(seed uint64, dir, bug string) *world {
 	return &world{
 		chance: rand.New(rand.NewPCG(seed, 1)), bug: bug, trace: sha256.New(), dir: dir, boots: 1, bootAt: -time.Hour,
 		things: enforce.State{}, procs: map[int]process{}, kernel: map[uint64]end{}, sessions: map[uint64]agent.Session{},
-		server: &server{}, pid: 100,
+		befores: map[string]agent.Before{}, junk: map[string]string{}, server: &server{}, pid: 100,
 	}
 }
 
@@ -238,6 +242,10 @@ func (k keptOf) Opened() (map[string]agent.Opened, error) {
 
 func (k keptOf) SaveOpened(o map[string]agent.Opened) error {
 	k.w.change()
+	if k.w.bug == "leftovers forgotten" {
+		o = maps.Clone(o)
+		maps.DeleteFunc(o, func(_ string, g agent.Opened) bool { return !g.Ended.IsZero() })
+	}
 	err := k.folder().Save(openedName, o)
 	k.w.change()
 	return err
@@ -275,9 +283,9 @@ func (h hostOf) KillUID(_ context.Context, uid uint32) (int, error) {
 	return n, nil
 }
 
-func (hostOf) Clear(string, uint32) error { return nil }
-func (hostOf) Tell([]int, string) int     { return 0 }
-func (hostOf) Argv(int) ([]string, error) { return []string{"sudo", "id"}, nil }
+func (hostOf) Clear(context.Context, string, uint32) ([]string, error) { return nil, nil }
+func (hostOf) Tell([]int, string) int                                  { return 0 }
+func (hostOf) Argv(int) ([]string, error)                              { return []string{"sudo", "id"}, nil }
 
 func (h hostOf) RuleLeft(id string) (looked, left []string, err error) {
 	if _, ok := h.things[enforce.Thing{Kind: enforce.SudoRule, Name: id}]; ok && h.bug == "" {

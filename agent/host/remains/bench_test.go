@@ -13,7 +13,7 @@ func BenchmarkSnapshot(b *testing.B) {
 	h := Host{Root: "/"}
 	var last Before
 	for b.Loop() {
-		before, err := h.Snapshot()
+		before, err := h.Snapshot(b.Context())
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -32,7 +32,7 @@ func BenchmarkSnapshot(b *testing.B) {
 
 func BenchmarkLook(b *testing.B) {
 	h := Host{Root: "/"}
-	before, err := h.Snapshot()
+	before, err := h.Snapshot(b.Context())
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -48,6 +48,9 @@ func (l *search) changed(before Before, file string, f Fact) string {
 	case !was:
 		detail = "new since the session began: " + describe(f)
 	default:
+		if f.kind == BPFPin {
+			old.Ctime = f.Ctime // of a pin, which every user of it touches
+		}
 		detail = difference(old, f)
 	}
 	if detail == "" && f.UID == l.s.UID {

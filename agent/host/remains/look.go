@@ -40,6 +40,7 @@ func (l *search) add(f Finding) {
 	if old, ok := l.found[key]; ok {
 		if f.Detail != old.Detail && f.Kind != old.Kind && !f.Kind.Inert() {
 			old.Detail += "; " + string(f.Kind) + ": " + f.Detail
+			old.Also = append(old.Also, f.Kind)
 			l.found[key] = old
 		}
 		return
@@ -73,12 +74,14 @@ func (h Host) Look(ctx context.Context, before Before, s Session) (Found, error)
 	l := &search{view: v, s: s, found: map[string]Finding{}, told: map[Kind]int{}}
 	names := cmp.Or(h.Names, allIn)
 	l.s.Since = s.Since.Add(-coarse)
-	now, err := v.snapshot()
+	now, err := v.snapshot(ctx)
 	if err != nil {
 		l.skip("guarded places", err)
 	}
 	l.Skipped = append(l.Skipped, now.Skipped...)
-	l.compare(before, now)
+	if now.Files != nil {
+		l.compare(before, now)
+	}
 	l.looked("changes in sudo's, PAM's, sshd's, accounts', cron's, systemd's, udev's, the loader's and the shells' files, " +
 		"keys of every home, modules, kernel settings, mounts, BPF pins")
 	l.named()
@@ -150,10 +153,11 @@ func (l *search) named() {
 	l.units("/run/user/" + uid + "/systemd")
 }
 
-// at looks at one path.
-func (l *search) at(file string) (st unix.Statx_t, err error) {
+// at looks at one path, if no link leads there: what a link leads to has
+// another name, by which it can be removed.
+func (v *view) at(file string) (st unix.Statx_t, err error) {
 	dir, name := path.Split(file)
-	fd, err := l.open(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	fd, err := v.open(dir, unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS)
 	if err != nil {
 		return st, err
 	}

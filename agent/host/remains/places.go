@@ -2,6 +2,7 @@ package remains
 
 import (
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -160,9 +161,15 @@ func (p place) kindIn(file string) Kind {
 	return p.kind
 }
 
-// passing reports a unit that logind and systemd make and drop for everyone
-// who logs in.
+// counters are where at counts its jobs.
+var counters = []string{"/var/spool/cron/atjobs/.SEQ", "/var/spool/at/.SEQ"}
+
+// passing reports what everyone's coming and going changes: a unit that logind
+// and systemd make and drop for everyone who logs in, and at's counter.
 func passing(file string) bool {
+	if slices.Contains(counters, file) {
+		return true
+	}
 	name, ok := strings.CutPrefix(file, "/run/systemd/transient/")
 	if !ok {
 		return false

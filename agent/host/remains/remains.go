@@ -13,6 +13,7 @@ package remains
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -82,6 +83,13 @@ type Finding struct {
 	// owns. What was there before, and was changed, it cannot.
 	Removable bool     `json:"removable"`
 	ID        Identity `json:"id"`
+	Also      []Kind   `json:"also,omitempty"` // what else it is, such as a setuid file among programs
+	Err       error    `json:"-"`              // why it could not be removed
+}
+
+// Is reports whether the finding is of one of the kinds.
+func (f Finding) Is(kinds ...Kind) bool {
+	return slices.ContainsFunc(kinds, func(k Kind) bool { return k == f.Kind || slices.Contains(f.Also, k) })
 }
 
 // String is the finding as a receipt tells it.

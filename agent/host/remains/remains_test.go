@@ -84,7 +84,7 @@ func (w *world) begin() {
 	w.t.Helper()
 	time.Sleep(40 * time.Millisecond) // times of files lag behind by a tick or two
 	w.began = time.Now().Add(coarse - 20*time.Millisecond)
-	b, err := w.Snapshot()
+	b, err := w.Snapshot(w.t.Context())
 	must(w.t, err)
 	text, err := json.Marshal(b)
 	must(w.t, err)
@@ -361,6 +361,28 @@ func TestNoSearchBeyondAMount(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(strange, "sh")); err != nil {
 		t.Error(err)
+	}
+}
+
+// What every login and every job of anybody's touches tells of nobody.
+func TestWhatIsInUseIsNotLeft(t *testing.T) {
+	w := newWorld(t)
+	used := []string{"sys/fs/bpf/curfew/ends", "var/spool/cron/atjobs/.SEQ"}
+	for _, name := range used {
+		w.write(name, "", 0o600)
+	}
+	w.begin()
+	for _, name := range used {
+		must(t, os.Chtimes(w.path(name), time.Time{}, time.Now()))
+	}
+	w.write("var/spool/cron/atjobs/.SEQ", "00001", 0o600)
+	if got := w.told(); got != nil {
+		t.Error(got)
+	}
+	w.write("sys/fs/bpf/new", "", 0o600)
+	must(t, os.Rename(w.path("sys/fs/bpf/new"), w.path("sys/fs/bpf/curfew/ends")))
+	if diff := cmp.Diff([]string{"bpf-pin /sys/fs/bpf/curfew/ends"}, w.told()); diff != "" {
+		t.Error(diff)
 	}
 }
 

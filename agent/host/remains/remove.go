@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -21,7 +20,7 @@ func (h Host) Remove(ctx context.Context, found []Finding, kinds ...Kind) (remov
 		return nil, found, err
 	}
 	for _, f := range found {
-		if !slices.Contains(kinds, f.Kind) || !f.Removable {
+		if !f.Is(kinds...) || !f.Removable {
 			left = append(left, f)
 			continue
 		}
@@ -30,6 +29,7 @@ func (h Host) Remove(ctx context.Context, found []Finding, kinds ...Kind) (remov
 			err = v.take(f)
 		}
 		if err != nil {
+			f.Err = err
 			f.Detail += "; could not be removed: " + err.Error()
 			left = append(left, f)
 			continue

@@ -1,6 +1,7 @@
 package remains
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -46,22 +47,29 @@ type Before struct {
 }
 
 // Snapshot looks at the guarded places. It opens small files alone, and waits
-// for no other machine.
-func (h Host) Snapshot() (Before, error) {
+// for no other machine. Half a snapshot is none: what it lacks would pass for
+// made since.
+func (h Host) Snapshot(ctx context.Context) (Before, error) {
 	v, err := h.view()
 	if err != nil {
 		return Before{}, err
 	}
-	b, err := v.snapshot()
-	return b, errors.Join(err, v.close())
+	b, err := v.snapshot(ctx)
+	if err := errors.Join(err, v.close()); err != nil {
+		return Before{}, err
+	}
+	return b, nil
 }
 
-func (v *view) snapshot() (Before, error) {
+func (v *view) snapshot(ctx context.Context) (Before, error) {
 	s := scan{view: v, files: map[string]Fact{}}
 	for _, p := range places {
+		if ctx.Err() != nil {
+			return Before{}, errLate
+		}
 		s.place(p)
 	}
-	err := s.homes()
+	err := s.homes(ctx)
 	b := Before{Files: s.files, Values: map[string]string{}, Mounts: v.mounts.points()}
 	text, lost := v.read("/proc/modules", 4<<20)
 	if lost != nil && !errors.Is(lost, os.ErrNotExist) { // a kernel without modules
@@ -151,7 +159,9 @@ func (s *scan) name(dir int, name string, p place, file string, deep int) {
 		s.skip(file, err)
 		return
 	}
-	f.kind = p.kindIn(file)
+	if f.kind = p.kindIn(file); f.kind != BPFPin { // to read a pinned map is to read what it counts
+		f.Sum = summary(dir, name, f)
+	}
 	s.files[file] = f
 	if f.Mode&unix.S_IFMT != unix.S_IFDIR || deep == 0 || !s.near(file) {
 		return
@@ -193,9 +203,6 @@ func fact(dir int, name string) (Fact, error) {
 		f.Link, f.To, f.Ctime = string(buf[:n]), target(dir, name), nanos(st.Ctime)
 	case unix.S_IFREG:
 		f.Ino, f.Ctime, f.Size = st.Ino, nanos(st.Ctime), st.Size
-		if st.Size <= summed {
-			f.Sum = sum(dir, name)
-		}
 	default:
 		f.Ino, f.Ctime = st.Ino, nanos(st.Ctime)
 	}
@@ -216,8 +223,12 @@ func target(dir int, name string) *Fact {
 	return &Fact{Mode: st.Mode, UID: st.Uid, GID: st.Gid, Ino: st.Ino, Ctime: nanos(st.Ctime), Size: st.Size}
 }
 
-// sum is the SHA-256 of a regular file, or nothing where it cannot be read.
-func sum(dir int, name string) string {
+// summary is the SHA-256 of a small regular file, or nothing where it cannot be
+// read.
+func summary(dir int, name string, f Fact) string {
+	if f.Mode&unix.S_IFMT != unix.S_IFREG || f.Size > summed {
+		return ""
+	}
 	fd, err := openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return ""
@@ -231,7 +242,7 @@ func sum(dir int, name string) string {
 }
 
 // homes gathers what opens an account by key, in every home.
-func (s *scan) homes() error {
+func (s *scan) homes(ctx context.Context) error {
 	text, err := s.read("/etc/passwd", 16<<20)
 	if err != nil {
 		return fmt.Errorf("look for homes: %w", err)
@@ -249,6 +260,9 @@ func (s *scan) homes() error {
 		if i == families {
 			s.skipped = append(s.skipped, fmt.Sprintf("homes: more than %d", families))
 			break
+		}
+		if ctx.Err() != nil {
+			return errLate
 		}
 		s.keys(home)
 	}

@@ -37,8 +37,8 @@ func (l *search) spent(ctx context.Context) error {
 // folder walks all of one file system below dir.
 func (l *search) folder(ctx context.Context, dir string) {
 	fd, err := l.open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EXDEV) {
-		return
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EXDEV) || errors.Is(err, unix.ENOTDIR) {
+		return // not there, another machine's, or a file that is mounted by itself
 	}
 	if err == nil {
 		err = l.walk(ctx, fd, level{shown: path.Clean(dir), kind: homely(dir)})
