@@ -186,7 +186,7 @@ func leftovers(b *strings.Builder, r *api.Receipt) {
 	for _, part := range []struct {
 		name string
 		what []string
-	}{{"removed", r.Removed}, {"LEFT", r.Left}, {"not looked at", r.Skipped}} {
+	}{{"LEFT", r.Left}, {"removed", r.Removed}, {"not looked at", r.Skipped}} {
 		if len(part.what) > 0 {
 			fmt.Fprintf(b, "; %s: %s", part.name, strings.Join(part.what, "; "))
 		}
@@ -238,7 +238,7 @@ func timeline(w io.Writer, r *api.TimelineReply, all bool) error {
 		}
 		text := m.Text
 		if m.Event != nil {
-			text = short(told(m.Event), all)
+			text = short(told(m.Event), all || m.Event.Receipt != nil) // what a host signed is told whole
 		}
 		if m.Took != nil {
 			text = strings.TrimSpace(fmt.Sprintf("%s (%d ms)", text, m.Took.AsDuration().Milliseconds()))
