@@ -52,14 +52,22 @@ roles:
     max_duration: 1h
     reason: optional
     approval: none
+  tidy:
+    hosts: {tier: db}
+    commands: ["/usr/bin/env *"]
+    max_duration: 1h
+    reason: optional
+    approval: none
+    leftovers: {remove: [authorized-keys, setuid, capability, system-unit, sudo-rule]}
 groups:
-  all: [ana, ben, dan, eva, fay, gus, hal, ida, jon, kim, lou, mia, ned, oli, pia, quin, rex, sam, tia, uma, vic, wil, xia, yan, zoe, abe, bea, cid, dov, eli, fox, gil, hux, ivy]
+  all: [ana, ben, dan, eva, fay, gus, hal, ida, jon, kim, lou, mia, ned, oli, pia, quin, rex, sam, tia, uma, vic, wil, xia, yan, zoe, abe, bea, cid, dov, eli, fox, gil, hux, ivy, dee, eno, flo]
 eligible:
   - {role: ops, groups: [all]}
   - {role: second, groups: [all]}
   - {role: guarded, people: [ana, dan]}
   - {role: leased, groups: [all]}
   - {role: narrow, groups: [all]}
+  - {role: tidy, groups: [all]}
 `
 
 // scene is a fleet with one host, made once for all tests.
