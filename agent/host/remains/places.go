@@ -164,8 +164,9 @@ func (p place) kindIn(file string) Kind {
 // counters are where at counts its jobs.
 var counters = []string{"/var/spool/cron/atjobs/.SEQ", "/var/spool/at/.SEQ"}
 
-// passing reports what everyone's coming and going changes: a unit that logind
-// and systemd make and drop for everyone who logs in, and at's counter.
+// passing reports what everyone's coming and going changes: units that logind
+// and systemd make and drop for everyone who logs in, the ends of grants, which
+// drift looks after, and at's counter.
 func passing(file string) bool {
 	if slices.Contains(counters, file) {
 		return true
@@ -176,7 +177,7 @@ func passing(file string) bool {
 	}
 	name, _, _ = strings.Cut(name, "/")
 	name = strings.TrimSuffix(name, ".d")
-	for _, p := range []string{"session-*.scope", "user-*.slice", "user@*.service", "user-runtime-dir@*.service"} {
+	for _, p := range []string{"session-*.scope", "user-*.slice", "user@*.service", "user-runtime-dir@*.service", "curfew-end-*.timer"} {
 		if ok, err := path.Match(p, name); ok && err == nil {
 			return true
 		}

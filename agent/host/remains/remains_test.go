@@ -368,6 +368,7 @@ func TestNoSearchBeyondAMount(t *testing.T) {
 func TestWhatIsInUseIsNotLeft(t *testing.T) {
 	w := newWorld(t)
 	used := []string{"sys/fs/bpf/curfew/ends", "var/spool/cron/atjobs/.SEQ"}
+	w.write("run/systemd/transient/curfew-end-g-b.timer", "", 0o644)
 	for _, name := range used {
 		w.write(name, "", 0o600)
 	}
@@ -376,6 +377,8 @@ func TestWhatIsInUseIsNotLeft(t *testing.T) {
 		must(t, os.Chtimes(w.path(name), time.Time{}, time.Now()))
 	}
 	w.write("var/spool/cron/atjobs/.SEQ", "00001", 0o600)
+	must(t, os.Remove(w.path("run/systemd/transient/curfew-end-g-b.timer")))
+	w.write("run/systemd/transient/curfew-end-g-a.timer", "", 0o644)
 	if got := w.told(); got != nil {
 		t.Error(got)
 	}
