@@ -302,7 +302,7 @@ func fullHome(t *testing.T, s *scene) {
 	allowed(t, out, err)
 	s.over(t, "hux", id)
 	s.over(t, "ivy", second)
-	s.sh(t, "findmnt /run/curfew/home && ! ls -A /run/curfew/home | grep .")
+	s.sh(t, "findmnt /run/curfew/home && ! ls /run/curfew/home | grep -xE 'hux|ivy'")
 }
 
 // rolledBack: with the control plane away and an older file of grants on the
