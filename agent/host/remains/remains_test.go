@@ -369,6 +369,7 @@ func TestWhatIsInUseIsNotLeft(t *testing.T) {
 	w := newWorld(t)
 	used := []string{"sys/fs/bpf/curfew/ends", "var/spool/cron/atjobs/.SEQ"}
 	w.write("run/systemd/transient/curfew-end-g-b.timer", "", 0o644)
+	w.write("run/systemd/transient/curfew-end-g-b.service", "", 0o644)
 	for _, name := range used {
 		w.write(name, "", 0o600)
 	}
@@ -377,11 +378,18 @@ func TestWhatIsInUseIsNotLeft(t *testing.T) {
 		must(t, os.Chtimes(w.path(name), time.Time{}, time.Now()))
 	}
 	w.write("var/spool/cron/atjobs/.SEQ", "00001", 0o600)
-	must(t, os.Remove(w.path("run/systemd/transient/curfew-end-g-b.timer")))
-	w.write("run/systemd/transient/curfew-end-g-a.timer", "", 0o644)
+	for _, unit := range []string{"timer", "service"} {
+		must(t, os.Remove(w.path("run/systemd/transient/curfew-end-g-b."+unit)))
+		w.write("run/systemd/transient/curfew-end-g-a."+unit, "", 0o644)
+	}
 	if got := w.told(); got != nil {
 		t.Error(got)
 	}
+	w.write("run/systemd/transient/curfew-end-g-x.service", "", 0o644)
+	if diff := cmp.Diff([]string{"system-unit /run/systemd/transient/curfew-end-g-x.service *"}, w.told()); diff != "" {
+		t.Error(diff)
+	}
+	must(t, os.Remove(w.path("run/systemd/transient/curfew-end-g-x.service")))
 	w.write("sys/fs/bpf/new", "", 0o600)
 	must(t, os.Rename(w.path("sys/fs/bpf/new"), w.path("sys/fs/bpf/curfew/ends")))
 	if diff := cmp.Diff([]string{"bpf-pin /sys/fs/bpf/curfew/ends"}, w.told()); diff != "" {

@@ -151,7 +151,7 @@ func (s *scan) place(p place) {
 
 // name gathers one name, and what lies below it if it is a folder.
 func (s *scan) name(dir int, name string, p place, file string, deep int) {
-	if _, ok := s.files[file]; ok || passing(file) {
+	if _, ok := s.files[file]; ok || passing(file) || s.endOfGrant(file) {
 		return
 	}
 	f, err := fact(dir, name)
@@ -183,6 +183,17 @@ func (s *scan) name(dir int, name string, p place, file string, deep int) {
 	if len(names) == crowd {
 		s.skipped = append(s.skipped, fmt.Sprintf("%s: more than %d names", file, crowd))
 	}
+}
+
+// endOfGrant reports the service of a grant's end timer that is still there. A
+// timer that no grant has is drift; a service without one is somebody else's.
+func (s *scan) endOfGrant(file string) bool {
+	name, ok := strings.CutSuffix(file, ".service")
+	if !ok || !strings.HasPrefix(name, "/run/systemd/transient/curfew-end-") {
+		return false
+	}
+	_, err := s.at(name + ".timer")
+	return err == nil
 }
 
 // fact looks at one name.
