@@ -210,7 +210,7 @@ func presumed(grants []grant.Grant, now time.Time) map[string]Opened {
 
 func openedOf(g grant.Grant, at time.Time) Opened {
 	return Opened{
-		Grant: g.ID, Person: g.Person.Name, UID: g.Person.UID, Approvers: approvers(g), NotAfter: g.NotAfter, Since: at, Remove: g.Role.Remove,
+		Grant: g.ID, Person: g.Person.Name, UID: g.Person.UID, Approvers: approvers(g), NotAfter: g.Drained(), Since: at, Remove: g.Role.Remove,
 	}
 }
 
@@ -283,6 +283,12 @@ func (a *Agent) live(now time.Time) []grant.Grant { return a.standing(a.known(),
 // standing returns those of the grants that stand at now.
 func (a *Agent) standing(known []grant.Grant, now time.Time) []grant.Grant {
 	return slices.DeleteFunc(slices.Clone(known), func(g grant.Grant) bool { return !g.LiveAt(now) || a.suspended(g, now) })
+}
+
+// draining returns those of the grants that are over at now, and under which
+// what runs may go on.
+func (a *Agent) draining(known []grant.Grant, now time.Time) []grant.Grant {
+	return slices.DeleteFunc(slices.Clone(known), func(g grant.Grant) bool { return !g.DrainsAt(now) || a.suspended(g, now) })
 }
 
 // suspended reports whether the grant's lease has run out.

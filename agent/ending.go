@@ -37,14 +37,14 @@ func (b budget) turn(ctx context.Context) (context.Context, context.CancelFunc) 
 	return context.WithTimeout(ctx, max(moment, b.until-b.clock.Now().Boot))
 }
 
-// endSessions ends every session whose grant no longer stands, all of them at
-// once. A login whose person holds another live grant goes on under that one:
+// endSessions ends every session whose grant is no longer held: it neither
+// stands nor drains. All of them end at once. A login whose person holds another live grant goes on under that one:
 // the end of one grant never cuts another.
-func (a *Agent) endSessions(ctx context.Context, b budget, live []grant.Grant) []error {
+func (a *Agent) endSessions(ctx context.Context, b budget, live, held []grant.Grant) []error {
 	var failed []error
 	var over []Session
 	for _, s := range a.sessionsNow() {
-		if g, ok := find(live, s.Grant); ok {
+		if g, ok := find(held, s.Grant); ok {
 			failed = append(failed, a.stretch(s, g, live)...)
 			continue
 		}
@@ -148,7 +148,7 @@ func numbers(sessions []Session) []uint64 {
 
 // settle ends what a grant's person still has running, and looks at what is
 // left.
-func (a *Agent) settle(ctx context.Context, b budget, live []grant.Grant, o Opened, now time.Time) (ledger.Receipt, error) {
+func (a *Agent) settle(ctx context.Context, b budget, held []grant.Grant, o Opened, now time.Time) (ledger.Receipt, error) {
 	r := ledger.Receipt{
 		Fleet: a.Fleet, Host: a.Name, Boot: a.Boot, Grant: o.Grant, Person: o.Person,
 		Why: a.why(o, now), EndedAt: now, Killed: a.killedOf(o.Grant),
@@ -171,7 +171,7 @@ func (a *Agent) settle(ctx context.Context, b budget, live []grant.Grant, o Open
 		r.Looked, r.Left = append(r.Looked, looked...), append(r.Left, left...)
 	}
 	look(a.Host.RuleLeft(o.Grant))
-	if _, other := of(live, o.Person); !other {
+	if _, other := of(held, o.Person); !other {
 		var n int
 		var err error
 		n, r.Removed, err = a.clear(ctx, b, o)

@@ -74,15 +74,16 @@ func (a *Agent) until(next time.Time) time.Duration {
 func (a *Agent) Pass(ctx context.Context, give bool) (time.Time, error) {
 	now, known := a.now(), a.known() // once: what is accepted meanwhile is for the next pass
 	live := a.standing(known, now)
+	held := append(a.draining(known, now), live...)
 	_, next := enforce.Want(known, a.Name, now)
-	want, _ := enforce.Want(live, a.Name, now) // without those that their lease suspends
+	want, _ := enforce.Want(held, a.Name, now) // without those that their lease suspends
 	b := a.budget()
-	failed := a.endSessions(ctx, b, live)
+	failed := a.endSessions(ctx, b, live, held)
 	seen, err := a.Host.Observe(ctx)
 	removals, gifts := split(enforce.Plan(want, seen))
-	removed, _, errs := a.apply(ctx, removals, live)
+	removed, _, errs := a.apply(ctx, removals, held)
 	failed = append(failed, errs...)
-	failed = append(failed, a.close(ctx, b, live, removed, now)...)
+	failed = append(failed, a.close(ctx, b, held, removed, now)...)
 	if err != nil {
 		// What was seen is taken away all the same, and what somebody changed
 		// is put right; nothing is given that could be there already.
@@ -221,7 +222,7 @@ func (a *Agent) installed(ctx context.Context, live []grant.Grant, given []enfor
 // people still have running is ended, and the host's signed word on it goes
 // to the record. A receipt that is not clean leaves the grant open, so that
 // the next pass tries again. Leftovers are looked for later, beside the loop.
-func (a *Agent) close(ctx context.Context, b budget, live []grant.Grant, removed []enforce.Thing, now time.Time) []error {
+func (a *Agent) close(ctx context.Context, b budget, held []grant.Grant, removed []enforce.Thing, now time.Time) []error {
 	a.mu.Lock()
 	opened := maps.Clone(a.opened)
 	a.mu.Unlock()
@@ -230,10 +231,10 @@ func (a *Agent) close(ctx context.Context, b budget, live []grant.Grant, removed
 	done := a.discharge(next)
 	for _, id := range slices.Sorted(maps.Keys(opened)) {
 		o := opened[id]
-		if _, stands := find(live, id); stands || !o.Ended.IsZero() {
+		if _, stands := find(held, id); stands || !o.Ended.IsZero() {
 			continue
 		}
-		r, err := a.settle(ctx, b, live, o, now)
+		r, err := a.settle(ctx, b, held, o, now)
 		if err != nil {
 			failed = append(failed, fmt.Errorf("end of %s: %w", id, err))
 		}

@@ -136,10 +136,11 @@ func (a *Agent) killedOf(grant string) uint64 {
 	return a.killed[grant]
 }
 
-// deadline is the grant's end on the boot-time clock.
+// deadline is when what runs under the grant has to be over, on the boot-time
+// clock.
 func (a *Agent) deadline(g grant.Grant) uint64 {
 	r := a.Clock.Now()
-	left := g.NotAfter.Sub(a.Keep.Trusted(r))
+	left := g.Drained().Sub(a.Keep.Trusted(r))
 	return uint64(max(1, (r.Boot + left).Nanoseconds()))
 }
 

@@ -124,6 +124,7 @@ func (r Role) bytes() []byte {
 		w.Item(6, d.bytes())
 	}
 	w.Texts(7, r.Remove)
+	w.Uint(8, uint64(r.Drain/time.Second)) //nolint:gosec // as the lease above
 	return w.Bytes()
 }
 
@@ -149,6 +150,11 @@ func (r *Role) field(f canon.Field) error {
 		return err
 	case 7:
 		return f.Texts(&r.Remove)
+	case 8:
+		var s uint32
+		err := f.Uint32(&s)
+		r.Drain = time.Duration(s) * time.Second
+		return err
 	}
 	return f.Unknown()
 }

@@ -19,6 +19,7 @@ const (
 	UIDMax = 524287 // the end of it
 
 	MaxDuration = 30 * 24 * time.Hour
+	MaxDrain    = time.Hour
 )
 
 // A Person is whom a grant is for.
@@ -36,6 +37,7 @@ type Role struct {
 	AnyCommand bool          // every command, in place of Commands
 	NoExec     bool          // sudo's NOEXEC: commands may not start others
 	Network    []Destination // where the account may connect; none: not limited
+	Drain      time.Duration // how long what runs at the end may go on
 	Remove     []string      // kinds of leftovers that its end removes, sorted, see [Leftovers]
 }
 
@@ -70,6 +72,15 @@ type Grant struct {
 // ends at noon does not open a door at noon.
 func (g Grant) LiveAt(now time.Time) bool {
 	return !now.Before(g.NotBefore) && now.Before(g.NotAfter)
+}
+
+// Drained is when what runs under g has to be over. Between the end and then
+// nothing new is let in.
+func (g Grant) Drained() time.Time { return g.NotAfter.Add(g.Role.Drain) }
+
+// DrainsAt reports whether g is over at now, and what runs under it may go on.
+func (g Grant) DrainsAt(now time.Time) bool {
+	return !now.Before(g.NotAfter) && now.Before(g.Drained())
 }
 
 // On reports whether g names the host.
@@ -149,6 +160,9 @@ func (g Grant) checkRole() error {
 	}
 	for _, d := range r.Network {
 		errs = append(errs, d.Check())
+	}
+	if r.Drain < 0 || r.Drain > MaxDrain || r.Drain%time.Second != 0 {
+		errs = append(errs, fmt.Errorf("a role drains for whole seconds, up to %v", MaxDrain))
 	}
 	return errors.Join(append(errs, r.checkRemove())...)
 }

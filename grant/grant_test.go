@@ -77,6 +77,8 @@ func TestCheckRefuses(t *testing.T) {
 		"an id that sudo skips":        func(g *Grant) { g.ID = "g-abcdefghijklmno." },
 		"root":                         func(g *Grant) { g.Person.Name = "root" },
 		"leftovers of no kind":         func(g *Grant) { g.Role.Remove = []string{"mount"} },
+		"drain over an hour":           func(g *Grant) { g.Role.Drain = time.Hour + time.Second },
+		"drain before the end":         func(g *Grant) { g.Role.Drain = -time.Second },
 		"leftovers twice":              func(g *Grant) { g.Role.Remove = []string{"setuid", "setuid"} },
 		"leftovers out of order":       func(g *Grant) { g.Role.Remove = []string{"setuid", "crontab"} },
 		"a person called ALL":          func(g *Grant) { g.Person.Name = "ALL" },
@@ -222,6 +224,7 @@ func genGrant(t *rapid.T) Grant {
 	for _, kind := range Leftovers() {
 		if rapid.Bool().Draw(t, kind) {
 			g.Role.Remove = append(g.Role.Remove, kind)
+			g.Role.Drain = time.Duration(len(g.Role.Remove)) * time.Minute
 		}
 	}
 	g.NotBefore = time.Unix(rapid.Int64Range(1, 1<<34).Draw(t, "from"), 0).UTC()

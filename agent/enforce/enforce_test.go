@@ -84,6 +84,22 @@ func TestWantByTime(t *testing.T) {
 	}
 }
 
+func TestWhatDrainsHasNoWayIn(t *testing.T) {
+	g := held("g-a", "ana", "/usr/bin/id")
+	g.Role.Drain = 10 * time.Minute
+	before, _ := Want([]grant.Grant{g}, "db1", noon)
+	during, next := Want([]grant.Grant{g}, "db1", g.NotAfter)
+	if want := []Step{{Op: Remove, Thing: Thing{SudoRule, "g-a"}}, {Op: Remove, Thing: Thing{Principals, "ana"}}}; cmp.Diff(want, Plan(during, before)) != "" || !next.Equal(g.Drained()) {
+		t.Errorf("%v, next %v", Plan(during, before), next)
+	}
+	if before[Thing{EndTimer, "g-a"}] != g.Drained().Format(time.DateTime) {
+		t.Error("the timer would cut it short:", before[Thing{EndTimer, "g-a"}])
+	}
+	if after, next := Want([]grant.Grant{g}, "db1", g.Drained()); len(after) != 0 || !next.IsZero() {
+		t.Errorf("%v, next %v", after, next)
+	}
+}
+
 func TestTwoGrantsOfOnePerson(t *testing.T) {
 	a, b := held("g-a", "ana", "/usr/bin/id"), held("g-b", "ana", "/usr/bin/who")
 	b.NotAfter = b.NotAfter.Add(time.Hour)

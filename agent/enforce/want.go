@@ -14,7 +14,7 @@ import (
 // a grant puts on a host.
 const HomeDir = "/run/curfew/home"
 
-// Want returns what the grants that stand at now call for on the host, and
+// Want returns what the grants that stand or drain at now call for on the host, and
 // the next instant at which the answer changes by time alone (zero if none).
 // Two grants of one person share her account: the end of one never cuts the
 // other.
@@ -30,7 +30,8 @@ func Want(grants []grant.Grant, host string, now time.Time) (State, time.Time) {
 	for _, g := range grants {
 		sooner(g.NotBefore)
 		sooner(g.NotAfter)
-		if !g.LiveAt(now) || !g.On(host) {
+		sooner(g.Drained())
+		if !g.LiveAt(now) && !g.DrainsAt(now) || !g.On(host) {
 			continue
 		}
 		people[g.Person.Name] = append(people[g.Person.Name], g)
@@ -38,7 +39,7 @@ func Want(grants []grant.Grant, host string, now time.Time) (State, time.Time) {
 	doubtful := doubles(people)
 	for name, held := range people {
 		if !doubtful[name] {
-			account(want, held)
+			account(want, held, now)
 		}
 	}
 	return want, next
@@ -64,8 +65,9 @@ func doubles(people map[string][]grant.Grant) map[string]bool {
 	return doubtful
 }
 
-// account adds what a person's live grants call for together.
-func account(want State, held []grant.Grant) {
+// account adds what a person's grants call for together. Of one that drains
+// that is the account, for what runs in it, and no way in.
+func account(want State, held []grant.Grant, now time.Time) {
 	p := held[0].Person
 	want[Thing{Group, p.Name}] = GroupRecord(p)
 	want[Thing{Account, p.Name}] = UserRecord(p)
@@ -73,14 +75,19 @@ func account(want State, held []grant.Grant) {
 	want[Thing{Home, p.Name}] = fmt.Sprint(p.UID)
 	var ids []string
 	for _, g := range held {
+		want[Thing{EndTimer, g.ID}] = g.Drained().UTC().Format(time.DateTime)
+		if !g.LiveAt(now) {
+			continue
+		}
 		ids = append(ids, g.ID)
-		want[Thing{EndTimer, g.ID}] = g.NotAfter.UTC().Format(time.DateTime)
 		if rule := Sudoers(g); rule != "" {
 			want[Thing{SudoRule, g.ID}] = rule
 		}
 	}
-	slices.Sort(ids)
-	want[Thing{Principals, p.Name}] = strings.Join(ids, "\n") + "\n"
+	if len(ids) > 0 {
+		slices.Sort(ids)
+		want[Thing{Principals, p.Name}] = strings.Join(ids, "\n") + "\n"
+	}
 	if scope, limited := Scope(held); limited {
 		want[Thing{Network, p.Name}] = scope
 	}

@@ -92,6 +92,9 @@ func describe(w io.Writer, r *api.Request) error {
 			rows = append(rows, [2]string{k, v})
 		}
 	}
+	if r.Drain != nil {
+		add("drains", "what runs at the end may go on for "+span(r.Drain.AsDuration()))
+	}
 	add("ticket", r.Ticket)
 	add("may run", strings.Join(r.Commands, "; "))
 	add("as", strings.Join(r.RunAs, ", "))

@@ -142,7 +142,7 @@ func (s *Server) revocable(ctx context.Context, r roster.Request, now time.Time)
 	if r.State == stateAsked {
 		return "", roster.Refuse(roster.Conflict, "this request was not approved yet: deny it, or withdraw it")
 	}
-	if r.State != stateIssued || !now.Before(r.Grant.NotAfter) {
+	if r.State != stateIssued || !now.Before(r.Grant.Drained()) {
 		return "", roster.Refuse(roster.Conflict, "this grant is over")
 	}
 	return stateRevoked, nil

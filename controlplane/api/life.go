@@ -52,6 +52,7 @@ func digest(r roster.Request) []byte {
 		w.Text(12, d.String())
 	}
 	w.Texts(13, r.Resolved.Remove)
+	w.Uint(14, uint64(r.Resolved.Drain/time.Second)) //nolint:gosec // the policy refuses negative ones
 	sum := sha256.Sum256(w.Bytes())
 	return sum[:]
 }
@@ -234,7 +235,7 @@ func overBy(r roster.Request, now time.Time) roster.Change {
 	switch {
 	case r.State == stateAsked && !now.Before(r.LapsesAt):
 		return roster.Change{State: stateLapsed, Steps: []roster.Decision{{At: now, What: stateLapsed, Text: "nobody decided in time"}}}
-	case r.State == stateIssued && !now.Before(r.Grant.NotAfter):
+	case r.State == stateIssued && !now.Before(r.Grant.Drained()):
 		return roster.Change{State: stateEnded, Steps: []roster.Decision{{At: now, What: stateEnded, Text: "its time is over"}}}
 	}
 	return roster.Change{}

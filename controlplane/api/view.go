@@ -132,6 +132,9 @@ func (s *Server) message(ctx context.Context, r roster.Request, err error) (*api
 		Digest: r.Digest, ApprovalsNeeded: uint32(r.Needed), DecidedBy: r.DecidedBy, DecisionNote: r.DecisionNote, //nolint:gosec // a handful
 		Commands: commands(r.Resolved), RunAs: r.Resolved.RunAs, Extends: r.Extends,
 	}
+	if r.Resolved.Drain > 0 {
+		m.Drain = durationpb.New(r.Resolved.Drain)
+	}
 	for _, a := range r.Approvals {
 		m.Approvals = append(m.Approvals, &api.Approval{Person: a.Person, Factor: a.Factor, At: timestamppb.New(a.At), Note: a.Note})
 	}

@@ -88,7 +88,7 @@ func TestParseReadsEveryKey(t *testing.T) {
 				RunAs: []string{"root", "postgres"}, Commands: []grant.Command{restart, logs, id}, NoExec: true, Network: []grant.Destination{db},
 				MaxDuration: 4 * time.Hour, ReasonRequired: true, TicketRequired: true, TicketPattern: regexp.MustCompile("^INC-[0-9]+$"),
 				Approvers: []string{"ben", "cleo", "fay"}, Count: 2, Pending: 30 * time.Minute, Lease: 5 * time.Minute,
-				Remove: []string{"authorized-keys", "setuid"},
+				Drain: 10 * time.Minute, Remove: []string{"authorized-keys", "setuid"},
 			},
 			"fleet-root": {
 				Name: "fleet-root", AllHosts: true, RunAs: []string{"root"}, AnyCommand: true, MaxDuration: 15 * time.Minute,

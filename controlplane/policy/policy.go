@@ -38,6 +38,7 @@ type Role struct {
 	Count          int      // how many of them
 	Pending        time.Duration
 	Lease          time.Duration
+	Drain          time.Duration
 	Remove         []string // kinds of leftovers, sorted
 }
 
@@ -93,7 +94,7 @@ func (r Role) Selector() string {
 func (r Role) Grant() grant.Role {
 	return grant.Role{
 		Name: r.Name, RunAs: r.RunAs, Commands: r.Commands, AnyCommand: r.AnyCommand, NoExec: r.NoExec, Network: r.Network,
-		Remove: r.Remove,
+		Drain: r.Drain, Remove: r.Remove,
 	}
 }
 

@@ -138,7 +138,7 @@ func (s *Store) DecommissionHost(ctx context.Context, name string, a roster.Act)
 		}
 		var grants int
 		err = t.QueryRowContext(ctx, `SELECT count(*) FROM grants g JOIN request_hosts r ON r.request = g.request
-			WHERE r.host = ? AND g.ended_at = 0 AND g.not_after > ? AND g.issued_at >= (SELECT fresh_at FROM hosts WHERE name = ?)`,
+			WHERE r.host = ? AND g.ended_at = 0 AND g.drained > ? AND g.issued_at >= (SELECT fresh_at FROM hosts WHERE name = ?)`,
 			name, ns(a.At), name).Scan(&grants)
 		if err != nil {
 			return err

@@ -101,7 +101,7 @@ func (s *Store) LiveOn(ctx context.Context, person, host string, at time.Time) (
 // Due returns the ids of the requests whose life has to move on by itself.
 func (s *Store) Due(ctx context.Context, at time.Time) ([]string, error) {
 	return list(ctx, s.read, scanText, `SELECT id FROM requests WHERE state = 'asked' AND lapses_at <= ?
-		UNION ALL SELECT request FROM grants WHERE ended_at = 0 AND not_after <= ?`, ns(at), ns(at))
+		UNION ALL SELECT request FROM grants WHERE ended_at = 0 AND drained <= ?`, ns(at), ns(at))
 }
 
 // Ask keeps a new request, and what becomes of it at once: nothing, or its
@@ -250,8 +250,9 @@ func insertGrant(ctx context.Context, t *tx, g grant.Grant, at time.Time) error 
 			return err
 		}
 	}
-	return t.run(ctx, `INSERT INTO grants (id, request, person, role, not_before, not_after, payload, envelope, issued_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		g.ID, g.Request, g.Person.Name, g.Role.Name, ns(g.NotBefore), ns(g.NotAfter), g.Bytes(), t.signer.SignGrant(g), ns(at))
+	return t.run(ctx, `INSERT INTO grants (id, request, person, role, not_before, not_after, drained, payload, envelope, issued_at)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		g.ID, g.Request, g.Person.Name, g.Role.Name, ns(g.NotBefore), ns(g.NotAfter), ns(g.Drained()), g.Bytes(), t.signer.SignGrant(g), ns(at))
 }
 
 // endAllOf ends every request and grant of a person who was disabled.

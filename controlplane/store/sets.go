@@ -32,7 +32,7 @@ func (s *Store) rebuildOne(ctx context.Context, t *tx, name string, at time.Time
 	// present one: what it says stays, byte for byte.
 	payloads, err := list(ctx, t, scanBlob, `SELECT g.payload FROM grants g
 		JOIN request_hosts r ON r.request = g.request JOIN hosts h ON h.name = r.host
-		WHERE r.host = ? AND g.ended_at = 0 AND g.not_after > ? AND g.issued_at >= h.fresh_at ORDER BY g.id`, name, ns(at))
+		WHERE r.host = ? AND g.ended_at = 0 AND g.drained > ? AND g.issued_at >= h.fresh_at ORDER BY g.id`, name, ns(at))
 	if err != nil {
 		return err
 	}

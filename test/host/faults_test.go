@@ -210,6 +210,34 @@ func extended(t *testing.T, s *scene) {
 	s.sh(t, "! pgrep -f '^sleep 7000'")
 }
 
+// drained: after the end what runs goes on for the role's time, with its
+// account, and no longer; unless it is revoked.
+func drained(t *testing.T, s *scene) {
+	t.Helper()
+	running := func(p *lab.Person, seconds string) (id string) {
+		id = s.grant(t, p, "draining", "12s")
+		out, err := s.ssh(t, p, "sudo -n env setsid -f sleep "+seconds+" >/dev/null 2>&1")
+		allowed(t, out, err)
+		s.until(t, "end of the rule", func() error {
+			_, err := s.db1.Sh(t.Context(), "! test -e /run/curfew/sudoers.d/"+id)
+			return err
+		})
+		s.sh(t, "pgrep -f '^sleep "+seconds+"' && getent passwd "+p.Name+" && test -d /run/curfew/home/"+p.Name)
+		out, err = s.ssh(t, p, "true")
+		refused(t, out, err)
+		out, err = s.db1.Sh(t.Context(), "runuser -u "+p.Name+" -- sudo -n env true")
+		refused(t, out, err)
+		return id
+	}
+	jay, kit := s.person(t, "jay"), s.person(t, "kit")
+	id := running(jay, "8711")
+	s.nothing(t, "jay")
+	s.sh(t, "! pgrep -f '^sleep 8711'")
+	s.clean(t, id)
+	s.over(t, "kit", running(kit, "8712"))
+	s.sh(t, "! pgrep -f '^sleep 8712'")
+}
+
 // enforced: on a host in enforce mode sudo and su are for live grants, for
 // root, and for the break-glass group; with no agent there at all.
 func enforced(t *testing.T, h *lab.Host) {

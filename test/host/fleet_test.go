@@ -45,6 +45,13 @@ roles:
     lease: 10m
     reason: optional
     approval: none
+  draining:
+    hosts: {tier: db}
+    commands: ["/usr/bin/env *"]
+    max_duration: 1h
+    drain: 15s
+    reason: optional
+    approval: none
   narrow:
     hosts: {tier: db}
     commands: [/usr/bin/id]
@@ -60,13 +67,14 @@ roles:
     approval: none
     leftovers: {remove: [authorized-keys, setuid, capability, system-unit, sudo-rule]}
 groups:
-  all: [ana, ben, dan, eva, fay, gus, hal, ida, jon, kim, lou, mia, ned, oli, pia, quin, rex, sam, tia, uma, vic, wil, xia, yan, zoe, abe, bea, cid, dov, eli, fox, gil, hux, ivy, dee, eno, flo]
+  all: [ana, ben, dan, eva, fay, gus, hal, ida, jon, kim, lou, mia, ned, oli, pia, quin, rex, sam, tia, uma, vic, wil, xia, yan, zoe, abe, bea, cid, dov, eli, fox, gil, hux, ivy, jay, kit, dee, eno, flo]
 eligible:
   - {role: ops, groups: [all]}
   - {role: second, groups: [all]}
   - {role: guarded, people: [ana, dan]}
   - {role: leased, groups: [all]}
   - {role: narrow, groups: [all]}
+  - {role: draining, groups: [all]}
   - {role: tidy, groups: [all]}
 `
 

@@ -39,6 +39,7 @@ func TestOnRealHosts(t *testing.T) {
 		{"a role's network is the account's only one", scoped},
 		{"su into an account that ended is refused", suRefused},
 		{"an extension keeps sessions open", extended},
+		{"what runs may drain, nothing new is let in, and a revocation ends it", drained},
 		{"files and forwards go where her shell may, and no longer", carried},
 		{"people are told at their terminal that the end is near", warned},
 		{"an older set put back on the disk brings nothing back", rolledBack},

@@ -994,6 +994,7 @@ type Request struct {
 	HostStates      []*HostState           `protobuf:"bytes,23,rep,name=host_states,json=hostStates,proto3" json:"host_states,omitempty"`
 	EndedAt         *timestamppb.Timestamp `protobuf:"bytes,24,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
 	Extends         string                 `protobuf:"bytes,25,opt,name=extends,proto3" json:"extends,omitempty"` // the grant that this request wants to go on from
+	Drain           *durationpb.Duration   `protobuf:"bytes,26,opt,name=drain,proto3" json:"drain,omitempty"`     // how long what runs at the end may go on
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1201,6 +1202,13 @@ func (x *Request) GetExtends() string {
 		return x.Extends
 	}
 	return ""
+}
+
+func (x *Request) GetDrain() *durationpb.Duration {
+	if x != nil {
+		return x.Drain
+	}
+	return nil
 }
 
 // HostState is what a host last said of a grant.
@@ -3591,7 +3599,7 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x06person\x18\x01 \x01(\tR\x06person\x12\x16\n" +
 	"\x06factor\x18\x02 \x01(\tR\x06factor\x12*\n" +
 	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
-	"\x04note\x18\x04 \x01(\tR\x04note\"\x8a\a\n" +
+	"\x04note\x18\x04 \x01(\tR\x04note\"\xbb\a\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06person\x18\x02 \x01(\tR\x06person\x12\x1b\n" +
@@ -3621,7 +3629,8 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\vhost_states\x18\x17 \x03(\v2\x18.curfew.api.v1.HostStateR\n" +
 	"hostStates\x125\n" +
 	"\bended_at\x18\x18 \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x12\x18\n" +
-	"\aextends\x18\x19 \x01(\tR\aextends\"\x93\x01\n" +
+	"\aextends\x18\x19 \x01(\tR\aextends\x12/\n" +
+	"\x05drain\x18\x1a \x01(\v2\x19.google.protobuf.DurationR\x05drain\"\x93\x01\n" +
 	"\tHostState\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12*\n" +
@@ -3922,96 +3931,97 @@ var file_wire_api_api_proto_depIdxs = []int32{
 	52, // 13: curfew.api.v1.Request.not_after:type_name -> google.protobuf.Timestamp
 	16, // 14: curfew.api.v1.Request.host_states:type_name -> curfew.api.v1.HostState
 	52, // 15: curfew.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
-	52, // 16: curfew.api.v1.HostState.at:type_name -> google.protobuf.Timestamp
-	15, // 17: curfew.api.v1.ListRequestsReply.requests:type_name -> curfew.api.v1.Request
-	53, // 18: curfew.api.v1.ExtendRequest.duration:type_name -> google.protobuf.Duration
-	52, // 19: curfew.api.v1.IssueSSHCertificateReply.expires:type_name -> google.protobuf.Timestamp
-	52, // 20: curfew.api.v1.SearchEventsRequest.since:type_name -> google.protobuf.Timestamp
-	52, // 21: curfew.api.v1.SearchEventsRequest.until:type_name -> google.protobuf.Timestamp
-	29, // 22: curfew.api.v1.SearchEventsReply.events:type_name -> curfew.api.v1.Event
-	52, // 23: curfew.api.v1.Event.at:type_name -> google.protobuf.Timestamp
-	31, // 24: curfew.api.v1.Event.process:type_name -> curfew.api.v1.Process
-	53, // 25: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
-	32, // 26: curfew.api.v1.Event.receipt:type_name -> curfew.api.v1.Receipt
-	30, // 27: curfew.api.v1.Process.ids:type_name -> curfew.api.v1.IDs
-	30, // 28: curfew.api.v1.Process.old_ids:type_name -> curfew.api.v1.IDs
-	53, // 29: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
-	52, // 30: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
-	52, // 31: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
-	52, // 32: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
-	15, // 33: curfew.api.v1.TimelineReply.request:type_name -> curfew.api.v1.Request
-	35, // 34: curfew.api.v1.TimelineReply.moments:type_name -> curfew.api.v1.Moment
-	52, // 35: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
-	53, // 36: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
-	29, // 37: curfew.api.v1.Moment.event:type_name -> curfew.api.v1.Event
-	9,  // 38: curfew.api.v1.InviteReply.person:type_name -> curfew.api.v1.Person
-	52, // 39: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
-	9,  // 40: curfew.api.v1.ListPeopleReply.people:type_name -> curfew.api.v1.Person
-	50, // 41: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
-	52, // 42: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
-	46, // 43: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
-	51, // 44: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
-	52, // 45: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
-	52, // 46: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
-	0,  // 47: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
-	2,  // 48: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
-	3,  // 49: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
-	5,  // 50: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
-	7,  // 51: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
-	10, // 52: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
-	13, // 53: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
-	17, // 54: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
-	18, // 55: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
-	17, // 56: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
-	20, // 57: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
-	21, // 58: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
-	22, // 59: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
-	23, // 60: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
-	24, // 61: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
-	25, // 62: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
-	27, // 63: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	27, // 64: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	33, // 65: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
-	36, // 66: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
-	37, // 67: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
-	39, // 68: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
-	40, // 69: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
-	42, // 70: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
-	44, // 71: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
-	47, // 72: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
-	48, // 73: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
-	1,  // 74: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
-	4,  // 75: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
-	4,  // 76: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
-	6,  // 77: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
-	8,  // 78: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
-	11, // 79: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
-	15, // 80: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
-	15, // 81: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
-	19, // 82: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
-	15, // 83: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
-	15, // 84: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
-	15, // 85: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
-	15, // 86: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
-	15, // 87: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
-	15, // 88: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
-	26, // 89: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
-	28, // 90: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
-	29, // 91: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
-	34, // 92: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
-	38, // 93: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
-	38, // 94: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
-	9,  // 95: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
-	41, // 96: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
-	43, // 97: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
-	45, // 98: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
-	46, // 99: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
-	49, // 100: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
-	74, // [74:101] is the sub-list for method output_type
-	47, // [47:74] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	53, // 16: curfew.api.v1.Request.drain:type_name -> google.protobuf.Duration
+	52, // 17: curfew.api.v1.HostState.at:type_name -> google.protobuf.Timestamp
+	15, // 18: curfew.api.v1.ListRequestsReply.requests:type_name -> curfew.api.v1.Request
+	53, // 19: curfew.api.v1.ExtendRequest.duration:type_name -> google.protobuf.Duration
+	52, // 20: curfew.api.v1.IssueSSHCertificateReply.expires:type_name -> google.protobuf.Timestamp
+	52, // 21: curfew.api.v1.SearchEventsRequest.since:type_name -> google.protobuf.Timestamp
+	52, // 22: curfew.api.v1.SearchEventsRequest.until:type_name -> google.protobuf.Timestamp
+	29, // 23: curfew.api.v1.SearchEventsReply.events:type_name -> curfew.api.v1.Event
+	52, // 24: curfew.api.v1.Event.at:type_name -> google.protobuf.Timestamp
+	31, // 25: curfew.api.v1.Event.process:type_name -> curfew.api.v1.Process
+	53, // 26: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
+	32, // 27: curfew.api.v1.Event.receipt:type_name -> curfew.api.v1.Receipt
+	30, // 28: curfew.api.v1.Process.ids:type_name -> curfew.api.v1.IDs
+	30, // 29: curfew.api.v1.Process.old_ids:type_name -> curfew.api.v1.IDs
+	53, // 30: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
+	52, // 31: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
+	52, // 32: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
+	52, // 33: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
+	15, // 34: curfew.api.v1.TimelineReply.request:type_name -> curfew.api.v1.Request
+	35, // 35: curfew.api.v1.TimelineReply.moments:type_name -> curfew.api.v1.Moment
+	52, // 36: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
+	53, // 37: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
+	29, // 38: curfew.api.v1.Moment.event:type_name -> curfew.api.v1.Event
+	9,  // 39: curfew.api.v1.InviteReply.person:type_name -> curfew.api.v1.Person
+	52, // 40: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
+	9,  // 41: curfew.api.v1.ListPeopleReply.people:type_name -> curfew.api.v1.Person
+	50, // 42: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
+	52, // 43: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
+	46, // 44: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
+	51, // 45: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
+	52, // 46: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
+	52, // 47: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
+	0,  // 48: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
+	2,  // 49: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
+	3,  // 50: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
+	5,  // 51: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
+	7,  // 52: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
+	10, // 53: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
+	13, // 54: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
+	17, // 55: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
+	18, // 56: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
+	17, // 57: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
+	20, // 58: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
+	21, // 59: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
+	22, // 60: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
+	23, // 61: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
+	24, // 62: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
+	25, // 63: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
+	27, // 64: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	27, // 65: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	33, // 66: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
+	36, // 67: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
+	37, // 68: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
+	39, // 69: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
+	40, // 70: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
+	42, // 71: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
+	44, // 72: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
+	47, // 73: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
+	48, // 74: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
+	1,  // 75: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
+	4,  // 76: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
+	4,  // 77: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
+	6,  // 78: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
+	8,  // 79: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
+	11, // 80: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
+	15, // 81: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
+	15, // 82: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
+	19, // 83: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
+	15, // 84: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
+	15, // 85: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
+	15, // 86: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
+	15, // 87: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
+	15, // 88: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
+	15, // 89: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
+	26, // 90: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
+	28, // 91: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
+	29, // 92: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
+	34, // 93: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
+	38, // 94: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
+	38, // 95: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
+	9,  // 96: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
+	41, // 97: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
+	43, // 98: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
+	45, // 99: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
+	46, // 100: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
+	49, // 101: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
+	75, // [75:102] is the sub-list for method output_type
+	48, // [48:75] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_wire_api_api_proto_init() }
