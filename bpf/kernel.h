@@ -90,6 +90,7 @@ struct fs_struct {
 };
 
 struct file {
+	unsigned int f_mode;
 	struct path f_path;
 	struct inode *f_inode;
 };

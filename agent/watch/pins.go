@@ -101,20 +101,9 @@ func fit(spec *ebpf.CollectionSpec) error {
 // then takes the old ones away. Meanwhile both run: a fork that is labelled
 // twice is labelled once, and an event that one told the other does not tell.
 func (w *Watch) takeOver(dir string) error {
-	old, err := filepath.Glob(filepath.Join(dir, linkDir+"*"))
+	ours, old, err := nextFolder(dir, linkDir)
 	if err != nil {
-		return fmt.Errorf("list links: %w", err)
-	}
-	next := 1
-	for _, name := range old {
-		n, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(name), linkDir))
-		if err == nil {
-			next = max(next, n+1)
-		}
-	}
-	ours := filepath.Join(dir, linkDir+strconv.Itoa(next))
-	if err := os.Mkdir(ours, 0o700); err != nil {
-		return fmt.Errorf("make the folder for links: %w", err)
+		return err
 	}
 	for name, prog := range w.progs {
 		if prog.Type() != ebpf.Tracing || name == "tasks" {
@@ -135,6 +124,27 @@ func (w *Watch) takeOver(dir string) error {
 		}
 	}
 	return nil
+}
+
+// nextFolder makes the folder for our links, and lists those of agents before
+// us.
+func nextFolder(dir, prefix string) (ours string, old []string, err error) {
+	old, err = filepath.Glob(filepath.Join(dir, prefix+"*"))
+	if err != nil {
+		return "", nil, fmt.Errorf("list links: %w", err)
+	}
+	next := 1
+	for _, name := range old {
+		n, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(name), prefix))
+		if err == nil {
+			next = max(next, n+1)
+		}
+	}
+	ours = filepath.Join(dir, prefix+strconv.Itoa(next))
+	if err := os.Mkdir(ours, 0o700); err != nil {
+		return "", nil, fmt.Errorf("make the folder for links: %w", err)
+	}
+	return ours, old, nil
 }
 
 // empty removes all pins: links first, so that no program works on maps that

@@ -52,7 +52,7 @@ func (w *Watch) prove() error {
 	if s.Made != 2 || inRing+s.Lost < 2 {
 		return fmt.Errorf("self-test: %d events of 2 made, %d in the ring, %d lost: %w", s.Made, inRing, s.Lost, ErrBlind)
 	}
-	return errors.Join(w.drop(probeSession), w.proveAlarm())
+	return errors.Join(w.drop(probeSession), w.proveGate(), w.proveAlarm())
 }
 
 // unhurried is how long the self-test waits for the kernel's kill.
@@ -78,7 +78,7 @@ func (w *Watch) proveAlarm() error {
 // ends reports whether a labelled child that is over is killed.
 func (w *Watch) ends() (killed bool, err error) {
 	var status unix.WaitStatus
-	err = stage(func(pid int) error {
+	err = stage(puppet, func(pid int) error {
 		err := w.label(pid, -1, probeSession, 1)
 		for start := w.clock.Now().Boot; err == nil && w.clock.Now().Boot-start < unhurried; {
 			gone, werr := unix.Wait4(pid, &status, unix.WNOHANG, nil)
@@ -97,22 +97,22 @@ func (w *Watch) ends() (killed bool, err error) {
 
 // play lets a labelled clone of this process clone itself, and waits for it.
 func (w *Watch) play() error {
-	return stage(func(pid int) error { return w.label(pid, -1, probeSession, 0) })
+	return stage(puppet, func(pid int) error { return w.label(pid, -1, probeSession, 0) })
 }
 
 // errDone means that the puppet was waited for already.
 var errDone = errors.New("the puppet is gone")
 
-// stage makes a puppet, lets act do something to it, and lets it go on and
+// stage has a puppet made, lets act do something to it, and lets it go on and
 // end.
-func stage(act func(pid int) error) error {
+func stage(start func(read, write int) (pid int, errno unix.Errno), act func(pid int) error) error {
 	var pipe [2]int
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
 		return fmt.Errorf("make a pipe: %w", err)
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	pid, errno := puppet(pipe[0], pipe[1])
+	pid, errno := start(pipe[0], pipe[1])
 	err := unix.Close(pipe[0])
 	if errno != 0 {
 		return errors.Join(fmt.Errorf("clone: %w", errno), err, unix.Close(pipe[1]))

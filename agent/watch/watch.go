@@ -40,6 +40,7 @@ type Watch struct {
 	links []link.Link
 	tasks *link.Iter
 	alarm *alarm // nil where the kernel has none
+	gate  *gate  // nil where the kernel has none
 	ring  *ring
 	lock  *os.File // held as long as we are the agent of this folder
 
@@ -85,6 +86,9 @@ func (w *Watch) open(dir string) error {
 	}
 	if w.alarm, err = openAlarm(dir); err != nil {
 		w.log.Warn("the kernel cannot end sessions by itself", "err", err)
+	}
+	if w.gate, err = openGate(dir); err != nil {
+		w.log.Warn("the kernel cannot refuse by itself", "err", err)
 	}
 	if w.tasks, err = link.AttachIter(link.IterOptions{Program: w.progs["tasks"]}); err != nil {
 		return fmt.Errorf("attach the task iterator: %w", err)
@@ -133,6 +137,7 @@ func (w *Watch) Close() error {
 	if w.alarm != nil {
 		errs = append(errs, w.alarm.close())
 	}
+	errs = append(errs, w.gate.close())
 	for _, l := range w.links {
 		errs = append(errs, l.Close())
 	}
@@ -148,12 +153,17 @@ func (w *Watch) Close() error {
 
 // Mode says what this kernel gives, as [Open] proved it. With "timer" it ends
 // every process of a session that is over, whatever becomes of the agent; with
-// "tracing" alone, those that fork, exec or change their ids.
+// "lsm" it refuses and ends those that begin anything; with "tracing" alone,
+// those that fork, exec or change their ids end.
 func (w *Watch) Mode() string {
-	if w.alarm != nil {
-		return "tracing+timer"
+	mode := "tracing"
+	if w.gate != nil {
+		mode = "lsm+" + mode
 	}
-	return "tracing"
+	if w.alarm != nil {
+		mode += "+timer"
+	}
+	return mode
 }
 
 // Counts are sums over all sessions since the maps were made. Made is what

@@ -120,8 +120,11 @@ func show(st agent.Status) {
 	if !st.Connected {
 		link = "the control plane is away; what was granted goes on until its end"
 	}
-	fmt.Printf("host      %s of %s\nlink      %s\nwatching  %s: %d events told, %d lost\ngrants    revision %d, %d live\n",
-		st.Host, st.Fleet, link, st.Mode, st.Sent, st.Lost, st.Revision, len(st.Grants))
+	fmt.Printf("host      %s of %s\nlink      %s\nwatching  %s: %d events told, %d lost\n", st.Host, st.Fleet, link, st.Mode, st.Sent, st.Lost)
+	for _, gap := range uncovered(st.Mode) {
+		fmt.Printf("          not covered: %s\n", gap)
+	}
+	fmt.Printf("grants    revision %d, %d live\n", st.Revision, len(st.Grants))
 	for _, g := range st.Grants {
 		fmt.Printf("          %s %s as %s until %s\n", g.ID, g.Person.Name, g.Role.Name, g.NotAfter.Format("2006-01-02 15:04:05 UTC"))
 	}
@@ -131,6 +134,23 @@ func show(st agent.Status) {
 	for _, u := range st.Unwired {
 		fmt.Printf("UNWIRED   %s\n", u)
 	}
+}
+
+// uncovered says what the kernel alone, with the agent dead, leaves undone at
+// the end of a session in this mode.
+func uncovered(mode string) []string {
+	has := map[string]bool{}
+	for part := range strings.SplitSeq(mode, "+") {
+		has[part] = true
+	}
+	var gaps []string
+	if !has["lsm"] {
+		gaps = append(gaps, "with the agent dead, what is left of a session may open files and connect until it forks, executes or is ended (no \"bpf\" among the active LSMs)")
+	}
+	if !has["timer"] {
+		gaps = append(gaps, "with the agent dead, what sleeps or only computes lives until the sweep, 30 s at most (the kernel's timer needs Linux 6.13)")
+	}
+	return gaps
 }
 
 type completionCmd struct{ completion.Cmd }

@@ -1,0 +1,224 @@
+package watch
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"curfew.internal/bpf"
+)
+
+// A gate is the kernel's refusal: a labelled process whose session is over
+// may not begin anything, and dies of the try. A nil gate is that of a kernel
+// that has none.
+type gate struct {
+	refused *ebpf.Map
+	progs   map[string]*ebpf.Program
+	links   []link.Link
+}
+
+// gateDir begins the names of the folders that hold one agent's gate each.
+const gateDir = "gate-"
+
+// activeLSMs is where the kernel says who is asked. Programs of the gate load
+// and attach also where "bpf" is not among them, and then never run.
+const activeLSMs = "/sys/kernel/security/lsm"
+
+// openGate attaches this version's programs beside those of the agent before
+// us, and then takes the old ones away. It returns nil where the kernel asks
+// no BPF program.
+func openGate(dir string) (*gate, error) {
+	active, err := os.ReadFile(activeLSMs)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil //nolint:nilnil // a kernel, or a container, without the list has no gate
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read which LSMs are active: %w", err)
+	}
+	if !slices.Contains(strings.Split(strings.TrimSpace(string(active)), ","), "bpf") {
+		return nil, nil //nolint:nilnil // no gate
+	}
+	g := &gate{progs: map[string]*ebpf.Program{}}
+	if err := g.load(dir); err != nil {
+		return nil, errors.Join(err, g.close())
+	}
+	if err := g.attach(dir); err != nil {
+		return nil, errors.Join(err, g.close())
+	}
+	return g, nil
+}
+
+func (g *gate) load(dir string) error {
+	spec, err := bpf.LoadGate()
+	if err != nil {
+		return fmt.Errorf("read the programs: %w", err)
+	}
+	if err := known(spec); err != nil {
+		return err
+	}
+	for name, m := range spec.Maps {
+		if !strings.HasPrefix(name, ".") {
+			m.Pinning = ebpf.PinByName
+		}
+	}
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: dir}})
+	if err != nil {
+		return fmt.Errorf("load programs that refuse: %w", err)
+	}
+	defer coll.Close() // of what is left in it
+	g.refused = coll.DetachMap(bpf.GateMapRefused)
+	for name := range spec.Programs {
+		g.progs[name] = coll.DetachProgram(name)
+	}
+	return nil
+}
+
+// known leaves out what an older kernel does not ask about.
+func known(spec *ebpf.CollectionSpec) error {
+	kernel, err := btf.LoadKernelSpec()
+	if err != nil {
+		return fmt.Errorf("read the kernel's types: %w", err)
+	}
+	for name, p := range spec.Programs {
+		_, err := kernel.AnyTypesByName("bpf_lsm_" + p.AttachTo)
+		if errors.Is(err, btf.ErrNotFound) {
+			delete(spec.Programs, name)
+		} else if err != nil {
+			return fmt.Errorf("look for the hook %s: %w", p.AttachTo, err)
+		}
+	}
+	return nil
+}
+
+// attach has every program run, the old ones too until all of ours do.
+func (g *gate) attach(dir string) error {
+	ours, old, err := nextFolder(dir, gateDir)
+	if err != nil {
+		return err
+	}
+	for name, prog := range g.progs {
+		l, err := link.AttachLSM(link.LSMOptions{Program: prog})
+		if err != nil {
+			return fmt.Errorf("attach %s: %w", name, err)
+		}
+		g.links = append(g.links, l)
+		if err := l.Pin(filepath.Join(ours, name)); err != nil {
+			return fmt.Errorf("pin %s: %w", name, err)
+		}
+	}
+	for _, name := range old {
+		if err := os.RemoveAll(name); err != nil {
+			return fmt.Errorf("remove old links: %w", err)
+		}
+	}
+	return nil
+}
+
+func (g *gate) close() error {
+	if g == nil {
+		return nil
+	}
+	var errs []error
+	for _, l := range g.links {
+		errs = append(errs, l.Close())
+	}
+	for _, p := range g.progs {
+		errs = append(errs, p.Close())
+	}
+	if g.refused != nil {
+		errs = append(errs, g.refused.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// proved is how often a program refused something in a self-test.
+func (g *gate) proved() (uint64, error) {
+	var r bpf.GateRefusals
+	if err := g.refused.Lookup(uint32(0), &r); err != nil {
+		return 0, fmt.Errorf("read how often the kernel refused: %w", err)
+	}
+	return r.Proved, nil
+}
+
+// tries is how often the self-test plays: a timer that an agent before us
+// armed may kill the puppet before it has tried.
+const tries = 3
+
+// proveGate shows that the kernel refuses: a labelled child of ours that is
+// over tries to make a folder. It has to be refused, by a program of ours, and
+// there may be no folder. A gate that lets it through is let go of, so that
+// nobody relies on it.
+func (w *Watch) proveGate() error {
+	if w.gate == nil {
+		return nil
+	}
+	for range tries {
+		refused, err := w.refuses()
+		if err = errors.Join(err, w.drop(probeSession)); err != nil || refused {
+			return err
+		}
+	}
+	w.log.Warn("the kernel took the programs that refuse, and they do not refuse")
+	err := w.gate.close()
+	w.gate = nil
+	return err
+}
+
+func (w *Watch) refuses() (bool, error) {
+	before, err := w.gate.proved()
+	if err != nil {
+		return false, err
+	}
+	name := filepath.Join(w.dir, "self-test")
+	path, err := unix.BytePtrFromString(name)
+	if err != nil {
+		return false, err
+	}
+	alarm := w.alarm
+	w.alarm = nil // it would be faster
+	err = stage(func(read, write int) (int, unix.Errno) { return intruder(read, write, path) },
+		func(pid int) error { return w.label(pid, -1, probeSession, 1) })
+	w.alarm = alarm
+	runtime.KeepAlive(path)
+	if err != nil {
+		return false, fmt.Errorf("self-test of refusals: %w", err)
+	}
+	err = os.Remove(name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("remove what the self-test made: %w", err)
+	}
+	made := err == nil
+	after, err := w.gate.proved()
+	return after > before && !made, err
+}
+
+// intruder makes a clone of this process that waits until the pipe has no
+// writer, makes a folder, and exits. As with [puppet], it does nothing but
+// these calls.
+//
+//go:norace
+//go:nosplit
+func intruder(read, write int, path *byte) (pid int, errno unix.Errno) {
+	var b [1]byte
+	child, _, errno := unix.RawSyscall6(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
+	if errno != 0 || child != 0 {
+		return int(child), errno
+	}
+	_, _, _ = unix.RawSyscall(unix.SYS_CLOSE, uintptr(write), 0, 0)
+	_, _, _ = unix.RawSyscall(unix.SYS_READ, uintptr(read), uintptr(unsafe.Pointer(&b)), 1) //nolint:gosec // on our stack
+	_, _, _ = unix.RawSyscall(unix.SYS_MKDIR, uintptr(unsafe.Pointer(path)), 0o700, 0)      //nolint:gosec // the caller keeps it
+	for {
+		_, _, _ = unix.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
+	}
+}
