@@ -14,10 +14,10 @@ programs := $(notdir $(wildcard cmd/*))
 SHELL = bash
 .SHELLFLAGS = -euo pipefail -c
 
-.PHONY: help build deps generate check test race demo bench fuzz clean
+.PHONY: help build deps generate check test test-vm race demo bench fuzz clean
 
 help: ## list what there is to do
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build all programs and the PAM module into bin/
 	@tools/deps.sh build
@@ -41,6 +41,12 @@ test: ## install what tests need, build, and run every test, those on hosts as r
 	@$(MAKE) --no-print-directory build
 	@$(tally)
 	@go test -json -timeout 20m ./... 2>&1 | bin/tally -o bin/tests.txt
+
+test-vm: ## try each kernel that we support, in emulated machines (root; a quarter of an hour)
+	@tools/deps.sh build test
+	@$(MAKE) --no-print-directory build
+	@$(tally)
+	@go test -json -count=1 -timeout 60m ./test/vm -all 2>&1 | bin/tally
 
 race: ## run the tests that need no host under the race detector
 	@$(tally)

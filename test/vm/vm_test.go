@@ -1,0 +1,366 @@
+package vm
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"curfew.internal/test/lab"
+	"curfew.internal/test/need"
+)
+
+// all is said by `make test-vm`. Without it, one kernel and mode is tried.
+var all = flag.Bool("all", false, "try every kernel and mode")
+
+const policy = `labels:
+  tier: [db]
+roles:
+  ops:
+    hosts: {tier: db}
+    run_as: [root]
+    commands: [/usr/bin/id, "/usr/bin/env *"]
+    max_duration: 1h
+    reason: optional
+    approval: none
+groups:
+  all: [ana, ben, dan, eva, fay, gus, hal, ida, jon, kim]
+eligible:
+  - {role: ops, groups: [all]}
+`
+
+// scene is a fleet with one guest. Each test has a person of its own: a code
+// of a second factor is good once.
+type scene struct {
+	fleet *lab.Fleet
+	vm    *Guest
+}
+
+func on(t *testing.T, kernel string, lsm bool) *scene {
+	t.Helper()
+	need.Root(t)
+	need.Program(t, "qemu-system-x86_64", "mkfs.ext4", "mmdebstrap", "ip", "ssh", "unshare")
+	repo, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{"curfew", "curfew-server", "curfew-agent", "pam_curfew.so"} {
+		if _, err := os.Stat(filepath.Join(repo, "bin", p)); err != nil {
+			t.Fatalf("%v: run `make build` first", err)
+		}
+	}
+	f, err := lab.NewFleet(t.Context(), t.Output(), repo, policy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &scene{fleet: f}
+	t.Cleanup(func() {
+		if s.vm != nil {
+			err = s.vm.PowerOff()
+		}
+		if err := errors.Join(err, f.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	if s.vm, err = New(t.Context(), f, "db1", kernel, lsm); err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	if err := s.vm.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("started in %v", time.Since(begun))
+	if err := s.vm.Join(t.Context(), "tier=db"); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// person enrols somebody.
+func (s *scene) person(t *testing.T, name string) *lab.Person {
+	t.Helper()
+	p, err := s.fleet.Invite(t.Context(), name, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+var grantID = regexp.MustCompile(`g-[a-z2-7]{16}`)
+
+// grant gives a person the role, and waits until it is on the guest.
+func (s *scene) grant(t *testing.T, p *lab.Person, length time.Duration) (id string, end time.Time) {
+	t.Helper()
+	out, err := p.Prove(t.Context(), "request", "ops", "--on", "db1", "--for", length.String(), "--no-wait")
+	if err != nil {
+		t.Fatal(err)
+	}
+	end = time.Now().Add(length)
+	if id = grantID.FindString(out); id == "" {
+		t.Fatalf("no grant in %q", out)
+	}
+	s.until(t, "account "+p.Name, func() error {
+		_, err := s.vm.Sh(t.Context(), "test -e /run/curfew/managed/"+p.Name+" && test -e /run/curfew/sudoers.d/"+id)
+		return err
+	})
+	return id, end
+}
+
+// until repeats a look, with the patience that an emulated machine needs.
+func (s *scene) until(t *testing.T, what string, look func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	defer cancel()
+	if err := lab.Until(ctx, what, look); err != nil {
+		log, _ := s.vm.Sh(t.Context(), "journalctl --no-pager -n 40 -u curfew-agent -u curfew-sweep; ls -laR /run/curfew /run/userdb")
+		t.Fatalf("%v\n%s\n%s", err, log, s.fleet.ServerLog())
+	}
+}
+
+// ssh runs a command on the guest as the person, in a login of its own.
+func (s *scene) ssh(t *testing.T, p *lab.Person, command string) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	out, errs, err := p.Run(ctx, "", "ssh", "db1", "--", command)
+	return out + errs, err
+}
+
+func (s *scene) sh(t *testing.T, script string) string {
+	t.Helper()
+	out, err := s.vm.Sh(t.Context(), script)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// traces prints what the guest has of a person's, and nothing else.
+func traces(name string) string {
+	return fmt.Sprintf(`{ getent passwd %[1]s; grep -ls '^%[1]s ' /run/curfew/sudoers.d/*
+ls -d /run/curfew/*/%[1]s /run/curfew/ssh/*/%[1]s /run/userdb/%[1]s.* 2>/dev/null; ps -eo user:32= | grep -x %[1]s; true; }`, name)
+}
+
+// nothing waits until the guest has nothing of the person's.
+func (s *scene) nothing(t *testing.T, name string) {
+	t.Helper()
+	s.until(t, "removal of "+name, func() error {
+		out, err := s.vm.Sh(t.Context(), traces(name))
+		if err == nil && strings.TrimSpace(out) != "" {
+			err = errors.New(out)
+		}
+		return err
+	})
+}
+
+// clean waits for a receipt that says that nothing is left.
+func (s *scene) clean(t *testing.T, id string) {
+	t.Helper()
+	s.until(t, "receipt of "+id, func() error {
+		out, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "timeline", id)
+		if err == nil && !strings.Contains(out, "nothing is left; signed by db1") {
+			err = errors.New(out)
+		}
+		return err
+	})
+}
+
+func (s *scene) mode(t *testing.T) string {
+	t.Helper()
+	var status struct{ Mode string }
+	s.until(t, "word of the agent", func() error {
+		out, err := s.vm.Sh(t.Context(), "curfew-agent status -o json")
+		if err == nil {
+			err = json.Unmarshal([]byte(out), &status)
+		}
+		return err
+	})
+	return status.Mode
+}
+
+// wait lets time pass until then.
+func wait(t *testing.T, then time.Time) {
+	t.Helper()
+	select {
+	case <-t.Context().Done():
+	case <-time.After(time.Until(then)):
+	}
+}
+
+func refused(t *testing.T, out string, err error) {
+	t.Helper()
+	if err == nil {
+		t.Errorf("let through: %s", out)
+	}
+}
+
+func TestOnKernels(t *testing.T) {
+	type part struct {
+		name string
+		run  func(*testing.T, *scene)
+	}
+	parts := []part{
+		{"a grant opens what it says, and all of it ends", life},
+		{"the power is cut in the middle of a grant, and across its end", powerCut},
+	}
+	kernels, modes := versions[:1], []bool{true}
+	if *all {
+		kernels, modes = versions, []bool{true, false}
+		parts = append(parts, part{"the agent is killed at the end", killed}, part{"with nobody alive, the kernel refuses where it can", fenced},
+			part{"the clock is set back and forward", clocks})
+	}
+	for _, k := range kernels {
+		for _, lsm := range modes {
+			t.Run(fmt.Sprintf("Linux %s, LSM %v", k, lsm), func(t *testing.T) {
+				s := on(t, k, lsm)
+				for _, p := range parts {
+					t.Run(p.name, func(t *testing.T) { p.run(t, s) })
+				}
+			})
+		}
+	}
+}
+
+// life also holds the agent to the mode that it claims: LSM programs count
+// where the guest was started with them, and nowhere else.
+func life(t *testing.T, s *scene) {
+	t.Helper()
+	want := "tracing"
+	if s.vm.LSM {
+		want = "lsm+tracing"
+	}
+	if got := s.mode(t); got != want {
+		t.Errorf("the mode is %q, not %q: %s", got, want, s.sh(t, "journalctl --no-pager -u curfew-agent"))
+	}
+	p := s.person(t, "dan")
+	id, end := s.grant(t, p, 30*time.Second)
+	out, err := s.ssh(t, p, "sudo -n id && sudo -n env setsid -f sleep 5000 >/dev/null 2>&1")
+	if err != nil || !strings.Contains(out, "uid=0(root)") {
+		t.Errorf("refused: %v %s", err, out)
+	}
+	s.sh(t, "pgrep -f '^sleep 5000'")
+	wait(t, end)
+	s.nothing(t, "dan")
+	s.sh(t, "! pgrep -f '^sleep 5000'")
+	out, err = s.ssh(t, p, "true")
+	refused(t, out, err)
+	s.clean(t, id)
+}
+
+func powerCut(t *testing.T, s *scene) {
+	t.Helper()
+	long, short := s.person(t, "eva"), s.person(t, "fay")
+	first, _ := s.grant(t, long, 10*time.Minute)
+	second, end := s.grant(t, short, 20*time.Second)
+	s.sh(t, "curfew-agent status >/dev/null; getent passwd eva fay")
+	if err := s.vm.PowerOff(); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, end)
+	if err := s.vm.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if out := s.sh(t, traces("fay")); strings.TrimSpace(out) != "" {
+		t.Errorf("after the power cut there is still %s", out)
+	}
+	// What is in the middle of its time stands, also without a control plane.
+	s.until(t, "grant after the power cut", func() error {
+		_, err := s.vm.Sh(t.Context(), "test -e /run/curfew/sudoers.d/"+first+" && getent passwd eva && runuser -u eva -- sudo -n id")
+		return err
+	})
+	s.sh(t, `at() { journalctl -b -u "$1" -o json --no-pager | grep '"JOB_RESULT":"done"' | head -1 | sed 's/.*"__MONOTONIC_TIMESTAMP":"\([0-9]*\)".*/\1/'; }
+sweep=$(at curfew-sweep) ssh=$(at ssh); echo "sweep at $sweep, sshd at $ssh"; [ "$sweep" -gt 0 ] && [ "$sweep" -lt "$ssh" ]`)
+	out, err := s.ssh(t, short, "true")
+	refused(t, out, err)
+	s.clean(t, second)
+	if _, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "revoke", first); err != nil {
+		t.Fatal(err)
+	}
+	s.nothing(t, "eva")
+	s.clean(t, first)
+}
+
+// killed: systemd starts the agent again, which finds what it was about to
+// end.
+func killed(t *testing.T, s *scene) {
+	t.Helper()
+	p := s.person(t, "gus")
+	id, end := s.grant(t, p, 30*time.Second)
+	if _, err := p.Start(t.Context(), t.TempDir()+"/out", "ssh", "db1", "--", "sudo -n env setsid sleep 5001 & sleep 5002"); err != nil {
+		t.Fatal(err)
+	}
+	s.until(t, "processes", func() error {
+		_, err := s.vm.Sh(t.Context(), "pgrep -f '^sleep 5001' && pgrep -f '^sleep 5002'")
+		return err
+	})
+	wait(t, end.Add(-500*time.Millisecond))
+	s.sh(t, "systemctl kill -s KILL curfew-agent")
+	s.nothing(t, "gus")
+	s.sh(t, "! pgrep -f '^sleep 500[12]'")
+	s.clean(t, id)
+}
+
+// fenced: the agent and the sweep are away across the end. A process that
+// forks nothing and executes nothing opens a file for writing each moment:
+// where LSM programs refuse, it dies of the first one; elsewhere it goes on,
+// which shows that nothing else ended it.
+func fenced(t *testing.T, s *scene) {
+	t.Helper()
+	p := s.person(t, "hal")
+	id, end := s.grant(t, p, 40*time.Second)
+	const loop = `while [ $SECONDS -lt 3000 ]; do :>/tmp/hal; done`
+	if _, err := p.Start(t.Context(), t.TempDir()+"/out", "ssh", "db1", "--", "bash -c '"+loop+"'"); err != nil {
+		t.Fatal(err)
+	}
+	lives := "pgrep -u hal -f '^bash -c while'"
+	s.until(t, "process", func() error {
+		_, err := s.vm.Sh(t.Context(), lives)
+		return err
+	})
+	s.sh(t, `systemctl mask --runtime curfew-agent.service curfew-sweep.service; systemctl stop curfew-sweep.timer
+systemctl kill -s KILL curfew-agent; for i in {1..50}; do pgrep -x curfew-agent || exit 0; sleep 0.1; done; exit 1`)
+	if time.Now().After(end) {
+		t.Fatal("the machine is too slow: the grant ended before its test began")
+	}
+	s.sh(t, lives)
+	wait(t, end.Add(time.Second))
+	if s.vm.LSM {
+		s.until(t, "the kernel", func() error {
+			if out, err := s.vm.Sh(t.Context(), lives); err == nil {
+				return fmt.Errorf("still there: %s", out)
+			}
+			return nil
+		})
+	} else {
+		s.sh(t, lives)
+	}
+	s.sh(t, "! pgrep -x curfew-agent; systemctl unmask --runtime curfew-agent.service curfew-sweep.service; systemctl start curfew-agent.service curfew-sweep.timer")
+	s.nothing(t, "hal")
+	s.clean(t, id)
+}
+
+// clocks: set back, the clock lengthens nothing; set forward, it ends what
+// is over by it, and says why nothing new begins until time is right again.
+func clocks(t *testing.T, s *scene) {
+	t.Helper()
+	p := s.person(t, "ida")
+	id, end := s.grant(t, p, 30*time.Second)
+	s.sh(t, "date -s '-1 hour'")
+	wait(t, end)
+	s.nothing(t, "ida")
+	s.sh(t, "date -s '+1 hour'")
+	s.clean(t, id)
+	p = s.person(t, "jon")
+	id, _ = s.grant(t, p, 30*time.Minute)
+	s.sh(t, "date -s '+1 hour'")
+	s.nothing(t, "jon")
+	s.sh(t, "date -s '-1 hour'")
+	s.clean(t, id)
+}
