@@ -148,7 +148,7 @@ func uncovered(mode string) []string {
 		gaps = append(gaps, "with the agent dead, what is left of a session may open files and connect until it forks, executes or is ended (no \"bpf\" among the active LSMs)")
 	}
 	if !has["timer"] {
-		gaps = append(gaps, "with the agent dead, what sleeps or only computes lives until the sweep, 30 s at most (the kernel's timer needs Linux 6.13)")
+		gaps = append(gaps, "with the agent dead, what sleeps or only computes lives until systemd starts the sweep (the kernel's timer needs Linux 6.13)")
 	}
 	return gaps
 }
