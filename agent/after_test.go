@@ -177,6 +177,21 @@ func TestTheEndOfOneGrantLeavesWhatTheOtherMayNeed(t *testing.T) {
 	}
 }
 
+// What runs under a grant that drains may need what is hers.
+func TestAGrantThatDrainsLeavesWhatRunsItsFiles(t *testing.T) {
+	w, a := over(t)
+	g := held("g-b", "ana", 0, time.Hour)
+	g.Role.Drain = 10 * time.Minute
+	w.offered.Grants = append(w.offered.Grants, g)
+	if _, err := a.Accept(t.Context(), nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	a.LookAfter(t.Context())
+	if r := w.looked("g-a"); len(r) != 1 || len(r[0].Removed) > 0 || len(w.befores) != 1 {
+		t.Errorf("%+v %v", r, w.befores)
+	}
+}
+
 // The lease gives the grant back before anybody looked: its next end does.
 func TestAGrantThatStandsAgainIsLookedAfterAtItsNextEnd(t *testing.T) {
 	w := newWorld()

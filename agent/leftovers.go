@@ -112,8 +112,10 @@ func (a *Agent) owes(but Opened) bool {
 	return false
 }
 
+// holds reports whether a grant of the person's stands, or lets what runs go on.
 func (a *Agent) holds(person string) bool {
-	_, holds := of(a.live(a.now()), person)
+	now := a.now()
+	_, holds := of(append(a.draining(a.known(), now), a.live(now)...), person)
 	return holds
 }
 
