@@ -131,6 +131,11 @@ func build(ctx context.Context, dir, kernels, root, repo string) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build what runs inside: %w: %s", err, tail(out))
 	}
+	ways := exec.CommandContext(ctx, "gcc", "-static", "-O2", "-Wall", "-Werror", "-o", filepath.Join(filepath.Dir(inside), "ways"), "test/vm/ways/ways.c")
+	ways.Dir = repo
+	if out, err := ways.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the ways to get free: %w: %s", err, tail(out))
+	}
 	out, err := exec.CommandContext(ctx, "unshare", "-m", "--propagation", "private", "bash", "-c", disk, "disk", dir, kernels, root).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("make the disk: %w: %s", err, tail(out))

@@ -46,7 +46,7 @@ type scene struct {
 func on(t *testing.T, kernel string, lsm bool) *scene {
 	t.Helper()
 	need.Root(t)
-	need.Program(t, "qemu-system-x86_64", "mkfs.ext4", "mmdebstrap", "ip", "ssh", "unshare")
+	need.Program(t, "qemu-system-x86_64", "gcc", "mkfs.ext4", "mmdebstrap", "ip", "ssh", "unshare")
 	repo, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
@@ -214,6 +214,7 @@ func TestOnKernels(t *testing.T) {
 	if *all {
 		kernels, modes = versions, []bool{true, false}
 		parts = append(parts, part{"the agent is killed at the end", killed}, part{"with nobody alive, the kernel refuses where it can", fenced},
+			part{"past the end each way to begin something is refused", free},
 			part{"the clock is set back and forward", clocks})
 	}
 	for _, k := range kernels {
@@ -307,6 +308,23 @@ func killed(t *testing.T, s *scene) {
 	s.clean(t, id)
 }
 
+// silence takes the agent and the sweep away, before the grant ends.
+func (s *scene) silence(t *testing.T, end time.Time) {
+	t.Helper()
+	s.sh(t, `systemctl mask --runtime curfew-agent.service curfew-sweep.service; systemctl stop curfew-sweep.timer
+systemctl kill -s KILL curfew-agent; for i in {1..50}; do pgrep -x curfew-agent || exit 0; sleep 0.1; done; exit 1`)
+	if time.Now().After(end) {
+		t.Fatal("the machine is too slow: the grant ended before its test began")
+	}
+}
+
+// speak brings them back.
+func (s *scene) speak(t *testing.T) {
+	t.Helper()
+	s.sh(t, `! pgrep -x curfew-agent && systemctl unmask --runtime curfew-agent.service curfew-sweep.service &&
+systemctl start curfew-agent.service curfew-sweep.timer`)
+}
+
 // fenced: the agent and the sweep are away across the end. A process that
 // forks nothing and executes nothing opens a file for writing each moment:
 // where LSM programs refuse, it dies of the first one; elsewhere it goes on,
@@ -324,11 +342,7 @@ func fenced(t *testing.T, s *scene) {
 		_, err := s.vm.Sh(t.Context(), lives)
 		return err
 	})
-	s.sh(t, `systemctl mask --runtime curfew-agent.service curfew-sweep.service; systemctl stop curfew-sweep.timer
-systemctl kill -s KILL curfew-agent; for i in {1..50}; do pgrep -x curfew-agent || exit 0; sleep 0.1; done; exit 1`)
-	if time.Now().After(end) {
-		t.Fatal("the machine is too slow: the grant ended before its test began")
-	}
+	s.silence(t, end)
 	s.sh(t, lives)
 	wait(t, end.Add(time.Second))
 	if s.vm.LSM {
@@ -341,7 +355,7 @@ systemctl kill -s KILL curfew-agent; for i in {1..50}; do pgrep -x curfew-agent 
 	} else {
 		s.sh(t, lives)
 	}
-	s.sh(t, "! pgrep -x curfew-agent; systemctl unmask --runtime curfew-agent.service curfew-sweep.service; systemctl start curfew-agent.service curfew-sweep.timer")
+	s.speak(t)
 	s.nothing(t, "hal")
 	s.clean(t, id)
 }
