@@ -229,16 +229,20 @@ func TestOnKernels(t *testing.T) {
 	}
 }
 
+// mode is what the agent has to prove on this guest.
+func (g *Guest) mode() string {
+	if g.LSM {
+		return "lsm+tracing"
+	}
+	return "tracing"
+}
+
 // life also holds the agent to the mode that it claims: LSM programs count
 // where the guest was started with them, and nowhere else.
 func life(t *testing.T, s *scene) {
 	t.Helper()
-	want := "tracing"
-	if s.vm.LSM {
-		want = "lsm+tracing"
-	}
-	if got := s.mode(t); got != want {
-		t.Errorf("the mode is %q, not %q: %s", got, want, s.sh(t, "journalctl --no-pager -u curfew-agent"))
+	if got := s.mode(t); got != s.vm.mode() {
+		t.Errorf("the mode is %q, not %q: %s", got, s.vm.mode(), s.sh(t, "journalctl --no-pager -u curfew-agent"))
 	}
 	p := s.person(t, "dan")
 	id, end := s.grant(t, p, 30*time.Second)
@@ -306,6 +310,13 @@ func killed(t *testing.T, s *scene) {
 	s.nothing(t, "gus")
 	s.sh(t, "! pgrep -f '^sleep 500[12]'")
 	s.clean(t, id)
+	// The agent after it has put its programs in the place of the others.
+	if got := s.mode(t); got != s.vm.mode() {
+		t.Errorf("the mode is %q, not %q", got, s.vm.mode())
+	}
+	if n := strings.TrimSpace(s.sh(t, "ls -d /sys/fs/bpf/curfew/gate-* 2>/dev/null | wc -l")); s.vm.LSM != (n == "1") {
+		t.Errorf("there are %s sets of programs that refuse", n)
+	}
 }
 
 // silence takes the agent and the sweep away, before the grant ends.
