@@ -42,7 +42,7 @@ test: ## install what tests need, build, and run every test, those on hosts as r
 	@$(tally)
 	@go test -json -timeout 20m ./... 2>&1 | bin/tally -o bin/tests.txt
 
-test-vm: ## try each kernel that we support, in emulated machines (root; a quarter of an hour)
+test-vm: ## try each kernel that we support, in emulated machines (root; half an hour)
 	@tools/deps.sh build test
 	@$(MAKE) --no-print-directory build
 	@$(tally)
