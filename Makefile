@@ -1,6 +1,6 @@
 # Curfew. "make" alone lists what there is to do; tools/ holds the scripts.
 
-PACKAGE_GROUPS = build check test
+PACKAGE_GROUPS = build check test packages
 FUZZTIME ?= 10s
 # What the race detector is run over in CI: rooms that need no host.
 RACE = ./canon ./dsse ./grant ./ledger ./wire/... ./controlplane/...
@@ -14,7 +14,7 @@ programs := $(notdir $(wildcard cmd/*))
 SHELL = bash
 .SHELLFLAGS = -euo pipefail -c
 
-.PHONY: help build deps generate check test test-vm race demo bench fuzz clean
+.PHONY: help build deps generate check test test-vm race demo bench packages fuzz clean
 
 help: ## list what there is to do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,7 +37,7 @@ check: ## lint, formats, C analysers, units, links in the docs
 	@tools/check.sh
 
 test: ## install what tests need, build, and run every test, those on hosts as root
-	@tools/deps.sh build test
+	@tools/deps.sh build test packages
 	@$(MAKE) --no-print-directory build
 	@$(tally)
 	@go test -json -timeout 20m ./... 2>&1 | bin/tally -o bin/tests.txt
@@ -61,6 +61,10 @@ bench: ## measure what docs/performance.md reports
 	@tools/deps.sh build test bench
 	@$(MAKE) --no-print-directory build
 	@go run ./test/bench
+
+packages: ## build .deb and .rpm of every program into dist/
+	@tools/deps.sh build
+	@packaging/build.sh dist
 
 fuzz: ## run each fuzz test for FUZZTIME (10s)
 	@tools/fuzz.sh $(FUZZTIME)

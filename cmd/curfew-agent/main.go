@@ -15,6 +15,7 @@ import (
 	"github.com/willabides/kongplete"
 
 	"curfew.internal/agent"
+	"curfew.internal/packaging/man"
 )
 
 // Version is set by the linker.
@@ -37,6 +38,7 @@ type commands struct {
 	Status     statusCmd     `cmd:"" help:"Say what this host is held to, and whether all is well."`
 	Completion completionCmd `cmd:"" help:"Print what makes your shell complete these commands."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
+	Man        man.Command   `cmd:"" hidden:"" help:"Print the manual page."`
 }
 
 type program struct {

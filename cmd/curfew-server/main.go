@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"curfew.internal/packaging/man"
 )
 
 // Version is set when the program is built.
@@ -23,6 +25,7 @@ type program struct {
 	RotateKey rotateKeyCmd `cmd:"" help:"Make a new grant key; the old one counts beside it for a month."`
 	Policy    policyCmd    `cmd:"" help:"Look after the policy folder."`
 	Version   versionCmd   `cmd:"" help:"Say which version this is."`
+	Man       man.Command  `cmd:"" hidden:"" help:"Print the manual page."`
 }
 
 func main() {

@@ -8,6 +8,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"curfew.internal/completion"
+	"curfew.internal/packaging/man"
 )
 
 // globals are flags of every command.
@@ -52,6 +53,7 @@ type commands struct {
 	Curl       curlCmd       `cmd:"" group:"me" help:"Call the API with JSON, signed as you."`
 	Completion completionCmd `cmd:"" group:"me" help:"Print what makes your shell complete curfew's commands."`
 	Version    versionCmd    `cmd:"" group:"me" help:"Print the version."`
+	Man        man.Command   `cmd:"" hidden:"" help:"Print the manual page."`
 }
 
 type completionCmd struct{ completion.Cmd }

@@ -72,9 +72,11 @@ var rooms = map[string][]string{
 	"controlplane/sign":     {"controlplane/roster", "dsse", "grant"},
 	"controlplane/store":    {"controlplane/request", "controlplane/roster", "dsse", "grant", "ledger"},
 
-	"cmd/curfew":        {"clock", "completion", "controlplane/policy", "dsse", "wire/api", "wire/invite", "wire/signature"},
-	"cmd/curfew-server": {"clock", "controlplane", "controlplane/policy"},
-	"cmd/curfew-agent":  {"agent", "completion"},
+	"packaging/man": {}, // manual pages, from the model of a command line
+
+	"cmd/curfew":        {"clock", "completion", "controlplane/policy", "dsse", "packaging/man", "wire/api", "wire/invite", "wire/signature"},
+	"cmd/curfew-server": {"clock", "controlplane", "controlplane/policy", "packaging/man"},
+	"cmd/curfew-agent":  {"agent", "completion", "packaging/man"},
 	"test":              {"clock", "dsse", "grant", "ledger", "wire/api", "wire/invite"},
 }
 

@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# build.sh OUT builds the packages into OUT. The same commit gives the same
+# bytes, wherever and whenever: no file's time, no host's name, no path goes
+# into them. VERSION and SOURCE_DATE_EPOCH may be given.
+set -euo pipefail
+umask 022
+out=$(realpath -m "$1")
+cd "$(dirname "$0")/.."
+
+VERSION=${VERSION:-$(packaging/version.sh)}
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+export VERSION SOURCE_DATE_EPOCH
+export TZ=UTC LC_ALL=C GOFLAGS='-trimpath -buildvcs=false'
+day=$(date -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%d)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+tool() { go tool -modfile=tools/go.mod "$@"; }
+
+section() { if [ "$1" = curfew ]; then echo 1; else echo 8; fi; }
+
+# papers PROGRAM FOLDER: what goes beside a program, of whatever architecture.
+papers() {
+	local n
+	n=$(section "$1")
+	go run -ldflags "-X main.Version=$VERSION" "./cmd/$1" man "$n" "Curfew $VERSION" "$day" | gzip -9n >"$2/$1.$n.gz"
+	{
+		printf '%s (%s) unstable; urgency=medium\n\n  * As of %s; the history of the source says what changed.\n\n' "$1" "$VERSION" "$day"
+		printf ' -- The Curfew authors <curfew@curfew.internal>  %s\n' "$(date -R -d "@$SOURCE_DATE_EPOCH")"
+	} | gzip -9n >"$2/changelog.gz"
+	printf 'complete -C /usr/bin/%s %s\n' "$1" "$1" >"$2/completion"
+}
+
+# bill PROGRAM FOLDER: its bill of materials, as Go wrote it into the program.
+bill() {
+	tool cyclonedx-gomod bin -json -noserial -std -version "$VERSION" "$2/$1" |
+		sed -E "s|^(    \"timestamp\": \").*(\",)|\1$(date -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)\2|" >"$2/sbom.cdx.json"
+}
+
+# libc FILE: the version of libc that it asks for.
+libc() { objdump -T "$1" | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -1 | cut -d_ -f2; }
+
+package() { # package PROGRAM ARCHITECTURE
+	export ARCH=$2 STAGE=$work/$2/$1
+	mkdir -p "$STAGE"
+	CGO_ENABLED=0 GOOS=linux GOARCH=$2 go build -ldflags "-s -w -X main.Version=$VERSION" -o "$STAGE/$1" "./cmd/$1"
+	cp "$work/papers/$1"/* "$STAGE"
+	bill "$1" "$STAGE"
+	packaging/licences.sh "$STAGE/$1" | gzip -9n >"$STAGE/modules.licences.gz"
+	if [ "$1" = curfew-agent ]; then
+		pammod/build.sh "$STAGE/pam_curfew.so"
+		strip --strip-unneeded --remove-section=.comment "$STAGE/pam_curfew.so"
+		LIBC=$(libc "$STAGE/pam_curfew.so")
+		export LIBC
+	fi
+	find "$STAGE" -exec touch -hd "@$SOURCE_DATE_EPOCH" {} +
+	for kind in deb rpm; do
+		tool nfpm package --config "packaging/$1/nfpm.yaml" --packager "$kind" --target "$work/out" >/dev/null
+	done
+}
+
+mkdir -p "$work/out"
+for program in curfew curfew-agent curfew-server; do
+	mkdir -p "$work/papers/$program"
+	papers "$program" "$work/papers/$program"
+	# The agent is for amd64 alone: its BPF programs know no other machine's
+	# registers (bpf/kernel.h), and would be refused by the kernel there.
+	for arch in ${ARCHES:-amd64 arm64}; do
+		[ "$program $arch" = 'curfew-agent arm64' ] || package "$program" "$arch"
+	done
+done
+mkdir -p "$out"
+rm -f "$out"/*.deb "$out"/*.rpm "$out"/SHA256SUMS
+mv "$work"/out/* "$out"
+(cd "$out" && sha256sum -- *.deb *.rpm >SHA256SUMS && ls -l)

@@ -1,0 +1,20 @@
+#!/bin/sh
+# Nothing is wired and nothing started here: that is `curfew-agent install` and
+# `curfew-agent join`. What runs already goes on with the new program.
+set -e
+
+case "$1" in
+configure | abort-upgrade | abort-remove | abort-deconfigure)
+	systemd-tmpfiles --create curfew-agent.conf
+	if [ -d /run/systemd/system ]; then
+		systemctl daemon-reload
+		# Sessions and grants live on without the agent; people under a
+		# grant are refused new logins until it is ready again.
+		for unit in curfew-agent.service curfew-sweep.timer; do
+			if systemctl --quiet is-active "$unit" || { [ "$1" = abort-remove ] && systemctl --quiet is-enabled "$unit"; }; then
+				deb-systemd-invoke restart "$unit" || echo "curfew-agent: see systemctl status $unit" >&2
+			fi
+		done
+	fi
+	;;
+esac

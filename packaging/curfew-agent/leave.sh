@@ -1,0 +1,39 @@
+#!/bin/sh
+# leave takes off this host all that was granted on it, and the wiring, so
+# that the package can go: nobody keeps what nobody would take away any more.
+# Whatever fails stops it, and the package stays.
+set -eu
+
+say() { echo "curfew-agent: $*" >&2; }
+
+# Whoever removes this package under a grant ends her own session on the way,
+# and the removal with it, half-way.
+uid=$(cat /proc/self/loginuid 2>/dev/null || echo 4294967295)
+if [ "$uid" -ge 70000 ] && [ "$uid" -le 524287 ]; then
+	say "this session stands under a grant and would end before the package is removed." \
+		"Remove it from another login, or with: systemd-run --wait apt-get remove curfew-agent"
+	exit 1
+fi
+
+if [ -d /run/systemd/system ]; then
+	# From here on the PAM module has nobody to ask: people under a grant
+	# are refused, and everybody else is let through.
+	systemctl stop curfew-sweep.timer curfew-sweep.service curfew-agent.service
+	if [ -e /etc/curfew/host.crt ]; then
+		# To a sweep that knows of no grant, all that is there has ended.
+		rm -f /var/lib/curfew/grants
+		if ! curfew-agent sweep && [ ! -e /run/curfew/leave-anyway ]; then
+			say "what was granted could not be taken away; its reason is above." \
+				"To remove the package all the same: touch /run/curfew/leave-anyway"
+			exit 1
+		fi
+	fi
+fi
+
+# The lines that name the module go before the module does.
+curfew-agent uninstall
+
+if [ -d /run/systemd/system ]; then
+	systemctl --quiet disable curfew-sweep.timer curfew-sweep.service curfew-agent.service
+fi
+rm -rf --one-file-system /sys/fs/bpf/curfew

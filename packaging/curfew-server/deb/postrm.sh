@@ -1,0 +1,14 @@
+#!/bin/sh
+# A purge takes the fleet with it: its keys, its record, and the user that
+# they belong to.
+set -e
+
+if [ -d /run/systemd/system ] && [ "$1" = remove ]; then
+	systemctl daemon-reload
+fi
+if [ "$1" = purge ]; then
+	rm -rf --one-file-system /etc/curfew-server /var/lib/curfew-server
+	if getent passwd curfew-server >/dev/null; then
+		userdel curfew-server
+	fi
+fi
