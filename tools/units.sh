@@ -10,7 +10,7 @@ trap 'rm -rf "$copy"' EXIT
 for unit in ./*.service ./*.timer ./*.mount; do
 	sed -E 's|^(Exec[A-Za-z]+=)/usr/bin/curfew-[a-z]+|\1/bin/true|' "$unit" >"$copy/$unit"
 done
-systemd-analyze verify "$copy"/*.service "$copy"/*.timer "$copy"/*.mount
+systemd-analyze verify --man=no "$copy"/*.service "$copy"/*.timer "$copy"/*.mount
 
 # How much a unit could do if it were taken over, from 0 to 100, as these
 # units are today: what makes it worse has to be said here.
