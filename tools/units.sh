@@ -24,6 +24,7 @@ exposed curfew-server.service 15
 
 said=$(systemd-sysusers --dry-run --root="$copy" "$PWD"/sysusers.d/*.conf 2>&1) || echo "$said"
 if [ "$(id -u)" = 0 ]; then
-	mkdir "$copy/root"
+	mkdir -p "$copy/root/etc"
+	said=$(systemd-sysusers --root="$copy/root" "$PWD"/sysusers.d/*.conf 2>&1) || echo "$said"
 	systemd-tmpfiles --create --root="$copy/root" "$PWD"/tmpfiles.d/*.conf
 fi
