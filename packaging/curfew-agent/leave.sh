@@ -21,12 +21,19 @@ if [ -d /run/systemd/system ]; then
 	systemctl stop curfew-sweep.timer curfew-sweep.service curfew-agent.service
 	if [ -e /etc/curfew/host.crt ]; then
 		# To a sweep that knows of no grant, all that is there has ended.
+		# It can be repeated: what is still on its way out is gone the
+		# next time.
 		rm -f /var/lib/curfew/grants
-		if ! curfew-agent sweep && [ ! -e /run/curfew/leave-anyway ]; then
-			say "what was granted could not be taken away; its reason is above." \
-				"To remove the package all the same: touch /run/curfew/leave-anyway"
-			exit 1
-		fi
+		tries=5
+		until curfew-agent sweep || [ -e /run/curfew/leave-anyway ]; do
+			tries=$((tries - 1))
+			if [ "$tries" = 0 ]; then
+				say "what was granted could not be taken away; the reason is above." \
+					"To remove the package all the same: touch /run/curfew/leave-anyway"
+				exit 1
+			fi
+			sleep 1
+		done
 	fi
 fi
 

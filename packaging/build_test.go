@@ -1,0 +1,141 @@
+package packaging
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"curfew.internal/test/need"
+)
+
+// build builds the packages of a version, from the tree in a folder.
+func build(t *testing.T, tree, version string, more ...string) (out string) {
+	t.Helper()
+	out = t.TempDir()
+	run(t, exec.CommandContext(t.Context(), filepath.Join(tree, "packaging", "build.sh"), out),
+		append([]string{"VERSION=" + version, "SOURCE_DATE_EPOCH=1767225600", "ARCHES=amd64"}, more...)...)
+	return out
+}
+
+func run(t *testing.T, cmd *exec.Cmd, env ...string) string {
+	t.Helper()
+	cmd.Env = append(os.Environ(), env...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %v\n%s", cmd.Args, err, out)
+	}
+	return string(out)
+}
+
+func output(ctx context.Context, t *testing.T, name string, args ...string) string {
+	t.Helper()
+	return run(t, exec.CommandContext(ctx, name, args...), "LC_ALL=C")
+}
+
+func repository(t *testing.T) string {
+	t.Helper()
+	top, err := filepath.Abs("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return top
+}
+
+func packages(t *testing.T, dir, pattern string) []string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(dir, pattern))
+	if err != nil || len(found) == 0 {
+		t.Fatalf("no %s in %s: %v", pattern, dir, err)
+	}
+	return found
+}
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestPackages(t *testing.T) {
+	need.Program(t, "lintian", "rpm", "dpkg-deb", "gcc", "objdump")
+	tree := repository(t)
+	first := build(t, tree, "0.9.1", "ARCHES=amd64 arm64")
+
+	t.Run("the same tree elsewhere gives the same bytes", func(t *testing.T) {
+		copied := filepath.Join(t.TempDir(), "elsewhere", "tree")
+		if err := os.MkdirAll(copied, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		output(t.Context(), t, "sh", "-c", `cd "$1" && git ls-files -z -co --exclude-standard | tar -c --null -T - | (umask 077; tar -x -C "$2")`, "copy", tree, copied)
+		second := build(t, copied, "0.9.1", "ARCHES=amd64 arm64", "TZ=Asia/Tokyo", "LC_ALL=C.UTF-8", "HOME="+t.TempDir(),
+			"GOCACHE="+strings.TrimSpace(output(t.Context(), t, "go", "env", "GOCACHE")), "GOPATH="+strings.TrimSpace(output(t.Context(), t, "go", "env", "GOPATH")))
+		if diff := cmp.Diff(read(t, filepath.Join(first, "SHA256SUMS")), read(t, filepath.Join(second, "SHA256SUMS"))); diff != "" {
+			t.Error(diff)
+		}
+	})
+	t.Run("every package for every machine that it runs on", func(t *testing.T) {
+		var names []string
+		for _, f := range packages(t, first, "*") {
+			names = append(names, filepath.Base(f))
+		}
+		want := []string{
+			"SHA256SUMS",
+			"curfew-0.9.1-1.aarch64.rpm", "curfew-0.9.1-1.x86_64.rpm", "curfew-agent-0.9.1-1.x86_64.rpm", "curfew-agent_0.9.1_amd64.deb",
+			"curfew-server-0.9.1-1.aarch64.rpm", "curfew-server-0.9.1-1.x86_64.rpm",
+			"curfew-server_0.9.1_amd64.deb", "curfew-server_0.9.1_arm64.deb", "curfew_0.9.1_amd64.deb", "curfew_0.9.1_arm64.deb",
+		}
+		slices.Sort(names)
+		if diff := cmp.Diff(want, names); diff != "" {
+			t.Error(diff)
+		}
+	})
+	t.Run("lintian finds nothing", func(t *testing.T) {
+		out := output(t.Context(), t, "lintian", append([]string{"--allow-root", "--fail-on", "error,warning"}, packages(t, first, "*.deb")...)...)
+		if out = strings.TrimSpace(out); out != "" {
+			t.Error(out)
+		}
+	})
+	t.Run("an RPM owns its own files alone", func(t *testing.T) {
+		for _, f := range packages(t, first, "*.rpm") {
+			for line := range strings.Lines(output(t.Context(), t, "rpm", "-qplv", f)) {
+				words := strings.Fields(line)
+				if len(words) < 9 || words[0][0] != '-' || words[2] != "root" || words[3] != "root" || strings.Contains(words[0][1:], "s") {
+					t.Errorf("%s: %s", filepath.Base(f), line)
+				}
+			}
+		}
+	})
+	t.Run("a deb and an RPM hold the same programs", func(t *testing.T) {
+		for _, p := range []string{"curfew", "curfew-agent", "curfew-server"} {
+			deb := output(t.Context(), t, "sh", "-c", `dpkg-deb --fsys-tarfile "$1" | tar -xO ./usr/bin/"$2" | sha256sum`, "sum", filepath.Join(first, p+"_0.9.1_amd64.deb"), p)
+			rpm := output(t.Context(), t, "rpm", "-qp", "--qf", "[%{FILENAMES} %{FILEDIGESTS}\n]", filepath.Join(first, p+"-0.9.1-1.x86_64.rpm"))
+			if !strings.Contains(rpm, "/usr/bin/"+p+" "+strings.Fields(deb)[0]) {
+				t.Errorf("%s: %s is not in %s", p, deb, rpm)
+			}
+		}
+	})
+	t.Run("a package says what is in it", func(t *testing.T) {
+		for _, f := range packages(t, first, "*_amd64.deb") {
+			dir := t.TempDir()
+			output(t.Context(), t, "dpkg-deb", "-x", f, dir)
+			doc := filepath.Join(dir, "usr/share/doc", strings.Split(filepath.Base(f), "_")[0])
+			bill := read(t, filepath.Join(doc, "sbom.cdx.json"))
+			if !strings.Contains(bill, "2026-01-01T00:00:00Z") || !strings.Contains(bill, "pkg:golang/std@") || !strings.Contains(bill, "github.com/alecthomas/kong") {
+				t.Errorf("%s: %.2000s", f, bill)
+			}
+			licences := output(t.Context(), t, "zcat", filepath.Join(doc, "modules.licences.gz"))
+			if !strings.Contains(licences, "=== github.com/alecthomas/kong@") || !strings.Contains(licences, "Permission is hereby granted") {
+				t.Errorf("%s: %.500s", f, licences)
+			}
+		}
+	})
+}
