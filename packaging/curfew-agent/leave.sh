@@ -41,6 +41,7 @@ fi
 curfew-agent uninstall
 
 if [ -d /run/systemd/system ]; then
+	systemctl stop run-curfew-home.mount 'curfew-end-*.timer'
 	systemctl --quiet disable curfew-sweep.timer curfew-sweep.service curfew-agent.service
 fi
 rm -rf --one-file-system /sys/fs/bpf/curfew
