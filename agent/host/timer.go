@@ -80,22 +80,36 @@ func (h *Host) applyTimer(ctx context.Context, s enforce.Step) error {
 	defer c.Close()
 	name := timerPrefix + s.Thing.Name
 	unit := name + timerSuffix
-	// Also before it is made: one that was there is another's, or another end's.
-	if err := h.stopTimer(ctx, c, unit); err != nil || s.Op == enforce.Remove {
-		return err
+	if s.Op == enforce.Remove {
+		return h.stopTimer(ctx, c, unit)
 	}
 	end, err := time.Parse(time.DateTime, s.Content)
 	if err != nil {
 		return fmt.Errorf("end of %v: %w", s.Thing, err)
 	}
-	return await(ctx, "start "+unit, func(done chan<- string) (int, error) {
+	start := func(done chan<- string) (int, error) {
 		return c.StartTransientUnitAux(ctx, unit, "replace", timerProperties(end.Add(late), h.Clock.Now().Wall), []systemd.PropertyCollection{{
 			Name: name + ".service", Properties: []systemd.Property{
 				systemd.PropDescription("Curfew: the end of a grant"), systemd.PropType("oneshot"),
 				systemd.PropExecStart([]string{"/usr/bin/systemctl", "start", sweepUnit}, true),
 			},
 		}}, done)
-	})
+	}
+	err = await(ctx, "start "+unit, start)
+	if !said(err, "UnitExists") {
+		return err
+	}
+	// One that is there is another end's, or somebody else's.
+	if err := h.stopTimer(ctx, c, unit); err != nil {
+		return err
+	}
+	return await(ctx, "start "+unit, start)
+}
+
+// said reports whether that is what systemd has against it.
+func said(err error, name string) bool {
+	var refused dbus.Error
+	return errors.As(err, &refused) && refused.Name == "org.freedesktop.systemd1."+name
 }
 
 // timerProperties make a timer that starts the sweep at the instant by the
@@ -123,8 +137,7 @@ func timerProperties(at, now time.Time) []systemd.Property {
 // stopTimer takes a timer away. One that is gone already is the end we wanted.
 func (h *Host) stopTimer(ctx context.Context, c *systemd.Conn, unit string) error {
 	err := await(ctx, "stop "+unit, func(done chan<- string) (int, error) { return c.StopUnitContext(ctx, unit, "replace", done) })
-	var refused dbus.Error
-	if errors.As(err, &refused) && refused.Name == "org.freedesktop.systemd1.NoSuchUnit" {
+	if said(err, "NoSuchUnit") {
 		err = nil
 	}
 	// A file that systemd does not know is nobody's timer.
