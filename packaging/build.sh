@@ -28,7 +28,7 @@ papers() {
 		printf '%s (%s) unstable; urgency=medium\n\n  * As of %s; the history of the source says what changed.\n\n' "$1" "$VERSION" "$day"
 		printf ' -- The Curfew authors <curfew@curfew.internal>  %s\n' "$(date -R -d "@$SOURCE_DATE_EPOCH")"
 	} | gzip -9n >"$2/changelog.gz"
-	printf 'complete -C /usr/bin/%s %s\n' "$1" "$1" >"$2/completion"
+	printf 'complete -o default -C /usr/bin/%s %s\n' "$1" "$1" >"$2/completion"
 }
 
 # bill PROGRAM FOLDER: its bill of materials, as Go wrote it into the program.

@@ -11,7 +11,7 @@ say() { echo "curfew-agent: $*" >&2; }
 uid=$(cat /proc/self/loginuid 2>/dev/null || echo 4294967295)
 if [ "$uid" -ge 70000 ] && [ "$uid" -le 524287 ]; then
 	say "this session stands under a grant and would end before the package is removed." \
-		"Remove it from another login, or with: systemd-run --wait apt-get remove curfew-agent"
+		"Remove it from another login, or put before the command: systemd-run --wait"
 	exit 1
 fi
 
@@ -35,13 +35,15 @@ if [ -d /run/systemd/system ]; then
 			sleep 1
 		done
 	fi
+	# The folder of homes stays for as long as somebody works in it: then the
+	# package stays too, and its wiring, which comes out only after this.
+	systemctl stop run-curfew-home.mount 'curfew-end-*.timer'
 fi
 
 # The lines that name the module go before the module does.
 curfew-agent uninstall
 
 if [ -d /run/systemd/system ]; then
-	systemctl stop run-curfew-home.mount 'curfew-end-*.timer'
 	systemctl --quiet disable curfew-sweep.timer curfew-sweep.service curfew-agent.service
 fi
 rm -rf --one-file-system /sys/fs/bpf/curfew
