@@ -65,7 +65,7 @@ func (j joinCmd) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Printf("This host is %s of %s. Next: systemctl enable --now curfew-agent curfew-sweep.timer\n", j.Name, fleet)
+	_, err = fmt.Printf("This host is %s of %s. Next: systemctl enable --now curfew-agent curfew-sweep.timer curfew-sweep.service\n", j.Name, fleet)
 	return err
 }
 

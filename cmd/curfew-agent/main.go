@@ -25,7 +25,7 @@ const description = `Holds this host to the grants that the control plane signed
 
   curfew-agent install          wire PAM, sudo and sshd of this host
   curfew-agent join < TOKEN     make this host a part of a fleet
-  systemctl enable --now curfew-agent curfew-sweep.timer
+  systemctl enable --now curfew-agent curfew-sweep.timer curfew-sweep.service
 
 Run it as root.`
 
