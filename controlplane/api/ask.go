@@ -162,6 +162,8 @@ func conflict(err error) error {
 	switch {
 	case is(err, roster.ErrDisabled):
 		return roster.Refuse(roster.Denied, "that person's account is disabled")
+	case is(err, roster.ErrRevoked):
+		return roster.Refuse(roster.Conflict, "the grant that this goes on from was revoked: it takes a new request")
 	case is(err, roster.ErrDecommissioned):
 		return roster.Refuse(roster.Conflict, "one of the hosts has left the fleet: ask again without it")
 	}

@@ -3,9 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"curfew.internal/controlplane/roster"
@@ -114,21 +112,8 @@ func (s *Server) Withdraw(ctx context.Context, m *api.WithdrawRequest) (*api.Req
 	})
 }
 
-// Revoke implements the API.
+// Revoke implements the API. With the grant ends what goes on from it.
 func (s *Server) Revoke(ctx context.Context, m *api.RevokeRequest) (*api.Request, error) {
-	r, err := s.find(ctx, m.Grant)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := s.revocable(ctx, r, s.now()); err != nil {
-		return nil, err
-	}
-	if err := grant.CheckText("note", m.Note, maxNote); err != nil {
-		return nil, invalid(err)
-	}
-	if err := s.revokeExtensions(ctx, r, m.Note); err != nil {
-		return nil, err
-	}
 	return s.decide(ctx, m.Grant, m.Note, func(r roster.Request, now time.Time) (string, error) { return s.revocable(ctx, r, now) })
 }
 
@@ -146,40 +131,6 @@ func (s *Server) revocable(ctx context.Context, r roster.Request, now time.Time)
 		return "", roster.Refuse(roster.Conflict, "this grant is over")
 	}
 	return stateRevoked, nil
-}
-
-// revokeExtensions revokes what goes on from a grant, the last one first: who
-// revokes a grant wants its person out. The grant itself comes after them, so
-// that whoever is cut off in between sees that it stands.
-func (s *Server) revokeExtensions(ctx context.Context, r roster.Request, note string) error {
-	open, err := s.Store.Requests(ctx, false, maxOpen)
-	if err != nil {
-		return fmt.Errorf("look for extensions: %w", err)
-	}
-	from := []string{r.Grant.ID}
-	var later []roster.Request
-	for i := 0; i < len(from); i++ {
-		for _, o := range open {
-			if o.State == stateIssued && o.Extends == from[i] {
-				from, later = append(from, o.Grant.ID), append(later, o)
-			}
-		}
-	}
-	now, by := s.now(), who(ctx).Name
-	for _, o := range slices.Backward(later) {
-		_, err := s.Store.Change(ctx, o.ID, now, func(o roster.Request) (roster.Change, error) {
-			if o.State != stateIssued {
-				return roster.Change{}, nil
-			}
-			text := strings.TrimSpace("with " + r.Grant.ID + ", which it goes on from. " + note)
-			return roster.Change{State: stateRevoked, By: by, Note: note, Steps: []roster.Decision{{At: now, What: stateRevoked, Person: by, Text: text}}}, nil
-		})
-		if err != nil {
-			return fmt.Errorf("revoke %s: %w", o.Grant.ID, err)
-		}
-		s.Log.InfoContext(ctx, "extension revoked", "grant", o.Grant.ID, "person", o.Person, "by", by)
-	}
-	return nil
 }
 
 // decide changes the request to the state that next says.

@@ -423,6 +423,37 @@ func TestRevocationTakesExtensionsAlong(t *testing.T) {
 	}
 }
 
+// A revocation and the approval of an extension, at once or one after the
+// other, leave nothing that stands.
+func TestNoExtensionOutlivesARevocation(t *testing.T) {
+	w, ctx := newWorld(t), t.Context()
+	for round := range 12 {
+		first := w.issued(t)
+		r, err := w.ana.Extend(ctx, &api.ExtendRequest{Grant: first.Grant, Duration: durationpb.New(time.Hour), Code: w.ana.fresh(t)})
+		must(t, err)
+		approve := &api.ApproveRequest{Id: r.Id, Digest: r.Digest, Code: w.ben.fresh(t)}
+		var both sync.WaitGroup
+		var approved error
+		if round > 0 {
+			both.Go(func() { _, approved = w.ben.Approve(ctx, approve) })
+		}
+		_, err = w.ada.Revoke(ctx, &api.RevokeRequest{Grant: first.Grant, Note: "stolen laptop"})
+		must(t, err)
+		both.Wait()
+		if round == 0 {
+			_, approved = w.ben.Approve(ctx, approve)
+			refused(t, approved, connect.CodeFailedPrecondition, "denied by ada")
+		}
+		if n := len(w.held(t, "db1").Grants); n != 0 {
+			t.Errorf("round %d, approval %v: db1 holds %d", round, approved, n)
+		}
+		got, err := w.ana.GetRequest(ctx, &api.GetRequestRequest{Id: r.Id})
+		if err != nil || got.State != "denied" && got.State != "revoked" || !strings.Contains(got.DecisionNote, first.Grant) || !strings.Contains(got.DecisionNote, "stolen laptop") {
+			t.Errorf("%v, %v", got, err)
+		}
+	}
+}
+
 func TestExtensionApprovedTooLate(t *testing.T) {
 	w, ctx := newWorld(t), t.Context()
 	first := w.issued(t)

@@ -18,6 +18,7 @@ var (
 	ErrUsed           = errors.New("used already, or expired")
 	ErrDecommissioned = errors.New("decommissioned")
 	ErrDisabled       = errors.New("disabled")
+	ErrRevoked        = errors.New("revoked")
 	ErrLabels         = errors.New("labels are not those of the join code")
 )
 

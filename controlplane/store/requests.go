@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"curfew.internal/controlplane/roster"
@@ -141,7 +142,7 @@ func askedBefore(ctx context.Context, t *tx, r roster.Request) (*roster.Request,
 }
 
 func insertRequest(ctx context.Context, t *tx, r roster.Request, at time.Time) error {
-	if err := enabled(ctx, t, r.Person); err != nil {
+	if err := errors.Join(enabled(ctx, t, r.Person), goesOn(ctx, t, r)); err != nil {
 		return err
 	}
 	err := t.run(ctx, `INSERT INTO requests (id, person, key, state, body, digest, asked_at, lapses_at, changed_at) VALUES (?, ?, ?, 'asked', ?, ?, ?, ?, ?)`,
@@ -188,7 +189,7 @@ func (s *Store) apply(ctx context.Context, t *tx, r roster.Request, at time.Time
 		}
 	}
 	if c.Grant != nil {
-		if err := insertGrant(ctx, t, *c.Grant, at); err != nil {
+		if err := errors.Join(goesOn(ctx, t, r), insertGrant(ctx, t, *c.Grant, at)); err != nil {
 			return err
 		}
 	}
@@ -205,7 +206,42 @@ func (s *Store) apply(ctx context.Context, t *tx, r roster.Request, at time.Time
 	if err != nil || r.Grant == nil && c.Grant == nil {
 		return err
 	}
+	if c.State == revoked {
+		if err := s.endExtensions(ctx, t, r, at, c); err != nil {
+			return err
+		}
+	}
 	return s.tellHosts(ctx, t, r.ID, c.Grant == nil, at)
+}
+
+const revoked = "revoked"
+
+// goesOn refuses a request that goes on from a grant which was revoked.
+func goesOn(ctx context.Context, t *tx, r roster.Request) error {
+	if r.Extends == "" {
+		return nil
+	}
+	old, err := oneRequest(ctx, t, r.Extends)
+	if err == nil && old.State == revoked {
+		err = fmt.Errorf("grant %s: %w", r.Extends, roster.ErrRevoked)
+	}
+	return err
+}
+
+// endExtensions ends what goes on from a grant that is being revoked: those
+// that stand, and those that were only asked for. Who revokes a grant wants
+// its person out.
+func (s *Store) endExtensions(ctx context.Context, t *tx, r roster.Request, at time.Time, c roster.Change) error {
+	all, err := someRequests(ctx, t, `WHERE r.person = ? AND r.state IN ('asked', 'issued') AND json_extract(r.body, '$.extends') = ?`, r.Person, r.Grant.ID)
+	for _, o := range all {
+		with := roster.Change{State: "denied", By: c.By, Note: strings.TrimSpace("with " + r.Grant.ID + ", which it goes on from. " + c.Note)}
+		if o.Grant != nil {
+			with.State = revoked
+		}
+		with.Steps = []roster.Decision{{At: at, What: with.State, Person: with.By, Text: with.Note}}
+		err = errors.Join(err, s.apply(ctx, t, o, at, with))
+	}
+	return err
 }
 
 // tellHosts signs new sets for the hosts of a request whose grant has come, or
@@ -257,16 +293,22 @@ func insertGrant(ctx context.Context, t *tx, g grant.Grant, at time.Time) error 
 
 // endAllOf ends every request and grant of a person who was disabled.
 func (s *Store) endAllOf(ctx context.Context, t *tx, name string, a roster.Act) error {
-	all, err := someRequests(ctx, t, `WHERE r.person = ? AND r.state IN ('asked', 'issued')`, name)
-	for _, r := range all {
+	// Anew after each: the end of one may have ended others.
+	for {
+		all, err := someRequests(ctx, t, `WHERE r.person = ? AND r.state IN ('asked', 'issued') LIMIT 1`, name)
+		if err != nil || len(all) == 0 {
+			return err
+		}
+		r := all[0]
 		c := roster.Change{State: "denied", By: a.By, Note: "the account was disabled"}
 		if r.Grant != nil {
-			c.State = "revoked"
+			c.State = revoked
 		}
 		c.Steps = []roster.Decision{{At: a.At, What: c.State, Person: a.By, Text: c.Note}}
-		err = errors.Join(err, s.apply(ctx, t, r, a.At, c))
+		if err := s.apply(ctx, t, r, a.At, c); err != nil {
+			return err
+		}
 	}
-	return err
 }
 
 // Decisions returns the steps of the request's life, in order.

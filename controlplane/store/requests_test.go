@@ -268,6 +268,19 @@ func TestLaterHostOfTheNameGetsNoOldGrant(t *testing.T) {
 	}
 }
 
+func TestNothingGoesOnFromARevokedGrant(t *testing.T) {
+	s, ctx := scene(t), t.Context()
+	ask(t, s, rid)
+	r, err := s.Change(ctx, rid, noon, approve)
+	must(t, err)
+	_, err = s.Change(ctx, rid, noon, func(roster.Request) (roster.Change, error) { return roster.Change{State: "revoked", By: "ben"}, nil })
+	must(t, err)
+	later := r
+	later.ID, later.Key, later.Extends, later.Grant = "r-bbbbbbbbbbbbbbbb", "", r.Grant.ID, nil
+	_, err = s.Ask(ctx, later, noon, roster.Change{})
+	want(t, "ask", err, roster.ErrRevoked)
+}
+
 func TestDecommissionedHostTakesAnEmptySet(t *testing.T) {
 	s, ctx := scene(t), t.Context()
 	ask(t, s, rid)
