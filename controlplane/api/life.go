@@ -241,15 +241,15 @@ func overBy(r roster.Request, now time.Time) roster.Change {
 	return roster.Change{}
 }
 
-// Recheck revokes the grants of people who are no longer eligible for their
-// roles. It is for when the policy has changed.
+// Recheck revokes the grants of people whom the policy no longer makes eligible
+// for their roles. It is for when the policy has changed.
 func (s *Server) Recheck(ctx context.Context) error {
 	open, err := s.Store.Requests(ctx, false, maxOpen)
 	if err != nil {
 		return fmt.Errorf("look at what stands: %w", err)
 	}
 	for _, r := range open {
-		if r.State != stateIssued || s.eligible(r.Person, r.Role) {
+		if r.State != stateIssued || s.eligible(r) {
 			continue
 		}
 		now := s.now()
@@ -271,6 +271,9 @@ func (s *Server) Recheck(ctx context.Context) error {
 // maxOpen is more than there can be: a request takes a person and a code.
 const maxOpen = 1 << 20
 
-func (s *Server) eligible(person, role string) bool {
-	return slices.ContainsFunc(s.Rules.Offers(person, nil, s.now()), func(o roster.Offer) bool { return o.Role.Name == role })
+// eligible reports whether the policy in force would have let the request's
+// person ask when its grant was issued: a grant of the last day of an
+// eligibility may end after that day.
+func (s *Server) eligible(r roster.Request) bool {
+	return slices.ContainsFunc(s.Rules.Offers(r.Person, nil, r.IssuedAt), func(o roster.Offer) bool { return o.Role.Name == r.Role })
 }

@@ -423,6 +423,27 @@ func TestRevocationTakesExtensionsAlong(t *testing.T) {
 	}
 }
 
+// The last day of an eligibility ends no grant that was given on it, whenever
+// the policy is looked at again; a policy that moves that day before the grant
+// does.
+func TestGrantOfTheLastDay(t *testing.T) {
+	w, ctx := newWorld(t), t.Context()
+	r := w.issued(t)
+	for _, c := range []struct {
+		until time.Duration // after the grant was issued
+		want  string
+	}{{time.Minute, "issued"}, {-time.Minute, "revoked"}} {
+		w.rules.mu.Lock()
+		w.rules.until = r.NotBefore.AsTime().Add(c.until)
+		w.rules.mu.Unlock()
+		w.clock.pass(5 * time.Minute)
+		must(t, w.server.Recheck(ctx))
+		if got, err := w.ana.GetRequest(ctx, &api.GetRequestRequest{Id: r.Id}); err != nil || got.State != c.want {
+			t.Errorf("until %v: %v, %v", c.until, got, err)
+		}
+	}
+}
+
 // A revocation and the approval of an extension, at once or one after the
 // other, leave nothing that stands.
 func TestNoExtensionOutlivesARevocation(t *testing.T) {

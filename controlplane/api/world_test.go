@@ -61,6 +61,7 @@ type rules struct {
 	mu        sync.Mutex
 	role      grant.Role
 	eligible  []string
+	until     time.Time // of their eligibility; zero: no end
 	approvers []string
 	needed    int
 }
@@ -97,10 +98,10 @@ func (r *rules) MayApprove(person, requester, role string) bool {
 	return role == r.role.Name && person != requester && slices.Contains(r.approvers, person)
 }
 
-func (r *rules) Offers(person string, _ []roster.Host, _ time.Time) []roster.Offer {
+func (r *rules) Offers(person string, _ []roster.Host, at time.Time) []roster.Offer {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !slices.Contains(r.eligible, person) {
+	if !slices.Contains(r.eligible, person) || !r.until.IsZero() && !at.Before(r.until) {
 		return nil
 	}
 	return []roster.Offer{{Role: r.role, Needed: r.needed, MaxDuration: 2 * time.Hour}}
