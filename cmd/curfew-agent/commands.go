@@ -41,7 +41,7 @@ type joinCmd struct {
 	Token   string            `arg:"" optional:"" help:"The token; by default it is read from standard input, where no list of processes shows it."`
 	Name    string            `placeholder:"NAME" help:"This host's name in the fleet; the first label of its host name."`
 	Address []string          `placeholder:"HOST[:PORT]" help:"Where people reach this host's sshd; its name."`
-	Label   map[string]string `placeholder:"KEY=VALUE;..." help:"Labels that the host wishes for; those of the token win."`
+	Label   map[string]string `placeholder:"KEY=VALUE;..." help:"Labels that the token has to have; with others, the host does not join."`
 }
 
 // Run joins a fleet.

@@ -137,7 +137,7 @@ func TestAdminsProveThemselvesAgain(t *testing.T) {
 	}
 	want := []string{
 		`enrolled device "laptop" and a second factor, in place of all earlier ones`, "added dan, a person", "made a code for dan to enrol with",
-		"made a code for ben to enrol with", "disabled dan", "decommissioned host db2, on which 0 grants stood",
+		"made a code for ben to enrol with", "disabled dan", "decommissioned host db2: 0 grants stood on it, or ended without its receipt",
 	}
 	if diff := cmp.Diff(want, said); diff != "" {
 		t.Error(diff)

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -177,15 +178,18 @@ func (s *Server) hostStates(ctx context.Context, r roster.Request) ([]*api.HostS
 	for _, d := range sent {
 		by[d.Host].State, by[d.Host].At = "sent", timestamppb.New(d.At)
 	}
+	var said []roster.Event
 	for _, kind := range []ledger.Kind{ledger.Installed, ledger.Removed, ledger.Leftovers} {
-		events, err := s.Store.Events(ctx, roster.Search{Grant: r.Grant.ID, Kind: kind.String(), Limit: len(r.Hosts) * 4})
+		events, err := s.Store.Events(ctx, roster.Search{Grant: r.Grant.ID, Kind: kind.String(), Limit: maxEvents})
 		if err != nil {
 			return nil, err
 		}
-		for _, e := range events {
-			if m := by[e.Host]; m != nil {
-				setHostState(m, e)
-			}
+		said = append(said, events...)
+	}
+	slices.SortFunc(said, func(x, y roster.Event) int { return cmp.Compare(x.ID, y.ID) })
+	for _, e := range said {
+		if m := by[e.Host]; m != nil {
+			setHostState(m, e)
 		}
 	}
 	if r.EndedAt.IsZero() {

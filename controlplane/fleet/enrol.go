@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"regexp"
 	"strings"
+	"time"
 	"unicode"
 
 	"golang.org/x/crypto/ssh"
@@ -123,6 +124,10 @@ func decommissioned(name string) error {
 	return status.Errorf(codes.PermissionDenied, "host %s was decommissioned: enrol it with a new join code", name)
 }
 
+// lastWord is how long a host that has left may still hand in what it has to
+// report: its receipts come after the word that it is done.
+const lastWord = 15 * time.Second
+
 // standing returns the host if it is in the fleet under that identity, or
 // leaves it and has not said yet that nothing stands on it any more.
 func (s *Server) standing(ctx context.Context, name, identity string) (roster.Host, error) {
@@ -132,7 +137,7 @@ func (s *Server) standing(ctx context.Context, name, identity string) (roster.Ho
 		return h, status.Errorf(codes.PermissionDenied, "host %s is not in the fleet: enrol it with a new join code", name)
 	case err != nil:
 		return h, status.Error(codes.Unavailable, "the control plane cannot look up its hosts now")
-	case h.Decommissioned && h.Leaving == 0:
+	case h.Decommissioned && h.Leaving == 0 && !s.Clock.Now().Wall.Before(h.LeftAt.Add(lastWord)):
 		return h, decommissioned(name)
 	case h.Identity != identity:
 		return h, status.Errorf(codes.PermissionDenied, "host %s was enrolled again since: this is the identity of its former self", name)

@@ -385,6 +385,14 @@ func TestWhoMayConnect(t *testing.T) {
 	r.wantCode("a former self", last(r.connect(r.client(r.certificate(r.ca, "db1", "old")))), codes.PermissionDenied)
 	r.store.hosts["web1"] = roster.Host{Name: "web1", Identity: "id", Decommissioned: true}
 	r.wantCode("a decommissioned host", last(r.connect(r.client(r.certificate(r.ca, "web1", "id")))), codes.PermissionDenied)
+	r.store.hosts["web1"] = roster.Host{Name: "web1", Identity: "id", Decommissioned: true, LeftAt: time.Now().Add(-lastWord)}
+	r.wantCode("one that had its last word", last(r.connect(r.client(r.certificate(r.ca, "web1", "id")))), codes.PermissionDenied)
+	r.store.hosts["web1"] = roster.Host{Name: "web1", Identity: "id", Decommissioned: true, LeftAt: time.Now()}
+	_, err = r.client(r.certificate(r.ca, "web1", "id")).Renew(t.Context(), &uplink.RenewRequest{})
+	r.wantCode("a new certificate for one that has left", err, codes.PermissionDenied)
+	if _, err := r.server.standing(t.Context(), "web1", "id"); err != nil {
+		t.Error("its last word is not heard:", err)
+	}
 
 	ours, err := r.ca.serverCertificate([]string{"x"}, time.Now())
 	if err != nil {

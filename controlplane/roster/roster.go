@@ -33,7 +33,8 @@ type Host struct {
 	EnrolledAt  time.Time
 
 	Decommissioned bool
-	Leaving        uint64 // the set that it has yet to take after that; 0: none
+	Leaving        uint64    // the set that it has yet to take after that; 0: none
+	LeftAt         time.Time // when it had, and nothing stood on it any more
 
 	// What it last said.
 	Seen         time.Time

@@ -11,12 +11,12 @@ import (
 )
 
 const hostColumns = `name, labels, addresses, ssh_host_keys, receipt_key, identity, enrolled_at, decommissioned,
-	leaving, seen, agent_version, mode, boot, applied, refused, unwired`
+	leaving, left_at, seen, agent_version, mode, boot, applied, refused, unwired`
 
 func scanHost(r scanner) (roster.Host, error) {
 	var h roster.Host
 	err := r.Scan(&h.Name, inJSON{&h.Labels}, inJSON{&h.Addresses}, inJSON{&h.SSHHostKeys}, (*[]byte)(&h.ReceiptKey), &h.Identity,
-		instant{&h.EnrolledAt}, &h.Decommissioned, &h.Leaving, instant{&h.Seen}, &h.AgentVersion, &h.Mode, &h.Boot, &h.Applied, &h.Refused, inJSON{&h.Unwired})
+		instant{&h.EnrolledAt}, &h.Decommissioned, &h.Leaving, instant{&h.LeftAt}, instant{&h.Seen}, &h.AgentVersion, &h.Mode, &h.Boot, &h.Applied, &h.Refused, inJSON{&h.Unwired})
 	return h, known(err)
 }
 
@@ -122,13 +122,14 @@ func putHost(ctx context.Context, t *tx, h roster.Host, byName bool) error {
 		ON CONFLICT (name) DO UPDATE SET labels = excluded.labels, addresses = excluded.addresses, ssh_host_keys = excluded.ssh_host_keys,
 			receipt_key = excluded.receipt_key, identity = excluded.identity, enrolled_at = excluded.enrolled_at,
 			fresh_at = CASE excluded.fresh_at WHEN 0 THEN fresh_at ELSE excluded.fresh_at END,
-			decommissioned = 0, leaving = 0, applied = 0, refused = '', boot = '', mode = '', unwired = 'null'`,
+			decommissioned = 0, leaving = 0, left_at = 0, applied = 0, refused = '', boot = '', mode = '', unwired = 'null'`,
 		h.Name, object(h.Labels), object(h.Addresses), object(h.SSHHostKeys), []byte(h.ReceiptKey), h.Identity, ns(h.EnrolledAt), ns(fresh))
 }
 
 // DecommissionHost takes the host out of the fleet, and no grant reaches a
-// later host of its name. If grants stand on it, it is [roster.Host.Leaving]:
-// it has one more set to take, an empty one. Otherwise it is sent nothing more.
+// later host of its name. If anything may stand on it, it is
+// [roster.Host.Leaving]: it has one more set to take, an empty one. Otherwise it
+// is sent nothing more.
 func (s *Store) DecommissionHost(ctx context.Context, name string, a roster.Act) (roster.Host, error) {
 	var h roster.Host
 	err := s.write(ctx, func(t *tx) error {
@@ -136,10 +137,7 @@ func (s *Store) DecommissionHost(ctx context.Context, name string, a roster.Act)
 		if h, err = host(ctx, t, name); err != nil || h.Decommissioned {
 			return err
 		}
-		var grants int
-		err = t.QueryRowContext(ctx, `SELECT count(*) FROM grants g JOIN request_hosts r ON r.request = g.request
-			WHERE r.host = ? AND g.ended_at = 0 AND g.drained > ? AND g.issued_at >= (SELECT fresh_at FROM hosts WHERE name = ?)`,
-			name, ns(a.At), name).Scan(&grants)
+		grants, err := mayStand(ctx, t, name, a.At)
 		if err != nil {
 			return err
 		}
@@ -154,7 +152,7 @@ func (s *Store) DecommissionHost(ctx context.Context, name string, a roster.Act)
 			}
 		}
 		if err == nil {
-			err = t.tell(ctx, a, "decommissioned host %s, on which %d grants stood", name, grants)
+			err = t.tell(ctx, a, "decommissioned host %s: %d grants stood on it, or ended without its receipt", name, grants)
 		}
 		if err == nil {
 			h, err = host(ctx, t, name)
@@ -166,6 +164,17 @@ func (s *Store) DecommissionHost(ctx context.Context, name string, a roster.Act)
 		return h, fmt.Errorf("host: %w", err)
 	}
 	return h, nil
+}
+
+// mayStand counts the grants of which something may be on the host: they have
+// not ended, or did before their time and the host has not signed for it.
+// Whether it was ever sent them does not count: it may have taken more than it
+// said.
+func mayStand(ctx context.Context, t *tx, name string, at time.Time) (n int, err error) {
+	err = t.QueryRowContext(ctx, `SELECT count(*) FROM grants g JOIN request_hosts r ON r.request = g.request
+		WHERE r.host = ? AND g.drained > ? AND g.issued_at >= (SELECT fresh_at FROM hosts WHERE name = ?)
+			AND (g.ended_at = 0 OR NOT `+confirmed+`)`, name, ns(at), name).Scan(&n)
+	return n, err
 }
 
 // Seen keeps what the host said of itself when it connected.
@@ -180,8 +189,9 @@ func (s *Store) Seen(ctx context.Context, name string, at time.Time, said roster
 func (s *Store) Applied(ctx context.Context, name string, r roster.Report, at time.Time) error {
 	return s.write(ctx, func(t *tx) error {
 		err := t.exec(ctx, `UPDATE hosts SET seen = ?, applied = ?, refused = ?, unwired = ?,
+			left_at = CASE WHEN ? AND leaving > 0 AND ? >= leaving THEN ? ELSE left_at END,
 			leaving = CASE WHEN ? AND ? >= leaving THEN 0 ELSE leaving END WHERE name = ?`,
-			ns(at), r.Revision, r.Refused, object(r.Unwired), r.Settled, r.Revision, name)
+			ns(at), r.Revision, r.Refused, object(r.Unwired), r.Settled, r.Revision, ns(at), r.Settled, r.Revision, name)
 		if err != nil {
 			return err
 		}
@@ -193,7 +203,7 @@ func (s *Store) Applied(ctx context.Context, name string, r roster.Report, at ti
 func (s *Store) State(ctx context.Context, name string) (roster.State, error) {
 	var v roster.State
 	err := s.read.QueryRowContext(ctx, `SELECT s.revision, s.envelope, (SELECT envelope FROM keyrings ORDER BY version DESC LIMIT 1)
-		FROM host_sets s JOIN hosts h ON h.name = s.host WHERE s.host = ? AND (h.decommissioned = 0 OR h.leaving > 0)
+		FROM host_sets s JOIN hosts h ON h.name = s.host WHERE s.host = ? AND (h.decommissioned = 0 OR h.leaving > 0 OR h.left_at > 0)
 		ORDER BY s.revision DESC LIMIT 1`, name).Scan(&v.Revision, &v.Set, &v.Keyring)
 	if err != nil {
 		return v, fmt.Errorf("set of host: %w", known(err))

@@ -16,7 +16,7 @@ var ErrOutOfOrder = errors.New("records are out of order")
 
 // KeepRecords keeps what the host sent of its outbox and returns up to where
 // all is kept. What it has already is passed over. An entry that cannot be
-// read is kept as it came; one that speaks for another host refuses the lot.
+// read, or speaks for another host, is kept as it came and counts for nothing.
 func (s *Store) KeepRecords(ctx context.Context, name, outbox string, records []roster.Record) (uint64, error) {
 	var upTo uint64
 	err := s.write(ctx, func(t *tx) error {
@@ -77,18 +77,23 @@ func (k keeper) keep(ctx context.Context, r roster.Record) error {
 	if err != nil {
 		return k.insert(ctx, r.Seq, roster.Malformed, ledger.Entry{At: k.host.Seen, Host: k.host.Name, Text: err.Error()}, r.Entry)
 	}
-	if e.Host != k.host.Name {
-		return fmt.Errorf("an entry speaks for host %q", e.Host)
-	}
 	strange, err := k.strange(ctx, e.Grant)
 	if err != nil {
 		return err
 	}
-	if strange {
-		// Whoever reads the story of that grant is not told tales by a host
-		// that has no part in it.
-		e.Text = "tells of grant " + e.Grant + ", which is not for this host: " + e.Text
-		e.Grant, e.Person = "", ""
+	// Whoever reads the story of a grant, or of a host, is not told tales by one
+	// that has no part in it. What came is kept: it may be what a machine still
+	// had to say when it joined again under another name.
+	foreign := ""
+	switch {
+	case e.Host != k.host.Name:
+		foreign = "speaks for host " + e.Host + ": "
+	case strange:
+		foreign = "tells of grant " + e.Grant + ", which is not for this host: "
+	}
+	if foreign != "" {
+		e.Text = foreign + e.Text
+		e.Host, e.Grant, e.Person = k.host.Name, "", ""
 		return k.insert(ctx, r.Seq, roster.Malformed, e, r.Entry)
 	}
 	return k.insert(ctx, r.Seq, e.Kind.String(), e, r.Entry)

@@ -301,14 +301,49 @@ func TestDecommissionedHostTakesAnEmptySet(t *testing.T) {
 		}
 	}
 	must(t, s.Applied(ctx, "db1", roster.Report{Revision: h.Leaving, Settled: true}, noon))
-	if h, err = s.Host(ctx, "db1"); err != nil || h.Leaving != 0 {
+	if h, err = s.Host(ctx, "db1"); err != nil || h.Leaving != 0 || !h.LeftAt.Equal(noon) {
 		t.Errorf("%+v, %v", h, err)
 	}
-	_, err = s.State(ctx, "db1")
-	want(t, "state of a host that is gone", err, roster.ErrUnknown)
-	acts, err := s.Events(ctx, roster.Search{Person: "ana", Kind: "admin", Words: []string{"decommissioned", "db1", "1"}})
+	acts, err := s.Events(ctx, roster.Search{Person: "ana", Kind: "admin", Words: []string{"decommissioned", "db1:", "1", "grants"}})
 	if err != nil || len(acts) != 1 {
 		t.Errorf("in the record: %v, %v", acts, err)
+	}
+}
+
+// A grant that was revoked stands on the host until the host has signed that it
+// does not.
+func TestRevokedGrantsKeepAHostLeaving(t *testing.T) {
+	for name, c := range map[string]struct {
+		said    []ledger.Kind
+		leaving bool
+	}{
+		"nothing was heard":          {nil, true},
+		"it was installed":           {[]ledger.Kind{ledger.Installed}, true},
+		"it was removed":             {[]ledger.Kind{ledger.Installed, ledger.Removed}, false},
+		"it came back after a lease": {[]ledger.Kind{ledger.Installed, ledger.Removed, ledger.Installed}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, ctx := scene(t), t.Context()
+			ask(t, s, rid)
+			r, err := s.Change(ctx, rid, noon, approve)
+			must(t, err)
+			var records []roster.Record
+			for i, k := range c.said {
+				e := ledger.Entry{Kind: k, At: noon, Host: "db1", Grant: r.Grant.ID, Person: "ana"}
+				if k == ledger.Removed {
+					e.Receipt = ledger.Receipt{Fleet: "lab", Host: "db1", Grant: r.Grant.ID, Person: "ana", DoneAt: noon}.Seal(hostKey)
+				}
+				records = append(records, roster.Record{Seq: uint64(i + 1), Entry: e.Bytes()})
+			}
+			_, err = s.KeepRecords(ctx, "db1", "o", records)
+			must(t, err)
+			_, err = s.Change(ctx, rid, noon, func(roster.Request) (roster.Change, error) { return roster.Change{State: "revoked", By: "ben"}, nil })
+			must(t, err)
+			h, err := s.DecommissionHost(ctx, "db1", roster.Act{By: "ana", At: noon})
+			if err != nil || (h.Leaving != 0) != c.leaving {
+				t.Errorf("leaving: %d, %v", h.Leaving, err)
+			}
+		})
 	}
 }
 

@@ -280,8 +280,11 @@ func TestKeepRecords(t *testing.T) {
 	want(t, "a hole", err, ErrOutOfOrder)
 	_, err = keep("db1", entry(4, same), entry(6, same))
 	want(t, "a hole in a batch", err, ErrOutOfOrder)
-	if _, err = keep("web2", entry(1, same)); err == nil {
-		t.Error("web2 spoke for db1")
+	if upTo, err = keep("web2", entry(1, same)); err != nil || upTo != 1 {
+		t.Error("web2 has nothing more to say:", upTo, err)
+	}
+	if got, err := s.Events(ctx, roster.Search{Host: "web2"}); err != nil || len(got) != 1 || got[0].Kind != roster.Malformed || got[0].Entry.Process != nil {
+		t.Errorf("web2 spoke for db1: %+v, %v", got, err)
 	}
 	upTo, err = keep("db1", roster.Record{Seq: 4, Entry: []byte("garbage")})
 	if err != nil || upTo != 4 {
@@ -298,7 +301,7 @@ func TestKeepRecords(t *testing.T) {
 			kinds = append(kinds, e.Kind)
 		}
 	}
-	if diff := cmp.Diff([]string{"exec", "exec", "exec", "malformed", "gap", "exec"}, kinds); diff != "" {
+	if diff := cmp.Diff([]string{"exec", "exec", "exec", "malformed", "malformed", "gap", "exec"}, kinds); diff != "" {
 		t.Error(diff)
 	}
 }

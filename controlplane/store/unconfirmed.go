@@ -8,6 +8,11 @@ import (
 	"curfew.internal/ledger"
 )
 
+// confirmed says that the host r.host signed for the end of grant g, and did
+// not install it again afterwards, as when a lease was renewed.
+const confirmed = `EXISTS (SELECT 1 FROM entries e WHERE e.grant_id = g.id AND e.host = r.host AND e.kind = 'removed' AND e.receipt_ok = 1
+	AND NOT EXISTS (SELECT 1 FROM entries i WHERE i.grant_id = g.id AND i.host = r.host AND i.kind = 'installed' AND i.id > e.id))`
+
 // Unconfirmed returns the ends of grants, from the one instant and before the
 // other, for which the host has neither signed a receipt nor said that it
 // never held the grant.
@@ -20,9 +25,9 @@ func (s *Store) Unconfirmed(ctx context.Context, from, before time.Time) ([]rost
 			EXISTS (SELECT 1 FROM decisions d WHERE d.request = g.request AND d.what = ? AND d.host = r.host)
 		FROM grants g JOIN request_hosts r ON r.request = g.request
 		WHERE g.ended_at >= ? AND g.ended_at < ? AND g.ended_at > 0
-			AND NOT EXISTS (SELECT 1 FROM entries e WHERE e.grant_id = g.id AND e.host = r.host AND e.kind = ? AND e.receipt_ok = 1)
+			AND NOT `+confirmed+`
 			AND (EXISTS (SELECT 1 FROM entries e WHERE e.grant_id = g.id AND e.host = r.host AND e.kind = ?)
 				OR NOT EXISTS (SELECT 1 FROM host_sets s WHERE s.host = r.host AND s.at >= g.ended_at AND s.applied_at > 0))
 		ORDER BY g.ended_at, g.id, r.host`,
-		roster.UnconfirmedStep, ns(from), ns(before), ledger.Removed.String(), ledger.Installed.String())
+		roster.UnconfirmedStep, ns(from), ns(before), ledger.Installed.String())
 }

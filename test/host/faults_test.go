@@ -278,7 +278,22 @@ func decommissioned(t *testing.T, s *scene) {
 	})
 	out, _, err = p.Run(t.Context(), "", "ssh", "db2", "--", "sudo -n env setsid -f sleep 8600 >/dev/null 2>&1")
 	allowed(t, out, err)
-	if _, _, err := cleo.Run(t.Context(), "", "hosts", "decommission", "db2"); err != nil {
+	// Out of reach, what was revoked stands there as well.
+	if err := s.fleet.Cable(t.Context(), "db2", false); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"revoke", id}, {"hosts", "decommission", "db2"}} {
+		if _, _, err := cleo.Run(t.Context(), "", args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, _, err := cleo.Run(t.Context(), "", "hosts", "list"); err != nil || !strings.Contains(out, "NOT CONFIRMED") {
+		t.Errorf("%v %s", err, out)
+	}
+	if _, err := h.Sh(t.Context(), "systemctl restart curfew-agent && getent passwd dov && pgrep -f '^sleep 8600'"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.fleet.Cable(t.Context(), "db2", true); err != nil {
 		t.Fatal(err)
 	}
 	s.until(t, "end of what stood on db2", func() error {
@@ -309,7 +324,43 @@ func decommissioned(t *testing.T, s *scene) {
 		_, err := h.Sh(t.Context(), "journalctl -u curfew-agent | grep -i decommissioned")
 		return err
 	})
+	renamed(t, s, h)
 	if err := h.PowerOff(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// renamed: the same machine, with all that it kept as db2, is another host.
+func renamed(t *testing.T, s *scene, h *lab.Host) {
+	t.Helper()
+	token, err := s.fleet.People["cleo"].Administer(t.Context(), "hosts", "token", "--label", "tier=db", "--host", "db9")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Feed(t.Context(), token, "systemctl stop curfew-agent && curfew-agent join --name db9 --address "+h.Address+" && systemctl start curfew-agent"); err != nil {
+		t.Fatal(err)
+	}
+	p := s.person(t, "lea")
+	out, err := p.Prove(t.Context(), "request", "ops", "--on", "db9", "--for", "20m")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.until(t, "a login as db9", func() error {
+		out, _, err := p.Run(t.Context(), "", "ssh", "db9", "--", "sudo -n id")
+		if err != nil {
+			err = fmt.Errorf("%w: %s", err, out)
+		}
+		return err
+	})
+	id := grantID.FindString(out)
+	s.until(t, "the record of db9", func() error {
+		out, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "timeline", id)
+		if err == nil && (!strings.Contains(out, "sudo -n id") || !strings.Contains(out, "db9")) {
+			err = errors.New(out)
+		}
+		return err
+	})
+	if _, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "revoke", id); err != nil {
 		t.Fatal(err)
 	}
 }
