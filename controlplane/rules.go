@@ -2,10 +2,8 @@ package controlplane
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -79,7 +77,7 @@ var errNoPolicy = roster.Refuse(roster.Conflict, "no policy is in force: an admi
 // load reads the folder and takes it, if it is right.
 func (r *rules) load(ctx context.Context) {
 	now := r.clock.Now().Wall
-	p, problems, err := ReadPolicy(r.dir)
+	p, problems, err := policy.Read(os.DirFS(r.dir))
 	wrong, warnings := sorted(problems)
 	if err != nil {
 		wrong = []string{err.Error()}
@@ -114,28 +112,6 @@ func sorted(problems []policy.Problem) (wrong, warnings []string) {
 		}
 	}
 	return wrong, warnings
-}
-
-// ReadPolicy reads a policy folder: its files that end in .yaml, but hidden
-// ones, which editors leave behind.
-func ReadPolicy(dir string) (policy.Policy, []policy.Problem, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return policy.Policy{}, nil, fmt.Errorf("read policy folder: %w", err)
-	}
-	files := map[string][]byte{}
-	for _, e := range entries {
-		if e.IsDir() || filepath.Ext(e.Name()) != ".yaml" || e.Name()[0] == '.' {
-			continue
-		}
-		b, err := os.ReadFile(filepath.Join(dir, e.Name())) //nolint:gosec // the operator names the folder
-		if err != nil {
-			return policy.Policy{}, nil, fmt.Errorf("read policy: %w", err)
-		}
-		files[e.Name()] = b
-	}
-	p, problems := policy.Parse(files)
-	return p, problems, nil
 }
 
 // watch reads the folder again when it changes, and when it is told to.

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 
-	"curfew.internal/controlplane"
 	"curfew.internal/controlplane/policy"
 )
 
@@ -26,7 +25,7 @@ func (c policyCheckCmd) Run() error {
 		}
 		c.Dir = config.PolicyDir
 	}
-	p, problems, err := controlplane.ReadPolicy(c.Dir)
+	p, problems, err := policy.Read(os.DirFS(c.Dir))
 	if err != nil {
 		return err
 	}

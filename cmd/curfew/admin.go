@@ -2,13 +2,13 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -247,41 +247,31 @@ type policyCheckCmd struct {
 
 // Run prints every mistake of the folder, with file, line and fix.
 func (c policyCheckCmd) Run(_ context.Context, p *program) error {
-	files, err := policyFiles(c.Dir)
+	_, problems, err := policy.Read(os.DirFS(c.Dir))
 	if err != nil {
 		return err
 	}
-	_, problems := policy.Parse(files)
-	errs := 0
+	if err := c.print(p, problems); err != nil || policy.Holds(problems) {
+		return err
+	}
+	mistakes := slices.DeleteFunc(problems, func(pr policy.Problem) bool { return pr.Warning })
+	return exit{exitRefused, fmt.Errorf("mistakes in %s: %d", c.Dir, len(mistakes))}
+}
+
+func (c policyCheckCmd) print(p *program, problems []policy.Problem) error {
+	if p.Output == "json" {
+		return json.NewEncoder(p.out).Encode(map[string]any{"valid": policy.Holds(problems), "problems": append([]policy.Problem{}, problems...)})
+	}
 	for _, pr := range problems {
-		if !pr.Warning {
-			errs++
-		}
 		if _, err := fmt.Fprintln(p.out, clean(pr.String())); err != nil {
 			return err
 		}
 	}
-	if errs > 0 {
-		return exit{exitRefused, fmt.Errorf("mistakes in %s: %d", c.Dir, errs)}
+	if !policy.Holds(problems) {
+		return nil
 	}
-	_, err = fmt.Fprintf(p.out, "%s is a valid policy.\n", c.Dir)
+	_, err := fmt.Fprintf(p.out, "%s is a valid policy.\n", c.Dir)
 	return err
-}
-
-func policyFiles(dir string) (map[string][]byte, error) {
-	names, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
-	if err != nil || len(names) == 0 {
-		return nil, errors.Join(err, fmt.Errorf("no *.yaml in %s", dir))
-	}
-	files := map[string][]byte{}
-	for _, n := range names {
-		b, err := os.ReadFile(n) //nolint:gosec // the folder is the caller's own
-		if err != nil {
-			return nil, err
-		}
-		files[filepath.Base(n)] = b
-	}
-	return files, nil
 }
 
 type policyStatusCmd struct{}

@@ -25,17 +25,21 @@ const (
 
 // A Problem is one mistake, with its place and its fix.
 type Problem struct {
-	File         string
-	Line, Column int
-	Field        string // such as roles.db-admin.max_duration
-	Text         string
-	Fix          string
-	Warning      bool // the policy holds all the same
+	File    string `json:"file"`
+	Line    int    `json:"line"`
+	Column  int    `json:"column"`
+	Field   string `json:"field,omitempty"` // such as roles.db-admin.max_duration
+	Text    string `json:"text"`
+	Fix     string `json:"fix,omitempty"`
+	Warning bool   `json:"warning"` // the policy holds all the same
 }
 
 // String is the problem on one line, as compilers write theirs.
 func (p Problem) String() string {
-	s := fmt.Sprintf("%s:%d:%d: ", p.File, p.Line, p.Column)
+	s := ""
+	if p.File != "" {
+		s = fmt.Sprintf("%s:%d:%d: ", p.File, p.Line, p.Column)
+	}
 	if p.Warning {
 		s += "warning: "
 	}
@@ -56,7 +60,7 @@ func Parse(files map[string][]byte) (Policy, []Problem) {
 		Version: version(files), Labels: map[string][]string{}, Groups: map[string][]string{}, Roles: map[string]Role{},
 	}, places: map[string]place{}}
 	if len(files) == 0 || len(files) > maxFiles {
-		r.problems = append(r.problems, Problem{Text: fmt.Sprintf("%d files", len(files)), Fix: fmt.Sprintf("a policy has 1 to %d", maxFiles)})
+		r.problems = append(r.problems, Problem{Text: fmt.Sprintf("%d files that end in .yaml", len(files)), Fix: fmt.Sprintf("a policy has 1 to %d", maxFiles)})
 	}
 	sections := map[string][]section{}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
