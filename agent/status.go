@@ -21,6 +21,7 @@ type Status struct {
 	At        time.Time     `json:"at"`
 	Mode      string        `json:"mode"`
 	Connected bool          `json:"connected"`
+	Refused   string        `json:"refused,omitempty"` // by the control plane, and why
 	Revision  uint64        `json:"revision"`
 	Settled   bool          `json:"settled"`
 	Grants    []grant.Grant `json:"grants"`
@@ -46,7 +47,7 @@ func (a *Agent) publish(ctx context.Context, p *parts, client *uplink.Client, pa
 		}
 		now := a.now()
 		err = folder.Save(statusName, Status{
-			Fleet: a.Fleet, Host: a.Name, At: now, Mode: p.watch.Mode(), Connected: client.Connected(), Revision: a.Revision(),
+			Fleet: a.Fleet, Host: a.Name, At: now, Mode: p.watch.Mode(), Connected: client.Connected(), Refused: client.Refused(), Revision: a.Revision(),
 			Settled: a.Settled(), Grants: a.live(now), Sessions: a.sessionsNow(), Sent: counts.Made - counts.Lost, Lost: counts.Lost, Unwired: p.unwired.list(),
 		})
 		if err != nil {

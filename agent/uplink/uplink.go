@@ -105,6 +105,7 @@ type Client struct {
 	certificate *x509.Certificate
 	heard       time.Time
 	connected   bool
+	refused     string // why the control plane refuses this host
 }
 
 // New returns a client; [Client.Run] starts it.
@@ -149,6 +150,23 @@ func (c *Client) Connected() bool {
 	return c.connected
 }
 
+// Refused is why the control plane refused this host when it was asked last;
+// empty if it did not.
+func (c *Client) Refused() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.refused
+}
+
+func (c *Client) setRefused(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refused = ""
+	if status.Code(err) == codes.PermissionDenied {
+		c.refused = explain(err)
+	}
+}
+
 func (c *Client) hear() {
 	now := c.Now()
 	c.mu.Lock()
@@ -179,6 +197,7 @@ func (c *Client) connect(ctx context.Context) error {
 			c.setConnected(true)
 		})
 		c.setConnected(false)
+		c.setRefused(err)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}

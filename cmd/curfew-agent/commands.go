@@ -117,7 +117,10 @@ func (s statusCmd) Run(p *program) error {
 
 func show(st agent.Status) {
 	link := "connected to the control plane"
-	if !st.Connected {
+	switch {
+	case st.Refused != "":
+		link = "REFUSED: " + st.Refused
+	case !st.Connected:
 		link = "the control plane is away; what was granted goes on until its end"
 	}
 	fmt.Printf("host      %s of %s\nlink      %s\nwatching  %s: %d events told, %d lost\n", st.Host, st.Fleet, link, st.Mode, st.Sent, st.Lost)

@@ -321,7 +321,7 @@ func decommissioned(t *testing.T, s *scene) {
 		t.Fatal(err)
 	}
 	s.until(t, "refusal of db2", func() error {
-		_, err := h.Sh(t.Context(), "journalctl -u curfew-agent | grep -i decommissioned")
+		_, err := h.Sh(t.Context(), "journalctl -u curfew-agent | grep -i decommissioned && curfew-agent status | grep 'REFUSED.*decommissioned'")
 		return err
 	})
 	renamed(t, s, h)
