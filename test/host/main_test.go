@@ -41,6 +41,7 @@ func TestOnRealHosts(t *testing.T) {
 		{"an extension keeps sessions open", extended},
 		{"what runs may drain, nothing new is let in, and a revocation ends it", drained},
 		{"files and forwards go where her shell may, and no longer", carried},
+		{"the call by curl is as it is written", documented},
 		{"people are told at their terminal that the end is near", warned},
 		{"an older set put back on the disk brings nothing back", rolledBack},
 		{"the door comes back, and wiring that is taken out shows", unwired},

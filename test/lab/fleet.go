@@ -295,6 +295,28 @@ func (p *Person) Start(ctx context.Context, output string, args ...string) (*exe
 	return cmd, cmd.Start()
 }
 
+// Shell runs a script of bash's on the person's computer, in an empty folder
+// and with what curfew keeps of hers where it is by default.
+func (p *Person) Shell(ctx context.Context, script string) (string, error) {
+	home, err := os.MkdirTemp(p.home, "shell")
+	if err != nil {
+		return "", err
+	}
+	if err := os.Mkdir(filepath.Join(home, ".config"), 0o700); err != nil {
+		return "", err
+	}
+	if err := os.Symlink(p.home, filepath.Join(home, ".config", "curfew")); err != nil {
+		return "", err
+	}
+	cmd := p.fleet.In(ctx, Place, "bash", "-ec", "cd; "+script)
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + home, "LC_ALL=C.UTF-8"}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%s: %w: %s", p.Name, err, out)
+	}
+	return string(out), err
+}
+
 // Carry runs scp as the person, over `curfew ssh`.
 func (p *Person) Carry(ctx context.Context, args ...string) error {
 	script := filepath.Join(p.home, "carry")
