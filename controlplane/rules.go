@@ -12,6 +12,7 @@ import (
 
 	"curfew.internal/clock"
 	"curfew.internal/controlplane/policy"
+	"curfew.internal/controlplane/policy/folder"
 	"curfew.internal/controlplane/roster"
 	"curfew.internal/controlplane/store"
 )
@@ -77,7 +78,7 @@ var errNoPolicy = roster.Refuse(roster.Conflict, "no policy is in force: an admi
 // load reads the folder and takes it, if it is right.
 func (r *rules) load(ctx context.Context) {
 	now := r.clock.Now().Wall
-	p, problems, err := policy.Read(os.DirFS(r.dir))
+	p, problems, err := folder.Read(os.DirFS(r.dir))
 	wrong, warnings := sorted(problems)
 	if err != nil {
 		wrong = []string{err.Error()}

@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"curfew.internal/controlplane/policy"
+	"curfew.internal/controlplane/policy/folder"
 )
 
 type policyCmd struct {
@@ -25,7 +26,7 @@ func (c policyCheckCmd) Run() error {
 		}
 		c.Dir = config.PolicyDir
 	}
-	p, problems, err := policy.Read(os.DirFS(c.Dir))
+	p, problems, err := folder.Read(os.DirFS(c.Dir))
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"connectrpc.com/connect"
 
 	"curfew.internal/controlplane/policy"
+	"curfew.internal/controlplane/policy/folder"
 	"curfew.internal/wire/api"
 )
 
@@ -247,7 +248,7 @@ type policyCheckCmd struct {
 
 // Run prints every mistake of the folder, with file, line and fix.
 func (c policyCheckCmd) Run(_ context.Context, p *program) error {
-	_, problems, err := policy.Read(os.DirFS(c.Dir))
+	_, problems, err := folder.Read(os.DirFS(c.Dir))
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ import (
 // Bounds of a folder.
 const (
 	maxFiles    = 200
-	maxBytes    = 256 << 10 // of a file
+	MaxBytes    = 256 << 10 // of a file
 	maxDepth    = 20        // of brackets in brackets
 	maxProblems = 100       // that are told at once
 )
@@ -175,7 +175,7 @@ func (r *reader) sections(b []byte) []section {
 // hide what a reviewer has to see, and what is too large or too deep would
 // keep whoever checks it busy for long.
 func unreadable(b []byte) (text, fix string) {
-	if len(b) > maxBytes {
+	if len(b) > MaxBytes {
 		return "over 256 KiB", "split it"
 	}
 	if !utf8.Valid(b) {

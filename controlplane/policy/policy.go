@@ -2,8 +2,8 @@
 //
 // It reads roles and eligibility from files that people review, strictly: all
 // mistakes are reported at once, each with its place and its fix, and a folder
-// with one mistake is no policy. It reads the folder that it is handed; all else
-// is arithmetic on values, with no clock and no database.
+// with one mistake is no policy. It is arithmetic on values: it opens no file,
+// reads no clock and knows no database.
 package policy
 
 import (

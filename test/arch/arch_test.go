@@ -57,25 +57,26 @@ var rooms = map[string][]string{
 	"agent/watch":        {"bpf", "clock", "ledger"},
 
 	"controlplane": {
-		"clock", "controlplane/api", "controlplane/fleet", "controlplane/identity", "controlplane/policy", "controlplane/request",
+		"clock", "controlplane/api", "controlplane/fleet", "controlplane/identity", "controlplane/policy", "controlplane/policy/folder", "controlplane/request",
 		"controlplane/roster", "controlplane/sign", "controlplane/store", "dsse", "grant", "ledger", "wire/invite", "wire/signature",
 	},
 	"controlplane/api": {
-		"canon", "clock", "controlplane/policy", "controlplane/request", "controlplane/roster", "dsse", "grant", "ledger",
+		"canon", "clock", "controlplane/policy", "controlplane/policy/folder", "controlplane/request", "controlplane/roster", "dsse", "grant", "ledger",
 		"wire/api", "wire/signature",
 	},
-	"controlplane/fleet":    {"clock", "controlplane/roster", "grant", "ledger", "wire/invite", "wire/uplink"},
-	"controlplane/identity": {"clock", "controlplane/roster", "dsse", "grant"},
-	"controlplane/policy":   {"controlplane/roster", "grant"},
-	"controlplane/request":  {"controlplane/policy", "controlplane/roster", "grant"},
-	"controlplane/roster":   {"grant", "ledger"}, // plain values that the others pass on
-	"controlplane/sign":     {"controlplane/roster", "dsse", "grant"},
-	"controlplane/store":    {"controlplane/request", "controlplane/roster", "dsse", "grant", "ledger"},
+	"controlplane/fleet":         {"clock", "controlplane/roster", "grant", "ledger", "wire/invite", "wire/uplink"},
+	"controlplane/identity":      {"clock", "controlplane/roster", "dsse", "grant"},
+	"controlplane/policy":        {"controlplane/roster", "grant"},
+	"controlplane/policy/folder": {"controlplane/policy"},
+	"controlplane/request":       {"controlplane/policy", "controlplane/roster", "grant"},
+	"controlplane/roster":        {"grant", "ledger"}, // plain values that the others pass on
+	"controlplane/sign":          {"controlplane/roster", "dsse", "grant"},
+	"controlplane/store":         {"controlplane/request", "controlplane/roster", "dsse", "grant", "ledger"},
 
 	"packaging/man": {}, // manual pages, from the model of a command line
 
-	"cmd/curfew":        {"clock", "completion", "controlplane/policy", "dsse", "packaging/man", "wire/api", "wire/invite", "wire/signature"},
-	"cmd/curfew-server": {"clock", "controlplane", "controlplane/policy", "packaging/man"},
+	"cmd/curfew":        {"clock", "completion", "controlplane/policy", "controlplane/policy/folder", "dsse", "packaging/man", "wire/api", "wire/invite", "wire/signature"},
+	"cmd/curfew-server": {"clock", "controlplane", "controlplane/policy", "controlplane/policy/folder", "packaging/man"},
 	"cmd/curfew-agent":  {"agent", "completion", "packaging/man"},
 	"test":              {"clock", "dsse", "grant", "ledger", "wire/api", "wire/invite"},
 }

@@ -1,4 +1,4 @@
-package policy
+package folder
 
 import (
 	"os"
@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"curfew.internal/controlplane/policy"
 )
 
 const small = `roles:
@@ -18,7 +20,7 @@ eligible:
   - {role: ops, people: [ana]}
 `
 
-func folder(t *testing.T) string {
+func made(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "a.yaml"), []byte(small), 0o600); err != nil {
@@ -34,15 +36,15 @@ func TestOddFilesAreMistakes(t *testing.T) {
 		"a link to a pipe":   func(f string) error { return unixLink(f, func(to string) error { return unix.Mkfifo(to, 0o600) }) },
 		"a link to a device": func(f string) error { return os.Symlink("/dev/zero", f) },
 		"too long": func(f string) error {
-			return os.WriteFile(f, []byte(strings.Repeat("#", maxBytes+10)), 0o600)
+			return os.WriteFile(f, []byte(strings.Repeat("#", policy.MaxBytes+10)), 0o600)
 		},
 	} {
-		dir := folder(t)
+		dir := made(t)
 		if err := odd(filepath.Join(dir, "x.yaml")); err != nil {
 			t.Fatal(err)
 		}
 		p, problems, err := Read(os.DirFS(dir))
-		if err != nil || Holds(problems) || len(p.Roles) > 0 || problems[len(problems)-1].File == "" {
+		if err != nil || policy.Holds(problems) || len(p.Roles) > 0 || problems[len(problems)-1].File == "" {
 			t.Errorf("%s: %v, %v, %v", name, p, problems, err)
 		}
 	}
@@ -57,7 +59,7 @@ func unixLink(file string, make func(string) error) error {
 }
 
 func TestWhatAFolderHolds(t *testing.T) {
-	dir := folder(t)
+	dir := made(t)
 	for name, text := range map[string]string{".b.yaml": "{", "b.yaml~": "{", "notes.txt": "{"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -70,10 +72,10 @@ func TestWhatAFolderHolds(t *testing.T) {
 	if err := unixLink(filepath.Join(dir, "d.yaml"), func(to string) error { return os.WriteFile(to, []byte("groups: {dba: [ana]}\n"), 0o600) }); err != nil {
 		t.Fatal(err)
 	}
-	if p, problems, err := Read(os.DirFS(dir)); err != nil || !Holds(problems) || len(p.Roles) != 1 || len(p.Groups) != 1 {
+	if p, problems, err := Read(os.DirFS(dir)); err != nil || !policy.Holds(problems) || len(p.Roles) != 1 || len(p.Groups) != 1 {
 		t.Errorf("%v, %v, %v", p, problems, err)
 	}
-	if _, problems, err := Read(os.DirFS(t.TempDir())); err != nil || Holds(problems) {
+	if _, problems, err := Read(os.DirFS(t.TempDir())); err != nil || policy.Holds(problems) {
 		t.Errorf("an empty folder holds: %v, %v", problems, err)
 	}
 	if _, _, err := Read(os.DirFS(filepath.Join(dir, "nowhere"))); err == nil {
