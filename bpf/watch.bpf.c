@@ -17,6 +17,7 @@
 #include "record.h"
 #include "label.h"
 #include "path.h"
+#include "who.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -99,17 +100,6 @@ commit(struct session *s, void *record, __u64 size)
 	COUNT(lost);
 }
 
-static __always_inline void
-read_ids(struct task_struct *task, struct ids *ids)
-{
-	const struct cred *cred = BPF_CORE_READ(task, cred);
-
-	ids->uid = BPF_CORE_READ(cred, uid.val);
-	ids->euid = BPF_CORE_READ(cred, euid.val);
-	ids->gid = BPF_CORE_READ(cred, gid.val);
-	ids->egid = BPF_CORE_READ(cred, egid.val);
-}
-
 /* Writes ids into the label, and says whether they were news. Of threads that
  * change at the same time one succeeds. */
 static __always_inline int
@@ -128,44 +118,6 @@ news(struct label *label, const struct ids *ids)
 		changed |= __sync_val_compare_and_swap(
 			       &at[1], have[1], want[1]) == have[1];
 	return changed;
-}
-
-/* The number of a pid in the namespace at a level. */
-static __always_inline struct upid
-number_at(struct pid *pid, __u32 level)
-{
-	struct upid upid = {};
-
-	bpf_probe_read_kernel(&upid, sizeof(upid),
-	    (void *)pid + bpf_core_field_offset(struct pid, numbers) +
-		level * bpf_core_type_size(struct upid));
-	return upid;
-}
-
-static __always_inline void
-read_pids(struct task_struct *task, struct process *p)
-{
-	struct pid *pid = BPF_CORE_READ(task, group_leader, thread_pid);
-	struct pid *parent =
-	    BPF_CORE_READ(task, real_parent, group_leader, thread_pid);
-	__u32 level = BPF_CORE_READ(pid, level);
-	struct upid own = number_at(pid, level), other;
-
-	p->pid = own.nr;
-	p->ppid = 0; /* as getppid(2) says of a parent in another namespace */
-	if (BPF_CORE_READ(parent, level) < level)
-		return;
-	other = number_at(parent, level);
-	if (other.ns == own.ns)
-		p->ppid = other.nr;
-}
-
-static __always_inline void
-describe(struct process *p, struct task_struct *task)
-{
-	read_pids(task, p);
-	read_ids(task, &p->ids);
-	bpf_probe_read_kernel(p->comm, sizeof(p->comm), &task->comm);
 }
 
 static __always_inline void
