@@ -53,6 +53,6 @@ func bounded(in fs.FS, name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // it was read alone
+	defer func() { _ = f.Close() }() // read only
 	return io.ReadAll(io.LimitReader(f, policy.MaxBytes+1))
 }
