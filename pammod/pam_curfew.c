@@ -42,6 +42,7 @@
 #define EXPORT	    __attribute__((visibility("default")))
 #define DOOR	    "/run/curfew/door.sock"
 #define MANAGED	    "/run/curfew/managed/"
+#define HOMES	    "/run/curfew/home/"
 #define UID_MIN	    70000
 #define UID_MAX	    524287
 #define PATIENCE_MS 2000
@@ -242,7 +243,9 @@ out:
 }
 
 /* Whether the name is of an account that Curfew gave, as far as can be seen
- * without the agent. The marker is looked for first: it costs no descriptor. */
+ * without the agent: it has our marker, or a uid and a home of ours. A site's
+ * own directory may use the uids, and never the homes. The marker is looked for
+ * first: it costs no descriptor. */
 static int
 managed(pam_handle_t *pamh, const char *name)
 {
@@ -259,7 +262,8 @@ managed(pam_handle_t *pamh, const char *name)
 			return 1;
 	}
 	pw = pam_modutil_getpwnam(pamh, name);
-	return pw != NULL && given(pw->pw_uid);
+	return pw != NULL && given(pw->pw_uid) &&
+	       strncmp(pw->pw_dir, HOMES, sizeof(HOMES) - 1) == 0;
 }
 
 /* sudo and su give another account's rights. */

@@ -206,7 +206,9 @@ func (h *Host) forgetNames(ctx context.Context) {
 	}
 }
 
-// Managed reports whether the account on the host is one of ours.
+// Managed reports whether the account on the host is one of ours: it has our
+// marker, or a uid and a home of ours. A site's own directory may use the
+// uids, and never the homes.
 func (h *Host) Managed(ctx context.Context, name string) (bool, error) {
 	if name == "" || name[0] == '.' || strings.ContainsAny(name, "/\x00") {
 		return false, nil // no name of an account
@@ -222,11 +224,11 @@ func (h *Host) Managed(ctx context.Context, name string) (bool, error) {
 		}
 	}
 	fields := strings.Split(line, ":")
-	if len(fields) < 3 {
-		return false, fmt.Errorf("account %s has no number", name)
+	if len(fields) < 6 {
+		return false, fmt.Errorf("account %s has no number or no home", name)
 	}
 	uid, err := strconv.ParseUint(fields[2], 10, 32)
-	return uid >= grant.UIDMin && uid <= grant.UIDMax, err
+	return uid >= grant.UIDMin && uid <= grant.UIDMax && strings.HasPrefix(fields[5], enforce.HomeDir+"/"), err
 }
 
 // local looks a name up in the host's own file, which every source of names

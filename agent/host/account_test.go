@@ -22,10 +22,25 @@ func TestManagedByMarkWhateverTheName(t *testing.T) {
 	}
 }
 
+// A directory of the site's may number its people as we do: they are not ours.
+func TestAnAccountOfAnotherDirectoryIsAStranger(t *testing.T) {
+	h := machine(t)
+	put(t, h, "etc/passwd", "ldap:x:200007:200007::/home/ldap:/bin/sh\nnear:x:70009:70009::/run/curfew/homeless:/bin/sh\n"+
+		"ours:x:70008:70008::/run/curfew/home/ours:/bin/sh\nlow:x:1000:1000::/run/curfew/home/low:/bin/sh\nshort:x:70010:70010\n")
+	for name, want := range map[string]bool{"ldap": false, "near": false, "ours": true, "low": false} {
+		if ok, err := h.Managed(t.Context(), name); ok != want || err != nil {
+			t.Errorf("%s: %v %v", name, ok, err)
+		}
+	}
+	if _, err := h.Managed(t.Context(), "short"); err == nil {
+		t.Error("a broken line of the host's file is a stranger's")
+	}
+}
+
 // A name service that never answers must not keep root out.
 func TestALocalAccountNeedsNoNameService(t *testing.T) {
 	h := machine(t)
-	put(t, h, "etc/passwd", "root:x:0:0:root:/root:/bin/bash\nodd:x:70007:70007::/:/bin/sh\n")
+	put(t, h, "etc/passwd", "root:x:0:0:root:/root:/bin/bash\nodd:x:70007:70007::/run/curfew/home/odd:/bin/sh\n")
 	old := searchPath
 	searchPath = []string{t.TempDir()}
 	defer func() { searchPath = old }()

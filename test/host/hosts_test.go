@@ -15,7 +15,7 @@ func enforced(t *testing.T, h *lab.Host) {
 	t.Helper()
 	script := `set -e
 curfew-agent install --enforce --breakglass glass
-groupadd glass; useradd -m -G glass -s /bin/bash key; useradd -m -s /bin/bash old
+groupadd glass; useradd -u 200007 -m -G glass -s /bin/bash key; useradd -m -s /bin/bash old
 echo 'key ALL=(ALL) NOPASSWD: ALL
 old ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/standing; chmod 440 /etc/sudoers.d/standing
 sudo -n true
