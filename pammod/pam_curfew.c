@@ -242,10 +242,8 @@ out:
 	return answered;
 }
 
-/* Whether the name is of an account that Curfew gave, as far as can be seen
- * without the agent: it has our marker, or a uid and a home of ours. A site's
- * own directory may use the uids, and never the homes. The marker is looked for
- * first: it costs no descriptor. */
+/* Whether the account is one of ours, seen without the agent: by our marker,
+ * or by a uid and a home of ours, as a site's directory may use the uids. */
 static int
 managed(pam_handle_t *pamh, const char *name)
 {
@@ -262,7 +260,7 @@ managed(pam_handle_t *pamh, const char *name)
 			return 1;
 	}
 	pw = pam_modutil_getpwnam(pamh, name);
-	return pw != NULL && given(pw->pw_uid) &&
+	return pw != NULL && given(pw->pw_uid) && pw->pw_dir != NULL &&
 	       strncmp(pw->pw_dir, HOMES, sizeof(HOMES) - 1) == 0;
 }
 

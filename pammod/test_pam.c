@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/time.h>
 #include <sys/wait.h>
@@ -35,7 +36,13 @@ enum manner {
 
 static char dir[] = "/tmp/cfw-pam-XXXXXX";
 static char door[64];
-static struct passwd ana = { .pw_name = "ana", .pw_uid = 70007 };
+static struct passwd ana = {
+	.pw_name = "ana", .pw_uid = 70007, .pw_dir = "/run/curfew/home/ana"
+};
+static struct passwd sssd = {
+	.pw_name = "sssd", .pw_uid = 200007, .pw_dir = "/home/sssd"
+};
+static struct passwd bare = { .pw_name = "bare", .pw_uid = 200008 };
 static struct passwd twin = { .pw_name = "toor", .pw_uid = 0 };
 static int failed;
 
@@ -74,6 +81,10 @@ pam_modutil_getpwnam(pam_handle_t *h, const char *name)
 	(void)h;
 	if (strcmp(name, "ana") == 0)
 		return &ana;
+	if (strcmp(name, "sssd") == 0)
+		return &sssd;
+	if (strcmp(name, "bare") == 0)
+		return &bare;
 	return strcmp(name, "toor") == 0 ? &twin : NULL;
 }
 
@@ -155,6 +166,7 @@ agent(enum manner m)
 		exit(1);
 	}
 	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		signal(SIGPIPE, SIG_IGN);
 		while ((c = accept(fd, NULL, NULL)) != -1) {
 			answer(c, m);
@@ -239,6 +251,8 @@ no_agent(void)
 	check(as("sshd", "ana", NULL, 0) == PAM_PERM_DENIED, "ours is refused");
 	check(as("sudo", "root", "ana", 0) == PAM_PERM_DENIED, "and by sudo");
 	check(as("sshd", "local", NULL, 1) == PAM_IGNORE, "others log in");
+	check(as("sshd", "sssd", NULL, 1) == PAM_IGNORE, "a directory's too");
+	check(as("sshd", "bare", NULL, 1) == PAM_IGNORE, "one without a home");
 	check(as("sudo", "root", "local", 0) == PAM_IGNORE, "and may sudo");
 	check(
 	    as("sudo", "root", "local", 1) == PAM_PERM_DENIED, "not enforced");
