@@ -79,7 +79,7 @@ var errNoPolicy = roster.Refuse(roster.Conflict, "no policy is in force: an admi
 func (r *rules) load(ctx context.Context) {
 	now := r.clock.Now().Wall
 	p, problems, err := folder.Read(os.DirFS(r.dir))
-	wrong, warnings := sorted(problems)
+	wrong, warnings := sorted(append(problems, p.Aged(now)...))
 	if err != nil {
 		wrong = []string{err.Error()}
 	}

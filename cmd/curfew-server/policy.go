@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 
+	"curfew.internal/clock"
 	"curfew.internal/controlplane/policy"
 	"curfew.internal/controlplane/policy/folder"
 )
@@ -30,6 +31,7 @@ func (c policyCheckCmd) Run() error {
 	if err != nil {
 		return err
 	}
+	problems = append(problems, p.Aged(clock.System{}.Now().Wall)...)
 	for _, p := range problems {
 		if _, err := fmt.Fprintln(os.Stdout, p); err != nil {
 			return err

@@ -2,21 +2,17 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"net/http"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 
 	"connectrpc.com/connect"
 
-	"curfew.internal/controlplane/policy"
-	"curfew.internal/controlplane/policy/folder"
 	"curfew.internal/wire/api"
 )
 
@@ -233,65 +229,6 @@ func (d decommissionCmd) Run(ctx context.Context, p *program) error {
 				"curfew hosts says whether it has; if it is gone for good, what it held ends by its own clock.\n"
 		}
 		_, err := fmt.Fprintf(p.out, text, r.Name)
-		return err
-	})
-}
-
-type policyCmd struct {
-	Check  policyCheckCmd  `cmd:"" help:"Check a policy folder, without a server."`
-	Status policyStatusCmd `cmd:"" help:"Say which policy is in force, and what is wrong with the folder as it is now."`
-}
-
-type policyCheckCmd struct {
-	Dir string `arg:"" type:"existingdir" help:"The folder with the *.yaml files."`
-}
-
-// Run prints every mistake of the folder, with file, line and fix.
-func (c policyCheckCmd) Run(_ context.Context, p *program) error {
-	_, problems, err := folder.Read(os.DirFS(c.Dir))
-	if err != nil {
-		return err
-	}
-	if err := c.print(p, problems); err != nil || policy.Holds(problems) {
-		return err
-	}
-	mistakes := slices.DeleteFunc(problems, func(pr policy.Problem) bool { return pr.Warning })
-	return exit{exitRefused, fmt.Errorf("mistakes in %s: %d", c.Dir, len(mistakes))}
-}
-
-func (c policyCheckCmd) print(p *program, problems []policy.Problem) error {
-	if p.Output == "json" {
-		return json.NewEncoder(p.out).Encode(map[string]any{"valid": policy.Holds(problems), "problems": append([]policy.Problem{}, problems...)})
-	}
-	for _, pr := range problems {
-		if _, err := fmt.Fprintln(p.out, clean(pr.String())); err != nil {
-			return err
-		}
-	}
-	if !policy.Holds(problems) {
-		return nil
-	}
-	_, err := fmt.Fprintf(p.out, "%s is a valid policy.\n", c.Dir)
-	return err
-}
-
-type policyStatusCmd struct{}
-
-// Run prints the policy in force.
-func (policyStatusCmd) Run(ctx context.Context, p *program) error {
-	c, err := p.client()
-	if err != nil {
-		return err
-	}
-	r, err := c.PolicyStatus(ctx, &api.PolicyStatusRequest{})
-	if err != nil {
-		return err
-	}
-	return p.print(r, func() error {
-		_, err := fmt.Fprintf(p.out, "version %s, since %s\n", r.Version, at(r.LoadedAt))
-		for _, s := range slices.Concat(r.Problems, r.Warnings) {
-			_, _ = fmt.Fprintln(p.out, clean(s))
-		}
 		return err
 	})
 }

@@ -58,7 +58,8 @@ func (p Problem) String() string {
 func Parse(files map[string][]byte) (Policy, []Problem) {
 	r := &reader{policy: Policy{
 		Version: version(files), Labels: map[string][]string{}, Groups: map[string][]string{}, Roles: map[string]Role{},
-	}, places: map[string]place{}}
+		Places: map[string]Place{},
+	}, unsure: map[string]bool{}}
 	if len(files) == 0 || len(files) > maxFiles {
 		r.problems = append(r.problems, Problem{Text: fmt.Sprintf("%d files that end in .yaml", len(files)), Fix: fmt.Sprintf("a policy has 1 to %d", maxFiles)})
 	}
@@ -87,7 +88,13 @@ func Parse(files map[string][]byte) (Policy, []Problem) {
 			Text: "no role stands in the policy", Fix: "write one at least; to end everything, revoke the grants",
 		})
 	}
-	r.unreached()
+	mistakes := r.problems
+	for _, p := range r.policy.advice() {
+		// One thing at a time: it may look different when it is mended.
+		if !slices.ContainsFunc(mistakes, func(m Problem) bool { return m.File == p.File && m.Line == p.Line && m.Field == p.Field }) {
+			r.problems = append(r.problems, p)
+		}
+	}
 	return r.verdict()
 }
 
@@ -114,11 +121,6 @@ func Holds(problems []Problem) bool {
 	return !slices.ContainsFunc(problems, func(p Problem) bool { return !p.Warning })
 }
 
-type place struct {
-	file string
-	node ast.Node
-}
-
 // A section is one of the four top keys of a file.
 type section struct {
 	file, name string
@@ -129,20 +131,21 @@ type reader struct {
 	policy   Policy
 	problems []Problem
 	file     string
-	places   map[string]place // of roles and groups, by "role NAME"
+	unsure   map[string]bool // roles of which not all approvers could be read
 }
 
-func (r *reader) say(n ast.Node, field string, warning bool, text, fix string) {
-	p := Problem{File: r.file, Line: 1, Column: 1, Field: field, Text: text, Fix: fix, Warning: warning}
+func (r *reader) wrong(n ast.Node, field, text, fix string) {
+	at := r.place(n)
+	r.problems = append(r.problems, Problem{File: at.File, Line: at.Line, Column: at.Column, Field: field, Text: text, Fix: fix})
+}
+
+func (r *reader) place(n ast.Node) Place {
+	at := Place{File: r.file, Line: 1, Column: 1}
 	if n != nil && n.GetToken() != nil && n.GetToken().Position != nil {
-		p.Line, p.Column = n.GetToken().Position.Line, n.GetToken().Position.Column
+		at.Line, at.Column = n.GetToken().Position.Line, n.GetToken().Position.Column
 	}
-	r.problems = append(r.problems, p)
+	return at
 }
-
-func (r *reader) wrong(n ast.Node, field, text, fix string) { r.say(n, field, false, text, fix) }
-
-func (r *reader) warn(n ast.Node, field, text, fix string) { r.say(n, field, true, text, fix) }
 
 // sections splits a file into its top keys.
 func (r *reader) sections(b []byte) []section {
@@ -251,6 +254,7 @@ func (r *reader) pairs(n ast.Node, field string, each func(key string, k, v ast.
 			r.wrong(v.Key, join(field, key), "said twice", "keep one of them")
 		default:
 			seen[key] = true
+			r.policy.Places[join(field, key)] = r.place(v.Key)
 			each(key, v.Key, v.Value)
 		}
 	}

@@ -65,6 +65,7 @@ func spoil(t *testing.T, from, to string) string {
 
 var compare = []cmp.Option{
 	cmpopts.EquateComparable(grant.Destination{}), cmpopts.EquateEmpty(),
+	cmpopts.IgnoreTypes(Place{}), cmpopts.IgnoreFields(Policy{}, "Places"),
 	cmp.Comparer(func(a, b *regexp.Regexp) bool { return fmt.Sprint(a) == fmt.Sprint(b) }),
 }
 
@@ -87,7 +88,7 @@ func TestParseReadsEveryKey(t *testing.T) {
 				Name: "db-admin", Description: "Restart and look at database services", Hosts: map[string][]string{"tier": {"db"}, "env": {"prod", "test"}},
 				RunAs: []string{"root", "postgres"}, Commands: []grant.Command{restart, logs, id}, NoExec: true, Network: []grant.Destination{db},
 				MaxDuration: 4 * time.Hour, ReasonRequired: true, TicketRequired: true, TicketPattern: regexp.MustCompile("^INC-[0-9]+$"),
-				Approvers: []string{"ben", "cleo", "fay"}, Count: 2, Pending: 30 * time.Minute, Lease: 5 * time.Minute,
+				Approvers: []string{"ben", "cleo", "fay"}, By: []string{"fay", "group:dba"}, Count: 2, Pending: 30 * time.Minute, Lease: 5 * time.Minute,
 				Drain: 10 * time.Minute, Remove: []string{"authorized-keys", "setuid"},
 			},
 			"fleet-root": {
@@ -96,8 +97,8 @@ func TestParseReadsEveryKey(t *testing.T) {
 			},
 		},
 		Eligible: []Eligibility{
-			{Role: "db-admin", People: []string{"ana", "dan", "eva"}, Until: time.Date(2027, 7, 1, 0, 0, 0, 0, time.UTC)},
-			{Role: "fleet-root", People: []string{"gil"}},
+			{Role: "db-admin", People: []string{"ana", "dan", "eva"}, Named: []string{"ana", "group:dev"}, Until: time.Date(2027, 7, 1, 0, 0, 0, 0, time.UTC)},
+			{Role: "fleet-root", People: []string{"gil"}, Named: []string{"gil"}},
 		},
 	}
 	if diff := cmp.Diff(want, p, compare...); diff != "" {

@@ -35,6 +35,7 @@ type Role struct {
 	TicketRequired bool
 	TicketPattern  *regexp.Regexp
 	Approvers      []string // people, sorted; nobody: approved by the policy itself
+	By             []string // the same, as it is written: names and group:NAME
 	Count          int      // how many of them
 	Pending        time.Duration
 	Lease          time.Duration
@@ -46,8 +47,20 @@ type Role struct {
 type Eligibility struct {
 	Role   string
 	People []string  // sorted, groups resolved
+	Named  []string  // the same, as it is written: names and group:NAME
 	Until  time.Time // excluded; zero: no end
+	At     Place
 }
+
+// A Place is where something stands in the files.
+type Place struct {
+	File   string `json:"file,omitempty"`
+	Line   int    `json:"line,omitempty"`
+	Column int    `json:"column,omitempty"`
+}
+
+// String is the place as compilers write theirs.
+func (p Place) String() string { return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column) }
 
 // A Policy is a folder of files that holds.
 type Policy struct {
@@ -56,6 +69,7 @@ type Policy struct {
 	Groups   map[string][]string
 	Roles    map[string]Role
 	Eligible []Eligibility
+	Places   map[string]Place // by field, such as roles.db-admin.max_duration
 }
 
 // version is a digest over names and bytes.

@@ -22,7 +22,6 @@ func (r *reader) roles(n ast.Node) {
 		if _, twice := r.policy.Roles[name]; twice {
 			r.wrong(k, field, "said in two files", "keep one of them")
 		}
-		r.places["role "+name] = place{r.file, k}
 		r.policy.Roles[name] = r.role(name, field, k, v)
 	})
 }
@@ -95,8 +94,6 @@ func (r *reader) contradictions(role Role, field string, at ast.Node, seen map[s
 	}
 	if role.AnyCommand && seen["commands"] != nil {
 		r.wrong(seen["any_command"], field+".any_command", "contradicts commands", "keep one of them")
-	} else if role.AnyCommand {
-		r.warn(seen["any_command"], field+".any_command", "gives every command", "list commands where you can")
 	}
 	if seen["run_as"] != nil && !role.AnyCommand && seen["commands"] == nil {
 		r.wrong(seen["run_as"], field+".run_as", "no command to run", "list commands, or leave run_as out")
@@ -117,10 +114,6 @@ func (r *reader) accounts(n ast.Node, field string) []string {
 	return all
 }
 
-// shells are programs that give whoever runs them a shell, whatever else they
-// were meant for.
-var shells = []string{"sh", "bash", "dash", "zsh", "python3", "perl", "vim", "vi", "nano", "less", "more", "man", "find", "awk", "env", "tar", "ssh", "docker"}
-
 func (r *reader) commands(n ast.Node, field string) []grant.Command {
 	var all []grant.Command
 	for _, w := range r.list(n, field) {
@@ -129,14 +122,8 @@ func (r *reader) commands(n ast.Node, field string) []grant.Command {
 			r.wrong(w.node, field, err.Error(), "")
 			continue
 		}
-		base := c.Path[strings.LastIndexByte(c.Path, '/')+1:]
-		switch {
-		case slices.Contains(shells, base):
-			r.warn(w.node, field, base+" can start any other program", "it is as wide as any_command")
-		case c.AnyArgs:
-			r.warn(w.node, field, "any arguments of "+c.Path, "name the arguments where you can")
-		}
 		all = append(all, c)
+		r.policy.Places[fmt.Sprintf("%s.%d", field, len(all))] = r.place(w.node)
 	}
 	return all
 }
@@ -195,7 +182,7 @@ func (r *reader) eligible(n ast.Node) {
 }
 
 func (r *reader) eligibility(n ast.Node, field string) {
-	e := Eligibility{}
+	e, whole := Eligibility{At: r.place(n)}, true
 	r.pairs(n, field, func(key string, k, v ast.Node) {
 		switch key {
 		case "role":
@@ -204,13 +191,16 @@ func (r *reader) eligibility(n ast.Node, field string) {
 				r.wrong(v, field+".role", fmt.Sprintf("unknown role %.64q", e.Role), "name it under roles:")
 			}
 		case "people":
-			e.People = append(e.People, r.people(v, field+".people")...)
+			people, named, known := r.people(v, field+".people")
+			e.People, e.Named, whole = append(e.People, people...), append(e.Named, named...), whole && known
 		case "groups":
 			for _, w := range r.list(v, field+".groups") {
 				members, known := r.policy.Groups[w.text]
 				if !known {
 					r.wrong(w.node, field+".groups", fmt.Sprintf("unknown group %.40q", w.text), "name it under groups:")
+					whole = false
 				}
+				e.Named = append(e.Named, "group:"+w.text)
 				e.People = append(e.People, members...)
 			}
 		case "until":
@@ -227,7 +217,7 @@ func (r *reader) eligibility(n ast.Node, field string) {
 	if e.Role == "" {
 		r.wrong(n, field+".role", "missing", "name the role")
 	}
-	if len(e.People) == 0 {
+	if len(e.People) == 0 && whole {
 		r.wrong(n, field+".people", "nobody", "name people or groups")
 	}
 	slices.Sort(e.People)
@@ -240,19 +230,8 @@ func (r *reader) eligibility(n ast.Node, field string) {
 func (r *reader) lonely(n ast.Node, field string, e Eligibility) {
 	role := r.policy.Roles[e.Role]
 	for _, person := range e.People {
-		if role.Count > 0 && len(role.Approvers) >= role.Count && len(r.policy.MayApprove(e.Role, person)) < role.Count {
+		if role.Count > 0 && !r.unsure[e.Role] && len(role.Approvers) >= role.Count && len(r.policy.MayApprove(e.Role, person)) < role.Count {
 			r.wrong(n, field, fmt.Sprintf("nobody but %s could approve what %s asks for", person, person), "name another approver in role "+e.Role)
-		}
-	}
-}
-
-// unreached warns of roles that nobody may ask for.
-func (r *reader) unreached() {
-	for name := range r.policy.Roles {
-		if !slices.ContainsFunc(r.policy.Eligible, func(e Eligibility) bool { return e.Role == name }) {
-			p := r.places["role "+name]
-			r.file = p.file
-			r.warn(p.node, "roles."+name, "nobody is eligible for it", "add a line under eligible:")
 		}
 	}
 }

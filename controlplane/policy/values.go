@@ -141,10 +141,12 @@ func (r *reader) groups(n ast.Node) {
 	})
 }
 
-// people resolves names and group:NAME to people.
-func (r *reader) people(n ast.Node, field string) []string {
-	var all []string
+// people resolves names and group:NAME to people, and keeps what is written.
+// It reports whether all of it is known: who is not cannot be counted.
+func (r *reader) people(n ast.Node, field string) (all, named []string, whole bool) {
+	whole = true
 	for _, w := range r.list(n, field) {
+		named = append(named, w.text)
 		group, isGroup := strings.CutPrefix(w.text, "group:")
 		if !isGroup {
 			if err := grant.CheckPerson(w.text); err != nil {
@@ -156,11 +158,12 @@ func (r *reader) people(n ast.Node, field string) []string {
 		members, known := r.policy.Groups[group]
 		if !known {
 			r.wrong(w.node, field, fmt.Sprintf("unknown group %.40q", group), "name it under groups:, or write the people")
+			whole = false
 		}
 		all = append(all, members...)
 	}
 	slices.Sort(all)
-	return slices.Compact(all)
+	return slices.Compact(all), named, whole
 }
 
 // selector reads which hosts a role covers.
@@ -200,18 +203,18 @@ func (r *reader) approval(n ast.Node, field string, role *Role) {
 	if s, ok := scalar(n); ok {
 		if s != "none" {
 			r.wrong(n, field, fmt.Sprintf("%.40q", s), "write {by: [...], count: 1}, or none for a role that nobody has to approve")
-			return
 		}
-		r.warn(n, field, "nobody approves this role", "whoever is eligible has it with a second factor alone")
 		return
 	}
 	role.Count = 1
 	var by ast.Node
+	whole := true
 	r.pairs(n, field, func(key string, k, v ast.Node) {
 		switch key {
 		case "by":
 			by = v
-			role.Approvers = r.people(v, field+".by")
+			role.Approvers, role.By, whole = r.people(v, field+".by")
+			r.unsure[role.Name] = !whole
 		case "count":
 			c, err := strconv.Atoi(r.text(v, field+".count"))
 			if err != nil || c < 1 || c > 10 {
@@ -225,7 +228,7 @@ func (r *reader) approval(n ast.Node, field string, role *Role) {
 	})
 	if by == nil {
 		r.wrong(n, field, "by is missing", "name the people or groups who may approve")
-	} else if len(role.Approvers) < role.Count {
+	} else if whole && len(role.Approvers) < role.Count {
 		r.wrong(by, field+".by", fmt.Sprintf("%d people cannot give %d approvals", len(role.Approvers), role.Count), "name more, or lower count")
 	}
 }

@@ -1,0 +1,158 @@
+package policy
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"curfew.internal/grant"
+)
+
+// long is what a grant may last before it is standing privilege by another
+// name.
+const long = 24 * time.Hour
+
+// crowd is from how many people on "everybody approves" is no small team.
+const crowd = 4
+
+// warning is advice about what stands at a field.
+func (p Policy) warning(at Place, field, text, fix string) Problem {
+	if at.Line == 0 { // the key is not written: its role's line
+		parts := strings.SplitN(field, ".", 3)
+		at = p.Places[strings.Join(parts[:min(2, len(parts))], ".")]
+	}
+	return Problem{File: at.File, Line: max(at.Line, 1), Column: max(at.Column, 1), Field: field, Text: text, Fix: fix, Warning: true}
+}
+
+func (p Policy) warn(field, text, fix string) Problem {
+	return p.warning(p.Places[field], field, text, fix)
+}
+
+// advice finds what holds, and still wants a second look.
+func (p Policy) advice() []Problem {
+	var all []Problem
+	everybody := p.People()
+	for _, name := range slices.Sorted(maps.Keys(p.Roles)) {
+		r := p.Roles[name]
+		field := "roles." + name
+		if !slices.ContainsFunc(p.Eligible, func(e Eligibility) bool { return e.Role == name }) {
+			all = append(all, p.warn(field, "nobody is eligible for it", "add a line under eligible:"))
+		}
+		if r.AnyCommand {
+			all = append(all, p.warn(field+".any_command", "gives every command", "list commands where you can"))
+		}
+		if r.MaxDuration > long && r.MaxDuration <= grant.MaxDuration {
+			all = append(all, p.warn(field+".max_duration", "a grant of "+days(r.MaxDuration)+" is standing privilege by another name",
+				"write a day at most; a grant can be extended, and asked for again"))
+		}
+		all = append(all, p.approvalAdvice(r, everybody)...)
+		all = append(all, p.commandAdvice(r)...)
+	}
+	return all
+}
+
+func (p Policy) approvalAdvice(r Role, everybody []string) []Problem {
+	field := "roles." + r.Name + ".approval"
+	_, written := p.Places[field]
+	switch {
+	case written && r.Count == 0 && len(r.By) == 0:
+		return []Problem{p.warn(field, "nobody approves this role", "whoever is eligible has it with a second factor alone")}
+	case len(everybody) >= crowd && len(r.Approvers) == len(everybody):
+		return []Problem{p.warn(field+".by", fmt.Sprintf("everybody approves: all %d people whom the policy names", len(everybody)),
+			"name those who know what the role does")}
+	}
+	return nil
+}
+
+func (p Policy) commandAdvice(r Role) []Problem {
+	var all []Problem
+	reading := len(r.Commands) > 0
+	for i, c := range r.Commands {
+		field := "roles." + r.Name + ".commands"
+		at := p.Places[fmt.Sprintf("%s.%d", field, i+1)]
+		reading = reading && reads(c)
+		if text, fix := wide(c, r.NoExec); text != "" {
+			all = append(all, p.warning(at, field, text, fix))
+		} else if c.AnyArgs {
+			all = append(all, p.warning(at, field, "any arguments of "+c.Path, "name the arguments where you can"))
+		}
+	}
+	if reading {
+		all = append(all, p.warn("roles."+r.Name+".commands", "only looks, and changes nothing",
+			"let a group read it (adm, systemd-journal, a file's own), and keep approvals for what changes something"))
+	}
+	return all
+}
+
+// People are all whom the policy names.
+func (p Policy) People() []string {
+	all := map[string]bool{}
+	add := func(names []string) {
+		for _, n := range names {
+			all[n] = true
+		}
+	}
+	for _, g := range p.Groups {
+		add(g)
+	}
+	for _, r := range p.Roles {
+		add(r.Approvers)
+	}
+	for _, e := range p.Eligible {
+		add(e.People)
+	}
+	return slices.Sorted(maps.Keys(all))
+}
+
+// Aged warns of eligibility that had ended by then.
+func (p Policy) Aged(at time.Time) []Problem {
+	var all []Problem
+	for _, e := range p.Eligible {
+		if !e.Until.IsZero() && !at.Before(e.Until) {
+			last := e.Until.AddDate(0, 0, -1).Format(time.DateOnly)
+			all = append(all, p.warning(e.At, "eligible", fmt.Sprintf("the eligibility for %s ended with %s", e.Role, last), "take the line out, or write a later day"))
+		}
+	}
+	return all
+}
+
+// Strangers warns of people whom the policy names and the fleet does not
+// know, and of roles that nobody is left to approve.
+func (p Policy) Strangers(known []string) []Problem {
+	var all []Problem
+	unknown := func(names []string) []string {
+		return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return slices.Contains(known, n) })
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Groups)) {
+		if gone := unknown(p.Groups[name]); len(gone) > 0 {
+			all = append(all, p.warn("groups."+name, "not known to the fleet, or disabled: "+strings.Join(gone, ", "), "mend the name, or add the person"))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Roles)) {
+		r := p.Roles[name]
+		field := "roles." + name + ".approval.by"
+		gone := unknown(r.Approvers)
+		switch {
+		case r.Count > 0 && len(r.Approvers)-len(gone) < r.Count:
+			all = append(all, p.warn(field, fmt.Sprintf("cannot be approved: of its approvers, the fleet does not know %s", strings.Join(gone, ", ")),
+				"name approvers who are there"))
+		case len(gone) > 0:
+			all = append(all, p.warn(field, "approvers who are not known to the fleet, or disabled: "+strings.Join(gone, ", "), "mend the name, or add the person"))
+		}
+	}
+	for _, e := range p.Eligible {
+		if gone := unknown(e.People); len(gone) > 0 {
+			all = append(all, p.warning(e.At, "eligible", "not known to the fleet, or disabled: "+strings.Join(gone, ", "), "mend the name, or add the person"))
+		}
+	}
+	return all
+}
+
+func days(d time.Duration) string {
+	if d%(24*time.Hour) == 0 {
+		return fmt.Sprintf("%d days", d/(24*time.Hour))
+	}
+	return span(d)
+}
