@@ -64,10 +64,10 @@ func (w *world) untold(begun map[string]bool) string {
 
 // over is a world in which a grant with a session has ended, and its receipt
 // is made.
-func over(t *testing.T) (*world, *Agent) {
+func over(t *testing.T, others ...grant.Grant) (*world, *Agent) {
 	t.Helper()
 	w := newWorld()
-	w.offered.Grants = []grant.Grant{held("g-a", "ana", 0, time.Hour)}
+	w.offered.Grants = append([]grant.Grant{held("g-a", "ana", 0, time.Hour)}, others...)
 	a := w.agent(t)
 	pass(t, a)
 	a.Knock(t.Context(), Knock{Open: true, Service: "sshd", User: "ana", PID: 7})
@@ -179,16 +179,28 @@ func TestTheEndOfOneGrantLeavesWhatTheOtherMayNeed(t *testing.T) {
 
 // What runs under a grant that drains may need what is hers.
 func TestAGrantThatDrainsLeavesWhatRunsItsFiles(t *testing.T) {
-	w, a := over(t)
-	g := held("g-b", "ana", 0, time.Hour)
-	g.Role.Drain = 10 * time.Minute
-	w.offered.Grants = append(w.offered.Grants, g)
-	if _, err := a.Accept(t.Context(), nil, nil); err != nil {
-		t.Fatal(err)
-	}
+	drains := held("g-b", "ana", 0, time.Hour)
+	drains.Role.Drain = 10 * time.Minute
+	w, a := over(t, drains)
 	a.LookAfter(t.Context())
 	if r := w.looked("g-a"); len(r) != 1 || len(r[0].Removed) > 0 || len(w.befores) != 1 {
 		t.Errorf("%+v %v", r, w.befores)
+	}
+}
+
+// Nothing runs under a grant that comes when it is over already, drain or not.
+func TestAGrantThatComesInItsDrainGivesNothing(t *testing.T) {
+	w, a := over(t)
+	late := held("g-b", "ana", 0, time.Hour)
+	late.Role.Drain = 10 * time.Minute
+	w.offered.Grants = append(w.offered.Grants, late)
+	if _, err := a.Accept(t.Context(), nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	pass(t, a)
+	a.LookAfter(t.Context())
+	if r := w.looked("g-a"); len(r) != 1 || !slices.Equal(r[0].Removed, []string{"/tmp/x"}) || len(w.things) > 0 || len(w.told(ledger.Removed)) != 1 {
+		t.Errorf("%+v %v", r, w.things)
 	}
 }
 
@@ -216,5 +228,29 @@ func TestAGrantThatStandsAgainIsLookedAfterAtItsNextEnd(t *testing.T) {
 	pass(t, a)
 	if len(w.looked("g-a")) != 1 || len(w.opened) > 0 {
 		t.Error(w.looked("g-a"), w.opened)
+	}
+}
+
+// What a look had removed when its agent died is told by the next look, also
+// if the grant stood again in between.
+func TestALookThatWasCutShortIsToldAfterTheNextEnd(t *testing.T) {
+	for name, last := range map[string]Look{
+		"in the middle":          {Removals: []byte(`["/tmp/gone"]`)},
+		"before it was recorded": {Entry: ledger.Entry{Kind: ledger.Leftovers, At: noon, Grant: "g-a", Text: "/tmp/gone"}.Bytes()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, a := over(t)
+			last.Grant, last.Ended = "g-a", noon
+			w.looks["g-a"] = last
+			a.LookAfter(t.Context())
+			told := w.told(ledger.Leftovers)
+			if len(last.Entry) > 0 {
+				if len(told) != 2 || told[0].Text != "/tmp/gone" {
+					t.Errorf("%+v", told)
+				}
+			} else if r := w.looked("g-a"); len(r) != 1 || !slices.Equal(r[0].Removed, []string{"/tmp/gone", "/tmp/x"}) {
+				t.Errorf("%+v", r)
+			}
+		})
 	}
 }

@@ -286,9 +286,16 @@ func (a *Agent) standing(known []grant.Grant, now time.Time) []grant.Grant {
 }
 
 // draining returns those of the grants that are over at now, and under which
-// what runs may go on.
+// what runs may go on. Nothing runs under one that was never on the host, or
+// was ended before.
 func (a *Agent) draining(known []grant.Grant, now time.Time) []grant.Grant {
-	return slices.DeleteFunc(slices.Clone(known), func(g grant.Grant) bool { return !g.DrainsAt(now) || a.suspended(g, now) })
+	a.mu.Lock()
+	opened := a.opened // never changed, only replaced
+	a.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(known), func(g grant.Grant) bool {
+		o, ok := opened[g.ID]
+		return !ok || !o.Ended.IsZero() || !g.DrainsAt(now) || a.suspended(g, now)
+	})
 }
 
 // suspended reports whether the grant's lease has run out.

@@ -163,7 +163,7 @@ func (a *Agent) lookAfter(ctx context.Context, o Opened) {
 		a.Log.WarnContext(ctx, "a look for leftovers is begun anew", "grant", o.Grant, "err", err)
 	}
 	if err != nil || !l.Ended.Equal(o.Ended) {
-		l = Look{Grant: o.Grant, Ended: o.Ended}
+		l = a.anew(l, o)
 	}
 	e, err := ledger.ParseEntry(l.Entry)
 	if err != nil || len(l.Entry) == 0 {
@@ -182,6 +182,19 @@ func (a *Agent) lookAfter(ctx context.Context, o Opened) {
 	a.looked[o.Grant] = o.Ended
 	a.mu.Unlock()
 	a.Wake()
+}
+
+// anew is the look after a grant that stood again after its last end. What
+// the agent that looked then had begun to remove, or had found and perhaps not
+// recorded, is told all the same.
+func (a *Agent) anew(last Look, o Opened) Look {
+	l := Look{Grant: o.Grant, Ended: o.Ended}
+	if e, err := ledger.ParseEntry(last.Entry); err == nil && len(last.Entry) > 0 {
+		a.append(e)
+	} else {
+		l.Removals = last.Removals
+	}
+	return l
 }
 
 // begin writes down how far a look is. Without that it goes on: at worst it
