@@ -23,8 +23,19 @@ func (w *world) stands(g *issued) bool {
 	return !now.Before(g.NotBefore) && now.Before(g.NotAfter.Add(w.slack())) && (g.revoked == 0 || g.revoked > w.reached)
 }
 
+// lasts reports whether what runs under a grant may still run on the host: it
+// stands, or it drains.
+func (w *world) lasts(g *issued) bool {
+	now := w.true()
+	return !now.Before(g.NotBefore) && now.Before(g.Drained().Add(w.slack())) && (g.revoked == 0 || g.revoked > w.reached)
+}
+
 func (w *world) mayAct(person string) bool {
 	return slices.ContainsFunc(w.server.grants, func(g *issued) bool { return g.Person.Name == person && w.stands(g) })
+}
+
+func (w *world) mayRun(person string) bool {
+	return slices.ContainsFunc(w.server.grants, func(g *issued) bool { return g.Person.Name == person && w.lasts(g) })
 }
 
 func (w *world) grant(id string) *issued {
@@ -74,7 +85,7 @@ func (w *world) checkDoor(person string) error {
 func (w *world) checkProcess(p process) error {
 	passed := w.agent != nil && w.clean && w.next > w.now
 	if p.session == 0 {
-		if p.uid != 0 && passed && !w.mayActUID(p.uid) {
+		if p.uid != 0 && passed && !w.mayRunUID(p.uid) {
 			return fmt.Errorf("a process of uid %d outlived its grants", p.uid)
 		}
 		return nil
@@ -87,7 +98,7 @@ func (w *world) checkProcess(p process) error {
 		if g.Person.Name != s.Person {
 			continue
 		}
-		late := w.true().Sub(g.NotAfter) > w.slack()
+		late := w.true().Sub(g.Drained()) > w.slack()
 		revoked := g.revoked > 0 && g.revoked <= w.reached && passed
 		if !late && !revoked {
 			return nil
@@ -96,8 +107,8 @@ func (w *world) checkProcess(p process) error {
 	return fmt.Errorf("a process of a session of %s outlived its grants", s.Person)
 }
 
-func (w *world) mayActUID(uid uint32) bool {
-	return slices.ContainsFunc(people, func(p string) bool { return uidOf(p) == uid && w.mayAct(p) })
+func (w *world) mayRunUID(uid uint32) bool {
+	return slices.ContainsFunc(people, func(p string) bool { return uidOf(p) == uid && w.mayRun(p) })
 }
 
 // checkThings: after a pass that left nothing undone, nothing is on the host
@@ -117,10 +128,14 @@ func (w *world) checkThings() error {
 				return fmt.Errorf("rule %s says %q", t.Name, content)
 			}
 		case enforce.EndTimer:
-			if g := w.grant(t.Name); g == nil || !w.stands(g) || content != g.NotAfter.Format(time.DateTime) {
+			if g := w.grant(t.Name); g == nil || !w.lasts(g) || content != g.Drained().Format(time.DateTime) {
 				return fmt.Errorf("end timer %s is there for %s, and no grant", t.Name, content)
 			}
-		case enforce.Network, enforce.Group, enforce.Account, enforce.Marker, enforce.Home, enforce.Principals:
+		case enforce.Network, enforce.Group, enforce.Account, enforce.Marker, enforce.Home:
+			if !w.mayRun(t.Name) {
+				return fmt.Errorf("%v is there, and no grant", t)
+			}
+		case enforce.Principals:
 			if !w.mayAct(t.Name) {
 				return fmt.Errorf("%v is there, and no grant", t)
 			}
@@ -162,7 +177,7 @@ func (w *world) settle() error {
 // checkGiven: with no fault left, a new grant opens the door. On a host whose
 // wall clock was ever ahead it may be over already.
 func (w *world) checkGiven() error {
-	w.server.issue("ana", w.true(), w.true().Add(10*time.Minute), 0)
+	w.server.issue("ana", w.true(), w.true().Add(10*time.Minute), 0, 0)
 	w.mail = []letter{{w.now, w.server.set(host, signer, w.true())}}
 	w.pass(time.Second)
 	a := w.agent.Knock(context.Background(), agent.Knock{Service: "sshd", User: "ana", FD: -1})

@@ -63,13 +63,13 @@ type server struct {
 }
 
 // issue gives a grant from now, which is the server's own right time.
-func (s *server) issue(person string, from, to time.Time, lease time.Duration) *issued {
+func (s *server) issue(person string, from, to time.Time, lease, drain time.Duration) *issued {
 	var b [10]byte
 	binary.BigEndian.PutUint64(b[2:], uint64(len(s.grants)+1))
 	id := "g-" + strings.ToLower(base32.StdEncoding.EncodeToString(b[:]))
 	g := grant.Grant{
 		ID: id, Fleet: fleet, Person: grant.Person{Name: person, UID: uidOf(person)}, Hosts: []string{host},
-		Role:      grant.Role{Name: "ops", RunAs: []string{"root"}, AnyCommand: true},
+		Role:      grant.Role{Name: "ops", RunAs: []string{"root"}, AnyCommand: true, Drain: drain},
 		NotBefore: from.Truncate(time.Second), NotAfter: to.Truncate(time.Second), Lease: lease,
 		Request: "r-" + id[2:], Digest: make([]byte, 32), Asked: grant.Evidence{Person: person, Factor: "totp", At: from.Truncate(time.Second)},
 	}
@@ -102,7 +102,7 @@ func (s *server) set(name string, key ed25519.PrivateKey, at time.Time) []byte {
 	s.highest = max(s.highest, s.revision)
 	g := grant.Set{Fleet: fleet, Host: name, Revision: s.revision, IssuedAt: at.Truncate(time.Second)}
 	for _, i := range s.held {
-		if i.NotAfter.After(at) {
+		if i.Drained().After(at) {
 			g.Grants = append(g.Grants, i.envelope)
 		}
 	}

@@ -80,9 +80,13 @@ func (w *world) issue() {
 	if w.chance.IntN(4) == 0 {
 		lease = time.Minute
 	}
+	var drain time.Duration
+	if w.chance.IntN(3) == 0 {
+		drain = time.Duration(1+w.chance.IntN(240)) * time.Second
+	}
 	from := w.true()
-	g := w.server.issue(w.who(), from, from.Add(length), lease)
-	w.tell("%s gets %s for %v, lease %v, revision %d", g.Person.Name, g.ID[14:], length, lease, w.server.revision)
+	g := w.server.issue(w.who(), from, from.Add(length), lease, drain)
+	w.tell("%s gets %s for %v, lease %v, drain %v, revision %d", g.Person.Name, g.ID[14:], length, lease, drain, w.server.revision)
 	w.send()
 }
 
@@ -365,16 +369,16 @@ func TestASeedIsARun(t *testing.T) {
 func TestPlantedBugsAreFound(t *testing.T) {
 	for _, bug := range []string{
 		"a minute more", "the wall clock alone", "older sets count", "rules stay", "nobody is killed", "sessions without an end",
-		"leftovers forgotten", "removals untold",
+		"leftovers forgotten", "removals untold", "rules drain too",
 	} {
 		t.Run(bug, func(t *testing.T) {
-			for seed := uint64(1); seed <= 300; seed++ {
+			for seed := uint64(1); seed <= 1000; seed++ {
 				if _, err := run(t, seed, bug); err != nil {
 					t.Logf("seed %d: %v", seed, err)
 					return
 				}
 			}
-			t.Error("no seed of 300 finds it")
+			t.Error("no seed of 1,000 finds it")
 		})
 	}
 }

@@ -262,6 +262,7 @@ func (h hostOf) Apply(_ context.Context, s enforce.Step) error {
 	case s.Op == enforce.Put:
 		h.things[s.Thing] = s.Content
 	case h.bug == "rules stay" && s.Thing.Kind == enforce.SudoRule:
+	case h.bug == "rules drain too" && s.Thing.Kind == enforce.SudoRule && h.lasts(h.grant(s.Thing.Name)):
 	default:
 		delete(h.things, s.Thing)
 	}
