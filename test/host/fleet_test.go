@@ -67,7 +67,7 @@ roles:
     approval: none
     leftovers: {remove: [authorized-keys, setuid, capability, system-unit, sudo-rule]}
 groups:
-  all: [ana, ben, dan, eva, fay, gus, hal, ida, jon, kim, lou, mia, ned, oli, pia, quin, rex, sam, tia, uma, vic, wil, xia, yan, zoe, abe, bea, cid, dov, eli, fox, gil, hux, ivy, jay, kit, lea, mel, dee, eno, flo]
+  all: [ana, ben, dan, eva, fay, gus, hal, ida, jon, kim, lou, mia, ned, oli, pia, quin, rex, sam, tia, uma, vic, wil, xia, yan, zoe, abe, bea, cid, dov, eli, fox, gil, hux, ivy, jay, kit, lea, mel, dee, eno, flo, hea]
 eligible:
   - {role: ops, groups: [all]}
   - {role: second, groups: [all]}

@@ -42,6 +42,7 @@ func TestOnRealHosts(t *testing.T) {
 		{"what runs may drain, nothing new is let in, and a revocation ends it", drained},
 		{"files and forwards go where her shell may, and no longer", carried},
 		{"the call by curl is as it is written", documented},
+		{"the policy in force is explained, and a change of it is planned", planned},
 		{"people are told at their terminal that the end is near", warned},
 		{"an older set put back on the disk brings nothing back", rolledBack},
 		{"the door comes back, and wiring that is taken out shows", unwired},

@@ -1,0 +1,48 @@
+package host
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// planned: what the tools for policies ask the server for.
+func planned(t *testing.T, s *scene) {
+	t.Helper()
+	p, cleo := s.person(t, "hea"), s.fleet.People["cleo"]
+	id := s.grant(t, p, "second", "10m")
+	dir := t.TempDir()
+	fresh := strings.Replace(policy, "[/usr/bin/whoami]\n    max_duration: 1h", "[/usr/bin/whoami]\n    max_duration: 5m", 1)
+	if err := os.WriteFile(filepath.Join(dir, "policy.yaml"), []byte(fresh), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args string
+		want []string
+	}{
+		{"policy explain hea second --on db1 --for 10m", []string{"hea may ask for second on db1 for 10m", "and db1 is one", "as a member of group all (policy.yaml:"}},
+		{"policy explain nobody second --on db1", []string{"nobody may NOT ask", "add her to a line"}},
+		{"policy explain hea second --on db1 --for 10m --dir " + dir, []string{"may NOT ask", "10m is more than the 5m", "and db1 is one"}},
+		{"policy plan " + dir, []string{"narrower  second  ", "max_duration: 1h becomes 5m", "would be refused: role second lasts 5m at most"}},
+		{"policy check --fleet " + dir, []string{"roles.guarded.approval.by: cannot be approved", "is a valid policy"}},
+	} {
+		out, stderr, err := cleo.Run(t.Context(), "", strings.Fields(c.args)...)
+		if err != nil {
+			t.Fatalf("%s: %v: %s", c.args, err, stderr)
+		}
+		for _, w := range c.want {
+			if !strings.Contains(out, w) {
+				t.Errorf("%s: %q is not said\n%s", c.args, w, out)
+			}
+		}
+	}
+	// The policy is for those who keep it.
+	if out, stderr, err := p.Run(t.Context(), "", "policy", "explain", "hea", "second"); err == nil || !strings.Contains(stderr, "admins") {
+		t.Errorf("%v: %s%s", err, out, stderr)
+	}
+	if _, _, err := cleo.Run(t.Context(), "", "revoke", id); err != nil {
+		t.Fatal(err)
+	}
+	s.clean(t, id)
+}
