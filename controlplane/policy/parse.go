@@ -58,7 +58,7 @@ func (p Problem) String() string {
 func Parse(files map[string][]byte) (Policy, []Problem) {
 	r := &reader{policy: Policy{
 		Version: version(files), Labels: map[string][]string{}, Groups: map[string][]string{}, Roles: map[string]Role{},
-		Places: map[string]Place{},
+		Places: map[string]Place{}, Files: files,
 	}, unsure: map[string]bool{}}
 	if len(files) == 0 || len(files) > maxFiles {
 		r.problems = append(r.problems, Problem{Text: fmt.Sprintf("%d files that end in .yaml", len(files)), Fix: fmt.Sprintf("a policy has 1 to %d", maxFiles)})
@@ -149,7 +149,7 @@ func (r *reader) place(n ast.Node) Place {
 
 // sections splits a file into its top keys.
 func (r *reader) sections(b []byte) []section {
-	if text, fix := unreadable(b); text != "" {
+	if text, fix := Unreadable(b); text != "" {
 		r.wrong(nil, "", text, fix)
 		return nil
 	}
@@ -174,10 +174,10 @@ func (r *reader) sections(b []byte) []section {
 	return found
 }
 
-// unreadable says why a file is not even parsed: what does not show could
+// Unreadable says why a file is not even parsed: what does not show could
 // hide what a reviewer has to see, and what is too large or too deep would
 // keep whoever checks it busy for long.
-func unreadable(b []byte) (text, fix string) {
+func Unreadable(b []byte) (text, fix string) {
 	if len(b) > MaxBytes {
 		return "over 256 KiB", "split it"
 	}

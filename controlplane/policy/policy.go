@@ -70,6 +70,7 @@ type Policy struct {
 	Roles    map[string]Role
 	Eligible []Eligibility
 	Places   map[string]Place // by field, such as roles.db-admin.max_duration
+	Files    map[string][]byte
 }
 
 // version is a digest over names and bytes.

@@ -68,6 +68,8 @@ var rooms = map[string][]string{
 	"controlplane/identity":      {"clock", "controlplane/roster", "dsse", "grant"},
 	"controlplane/policy":        {"controlplane/roster", "grant"},
 	"controlplane/policy/folder": {"controlplane/policy"},
+	"controlplane/policy/plan":   {"controlplane/policy", "controlplane/roster"},
+	"controlplane/policy/trial":  {"controlplane/policy", "controlplane/roster"},
 	"controlplane/request":       {"controlplane/policy", "controlplane/roster", "grant"},
 	"controlplane/roster":        {"grant", "ledger"}, // plain values that the others pass on
 	"controlplane/sign":          {"controlplane/roster", "dsse", "grant"},
@@ -75,7 +77,10 @@ var rooms = map[string][]string{
 
 	"packaging/man": {}, // manual pages, from the model of a command line
 
-	"cmd/curfew":        {"clock", "completion", "controlplane/policy", "controlplane/policy/folder", "dsse", "packaging/man", "wire/api", "wire/invite", "wire/signature"},
+	"cmd/curfew": {
+		"clock", "completion", "controlplane/policy", "controlplane/policy/folder", "controlplane/policy/plan", "controlplane/policy/trial",
+		"controlplane/roster", "dsse", "packaging/man", "wire/api", "wire/invite", "wire/signature",
+	},
 	"cmd/curfew-server": {"clock", "controlplane", "controlplane/policy", "controlplane/policy/folder", "packaging/man"},
 	"cmd/curfew-agent":  {"agent", "completion", "packaging/man"},
 	"test":              {"clock", "dsse", "grant", "ledger", "wire/api", "wire/invite"},
@@ -89,7 +94,7 @@ var landing = []string{"controlplane/request", "cmd/curfew-server"}
 var (
 	pure = []string{
 		"canon", "dsse", "grant", "ledger",
-		"agent/enforce", "controlplane/policy", "controlplane/request",
+		"agent/enforce", "controlplane/policy", "controlplane/policy/plan", "controlplane/policy/trial", "controlplane/request",
 	}
 	worldy = []string{
 		"context", "database/sql", "io/ioutil", "log", "log/slog", "math/rand", "math/rand/v2", "net", "net/http",

@@ -1,0 +1,278 @@
+package policy
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"curfew.internal/controlplane/roster"
+	"curfew.internal/grant"
+)
+
+// A Case is what somebody might ask for. What is left out is not judged: the
+// explanation says what would be judged of it.
+type Case struct {
+	Person string
+	Role   string
+	Host   *roster.Host
+	For    time.Duration
+	Reason *string
+	Ticket *string
+	At     time.Time
+}
+
+// The ways in which a rule decides.
+const (
+	Allows  = "allows"
+	Refuses = "refuses"
+	Needs   = "needs" // it allows, once this is there
+)
+
+// A Finding is what one rule says of a case.
+type Finding struct {
+	Rule  string `json:"rule"` // role, eligibility, hosts, duration, until, reason, ticket, approval
+	Says  string `json:"says"`
+	Text  string `json:"text"`
+	Fix   string `json:"fix,omitempty"`
+	Place Place  `json:"place"`
+}
+
+// An Explanation is what each rule says of a case.
+type Explanation struct {
+	Allowed   bool      `json:"allowed"`
+	Needed    int       `json:"approvals"`
+	Approvers []string  `json:"approvers"`
+	Findings  []Finding `json:"findings"`
+}
+
+// Refusing are the rules that refuse, sorted, each once.
+func (e Explanation) Refusing() []string {
+	var all []string
+	for _, f := range e.Findings {
+		if f.Says == Refuses {
+			all = append(all, f.Rule)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// Explain says of each rule whether it lets the person ask, and where it
+// stands. It is for those who keep the policy: it tells of every role.
+func (p Policy) Explain(c Case) Explanation {
+	role, ok := p.Roles[c.Role]
+	if !ok {
+		names := strings.Join(slices.Sorted(maps.Keys(p.Roles)), ", ")
+		return Explanation{Findings: []Finding{{Rule: "role", Says: Refuses, Text: fmt.Sprintf("there is no role %.64q", c.Role), Fix: "the policy has " + names}}}
+	}
+	x := &explainer{policy: p, role: role, c: c}
+	until, eligible := x.eligibility()
+	if eligible {
+		x.hosts()
+		x.duration(until)
+		x.words()
+	}
+	approvers := p.MayApprove(c.Role, c.Person)
+	x.approval(approvers)
+	e := Explanation{Needed: role.Count, Approvers: approvers, Findings: x.found}
+	e.Allowed = len(e.Refusing()) == 0
+	return e
+}
+
+type explainer struct {
+	policy Policy
+	role   Role
+	c      Case
+	found  []Finding
+}
+
+// say notes what the rule at a key of the role says; the role itself stands
+// for a key that is not written.
+func (x *explainer) say(rule, key, says, text, fix string) {
+	at, written := x.policy.Places["roles."+x.role.Name+"."+key]
+	if !written {
+		at = x.policy.Places["roles."+x.role.Name]
+	}
+	x.found = append(x.found, Finding{Rule: rule, Says: says, Text: text, Fix: fix, Place: at})
+}
+
+// eligibility tells each line that names the person, or that none does.
+func (x *explainer) eligibility() (until time.Time, ok bool) {
+	until, ok = x.policy.EligibleUntil(x.c.Person, x.role.Name, x.c.At)
+	named := false
+	for _, e := range x.policy.Eligible {
+		if e.Role != x.role.Name || !slices.Contains(e.People, x.c.Person) {
+			continue
+		}
+		named = true
+		f := Finding{Rule: "eligibility", Says: Allows, Text: x.c.Person + " is eligible " + x.by(e.Named) + ", without end", Place: e.At}
+		if last := e.Until.AddDate(0, 0, -1).Format(time.DateOnly); !e.Until.IsZero() && x.c.At.Before(e.Until) {
+			f.Text = fmt.Sprintf("%s is eligible %s, to the end of %s", x.c.Person, x.by(e.Named), last)
+		} else if !e.Until.IsZero() {
+			f.Text, f.Fix = fmt.Sprintf("%s was eligible %s, and that ended with %s", x.c.Person, x.by(e.Named), last), "write a later day, if she still needs it"
+			if ok { // by another line
+				continue
+			}
+			f.Says = Refuses
+		}
+		x.found = append(x.found, f)
+	}
+	if !named {
+		x.nobody()
+	}
+	return until, ok
+}
+
+// nobody tells who is eligible, where the person is not.
+func (x *explainer) nobody() {
+	var lines []Eligibility
+	for _, e := range x.policy.Eligible {
+		if e.Role == x.role.Name {
+			lines = append(lines, e)
+		}
+	}
+	fix := "add her to a line, or to a group of it, if she needs the role"
+	if len(lines) == 0 {
+		x.say("eligibility", "", Refuses, fmt.Sprintf("no line under eligible: has role %s: nobody may ask for it", x.role.Name), "add a line, if somebody needs the role")
+	}
+	for _, e := range lines {
+		x.found = append(x.found, Finding{
+			Rule: "eligibility", Says: Refuses, Text: fmt.Sprintf("%s is not among %s", x.c.Person, x.written(e.Named)), Fix: fix, Place: e.At,
+		})
+	}
+}
+
+// by says how a person comes to be among those that are written.
+func (x *explainer) by(named []string) string {
+	var groups []string
+	for _, n := range named {
+		if n == x.c.Person {
+			return "by name"
+		}
+		group, is := strings.CutPrefix(n, "group:")
+		if is && slices.Contains(x.policy.Groups[group], x.c.Person) {
+			groups = append(groups, fmt.Sprintf("as a member of group %s (%s)", group, x.policy.Places["groups."+group]))
+		}
+	}
+	return strings.Join(groups, " and ")
+}
+
+// written names people and groups, groups with who is in them.
+func (x *explainer) written(named []string) string {
+	var all []string
+	for _, n := range named {
+		if group, is := strings.CutPrefix(n, "group:"); is {
+			n = fmt.Sprintf("group %s (%s)", group, strings.Join(x.policy.Groups[group], ", "))
+		}
+		all = append(all, n)
+	}
+	return strings.Join(all, ", ")
+}
+
+func (x *explainer) hosts() {
+	key, host := "hosts", x.c.Host
+	if x.role.AllHosts {
+		key = "all_hosts"
+	}
+	switch {
+	case host == nil:
+		x.say("hosts", key, Allows, "the role covers "+x.covered(), "")
+	case x.role.Covers(host.Labels):
+		x.say("hosts", key, Allows, fmt.Sprintf("the role covers %s, and %s is one", x.covered(), host.Name), "")
+	default:
+		x.say("hosts", key, Refuses, fmt.Sprintf("the role covers %s, and %s has %s", x.covered(), host.Name, labels(host.Labels)),
+			"ask for a role that covers it, or mend the host's labels")
+	}
+}
+
+func (x *explainer) covered() string {
+	if x.role.AllHosts {
+		return "every host"
+	}
+	return "hosts with " + x.role.Selector()
+}
+
+func labels(of map[string]string) string {
+	var all []string
+	for _, k := range slices.Sorted(maps.Keys(of)) {
+		all = append(all, k+"="+of[k])
+	}
+	if len(all) == 0 {
+		return "no labels"
+	}
+	return strings.Join(all, ", ")
+}
+
+func (x *explainer) duration(until time.Time) {
+	d, most := x.c.For, x.role.MaxDuration
+	switch {
+	case d == 0:
+		x.say("duration", "max_duration", Allows, "a grant lasts "+span(most)+" at most", "")
+	case d < time.Second || d%time.Second != 0:
+		x.say("duration", "max_duration", Refuses, d.String()+" is no time of whole seconds", "ask for up to "+span(most))
+	case d > most:
+		x.say("duration", "max_duration", Refuses, span(d)+" is more than the "+span(most)+" that a grant lasts at most", "ask for that or less")
+	default:
+		x.say("duration", "max_duration", Allows, span(d)+" is within the "+span(most)+" that a grant lasts at most", "")
+	}
+	if d > 0 && !until.IsZero() && x.c.At.Add(d).After(until) {
+		i := slices.IndexFunc(x.policy.Eligible, func(e Eligibility) bool {
+			return e.Role == x.role.Name && e.Until.Equal(until) && slices.Contains(e.People, x.c.Person)
+		})
+		x.found = append(x.found, Finding{
+			Rule: "until", Says: Refuses, Text: fmt.Sprintf("the grant would outlast the eligibility, which ends at %s", until.Format("2006-01-02 15:04 MST")),
+			Fix: "ask for " + span(until.Sub(x.c.At).Truncate(time.Minute)) + " or less", Place: x.policy.Eligible[i].At,
+		})
+	}
+}
+
+func (x *explainer) words() {
+	r, q := x.role, x.c
+	switch {
+	case q.Reason != nil && grant.CheckText("reason", *q.Reason, 500) != nil:
+		x.say("reason", "reason", Refuses, grant.CheckText("reason", *q.Reason, 500).Error(), "write it anew")
+	case q.Reason == nil && r.ReasonRequired:
+		x.say("reason", "reason", Needs, "a reason", "")
+	case q.Reason != nil && r.ReasonRequired && strings.TrimSpace(*q.Reason) == "":
+		x.say("reason", "reason", Refuses, "a reason is required, and none is given", "--why TEXT")
+	}
+	switch {
+	case q.Ticket == nil && r.TicketRequired:
+		text := "a ticket"
+		if r.TicketPattern != nil {
+			text += " that matches " + r.TicketPattern.String()
+		}
+		x.say("ticket", "ticket", Needs, text, "")
+	case q.Ticket == nil:
+	case grant.CheckText("ticket", *q.Ticket, 100) != nil:
+		x.say("ticket", "ticket", Refuses, grant.CheckText("ticket", *q.Ticket, 100).Error(), "write it anew")
+	case *q.Ticket == "" && r.TicketRequired:
+		x.say("ticket", "ticket", Refuses, "a ticket is required, and none is given", "--ticket ID")
+	case *q.Ticket != "" && r.TicketPattern != nil && r.TicketPattern.FindString(*q.Ticket) != *q.Ticket:
+		x.say("ticket", "ticket_pattern", Refuses, fmt.Sprintf("ticket %q does not match %s as a whole", *q.Ticket, r.TicketPattern), "give one that does")
+	}
+}
+
+func (x *explainer) approval(may []string) {
+	r := x.role
+	if r.Count == 0 {
+		x.say("approval", "approval", Allows, "nobody has to approve: a second factor is enough", "")
+		return
+	}
+	herself := ""
+	if len(may) < len(r.Approvers) {
+		herself = "; " + x.c.Person + " does not count for her own request"
+	}
+	word := "approvals"
+	if r.Count == 1 {
+		word = "approval"
+	}
+	text := fmt.Sprintf("%d %s by %s%s", r.Count, word, x.written(r.By), herself)
+	if len(may) < r.Count {
+		x.say("approval", "approval.by", Refuses, fmt.Sprintf("%s, which leaves %d", text, len(may)), "name another approver")
+		return
+	}
+	x.say("approval", "approval.by", Needs, text, "")
+}

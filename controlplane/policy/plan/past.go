@@ -1,0 +1,58 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"curfew.internal/controlplane/policy"
+	"curfew.internal/controlplane/roster"
+)
+
+// A Past is a request that was made.
+type Past struct {
+	ID       string
+	Question roster.Question
+	At       time.Time
+}
+
+// A Replay is a request to which the new policy says something else.
+type Replay struct {
+	Request   string    `json:"request"`
+	Person    string    `json:"person"`
+	Role      string    `json:"role"`
+	Hosts     []string  `json:"hosts"`
+	At        time.Time `json:"asked_at"`
+	Direction string    `json:"direction"`
+	Text      string    `json:"text"`
+}
+
+// Replays asks both policies what they say to each request, at the time when
+// it was made and for the hosts as they are now.
+func Replays(from, to policy.Policy, asked []Past, hosts []roster.Host) []Replay {
+	all := []Replay{}
+	for _, q := range asked {
+		r := Replay{Request: q.ID, Person: q.Question.Person, Role: q.Question.Role, Hosts: q.Question.Hosts, At: q.At}
+		before, wrong := from.Judge(q.Question, hosts, q.At)
+		after, wrongNow := to.Judge(q.Question, hosts, q.At)
+		switch {
+		case wrong == nil && wrongNow != nil:
+			r.Direction, r.Text = Narrower, "would be refused: "+wrongNow.Error()
+		case wrong != nil && wrongNow == nil:
+			r.Direction, r.Text = Wider, fmt.Sprintf("would be allowed, with %d approvals; it is refused: %s", after.Needed, wrong.Error())
+		case wrong != nil:
+			continue
+		case before.Needed != after.Needed:
+			r.Direction = up(-int64(before.Needed), -int64(after.Needed))
+			r.Text = fmt.Sprintf("would need %d approvals, and needs %d", after.Needed, before.Needed)
+		case !slices.Equal(before.Approvers, after.Approvers):
+			r.Direction = Other
+			r.Text = "would be approved by " + strings.Join(after.Approvers, ", ") + ", and is by " + strings.Join(before.Approvers, ", ")
+		default:
+			continue
+		}
+		all = append(all, r)
+	}
+	return all
+}

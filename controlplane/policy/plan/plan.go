@@ -1,0 +1,184 @@
+// Package plan says what a change of the policy would do.
+//
+// It compares two policies and what each would have said to requests; it is
+// arithmetic on values and changes nothing.
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"curfew.internal/controlplane/policy"
+)
+
+// The directions of a change. What is neither more nor less privilege for
+// certain is other: somebody has to look.
+const (
+	Wider    = "wider"
+	Narrower = "narrower"
+	Other    = "other"
+)
+
+// A Change is one difference between two policies.
+type Change struct {
+	Direction string       `json:"direction"`
+	Role      string       `json:"role"`
+	Kind      string       `json:"kind"` // role, eligible, until, max_duration, approvers, approvals, hosts, commands, ...
+	Text      string       `json:"text"`
+	People    []string     `json:"people,omitempty"` // whom it is about
+	Old       policy.Place `json:"old,omitzero"`     // where it stands, if it does
+	New       policy.Place `json:"new,omitzero"`
+}
+
+// Compare tells all that a change from one policy to the other does to those
+// who may ask at that time.
+func Compare(from, to policy.Policy, at time.Time) []Change {
+	roles := map[string]bool{}
+	for _, p := range []policy.Policy{from, to} {
+		for name := range p.Roles {
+			roles[name] = true
+		}
+	}
+	all := []Change{}
+	for _, name := range slices.Sorted(maps.Keys(roles)) {
+		c := &comparer{from: from, to: to, at: at, a: from.Roles[name], b: to.Roles[name], role: name}
+		_, was := from.Roles[name]
+		_, is := to.Roles[name]
+		c.eligibility()
+		switch {
+		case !was:
+			c.add(Other, "role", "the role is new: read it as a whole", nil)
+		case !is:
+			c.add(Narrower, "role", "the role is gone", nil)
+		default:
+			c.content()
+		}
+		all = append(all, c.found...)
+	}
+	return all
+}
+
+type comparer struct {
+	from, to policy.Policy
+	at       time.Time
+	a, b     policy.Role
+	role     string
+	found    []Change
+}
+
+// add notes a change at a key of the role; "role" is the role itself.
+func (c *comparer) add(direction, kind, text string, people []string) {
+	c.found = append(c.found, Change{
+		Direction: direction, Role: c.role, Kind: kind, Text: text, People: people, Old: place(c.from, c.role, kind), New: place(c.to, c.role, kind),
+	})
+}
+
+// place is where a key of a role stands; where it is not written, the role.
+func place(p policy.Policy, role, key string) policy.Place {
+	if at, ok := p.Places["roles."+role+"."+key]; ok {
+		return at
+	}
+	return p.Places["roles."+role]
+}
+
+// asks are those who may ask for the role, and until when.
+func asks(p policy.Policy, role string, at time.Time) map[string]time.Time {
+	all := map[string]time.Time{}
+	for _, e := range p.Eligible {
+		for _, person := range e.People {
+			if until, ok := p.EligibleUntil(person, role, at); ok && e.Role == role {
+				all[person] = until
+			}
+		}
+	}
+	return all
+}
+
+func (c *comparer) eligibility() {
+	before, after := asks(c.from, c.role, c.at), asks(c.to, c.role, c.at)
+	gain, lose, later, sooner := map[policy.Place][]string{}, map[policy.Place][]string{}, map[string][]string{}, map[string][]string{}
+	for _, person := range slices.Sorted(maps.Keys(after)) {
+		was, had := before[person]
+		switch is := after[person]; {
+		case !had:
+			at := line(c.to, c.role, person, is)
+			gain[at] = append(gain[at], person)
+		case cmp.Or(is.Equal(was), is.IsZero() && was.IsZero()):
+		case is.IsZero() || !was.IsZero() && is.After(was):
+			later[last(was)+" to "+last(is)] = append(later[last(was)+" to "+last(is)], person)
+		default:
+			sooner[last(was)+" to "+last(is)] = append(sooner[last(was)+" to "+last(is)], person)
+		}
+	}
+	for _, person := range slices.Sorted(maps.Keys(before)) {
+		if _, has := after[person]; !has {
+			at := line(c.from, c.role, person, before[person])
+			lose[at] = append(lose[at], person)
+		}
+	}
+	for _, at := range slices.SortedFunc(maps.Keys(gain), byPlace) {
+		c.found = append(c.found, Change{Direction: Wider, Role: c.role, Kind: "eligible", Text: strings.Join(gain[at], ", ") + " may ask for it", People: gain[at], New: at})
+	}
+	for _, at := range slices.SortedFunc(maps.Keys(lose), byPlace) {
+		c.found = append(c.found, Change{Direction: Narrower, Role: c.role, Kind: "eligible", Text: strings.Join(lose[at], ", ") + " may no longer ask for it", People: lose[at], Old: at})
+	}
+	c.ends(Wider, later)
+	c.ends(Narrower, sooner)
+}
+
+func (c *comparer) ends(direction string, moved map[string][]string) {
+	for _, how := range slices.Sorted(maps.Keys(moved)) {
+		people := moved[how]
+		old, now := asks(c.from, c.role, c.at), asks(c.to, c.role, c.at)
+		c.found = append(c.found, Change{
+			Direction: direction, Role: c.role, Kind: "until", Text: "eligibility of " + strings.Join(people, ", ") + " moves from " + how, People: people,
+			Old: line(c.from, c.role, people[0], old[people[0]]), New: line(c.to, c.role, people[0], now[people[0]]),
+		})
+	}
+}
+
+func byPlace(a, b policy.Place) int {
+	return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+}
+
+// line is where it is written that the person may ask until then.
+func line(p policy.Policy, role, person string, until time.Time) policy.Place {
+	for _, e := range p.Eligible {
+		if e.Role == role && e.Until.Equal(until) && slices.Contains(e.People, person) {
+			return e.At
+		}
+	}
+	return policy.Place{}
+}
+
+func last(until time.Time) string {
+	if until.IsZero() {
+		return "no end"
+	}
+	return until.AddDate(0, 0, -1).Format(time.DateOnly)
+}
+
+// affected are those who may ask in both policies: who gains or loses the
+// role as a whole is told already.
+func (c *comparer) affected() []string {
+	after := asks(c.to, c.role, c.at)
+	var all []string
+	for person := range asks(c.from, c.role, c.at) {
+		if _, still := after[person]; still {
+			all = append(all, person)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// moved notes a change from one value to another.
+func (c *comparer) moved(kind, was, is, direction string) {
+	if was != is {
+		c.add(direction, kind, fmt.Sprintf("%s: %s becomes %s", kind, was, is), c.affected())
+	}
+}

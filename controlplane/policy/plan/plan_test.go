@@ -1,0 +1,278 @@
+package plan
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"curfew.internal/controlplane/policy"
+	"curfew.internal/controlplane/roster"
+)
+
+const old = `labels: {tier: [db, web]}
+groups:
+  dba: [ben, cleo]
+roles:
+  db-admin:
+    description: Restart
+    hosts: {tier: [db]}
+    commands: [/usr/bin/systemctl restart cron, /opt/a]
+    network: [tcp://10.0.0.0/24:5432]
+    noexec: true
+    max_duration: 4h
+    lease: 5m
+    reason: required
+    ticket: required
+    ticket_pattern: '^INC-[0-9]+$'
+    approval: {by: [group:dba, dan], count: 2}
+eligible:
+  - {role: db-admin, people: [ana], until: 2027-06-30}
+  - {role: db-admin, people: [eva]}
+`
+
+var noon = time.Date(2027, 1, 31, 12, 0, 0, 0, time.UTC)
+
+func must(t interface {
+	Helper()
+	Fatal(args ...any)
+}, text string,
+) policy.Policy {
+	t.Helper()
+	p, problems := policy.Parse(map[string][]byte{"r.yaml": []byte(text)})
+	if !policy.Holds(problems) {
+		t.Fatal(problems)
+	}
+	return p
+}
+
+func said(all []Change) []string {
+	var out []string
+	for _, c := range all {
+		out = append(out, fmt.Sprintf("%s %s %d>%d: %s", c.Direction, c.Role, c.Old.Line, c.New.Line, c.Text))
+	}
+	return out
+}
+
+func TestCompareTellsEachChangeAndItsDirection(t *testing.T) {
+	for _, c := range []struct {
+		name, from, to string
+		want           []string
+		back           []string // what the way back says
+	}{
+		{
+			"a person gains the role", "[eva]", "[eva, gil]",
+			[]string{"wider db-admin 0>19: gil may ask for it"},
+			[]string{"narrower db-admin 19>0: gil may no longer ask for it"},
+		},
+		{
+			"a member of a group is an approver", "[ben, cleo]", "[ben, cleo, fay]",
+			[]string{"wider db-admin 16>16: approval.by: fay is added"},
+			[]string{"narrower db-admin 16>16: approval.by: fay is taken out"},
+		},
+		{
+			"the last day moves", "2027-06-30", "2027-09-30",
+			[]string{"wider db-admin 18>18: eligibility of ana moves from 2027-06-30 to 2027-09-30"},
+			[]string{"narrower db-admin 18>18: eligibility of ana moves from 2027-09-30 to 2027-06-30"},
+		},
+		{
+			"the last day goes", ", until: 2027-06-30", "",
+			[]string{"wider db-admin 18>18: eligibility of ana moves from 2027-06-30 to no end"},
+			[]string{"narrower db-admin 18>18: eligibility of ana moves from no end to 2027-06-30"},
+		},
+		{
+			"the last day is past", "2027-06-30", "2027-01-30",
+			[]string{"narrower db-admin 18>0: ana may no longer ask for it"},
+			[]string{"wider db-admin 0>18: ana may ask for it"},
+		},
+		{
+			"the maximum", "4h", "6h",
+			[]string{"wider db-admin 11>11: max_duration: 4h becomes 6h"},
+			[]string{"narrower db-admin 11>11: max_duration: 6h becomes 4h"},
+		},
+		{
+			"fewer approvals", "count: 2", "count: 1",
+			[]string{"wider db-admin 16>16: approval: 2 by its approvers becomes 1 by its approvers"},
+			[]string{"narrower db-admin 16>16: approval: 1 by its approvers becomes 2 by its approvers"},
+		},
+		{
+			"nobody has to approve", "{by: [group:dba, dan], count: 2}", "none",
+			[]string{"wider db-admin 16>16: approval: 2 by its approvers becomes none"},
+			[]string{"narrower db-admin 16>16: approval: none becomes 2 by its approvers"},
+		},
+		{
+			"more hosts", "{tier: [db]}", "{tier: [db, web]}",
+			[]string{"wider db-admin 7>7: hosts: tier=db becomes tier=db|web"},
+			[]string{"narrower db-admin 7>7: hosts: tier=db|web becomes tier=db"},
+		},
+		{
+			"all hosts", "hosts: {tier: [db]}", "all_hosts: true",
+			[]string{"wider db-admin 5>7: all_hosts: tier=db becomes all hosts"},
+			[]string{"narrower db-admin 5>7: hosts: all hosts becomes tier=db"},
+		},
+		{
+			"other hosts", "{tier: [db]}", "{tier: [web]}",
+			[]string{"other db-admin 7>7: hosts: tier=db becomes tier=web"},
+			[]string{"other db-admin 7>7: hosts: tier=web becomes tier=db"},
+		},
+		{
+			"another command", "/opt/a", "/opt/b",
+			[]string{"wider db-admin 8>8: commands: /opt/b is added", "narrower db-admin 8>8: commands: /opt/a is taken out"},
+			[]string{"wider db-admin 8>8: commands: /opt/a is added", "narrower db-admin 8>8: commands: /opt/b is taken out"},
+		},
+		{
+			"any command", "commands: [/usr/bin/systemctl restart cron, /opt/a]", "any_command: true",
+			[]string{"wider db-admin 5>8: any command, in place of those that are named"},
+			[]string{"narrower db-admin 8>5: the commands that are named, in place of any"},
+		},
+		{
+			"the network opens", "    network: [tcp://10.0.0.0/24:5432]\n", "",
+			[]string{"wider db-admin 9>5: connections are no longer limited"},
+			[]string{"narrower db-admin 5>9: connections are limited to tcp://10.0.0.0/24:5432"},
+		},
+		{
+			"noexec goes", "noexec: true", "noexec: false",
+			[]string{"wider db-admin 10>10: noexec: true becomes false"},
+			[]string{"narrower db-admin 10>10: noexec: false becomes true"},
+		},
+		{
+			"a lease goes: nothing bounds a host that hears nothing", "    lease: 5m\n", "",
+			[]string{"wider db-admin 12>5: lease: 5m becomes none"},
+			[]string{"narrower db-admin 5>12: lease: none becomes 5m"},
+		},
+		{
+			"a ticket is asked for no more", "ticket: required", "ticket: optional",
+			[]string{"wider db-admin 14>14: ticket: required becomes optional"},
+			[]string{"narrower db-admin 14>14: ticket: optional becomes required"},
+		},
+		{
+			"the same hosts in another spelling", "tier: [db]}", "tier: db}", nil, nil,
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if strings.Count(old, c.from) != 1 {
+				t.Fatal(c.from)
+			}
+			a, b := must(t, old), must(t, strings.Replace(old, c.from, c.to, 1))
+			if diff := cmp.Diff(c.want, said(Compare(a, b, noon))); diff != "" {
+				t.Error(diff)
+			}
+			if diff := cmp.Diff(c.back, said(Compare(b, a, noon))); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestCompareTellsRolesThatComeAndGo(t *testing.T) {
+	more := strings.Replace(old, "eligible:", "  look:\n    all_hosts: true\n    max_duration: 1h\n    approval: none\neligible:\n  - {role: look, people: [zoe]}", 1)
+	a, b := must(t, old), must(t, more)
+	want := []string{"wider look 0>22: zoe may ask for it", "other look 0>17: the role is new: read it as a whole"}
+	if diff := cmp.Diff(want, said(Compare(a, b, noon))); diff != "" {
+		t.Error(diff)
+	}
+	want = []string{"narrower look 22>0: zoe may no longer ask for it", "narrower look 17>0: the role is gone"}
+	if diff := cmp.Diff(want, said(Compare(b, a, noon))); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// whole is a policy made of chance.
+func whole(t *rapid.T, name string) policy.Policy {
+	people := []string{"ana", "ben", "cleo", "dan", "eva"}
+	some := func(what string) string {
+		return "[" + strings.Join(rapid.SliceOfNDistinct(rapid.SampledFrom(people), 1, 4, rapid.ID).Draw(t, name+what), ", ") + "]"
+	}
+	until := rapid.SampledFrom([]string{"", ", until: 2027-06-30", ", until: 2027-01-30", ", until: 2028-01-01"})
+	text := "labels: {tier: [db, web]}\ngroups:\n  g: " + some("group") + "\nroles:\n"
+	roles := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"r", "s", "t"}), 1, 3, rapid.ID).Draw(t, name+"roles")
+	for _, r := range roles {
+		text += fmt.Sprintf("  %s:\n    hosts: {tier: %s}\n    max_duration: %dh\n    approval: {by: [zoe, group:g], count: 1}\n", r,
+			rapid.SampledFrom([]string{"db", "web", "[db, web]"}).Draw(t, name+"tier"), rapid.IntRange(1, 3).Draw(t, name+"hours"))
+	}
+	text += "eligible:\n"
+	for i := range rapid.IntRange(1, 4).Draw(t, name+"lines") {
+		text += fmt.Sprintf("  - {role: %s, people: %s%s}\n", rapid.SampledFrom(roles).Draw(t, fmt.Sprint(name, "role", i)), some("people"), until.Draw(t, fmt.Sprint(name, "until", i)))
+	}
+	return must(t, text)
+}
+
+// Whoever may ask under one policy alone is told of, and nobody else; no
+// change is no change; and the way back is the way turned round.
+func TestCompareIsWhole(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := whole(t, "a"), whole(t, "b")
+		if same := Compare(a, a, noon); len(same) != 0 {
+			t.Fatalf("%v", said(same))
+		}
+		gained, lost := map[string]bool{}, map[string]bool{}
+		turned := 0
+		for _, c := range Compare(a, b, noon) {
+			for _, person := range c.People {
+				switch {
+				case c.Kind == "eligible" && c.Direction == Wider:
+					gained[c.Role+" "+person] = true
+				case c.Kind == "eligible":
+					lost[c.Role+" "+person] = true
+				}
+			}
+			if c.Kind != "role" && c.Direction == Wider {
+				turned++
+			}
+		}
+		for _, person := range b.People() {
+			for _, role := range []string{"r", "s", "t"} {
+				_, was := a.EligibleUntil(person, role, noon)
+				_, is := b.EligibleUntil(person, role, noon)
+				if key := role + " " + person; gained[key] != (is && !was) || lost[key] != (was && !is) {
+					t.Fatalf("%s: was %v, is %v", key, was, is)
+				}
+			}
+		}
+		for _, c := range Compare(b, a, noon) {
+			if c.Kind != "role" && c.Direction == Narrower {
+				turned--
+			}
+		}
+		if turned != 0 {
+			t.Fatalf("%v\n%v", said(Compare(a, b, noon)), said(Compare(b, a, noon)))
+		}
+	})
+}
+
+func TestReplaysTellWhatTheNewPolicyWouldHaveSaid(t *testing.T) {
+	hosts := []roster.Host{{Name: "db1", Labels: map[string]string{"tier": "db"}}}
+	ask := func(id, person string, d time.Duration) Past {
+		q := roster.Question{Person: person, Role: "db-admin", Hosts: []string{"db1"}, Duration: d, Reason: "x", Ticket: "INC-1"}
+		return Past{ID: id, Question: q, At: noon}
+	}
+	asked := []Past{ask("r-1", "ana", time.Hour), ask("r-2", "ana", 3*time.Hour), ask("r-3", "gil", time.Hour), ask("r-4", "ben", time.Hour)}
+	for _, c := range []struct {
+		name, from, to string
+		want           []string
+	}{
+		{"nothing", "Restart", "Restart it", nil},
+		{"a lower maximum", "4h", "2h", []string{"narrower r-2: would be refused: role db-admin lasts 2h at most: ask for that or less"}},
+		{"a new person", "[eva]", "[gil, eva]", []string{
+			"wider r-3: would be allowed, with 2 approvals; it is refused: you are not eligible for role \"db-admin\": " +
+				"there is no role that you may ask for; ask who keeps the policy to make you eligible",
+		}},
+		{"fewer approvals", "count: 2", "count: 1", []string{"wider r-1: would need 1 approvals, and needs 2", "wider r-2: would need 1 approvals, and needs 2"}},
+		{"other approvers", "dan]", "fay]", []string{
+			"other r-1: would be approved by ben, cleo, fay, and is by ben, cleo, dan", "other r-2: would be approved by ben, cleo, fay, and is by ben, cleo, dan",
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var got []string
+			for _, r := range Replays(must(t, old), must(t, strings.Replace(old, c.from, c.to, 1)), asked, hosts) {
+				got = append(got, r.Direction+" "+r.Request+": "+r.Text)
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
