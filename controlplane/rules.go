@@ -96,7 +96,7 @@ func (r *rules) load(ctx context.Context) {
 	if p.Version == r.state.Version {
 		return
 	}
-	r.taken, r.state.Version, r.state.LoadedAt = p, p.Version, now
+	r.taken, r.state.Version, r.state.LoadedAt, r.state.Files = p, p.Version, now, p.Files
 	r.log.InfoContext(ctx, "policy in force", "version", p.Version, "roles", len(p.Roles), "warnings", warnings)
 	if err := r.store.KeepPolicy(ctx, p.Version, now); err != nil {
 		r.log.ErrorContext(ctx, "cannot note the policy's version", "version", p.Version, "cause", err)

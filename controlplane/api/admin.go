@@ -209,12 +209,16 @@ func (s *Server) hostMessage(ctx context.Context, h roster.Host) (*api.Host, err
 }
 
 // PolicyStatus implements the API.
-func (s *Server) PolicyStatus(ctx context.Context, _ *api.PolicyStatusRequest) (*api.PolicyStatusReply, error) {
+func (s *Server) PolicyStatus(ctx context.Context, m *api.PolicyStatusRequest) (*api.PolicyStatusReply, error) {
 	if err := admin(ctx); err != nil {
 		return nil, err
 	}
 	v := s.Rules.State()
-	return &api.PolicyStatusReply{Version: v.Version, LoadedAt: timestamppb.New(v.LoadedAt), Problems: v.Problems, Warnings: v.Warnings}, nil
+	reply := &api.PolicyStatusReply{Version: v.Version, LoadedAt: timestamppb.New(v.LoadedAt), Problems: v.Problems, Warnings: v.Warnings}
+	if m.Files {
+		reply.Files = v.Files
+	}
+	return reply, nil
 }
 
 // IssueSSHCertificate implements the API.

@@ -90,7 +90,10 @@ func TestAdmins(t *testing.T) {
 	}
 	_, err = w.ana.CreateRequest(ctx, question(t, w.ana, func(m *api.CreateRequestRequest) { m.Hosts = []string{"db2"} }))
 	refused(t, err, connect.CodeInvalidArgument, "db2")
-	if s, err := w.ada.PolicyStatus(ctx, &api.PolicyStatusRequest{}); err != nil || s.Version != "v1" {
+	if s, err := w.ada.PolicyStatus(ctx, &api.PolicyStatusRequest{}); err != nil || s.Version != "v1" || len(s.Files) > 0 {
+		t.Errorf("%v, %v", s, err)
+	}
+	if s, err := w.ada.PolicyStatus(ctx, &api.PolicyStatusRequest{Files: true}); err != nil || len(s.Files["r.yaml"]) == 0 {
 		t.Errorf("%v, %v", s, err)
 	}
 }

@@ -47,6 +47,7 @@ type PolicyState struct {
 	LoadedAt time.Time
 	Problems []string
 	Warnings []string
+	Files    map[string][]byte // of the policy in force
 }
 
 // A Confirmation is how a person proves a new factor.

@@ -3422,6 +3422,7 @@ func (x *DecommissionHostRequest) GetName() string {
 
 type PolicyStatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Files         bool                   `protobuf:"varint,1,opt,name=files,proto3" json:"files,omitempty"` // also those of the policy in force
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3456,12 +3457,20 @@ func (*PolicyStatusRequest) Descriptor() ([]byte, []int) {
 	return file_wire_api_api_proto_rawDescGZIP(), []int{48}
 }
 
+func (x *PolicyStatusRequest) GetFiles() bool {
+	if x != nil {
+		return x.Files
+	}
+	return false
+}
+
 type PolicyStatusReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
 	LoadedAt      *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=loaded_at,json=loadedAt,proto3" json:"loaded_at,omitempty"`
 	Problems      []string               `protobuf:"bytes,3,rep,name=problems,proto3" json:"problems,omitempty"` // why the folder as it is now was not taken
 	Warnings      []string               `protobuf:"bytes,4,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Files         map[string][]byte      `protobuf:"bytes,5,rep,name=files,proto3" json:"files,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // of the policy in force, by name
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3520,6 +3529,13 @@ func (x *PolicyStatusReply) GetProblems() []string {
 func (x *PolicyStatusReply) GetWarnings() []string {
 	if x != nil {
 		return x.Warnings
+	}
+	return nil
+}
+
+func (x *PolicyStatusReply) GetFiles() map[string][]byte {
+	if x != nil {
+		return x.Files
 	}
 	return nil
 }
@@ -3806,13 +3822,19 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"-\n" +
 	"\x17DecommissionHostRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\x15\n" +
-	"\x13PolicyStatusRequest\"\x9e\x01\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"+\n" +
+	"\x13PolicyStatusRequest\x12\x14\n" +
+	"\x05files\x18\x01 \x01(\bR\x05files\"\x9b\x02\n" +
 	"\x11PolicyStatusReply\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x127\n" +
 	"\tloaded_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bloadedAt\x12\x1a\n" +
 	"\bproblems\x18\x03 \x03(\tR\bproblems\x12\x1a\n" +
-	"\bwarnings\x18\x04 \x03(\tR\bwarnings2\x90\x10\n" +
+	"\bwarnings\x18\x04 \x03(\tR\bwarnings\x12A\n" +
+	"\x05files\x18\x05 \x03(\v2+.curfew.api.v1.PolicyStatusReply.FilesEntryR\x05files\x1a8\n" +
+	"\n" +
+	"FilesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x012\x90\x10\n" +
 	"\x06Curfew\x12B\n" +
 	"\x06Enroll\x12\x1c.curfew.api.v1.EnrollRequest\x1a\x1a.curfew.api.v1.EnrollReply\x12Q\n" +
 	"\rConfirmEnroll\x12#.curfew.api.v1.ConfirmEnrollRequest\x1a\x1b.curfew.api.v1.SessionReply\x12A\n" +
@@ -3857,7 +3879,7 @@ func file_wire_api_api_proto_rawDescGZIP() []byte {
 	return file_wire_api_api_proto_rawDescData
 }
 
-var file_wire_api_api_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
+var file_wire_api_api_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_wire_api_api_proto_goTypes = []any{
 	(*EnrollRequest)(nil),              // 0: curfew.api.v1.EnrollRequest
 	(*EnrollReply)(nil),                // 1: curfew.api.v1.EnrollReply
@@ -3911,117 +3933,119 @@ var file_wire_api_api_proto_goTypes = []any{
 	(*PolicyStatusReply)(nil),          // 49: curfew.api.v1.PolicyStatusReply
 	nil,                                // 50: curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
 	nil,                                // 51: curfew.api.v1.Host.LabelsEntry
-	(*timestamppb.Timestamp)(nil),      // 52: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 53: google.protobuf.Duration
+	nil,                                // 52: curfew.api.v1.PolicyStatusReply.FilesEntry
+	(*timestamppb.Timestamp)(nil),      // 53: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 54: google.protobuf.Duration
 }
 var file_wire_api_api_proto_depIdxs = []int32{
-	52, // 0: curfew.api.v1.SessionReply.expires:type_name -> google.protobuf.Timestamp
+	53, // 0: curfew.api.v1.SessionReply.expires:type_name -> google.protobuf.Timestamp
 	9,  // 1: curfew.api.v1.WhoamiReply.person:type_name -> curfew.api.v1.Person
-	52, // 2: curfew.api.v1.WhoamiReply.session_expires:type_name -> google.protobuf.Timestamp
+	53, // 2: curfew.api.v1.WhoamiReply.session_expires:type_name -> google.protobuf.Timestamp
 	12, // 3: curfew.api.v1.ListRolesReply.roles:type_name -> curfew.api.v1.Role
-	53, // 4: curfew.api.v1.Role.max_duration:type_name -> google.protobuf.Duration
-	52, // 5: curfew.api.v1.Role.eligible_until:type_name -> google.protobuf.Timestamp
-	53, // 6: curfew.api.v1.CreateRequestRequest.duration:type_name -> google.protobuf.Duration
-	52, // 7: curfew.api.v1.Approval.at:type_name -> google.protobuf.Timestamp
-	53, // 8: curfew.api.v1.Request.duration:type_name -> google.protobuf.Duration
-	52, // 9: curfew.api.v1.Request.asked_at:type_name -> google.protobuf.Timestamp
-	52, // 10: curfew.api.v1.Request.lapses_at:type_name -> google.protobuf.Timestamp
+	54, // 4: curfew.api.v1.Role.max_duration:type_name -> google.protobuf.Duration
+	53, // 5: curfew.api.v1.Role.eligible_until:type_name -> google.protobuf.Timestamp
+	54, // 6: curfew.api.v1.CreateRequestRequest.duration:type_name -> google.protobuf.Duration
+	53, // 7: curfew.api.v1.Approval.at:type_name -> google.protobuf.Timestamp
+	54, // 8: curfew.api.v1.Request.duration:type_name -> google.protobuf.Duration
+	53, // 9: curfew.api.v1.Request.asked_at:type_name -> google.protobuf.Timestamp
+	53, // 10: curfew.api.v1.Request.lapses_at:type_name -> google.protobuf.Timestamp
 	14, // 11: curfew.api.v1.Request.approvals:type_name -> curfew.api.v1.Approval
-	52, // 12: curfew.api.v1.Request.not_before:type_name -> google.protobuf.Timestamp
-	52, // 13: curfew.api.v1.Request.not_after:type_name -> google.protobuf.Timestamp
+	53, // 12: curfew.api.v1.Request.not_before:type_name -> google.protobuf.Timestamp
+	53, // 13: curfew.api.v1.Request.not_after:type_name -> google.protobuf.Timestamp
 	16, // 14: curfew.api.v1.Request.host_states:type_name -> curfew.api.v1.HostState
-	52, // 15: curfew.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
-	53, // 16: curfew.api.v1.Request.drain:type_name -> google.protobuf.Duration
-	52, // 17: curfew.api.v1.HostState.at:type_name -> google.protobuf.Timestamp
+	53, // 15: curfew.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
+	54, // 16: curfew.api.v1.Request.drain:type_name -> google.protobuf.Duration
+	53, // 17: curfew.api.v1.HostState.at:type_name -> google.protobuf.Timestamp
 	15, // 18: curfew.api.v1.ListRequestsReply.requests:type_name -> curfew.api.v1.Request
-	53, // 19: curfew.api.v1.ExtendRequest.duration:type_name -> google.protobuf.Duration
-	52, // 20: curfew.api.v1.IssueSSHCertificateReply.expires:type_name -> google.protobuf.Timestamp
-	52, // 21: curfew.api.v1.SearchEventsRequest.since:type_name -> google.protobuf.Timestamp
-	52, // 22: curfew.api.v1.SearchEventsRequest.until:type_name -> google.protobuf.Timestamp
+	54, // 19: curfew.api.v1.ExtendRequest.duration:type_name -> google.protobuf.Duration
+	53, // 20: curfew.api.v1.IssueSSHCertificateReply.expires:type_name -> google.protobuf.Timestamp
+	53, // 21: curfew.api.v1.SearchEventsRequest.since:type_name -> google.protobuf.Timestamp
+	53, // 22: curfew.api.v1.SearchEventsRequest.until:type_name -> google.protobuf.Timestamp
 	29, // 23: curfew.api.v1.SearchEventsReply.events:type_name -> curfew.api.v1.Event
-	52, // 24: curfew.api.v1.Event.at:type_name -> google.protobuf.Timestamp
+	53, // 24: curfew.api.v1.Event.at:type_name -> google.protobuf.Timestamp
 	31, // 25: curfew.api.v1.Event.process:type_name -> curfew.api.v1.Process
-	53, // 26: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
+	54, // 26: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
 	32, // 27: curfew.api.v1.Event.receipt:type_name -> curfew.api.v1.Receipt
 	30, // 28: curfew.api.v1.Process.ids:type_name -> curfew.api.v1.IDs
 	30, // 29: curfew.api.v1.Process.old_ids:type_name -> curfew.api.v1.IDs
-	53, // 30: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
-	52, // 31: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
-	52, // 32: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
-	52, // 33: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
+	54, // 30: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
+	53, // 31: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
+	53, // 32: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
+	53, // 33: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
 	15, // 34: curfew.api.v1.TimelineReply.request:type_name -> curfew.api.v1.Request
 	35, // 35: curfew.api.v1.TimelineReply.moments:type_name -> curfew.api.v1.Moment
-	52, // 36: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
-	53, // 37: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
+	53, // 36: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
+	54, // 37: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
 	29, // 38: curfew.api.v1.Moment.event:type_name -> curfew.api.v1.Event
 	9,  // 39: curfew.api.v1.InviteReply.person:type_name -> curfew.api.v1.Person
-	52, // 40: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
+	53, // 40: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
 	9,  // 41: curfew.api.v1.ListPeopleReply.people:type_name -> curfew.api.v1.Person
 	50, // 42: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
-	52, // 43: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
+	53, // 43: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
 	46, // 44: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
 	51, // 45: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
-	52, // 46: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
-	52, // 47: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
-	0,  // 48: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
-	2,  // 49: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
-	3,  // 50: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
-	5,  // 51: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
-	7,  // 52: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
-	10, // 53: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
-	13, // 54: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
-	17, // 55: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
-	18, // 56: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
-	17, // 57: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
-	20, // 58: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
-	21, // 59: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
-	22, // 60: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
-	23, // 61: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
-	24, // 62: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
-	25, // 63: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
-	27, // 64: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	27, // 65: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	33, // 66: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
-	36, // 67: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
-	37, // 68: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
-	39, // 69: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
-	40, // 70: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
-	42, // 71: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
-	44, // 72: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
-	47, // 73: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
-	48, // 74: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
-	1,  // 75: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
-	4,  // 76: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
-	4,  // 77: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
-	6,  // 78: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
-	8,  // 79: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
-	11, // 80: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
-	15, // 81: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
-	15, // 82: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
-	19, // 83: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
-	15, // 84: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
-	15, // 85: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
-	15, // 86: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
-	15, // 87: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
-	15, // 88: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
-	15, // 89: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
-	26, // 90: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
-	28, // 91: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
-	29, // 92: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
-	34, // 93: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
-	38, // 94: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
-	38, // 95: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
-	9,  // 96: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
-	41, // 97: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
-	43, // 98: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
-	45, // 99: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
-	46, // 100: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
-	49, // 101: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
-	75, // [75:102] is the sub-list for method output_type
-	48, // [48:75] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	53, // 46: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
+	53, // 47: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
+	52, // 48: curfew.api.v1.PolicyStatusReply.files:type_name -> curfew.api.v1.PolicyStatusReply.FilesEntry
+	0,  // 49: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
+	2,  // 50: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
+	3,  // 51: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
+	5,  // 52: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
+	7,  // 53: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
+	10, // 54: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
+	13, // 55: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
+	17, // 56: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
+	18, // 57: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
+	17, // 58: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
+	20, // 59: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
+	21, // 60: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
+	22, // 61: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
+	23, // 62: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
+	24, // 63: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
+	25, // 64: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
+	27, // 65: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	27, // 66: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	33, // 67: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
+	36, // 68: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
+	37, // 69: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
+	39, // 70: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
+	40, // 71: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
+	42, // 72: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
+	44, // 73: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
+	47, // 74: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
+	48, // 75: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
+	1,  // 76: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
+	4,  // 77: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
+	4,  // 78: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
+	6,  // 79: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
+	8,  // 80: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
+	11, // 81: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
+	15, // 82: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
+	15, // 83: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
+	19, // 84: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
+	15, // 85: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
+	15, // 86: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
+	15, // 87: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
+	15, // 88: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
+	15, // 89: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
+	15, // 90: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
+	26, // 91: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
+	28, // 92: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
+	29, // 93: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
+	34, // 94: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
+	38, // 95: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
+	38, // 96: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
+	9,  // 97: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
+	41, // 98: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
+	43, // 99: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
+	45, // 100: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
+	46, // 101: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
+	49, // 102: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
+	76, // [76:103] is the sub-list for method output_type
+	49, // [49:76] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_wire_api_api_proto_init() }
@@ -4035,7 +4059,7 @@ func file_wire_api_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_api_api_proto_rawDesc), len(file_wire_api_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   52,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
