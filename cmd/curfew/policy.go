@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -13,8 +14,11 @@ import (
 )
 
 type policyCmd struct {
-	Check  policyCheckCmd  `cmd:"" help:"Check a policy folder, without a server."`
-	Status policyStatusCmd `cmd:"" help:"Say which policy is in force, and what is wrong with the folder as it is now."`
+	Check   policyCheckCmd   `cmd:"" help:"Check a policy folder, without a server."`
+	Explain policyExplainCmd `cmd:"" help:"Say why somebody may or may not ask for a role: each rule, with file and line."`
+	Test    policyTestCmd    `cmd:"" help:"Try the test cases that are kept beside a policy."`
+	Plan    policyPlanCmd    `cmd:"" help:"Say what a change of the policy would do, and to whom."`
+	Status  policyStatusCmd  `cmd:"" help:"Say which policy is in force, and what is wrong with the folder as it is now."`
 }
 
 type policyCheckCmd struct {
@@ -63,6 +67,46 @@ func (c policyCheckCmd) Run(ctx context.Context, p *program) error {
 		return exit{exitRefused, fmt.Errorf("warnings in %s: %d, and --strict takes none", c.Dir, len(problems))}
 	}
 	return nil
+}
+
+// policyIn reads the policy of a folder, which has to hold; without a folder,
+// the one that is in force on the server.
+func (p *program) policyIn(ctx context.Context, dir string) (policy.Policy, error) {
+	if dir == "" {
+		return p.policyInForce(ctx)
+	}
+	found, problems, err := folder.Read(os.DirFS(dir))
+	if err != nil {
+		return policy.Policy{}, err
+	}
+	if !policy.Holds(problems) {
+		for _, pr := range problems {
+			if !pr.Warning {
+				_, _ = fmt.Fprintln(p.err, clean(pr.String()))
+			}
+		}
+		return policy.Policy{}, exit{exitRefused, fmt.Errorf("%s is no valid policy: mend it first", dir)}
+	}
+	return found, nil
+}
+
+func (p *program) policyInForce(ctx context.Context) (policy.Policy, error) {
+	c, err := p.client()
+	if err != nil {
+		return policy.Policy{}, err
+	}
+	r, err := c.PolicyStatus(ctx, &api.PolicyStatusRequest{Files: true})
+	if err != nil {
+		return policy.Policy{}, err
+	}
+	if len(r.Files) == 0 {
+		return policy.Policy{}, exit{exitRefused, errors.New("no policy is in force on the server: `curfew policy status` says why")}
+	}
+	found, problems := policy.Parse(r.Files)
+	if !policy.Holds(problems) {
+		return policy.Policy{}, errors.New("this program and the server are of different versions: the policy in force cannot be read here")
+	}
+	return found, nil
 }
 
 // problems prints what is wrong with a folder, or that it holds.
