@@ -103,7 +103,7 @@ func describe(w io.Writer, r *api.Request) error {
 		add("approved", fmt.Sprintf("%s by %s with %s %s", at(a.At), a.Person, a.Factor, a.Note))
 	}
 	if r.State == "asked" {
-		add("needs", fmt.Sprintf("%d of: %s", r.ApprovalsNeeded, strings.Join(r.Approvers, ", ")))
+		add("needs", r.WaitsFor)
 		add("waits until", at(r.LapsesAt))
 	}
 	if r.DecidedBy != "" {

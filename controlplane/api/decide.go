@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"curfew.internal/controlplane/policy"
 	"curfew.internal/controlplane/roster"
 	"curfew.internal/grant"
 	"curfew.internal/wire/api"
@@ -63,8 +64,9 @@ func (s *Server) approve(r roster.Request, by string, m *api.ApproveRequest, sc 
 	if err != nil {
 		return no, roster.Refuse(roster.Conflict, "the policy does not allow this request any more: %v", err)
 	}
-	if !slices.Contains(v.Approvers, by) {
-		return no, roster.Refuse(roster.Denied, "you are not among the approvers of role %s", r.Role)
+	w := waiting(r, v)
+	if err := turn(policy.Stand(v.Steps, w, sc.now), v, by, r); err != nil {
+		return no, err
 	}
 	if !sameRole(v.Role, r.Resolved) {
 		return no, roster.Refuse(roster.Conflict, "role %s has changed since this was asked: it has to be asked again", r.Role)
@@ -74,10 +76,10 @@ func (s *Server) approve(r roster.Request, by string, m *api.ApproveRequest, sc 
 	}
 	a := roster.Approval{Person: by, Factor: factor, At: sc.now, Note: m.Note}
 	// An earlier approval counts only while its giver could still give it.
-	count := slices.DeleteFunc(append(slices.Clone(r.Approvals), a), func(a roster.Approval) bool { return !slices.Contains(v.Approvers, a.Person) })
+	w.Given = append(slices.Clone(r.Approvals), a)
 	c := roster.Change{}
-	if len(count) >= max(v.Needed, r.Needed) {
-		if c, err = s.issue(r, v, sc, count); err != nil {
+	if st := policy.Stand(v.Steps, w, sc.now); st.Done {
+		if c, err = s.issue(r, v, sc, st.Counted); err != nil {
 			return no, err
 		}
 	}
@@ -87,6 +89,22 @@ func (s *Server) approve(r roster.Request, by string, m *api.ApproveRequest, sc 
 		{At: sc.now, What: "approved", Person: by, Text: m.Note},
 	}, c.Steps...)
 	return c, nil
+}
+
+// waiting is a request as its approval sees it.
+func waiting(r roster.Request, v roster.Verdict) policy.Waiting {
+	return policy.Waiting{Asked: r.AskedAt, Given: r.Approvals, Least: max(v.Needed, r.Needed)}
+}
+
+// turn refuses whoever may not approve, or not yet.
+func turn(st policy.Standing, v roster.Verdict, by string, r roster.Request) error {
+	switch {
+	case slices.Contains(st.Approvers, by):
+		return nil
+	case slices.ContainsFunc(v.Steps, func(s roster.Step) bool { return slices.Contains(slices.Concat(s.By, s.Later), by) }):
+		return roster.Refuse(roster.Conflict, "it is not your turn: this request waits for %s", st)
+	}
+	return roster.Refuse(roster.Denied, "you are not among the approvers of role %s", r.Role)
 }
 
 // Deny implements the API.

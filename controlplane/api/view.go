@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"curfew.internal/controlplane/policy"
 	"curfew.internal/controlplane/request"
 	"curfew.internal/controlplane/roster"
 	"curfew.internal/ledger"
@@ -57,6 +58,10 @@ func (s *Server) ListRequests(ctx context.Context, m *api.ListRequestsRequest) (
 	if err != nil {
 		return nil, err
 	}
+	hosts, err := s.liveHosts(ctx)
+	if err != nil {
+		return nil, err
+	}
 	limit := maxRequests
 	if m.Limit > 0 && m.Limit < maxRequests {
 		limit = int(m.Limit)
@@ -66,7 +71,7 @@ func (s *Server) ListRequests(ctx context.Context, m *api.ListRequestsRequest) (
 		if len(reply.Requests) == limit {
 			break
 		}
-		if m.ForApproval && !s.waitsFor(r, p.Name, now) || !s.visible(r, p) {
+		if m.ForApproval && !s.waitsFor(r, p.Name, hosts, now) || !s.visible(r, p) {
 			continue
 		}
 		v, err := s.message(ctx, r, nil)
@@ -79,9 +84,12 @@ func (s *Server) ListRequests(ctx context.Context, m *api.ListRequestsRequest) (
 }
 
 // waitsFor reports whether the request waits for this person's word.
-func (s *Server) waitsFor(r roster.Request, name string, now time.Time) bool {
-	return r.State == stateAsked && now.Before(r.LapsesAt) && s.Rules.MayApprove(name, r.Person, r.Role) &&
-		!slices.ContainsFunc(r.Approvals, func(a roster.Approval) bool { return a.Person == name })
+func (s *Server) waitsFor(r roster.Request, name string, hosts []roster.Host, now time.Time) bool {
+	if r.State != stateAsked || !now.Before(r.LapsesAt) || !s.Rules.MayApprove(name, r.Person, r.Role) {
+		return false
+	}
+	st, ok := s.standing(r, hosts, now)
+	return ok && slices.Contains(st.Approvers, name)
 }
 
 // WatchRequest implements the API.
@@ -144,8 +152,8 @@ func (s *Server) message(ctx context.Context, r roster.Request, err error) (*api
 		if err != nil {
 			return nil, err
 		}
-		if v, err := s.Rules.Judge(scene{now: s.now()}.question(r), hosts, s.now()); err == nil {
-			m.Approvers = slices.DeleteFunc(v.Approvers, func(n string) bool { return n == r.Person })
+		if st, ok := s.standing(r, hosts, s.now()); ok {
+			m.Approvers, m.WaitsFor = st.Approvers, st.String()
 		}
 	}
 	if r.Grant == nil {
@@ -157,6 +165,16 @@ func (s *Server) message(ctx context.Context, r roster.Request, err error) (*api
 	}
 	m.HostStates, err = s.hostStates(ctx, r)
 	return m, err
+}
+
+// standing is how far the approval of a request has come, if the policy still
+// allows it.
+func (s *Server) standing(r roster.Request, hosts []roster.Host, now time.Time) (policy.Standing, bool) {
+	v, err := s.Rules.Judge(scene{now: now}.question(r), hosts, now)
+	if err != nil {
+		return policy.Standing{}, false
+	}
+	return policy.Stand(v.Steps, waiting(r, v), now), true
 }
 
 // hostStates is what each host last said of the grant.

@@ -63,6 +63,7 @@ type rules struct {
 	eligible  []string
 	until     time.Time // of their eligibility; zero: no end
 	approvers []string
+	before    []roster.Step // of the approval, each with one approval
 	needed    int
 }
 
@@ -89,13 +90,23 @@ func (r *rules) Judge(q roster.Question, hosts []roster.Host, _ time.Time) (rost
 			return roster.Verdict{}, roster.Refuse(roster.Invalid, "%s is not among tier=db", name)
 		}
 	}
-	return roster.Verdict{Role: r.role, Needed: r.needed, Approvers: slices.Clone(r.approvers), Waits: time.Hour, Version: "v1"}, nil
+	return roster.Verdict{Role: r.role, Needed: r.needed, Steps: r.steps(q.Person), Approvers: slices.Clone(r.approvers), Waits: time.Hour, Version: "v1"}, nil
+}
+
+// steps are one of all approvers, if one is needed.
+func (r *rules) steps(person string) []roster.Step {
+	if r.needed == 0 {
+		return nil
+	}
+	by := slices.DeleteFunc(slices.Clone(r.approvers), func(name string) bool { return name == person })
+	return append(slices.Clone(r.before), roster.Step{By: by, Count: r.needed - len(r.before)})
 }
 
 func (r *rules) MayApprove(person, requester, role string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return role == r.role.Name && person != requester && slices.Contains(r.approvers, person)
+	return role == r.role.Name && person != requester && (slices.Contains(r.approvers, person) ||
+		slices.ContainsFunc(r.before, func(s roster.Step) bool { return slices.Contains(slices.Concat(s.By, s.Later), person) }))
 }
 
 func (r *rules) Offers(person string, _ []roster.Host, at time.Time) []roster.Offer {

@@ -57,9 +57,9 @@ func (p Policy) approvalAdvice(r Role, everybody []string) []Problem {
 	field := "roles." + r.Name + ".approval"
 	_, written := p.Places[field]
 	switch {
-	case written && r.Count == 0 && len(r.By) == 0:
+	case written && len(r.Steps) == 0:
 		return []Problem{p.warn(field, "nobody approves this role", "whoever is eligible has it with a second factor alone")}
-	case len(everybody) >= crowd && len(r.Approvers) == len(everybody):
+	case len(r.Steps) == 1 && len(everybody) >= crowd && len(r.Steps[0].By) == len(everybody):
 		return []Problem{p.warn(field+".by", fmt.Sprintf("everybody approves: all %d people whom the policy names", len(everybody)),
 			"name those who know what the role does")}
 	}
@@ -132,10 +132,18 @@ func (p Policy) Strangers(known []string) []Problem {
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Roles)) {
 		r := p.Roles[name]
-		field := "roles." + name + ".approval.by"
+		field := "roles." + name + ".approval"
+		if _, one := p.Places[field+".by"]; one {
+			field += ".by"
+		}
 		gone := unknown(r.Approvers)
+		left := r.For("")
+		for i, s := range left {
+			there := func(n string) bool { return slices.Contains(known, n) }
+			left[i].By, left[i].Later = keep(s.By, there), keep(s.Later, there)
+		}
 		switch {
-		case r.Count > 0 && len(r.Approvers)-len(gone) < r.Count:
+		case starved(left) > 0:
 			all = append(all, p.warn(field, fmt.Sprintf("cannot be approved: of its approvers, the fleet does not know %s", strings.Join(gone, ", ")),
 				"name approvers who are there"))
 		case len(gone) > 0:
@@ -148,6 +156,10 @@ func (p Policy) Strangers(known []string) []Problem {
 		}
 	}
 	return all
+}
+
+func keep(all []string, which func(string) bool) []string {
+	return slices.DeleteFunc(slices.Clone(all), func(s string) bool { return !which(s) })
 }
 
 func days(d time.Duration) string {

@@ -75,8 +75,8 @@ func (p Policy) Explain(c Case) Explanation {
 		x.words()
 	}
 	approvers := p.MayApprove(c.Role, c.Person)
-	x.approval(approvers)
-	e := Explanation{Needed: role.Count, Approvers: approvers, Findings: x.found}
+	x.approval()
+	e := Explanation{Needed: total(role.For(c.Person)), Approvers: approvers, Findings: x.found}
 	e.Allowed = len(e.Refusing()) == 0
 	return e
 }
@@ -164,11 +164,20 @@ func (x *explainer) written(named []string) string {
 	var all []string
 	for _, n := range named {
 		if group, is := strings.CutPrefix(n, "group:"); is {
-			n = fmt.Sprintf("group %s (%s)", group, strings.Join(x.policy.Groups[group], ", "))
+			n = fmt.Sprintf("group %s (%s)", group, some(x.policy.Groups[group]))
 		}
 		all = append(all, n)
 	}
 	return strings.Join(all, ", ")
+}
+
+// some are the first of many.
+func some(names []string) string {
+	const shown = 8
+	if more := len(names) - shown; more > 1 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:shown], ", "), more)
+	}
+	return strings.Join(names, ", ")
 }
 
 func (x *explainer) hosts() {
@@ -255,24 +264,33 @@ func (x *explainer) words() {
 	}
 }
 
-func (x *explainer) approval(may []string) {
-	r := x.role
-	if r.Count == 0 {
+func (x *explainer) approval() {
+	if len(x.role.Steps) == 0 {
 		x.say("approval", "approval", Allows, "nobody has to approve: a second factor is enough", "")
 		return
 	}
-	herself := ""
-	if len(may) < len(r.Approvers) {
-		herself = "; " + x.c.Person + " does not count for her own request"
+	steps := x.role.For(x.c.Person)
+	short := starved(steps)
+	for i, s := range x.role.Steps {
+		key, which := "approval", ""
+		if len(steps) > 1 {
+			key, which = fmt.Sprintf("approval.%d", i+1), fmt.Sprintf("step %d of %d: ", i+1, len(steps))
+		}
+		word := "approvals"
+		if steps[i].Count == 1 {
+			word = "approval"
+		}
+		text := fmt.Sprintf("%s%d %s by %s", which, steps[i].Count, word, x.written(s.Named))
+		if s.After > 0 {
+			text += fmt.Sprintf(", and from %s on by %s", span(s.After), x.written(s.LaterNamed))
+		}
+		if slices.Contains(s.By, x.c.Person) || slices.Contains(s.Later, x.c.Person) {
+			text += "; " + x.c.Person + " does not count for her own request"
+		}
+		if short == i+1 {
+			x.say("approval", key+".by", Refuses, text+": too few could be left", "name another approver")
+			continue
+		}
+		x.say("approval", key+".by", Needs, text, "")
 	}
-	word := "approvals"
-	if r.Count == 1 {
-		word = "approval"
-	}
-	text := fmt.Sprintf("%d %s by %s%s", r.Count, word, x.written(r.By), herself)
-	if len(may) < r.Count {
-		x.say("approval", "approval.by", Refuses, fmt.Sprintf("%s, which leaves %d", text, len(may)), "name another approver")
-		return
-	}
-	x.say("approval", "approval.by", Needs, text, "")
 }

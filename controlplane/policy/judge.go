@@ -24,16 +24,16 @@ func (p Policy) Judge(q roster.Question, hosts []roster.Host, at time.Time) (ros
 		wrong = append(wrong, fmt.Sprintf("you are eligible for role %s until %s: ask for %s or less",
 			role.Name, until.Format("2006-01-02 15:04 MST"), span(until.Sub(at).Truncate(time.Minute))))
 	}
-	approvers := p.MayApprove(q.Role, q.Person)
-	if len(approvers) < role.Count {
+	approvers, steps := p.MayApprove(q.Role, q.Person), role.For(q.Person)
+	if starved(steps) > 0 {
 		wrong = append(wrong, fmt.Sprintf("role %s needs %d approvals, and only %d people but you may give one: ask for another approver in the policy",
-			role.Name, role.Count, len(approvers)))
+			role.Name, total(steps), len(approvers)))
 	}
 	if len(wrong) > 0 {
 		return roster.Verdict{}, roster.Refuse(roster.Invalid, "%s", strings.Join(wrong, "; "))
 	}
 	return roster.Verdict{
-		Role: role.Grant(), Lease: role.Lease, Needed: role.Count, Approvers: approvers, Waits: role.Pending, Version: p.Version,
+		Role: role.Grant(), Lease: role.Lease, Needed: total(steps), Steps: steps, Approvers: approvers, Waits: role.Pending, Version: p.Version,
 	}, nil
 }
 
@@ -116,7 +116,7 @@ func (p Policy) Offers(person string, hosts []roster.Host, at time.Time) []roste
 		offers = append(offers, roster.Offer{
 			Role: r.Grant(), Description: r.Description, Hosts: covered, Selector: r.Selector(), MaxDuration: r.MaxDuration,
 			ReasonRequired: r.ReasonRequired, TicketRequired: r.TicketRequired,
-			Approvers: p.MayApprove(name, person), Needed: r.Count, Until: until,
+			Approvers: p.MayApprove(name, person), Needed: total(r.For(person)), Until: until,
 		})
 	}
 	return offers

@@ -90,7 +90,7 @@ func TestJudgeGivesWhatIsNeeded(t *testing.T) {
 			"a role is resolved, and its approvers named", nil,
 			roster.Verdict{
 				Role:  grant.Role{Name: "db-admin", RunAs: []string{"root"}, Commands: id},
-				Lease: 5 * time.Minute, Needed: 1, Approvers: []string{"ben", "cleo"}, Waits: 30 * time.Minute,
+				Lease: 5 * time.Minute, Needed: 1, Steps: []roster.Step{{By: []string{"ben", "cleo"}, Count: 1}}, Approvers: []string{"ben", "cleo"}, Waits: 30 * time.Minute,
 			},
 		},
 		{
@@ -98,7 +98,7 @@ func TestJudgeGivesWhatIsNeeded(t *testing.T) {
 			func(q *roster.Question) { q.Person = "ben" },
 			roster.Verdict{
 				Role:  grant.Role{Name: "db-admin", RunAs: []string{"root"}, Commands: id},
-				Lease: 5 * time.Minute, Needed: 1, Approvers: []string{"cleo"}, Waits: 30 * time.Minute,
+				Lease: 5 * time.Minute, Needed: 1, Steps: []roster.Step{{By: []string{"cleo"}, Count: 1}}, Approvers: []string{"cleo"}, Waits: 30 * time.Minute,
 			},
 		},
 		{
@@ -108,7 +108,7 @@ func TestJudgeGivesWhatIsNeeded(t *testing.T) {
 			},
 			roster.Verdict{
 				Role:   grant.Role{Name: "db-root", RunAs: []string{"root", "postgres"}, AnyCommand: true},
-				Needed: 2, Approvers: []string{"ben", "cleo", "dan"}, Waits: time.Hour,
+				Needed: 2, Steps: []roster.Step{{By: []string{"ben", "cleo", "dan"}, Count: 2}}, Approvers: []string{"ben", "cleo", "dan"}, Waits: time.Hour,
 			},
 		},
 		{
@@ -122,7 +122,7 @@ func TestJudgeGivesWhatIsNeeded(t *testing.T) {
 			"the longest time that there is", func(q *roster.Question) { q.Duration = 4 * time.Hour },
 			roster.Verdict{
 				Role:  grant.Role{Name: "db-admin", RunAs: []string{"root"}, Commands: id},
-				Lease: 5 * time.Minute, Needed: 1, Approvers: []string{"ben", "cleo"}, Waits: 30 * time.Minute,
+				Lease: 5 * time.Minute, Needed: 1, Steps: []roster.Step{{By: []string{"ben", "cleo"}, Count: 1}}, Approvers: []string{"ben", "cleo"}, Waits: 30 * time.Minute,
 			},
 		},
 	} {

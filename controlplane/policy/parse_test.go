@@ -88,6 +88,7 @@ func TestParseReadsEveryKey(t *testing.T) {
 				Name: "db-admin", Description: "Restart and look at database services", Hosts: map[string][]string{"tier": {"db"}, "env": {"prod", "test"}},
 				RunAs: []string{"root", "postgres"}, Commands: []grant.Command{restart, logs, id}, NoExec: true, Network: []grant.Destination{db},
 				MaxDuration: 4 * time.Hour, ReasonRequired: true, TicketRequired: true, TicketPattern: regexp.MustCompile("^INC-[0-9]+$"),
+				Steps:     []Step{{By: []string{"ben", "cleo", "fay"}, Named: []string{"fay", "group:dba"}, Count: 2}},
 				Approvers: []string{"ben", "cleo", "fay"}, By: []string{"fay", "group:dba"}, Count: 2, Pending: 30 * time.Minute, Lease: 5 * time.Minute,
 				Drain: 10 * time.Minute, Remove: []string{"authorized-keys", "setuid"},
 			},
@@ -324,6 +325,7 @@ func FuzzParse(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(full)
+	f.Add([]byte(stepped))
 	stories, _ := filepath.Glob(filepath.Join("testdata", "*", "*.txtar"))
 	for _, name := range stories {
 		story, err := txtar.ParseFile(name)
@@ -375,8 +377,8 @@ func holds(t *testing.T, p Policy, name string, r Role) {
 			continue
 		}
 		for _, person := range e.People {
-			may := p.MayApprove(name, person)
-			if slices.Contains(may, person) || len(may) < r.Count {
+			may, steps := p.MayApprove(name, person), r.For(person)
+			if slices.Contains(may, person) || len(may) < total(steps) || starved(steps) > 0 {
 				t.Errorf("%s may ask for %q, and %v may approve it", person, name, may)
 			}
 		}

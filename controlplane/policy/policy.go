@@ -34,7 +34,8 @@ type Role struct {
 	ReasonRequired bool
 	TicketRequired bool
 	TicketPattern  *regexp.Regexp
-	Approvers      []string // people, sorted; nobody: approved by the policy itself
+	Steps          []Step   // of the approval; none: approved by the policy itself
+	Approvers      []string // people of all steps, sorted
 	By             []string // the same, as it is written: names and group:NAME
 	Count          int      // how many of them
 	Pending        time.Duration

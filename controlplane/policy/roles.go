@@ -42,6 +42,7 @@ func (r *reader) role(name, field string, at, n ast.Node) Role {
 		read(v, join(field, key))
 	})
 	r.contradictions(role, field, at, seen)
+	r.escalates(role, field)
 	return role
 }
 
@@ -230,8 +231,12 @@ func (r *reader) eligibility(n ast.Node, field string) {
 func (r *reader) lonely(n ast.Node, field string, e Eligibility) {
 	role := r.policy.Roles[e.Role]
 	for _, person := range e.People {
-		if role.Count > 0 && !r.unsure[e.Role] && len(role.Approvers) >= role.Count && len(r.policy.MayApprove(e.Role, person)) < role.Count {
+		switch step := starved(role.For(person)); {
+		case r.unsure[e.Role] || step == 0:
+		case len(role.Steps) == 1:
 			r.wrong(n, field, fmt.Sprintf("nobody but %s could approve what %s asks for", person, person), "name another approver in role "+e.Role)
+		default:
+			r.wrong(n, field, fmt.Sprintf("when %s asks, step %d of the approval could be left without enough people", person, step), "name another approver in role "+e.Role)
 		}
 	}
 }

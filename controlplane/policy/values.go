@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -196,39 +195,4 @@ func (r *reader) pattern(n ast.Node, field string) *regexp.Regexp {
 	}
 	re.Longest() // so that a match of the whole ticket is found if there is one
 	return re
-}
-
-// approval reads who has to say yes.
-func (r *reader) approval(n ast.Node, field string, role *Role) {
-	if s, ok := scalar(n); ok {
-		if s != "none" {
-			r.wrong(n, field, fmt.Sprintf("%.40q", s), "write {by: [...], count: 1}, or none for a role that nobody has to approve")
-		}
-		return
-	}
-	role.Count = 1
-	var by ast.Node
-	whole := true
-	r.pairs(n, field, func(key string, k, v ast.Node) {
-		switch key {
-		case "by":
-			by = v
-			role.Approvers, role.By, whole = r.people(v, field+".by")
-			r.unsure[role.Name] = !whole
-		case "count":
-			c, err := strconv.Atoi(r.text(v, field+".count"))
-			if err != nil || c < 1 || c > 10 {
-				r.wrong(v, field+".count", "not a number of approvals", "write 1 to 10")
-				return
-			}
-			role.Count = c
-		default:
-			r.wrong(k, join(field, key), "unknown key", "approval has by and count")
-		}
-	})
-	if by == nil {
-		r.wrong(n, field, "by is missing", "name the people or groups who may approve")
-	} else if whole && len(role.Approvers) < role.Count {
-		r.wrong(by, field+".by", fmt.Sprintf("%d people cannot give %d approvals", len(role.Approvers), role.Count), "name more, or lower count")
-	}
 }

@@ -16,11 +16,20 @@ type Question struct {
 	Ticket   string
 }
 
+// A Step is one part of an approval, without the one who asks.
+type Step struct {
+	By    []string // who may approve
+	Count int      // how many of them
+	After time.Duration
+	Later []string // who may too, so long after the step began; nobody, if After is none
+}
+
 // A Verdict is what the policy demands before it is given.
 type Verdict struct {
 	Role      grant.Role // as it stands now
 	Lease     time.Duration
-	Needed    int // approvals
+	Needed    int // approvals, of all steps
+	Steps     []Step
 	Approvers []string
 	Waits     time.Duration // how long a request waits for them
 	Version   string        // of the policy

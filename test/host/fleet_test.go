@@ -66,12 +66,18 @@ roles:
     reason: optional
     approval: none
     leftovers: {remove: [authorized-keys, setuid, capability, system-unit, sudo-rule]}
+  turns:
+    hosts: {tier: db}
+    commands: [/usr/bin/id]
+    max_duration: 1h
+    approval: [{by: [sue, uwe]}, {by: [tom], count: all}]
 groups:
   all: [ana, ben, dan, eva, fay, gus, hal, ida, jon, kim, lou, mia, ned, oli, pia, quin, rex, sam, tia, uma, vic, wil, xia, yan, zoe, abe, bea, cid, dov, eli, fox, gil, hux, ivy, jay, kit, lea, mel, dee, eno, flo, hea]
 eligible:
   - {role: ops, groups: [all]}
   - {role: second, groups: [all]}
   - {role: guarded, people: [ana, dan]}
+  - {role: turns, people: [ros]}
   - {role: leased, groups: [all]}
   - {role: narrow, groups: [all]}
   - {role: draining, groups: [all]}

@@ -3,9 +3,12 @@ package host
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
+
+var requestID = regexp.MustCompile(`r-[a-z2-7]{16}`)
 
 // planned: what the tools for policies ask the server for.
 func planned(t *testing.T, s *scene) {
@@ -45,4 +48,35 @@ func planned(t *testing.T, s *scene) {
 		t.Fatal(err)
 	}
 	s.clean(t, id)
+}
+
+// inTurn: the second step waits for the first.
+func inTurn(t *testing.T, s *scene) {
+	t.Helper()
+	ros, sue, tom := s.person(t, "ros"), s.person(t, "sue"), s.person(t, "tom")
+	out, err := ros.Prove(t.Context(), "request", "turns", "--on", "db1", "--for", "10m", "--why", "two look at it", "--no-wait", "-o", "json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := requestID.FindString(out)
+	if out, err := tom.Prove(t.Context(), "approve", id); err == nil || !strings.Contains(err.Error(), "it is not your turn: this request waits for 1 of: sue, uwe") {
+		t.Errorf("%v: %s", err, out)
+	}
+	if _, err := sue.Prove(t.Context(), "approve", id); err != nil {
+		t.Fatal(err)
+	}
+	if out, _, err := tom.Run(t.Context(), "", "show", id); err != nil || !strings.Contains(out, "1 of: tom") {
+		t.Errorf("%v: %s", err, out)
+	}
+	if _, err := tom.Prove(t.Context(), "approve", id); err != nil {
+		t.Fatal(err)
+	}
+	s.until(t, "the grant of both", func() error {
+		_, err := s.ssh(t, ros, "sudo -n id")
+		return err
+	})
+	if _, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "revoke", id); err != nil {
+		t.Fatal(err)
+	}
+	s.nothing(t, "ros")
 }

@@ -31,11 +31,35 @@ func (c *comparer) content() {
 
 // approval compares who may approve, and how many have to.
 func (c *comparer) approval() {
+	if len(c.a.Steps) > 1 || len(c.b.Steps) > 1 || escalates(c.a) || escalates(c.b) {
+		c.moved("approval", steps(c.a), steps(c.b), Other)
+		return
+	}
 	fewer := up(-int64(c.a.Count), -int64(c.b.Count))
 	c.moved("approval", approvals(c.a.Count), approvals(c.b.Count), fewer)
 	if c.a.Count > 0 && c.b.Count > 0 { // or the change of the count says it
 		c.names("approval.by", c.a.Approvers, c.b.Approvers)
 	}
+}
+
+func escalates(r policy.Role) bool {
+	return slices.ContainsFunc(r.Steps, func(s policy.Step) bool { return s.After > 0 })
+}
+
+// steps tells an approval of more than one step, or of one that escalates.
+func steps(r policy.Role) string {
+	var all []string
+	for _, s := range r.For("") {
+		text := fmt.Sprintf("%d of %s", s.Count, strings.Join(s.By, ", "))
+		if s.After > 0 {
+			text += fmt.Sprintf(" (after %s also %s)", span(s.After), strings.Join(s.Later, ", "))
+		}
+		all = append(all, text)
+	}
+	if len(all) == 0 {
+		return "none"
+	}
+	return strings.Join(all, ", then ")
 }
 
 func approvals(count int) string {

@@ -1,0 +1,173 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"curfew.internal/controlplane/roster"
+)
+
+// maxSteps is how many steps an approval may have.
+const maxSteps = 5
+
+// A Step is one part of an approval. Steps are taken one after the other.
+type Step struct {
+	By         []string      // people who may approve, sorted
+	Named      []string      // the same, as it is written
+	Count      int           // how many of them; 0: all but the one who asks
+	After      time.Duration // from the step's beginning, until Later may approve too; 0: nobody else may
+	Later      []string      // sorted
+	LaterNamed []string      // the same, as it is written
+}
+
+// without is all but one.
+func without(all []string, one string) []string {
+	return slices.DeleteFunc(slices.Clone(all), func(s string) bool { return s == one })
+}
+
+// For are the role's steps for who asks: nobody counts for her own request.
+func (r Role) For(person string) []roster.Step {
+	var steps []roster.Step
+	for _, s := range r.Steps {
+		step := roster.Step{By: without(s.By, person), Count: s.Count, After: s.After, Later: without(s.Later, person)}
+		if step.Count == 0 {
+			step.Count = max(1, len(step.By)) // of nobody, one is missing
+		}
+		steps = append(steps, step)
+	}
+	return steps
+}
+
+func total(steps []roster.Step) int {
+	n := 0
+	for _, s := range steps {
+		n += s.Count
+	}
+	return n
+}
+
+// starved is the first step, from 1, that could be left without enough
+// people, whoever approved before; 0 if there is none. Who approved in an
+// earlier step does not count again.
+func starved(steps []roster.Step) int {
+	earlier, used := map[string]bool{}, 0
+	for i, s := range steps {
+		people := map[string]bool{}
+		for _, name := range slices.Concat(s.By, s.Later) {
+			people[name] = true
+		}
+		both := 0
+		for name := range people {
+			if earlier[name] {
+				both++
+			}
+			earlier[name] = true
+		}
+		if len(people)-min(both, used) < s.Count {
+			return i + 1
+		}
+		used += s.Count
+	}
+	return 0
+}
+
+// A Standing is how far an approval has come.
+type Standing struct {
+	Done      bool
+	Counted   []roster.Approval // of those that were given
+	Step      int               // that waits, from 1; 0 when all are done
+	Missing   int               // approvals of that step
+	Approvers []string          // who may give one now, sorted
+	Later     []string          // who may too, from then on
+	From      time.Time
+}
+
+// A Waiting is a request as its approval sees it.
+type Waiting struct {
+	Asked time.Time
+	Given []roster.Approval
+	Least int // approvals, whatever the steps want now: what it was told when it was asked
+}
+
+// Stand says how far the approval of a request has come: what each step has
+// of the approvals that were given, and who may give the next. An approval
+// counts once, in the first step that takes it, and only while its giver is
+// among those who may give it.
+func Stand(steps []roster.Step, w Waiting, now time.Time) Standing {
+	given := slices.Clone(w.Given)
+	slices.SortStableFunc(given, func(a, b roster.Approval) int { return a.At.Compare(b.At) })
+	st, open := Standing{}, w.Asked
+	for i, s := range steps {
+		var took []roster.Approval
+		took, given = take(s, given, open)
+		st.Counted = append(st.Counted, took...)
+		if len(took) == s.Count {
+			open = took[len(took)-1].At
+			continue
+		}
+		st.Step, st.Missing, st.Approvers = i+1, s.Count-len(took), s.By
+		if from := open.Add(s.After); s.After > 0 && !now.Before(from) {
+			st.Approvers = slices.Concat(s.By, s.Later)
+		} else if s.After > 0 {
+			st.Later, st.From = s.Later, from
+		}
+		st.Approvers = still(st.Approvers, w.Given)
+		return st
+	}
+	return st.enough(steps, w, given)
+}
+
+// take gives a step those of the approvals that it counts.
+func take(s roster.Step, given []roster.Approval, open time.Time) (took, left []roster.Approval) {
+	for _, a := range given {
+		late := s.After > 0 && !a.At.Before(open.Add(s.After)) && slices.Contains(s.Later, a.Person)
+		again := slices.ContainsFunc(took, func(t roster.Approval) bool { return t.Person == a.Person })
+		if len(took) < s.Count && !again && (late || slices.Contains(s.By, a.Person)) {
+			took = append(took, a)
+		} else {
+			left = append(left, a)
+		}
+	}
+	return took, left
+}
+
+// enough looks at what was promised when the request was asked: steps that
+// have become fewer since do not make it easier.
+func (st Standing) enough(steps []roster.Step, w Waiting, left []roster.Approval) Standing {
+	var all []string
+	for _, s := range steps {
+		all = slices.Concat(all, s.By, s.Later)
+	}
+	for _, a := range left {
+		if slices.Contains(all, a.Person) && !slices.ContainsFunc(st.Counted, func(c roster.Approval) bool { return c.Person == a.Person }) {
+			st.Counted = append(st.Counted, a)
+		}
+	}
+	if st.Done = len(st.Counted) >= max(w.Least, total(steps)); !st.Done {
+		st.Step, st.Missing, st.Approvers = len(steps), w.Least-len(st.Counted), still(all, w.Given)
+	}
+	return st
+}
+
+// still are those who have not approved yet, sorted, each once.
+func still(people []string, given []roster.Approval) []string {
+	people = slices.DeleteFunc(slices.Clone(people), func(name string) bool {
+		return slices.ContainsFunc(given, func(a roster.Approval) bool { return a.Person == name })
+	})
+	slices.Sort(people)
+	return slices.Compact(people)
+}
+
+// String tells what an approval waits for.
+func (st Standing) String() string {
+	if st.Done {
+		return "nothing"
+	}
+	s := fmt.Sprintf("%d of: %s", st.Missing, strings.Join(st.Approvers, ", "))
+	if len(st.Later) > 0 {
+		s += fmt.Sprintf("; from %s also %s", st.From.UTC().Format("15:04 MST"), strings.Join(st.Later, ", "))
+	}
+	return s
+}
