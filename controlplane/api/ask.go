@@ -136,6 +136,7 @@ func (s *Server) ask(ctx context.Context, code string, r roster.Request) (*api.R
 	if v.Needed == 0 {
 		c = issued
 	}
+	c.Apart = v.Apart
 	c.Steps = append([]roster.Decision{
 		{At: sc.now, What: stateAsked, Person: r.Person, Text: fmt.Sprintf("%s on %s for %v: %s", r.Role, strings.Join(r.Hosts, ", "), r.Duration, r.Reason)},
 		{At: sc.now, What: "mfa", Person: r.Person, Text: "proved herself with " + factor},
@@ -148,7 +149,7 @@ func (s *Server) ask(ctx context.Context, code string, r roster.Request) (*api.R
 		return nil, errKey
 	}
 	if err != nil {
-		return nil, conflict(err)
+		return nil, conflict(err, v.Apart)
 	}
 	s.Log.InfoContext(ctx, "request made", "request", r.ID, "person", r.Person, "role", r.Role, "state", r.State)
 	return s.message(ctx, r, nil)
@@ -158,8 +159,10 @@ var errKey = roster.Refuse(roster.Taken, "this key was used for another request:
 
 // conflict is the refusal for what changed between the judgement and the
 // keeping.
-func conflict(err error) error {
+func conflict(err error, apart []string) error {
 	switch {
+	case is(err, roster.ErrApart):
+		return roster.Refuse(roster.Conflict, "the policy keeps this role apart from %s, and a grant of it stands: it has to end first", strings.Join(apart, ", "))
 	case is(err, roster.ErrDisabled):
 		return roster.Refuse(roster.Denied, "that person's account is disabled")
 	case is(err, roster.ErrRevoked):

@@ -35,9 +35,14 @@ func (s *Server) Approve(ctx context.Context, m *api.ApproveRequest) (*api.Reque
 	if err := s.spend(ctx, m.Code); err != nil {
 		return nil, err
 	}
-	r, err = s.Store.Change(ctx, r.ID, sc.now, approve)
+	var apart []string
+	r, err = s.Store.Change(ctx, r.ID, sc.now, func(r roster.Request) (roster.Change, error) {
+		c, err := approve(r)
+		apart = c.Apart
+		return c, err
+	})
 	if err != nil {
-		return nil, conflict(err)
+		return nil, conflict(err, apart)
 	}
 	s.Log.InfoContext(ctx, "request approved", "request", r.ID, "person", r.Person, "by", who(ctx).Name, "state", r.State)
 	return s.message(ctx, r, nil)
@@ -83,7 +88,7 @@ func (s *Server) approve(r roster.Request, by string, m *api.ApproveRequest, sc 
 			return no, err
 		}
 	}
-	c.Approval = &a
+	c.Approval, c.Apart = &a, v.Apart
 	c.Steps = append([]roster.Decision{
 		{At: sc.now, What: "mfa", Person: by, Text: "proved herself with " + factor},
 		{At: sc.now, What: "approved", Person: by, Text: m.Note},

@@ -72,3 +72,25 @@ func TestAStepWaitsAgain(t *testing.T) {
 	_, err = w.ben.Approve(ctx, &api.ApproveRequest{Id: r.Id, Digest: r.Digest, Code: w.ben.fresh(t)})
 	refused(t, err, connect.CodeFailedPrecondition, "it is not your turn: this request waits for 1 of: eve")
 }
+
+// While a grant stands, what is kept apart from its role is refused; when it
+// has ended, it is not.
+func TestRolesAreKeptApart(t *testing.T) {
+	w, ctx := newWorld(t), t.Context()
+	waiting := w.ask(t)
+	first := w.issued(t)
+	w.rules.change(func() { w.rules.apart = map[string][]string{"db-admin": {"db-admin"}} }) // from itself: the world has one role
+	_, err := w.ana.CreateRequest(ctx, question(t, w.ana, same))
+	refused(t, err, connect.CodeFailedPrecondition, "keeps this role apart from db-admin, and a grant of it stands")
+	yes := func() error {
+		_, err := w.ben.Approve(ctx, &api.ApproveRequest{Id: waiting.Id, Digest: waiting.Digest, Code: w.ben.fresh(t)})
+		return err
+	}
+	refused(t, yes(), connect.CodeFailedPrecondition, "keeps this role apart from db-admin, and a grant of it stands")
+	if n := len(w.held(t, "db1").Grants); n != 1 {
+		t.Errorf("%d grants", n)
+	}
+	_, err = w.ada.Revoke(ctx, &api.RevokeRequest{Grant: first.Grant})
+	must(t, err)
+	must(t, yes())
+}

@@ -65,6 +65,7 @@ type rules struct {
 	approvers []string
 	before    []roster.Step // of the approval, each with one approval
 	needed    int
+	apart     map[string][]string
 }
 
 func (r *rules) change(f func()) {
@@ -90,7 +91,7 @@ func (r *rules) Judge(q roster.Question, hosts []roster.Host, _ time.Time) (rost
 			return roster.Verdict{}, roster.Refuse(roster.Invalid, "%s is not among tier=db", name)
 		}
 	}
-	return roster.Verdict{Role: r.role, Needed: r.needed, Steps: r.steps(q.Person), Approvers: slices.Clone(r.approvers), Waits: time.Hour, Version: "v1"}, nil
+	return roster.Verdict{Role: r.role, Needed: r.needed, Steps: r.steps(q.Person), Approvers: slices.Clone(r.approvers), Waits: time.Hour, Version: "v1", Apart: r.apart[q.Role]}, nil
 }
 
 // steps are one of all approvers, if one is needed.

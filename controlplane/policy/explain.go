@@ -32,7 +32,7 @@ const (
 
 // A Finding is what one rule says of a case.
 type Finding struct {
-	Rule  string `json:"rule"` // role, eligibility, hosts, duration, until, reason, ticket, approval
+	Rule  string `json:"rule"` // role, eligibility, hosts, duration, until, reason, ticket, apart, approval
 	Says  string `json:"says"`
 	Text  string `json:"text"`
 	Fix   string `json:"fix,omitempty"`
@@ -73,6 +73,7 @@ func (p Policy) Explain(c Case) Explanation {
 		x.hosts()
 		x.duration(until)
 		x.words()
+		x.apart()
 	}
 	approvers := p.MayApprove(c.Role, c.Person)
 	x.approval()
@@ -261,6 +262,15 @@ func (x *explainer) words() {
 		x.say("ticket", "ticket", Refuses, "a ticket is required, and none is given", "--ticket ID")
 	case *q.Ticket != "" && r.TicketPattern != nil && r.TicketPattern.FindString(*q.Ticket) != *q.Ticket:
 		x.say("ticket", "ticket_pattern", Refuses, fmt.Sprintf("ticket %q does not match %s as a whole", *q.Ticket, r.TicketPattern), "give one that does")
+	}
+}
+
+func (x *explainer) apart() {
+	for _, a := range x.policy.Apart {
+		if slices.Contains(a.Roles, x.role.Name) {
+			others := strings.Join(without(a.Roles, x.role.Name), " or ")
+			x.found = append(x.found, Finding{Rule: "apart", Says: Needs, Text: "no live grant of " + others + ", which is kept apart", Place: a.At})
+		}
 	}
 }
 

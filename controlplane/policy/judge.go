@@ -34,6 +34,7 @@ func (p Policy) Judge(q roster.Question, hosts []roster.Host, at time.Time) (ros
 	}
 	return roster.Verdict{
 		Role: role.Grant(), Lease: role.Lease, Needed: total(steps), Steps: steps, Approvers: approvers, Waits: role.Pending, Version: p.Version,
+		Apart: p.ApartFrom(role.Name),
 	}, nil
 }
 

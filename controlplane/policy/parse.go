@@ -74,7 +74,7 @@ func Parse(files map[string][]byte) (Policy, []Problem) {
 	for _, step := range []struct {
 		name string
 		read func(ast.Node)
-	}{{"labels", r.labels}, {"groups", r.groups}, {"roles", r.roles}, {"eligible", r.eligible}} {
+	}{{"labels", r.labels}, {"groups", r.groups}, {"roles", r.roles}, {"eligible", r.eligible}, {"apart", r.apart}} {
 		for _, s := range sections[step.name] {
 			r.file = s.file
 			step.read(s.node)
@@ -121,7 +121,7 @@ func Holds(problems []Problem) bool {
 	return !slices.ContainsFunc(problems, func(p Problem) bool { return !p.Warning })
 }
 
-// A section is one of the four top keys of a file.
+// A section is one of the top keys of a file.
 type section struct {
 	file, name string
 	node       ast.Node
@@ -164,8 +164,8 @@ func (r *reader) sections(b []byte) []section {
 			continue
 		}
 		r.pairs(doc.Body, "", func(key string, k, v ast.Node) {
-			if !slices.Contains([]string{"labels", "groups", "roles", "eligible"}, key) {
-				r.wrong(k, key, "unknown key", "a file has labels, groups, roles and eligible")
+			if !slices.Contains([]string{"labels", "groups", "roles", "eligible", "apart"}, key) {
+				r.wrong(k, key, "unknown key", "a file has labels, groups, roles, eligible and apart")
 				return
 			}
 			found = append(found, section{r.file, key, v})

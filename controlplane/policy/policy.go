@@ -70,6 +70,7 @@ type Policy struct {
 	Groups   map[string][]string
 	Roles    map[string]Role
 	Eligible []Eligibility
+	Apart    []Apart
 	Places   map[string]Place // by field, such as roles.db-admin.max_duration
 	Files    map[string][]byte
 }

@@ -63,5 +63,6 @@ type Change struct {
 	By, Note string // of the new state
 	Approval *Approval
 	Grant    *grant.Grant // with it, the request is issued
+	Apart    []string     // roles of which its person may hold none at this time, or nothing changes
 	Steps    []Decision
 }

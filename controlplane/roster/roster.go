@@ -19,6 +19,7 @@ var (
 	ErrDecommissioned = errors.New("decommissioned")
 	ErrDisabled       = errors.New("disabled")
 	ErrRevoked        = errors.New("revoked")
+	ErrApart          = errors.New("held, and kept apart")
 	ErrLabels         = errors.New("labels are not those of the join code")
 )
 

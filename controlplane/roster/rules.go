@@ -31,6 +31,7 @@ type Verdict struct {
 	Needed    int // approvals, of all steps
 	Steps     []Step
 	Approvers []string
+	Apart     []string      // roles of which the person may hold none besides
 	Waits     time.Duration // how long a request waits for them
 	Version   string        // of the policy
 }

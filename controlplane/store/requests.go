@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -188,6 +189,9 @@ func (s *Store) apply(ctx context.Context, t *tx, r roster.Request, at time.Time
 			return err
 		}
 	}
+	if err := apart(ctx, t, r, c.Apart, at); err != nil {
+		return err
+	}
 	if c.Grant != nil {
 		if err := errors.Join(goesOn(ctx, t, r), insertGrant(ctx, t, *c.Grant, at)); err != nil {
 			return err
@@ -215,6 +219,22 @@ func (s *Store) apply(ctx context.Context, t *tx, r roster.Request, at time.Time
 }
 
 const revoked = "revoked"
+
+// apart refuses what may not be held besides a grant that the person has. It
+// looks where the grant is kept: of two that are given at once, one comes
+// second.
+func apart(ctx context.Context, t *tx, r roster.Request, roles []string, at time.Time) error {
+	if len(roles) == 0 {
+		return nil
+	}
+	held, err := list(ctx, t, scanText, `SELECT role FROM grants WHERE person = ? AND ended_at = 0 AND drained > ?`, r.Person, ns(at))
+	for _, role := range held {
+		if slices.Contains(roles, role) {
+			err = errors.Join(err, fmt.Errorf("role %s: %w", role, roster.ErrApart))
+		}
+	}
+	return err
+}
 
 // goesOn refuses a request that goes on from a grant which was revoked.
 func goesOn(ctx context.Context, t *tx, r roster.Request) error {

@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -385,6 +386,58 @@ func TestRaceHasOneResult(t *testing.T) {
 		if done != 1 || (r.State == "issued") != (r.Grant != nil) {
 			t.Fatalf("%d results, state %s, grant %v", done, r.State, r.Grant)
 		}
+	}
+}
+
+// Two grants of roles that are kept apart are given at once, on two servers:
+// one stands, and of the other nothing is kept. When it has ended, the other
+// may be given.
+func TestOfRolesKeptApartOneIsHeld(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "db")
+	one, two := openAt(t, file), openAt(t, file)
+	addPerson(t, one, "ana")
+	addPerson(t, one, "ben")
+	addHost(t, one, "db1")
+	addHost(t, one, "db2")
+	for round := range 6 {
+		ids := []string{"r-aaaaaaaaaaaaaaa" + string('a'+rune(round)), "r-bbbbbbbbbbbbbbb" + string('a'+rune(round))}
+		roles := []string{"deploy", "sign-off"}
+		for i, id := range ids {
+			r := asked(id)
+			r.Role, r.Resolved.Name = roles[i], roles[i]
+			_, err := one.Ask(t.Context(), r, noon, roster.Change{Apart: []string{roles[1-i]}})
+			must(t, err)
+		}
+		give := func(s *Store, i int) error {
+			_, err := s.Change(t.Context(), ids[i], noon, func(r roster.Request) (roster.Change, error) {
+				c, err := approve(r)
+				c.Apart = []string{roles[1-i]}
+				return c, err
+			})
+			return err
+		}
+		var wg sync.WaitGroup
+		errs := make([]error, 2)
+		for i, s := range []*Store{one, two} {
+			wg.Go(func() { errs[i] = give(s, i) })
+		}
+		wg.Wait()
+		first := slices.IndexFunc(errs, func(err error) bool { return err == nil })
+		if first < 0 || !errors.Is(errs[1-first], roster.ErrApart) {
+			t.Fatalf("%v", errs)
+		}
+		if r, err := one.Request(t.Context(), ids[1-first]); err != nil || r.State != "asked" || len(r.Approvals) != 0 {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		r := asked("r-ccccccccccccccc" + string('a'+rune(round)))
+		if _, err := two.Ask(t.Context(), r, noon, roster.Change{Apart: roles}); !errors.Is(err, roster.ErrApart) {
+			t.Fatalf("asked for besides: %v", err)
+		}
+		_, err := one.Change(t.Context(), ids[first], noon, to("revoked"))
+		must(t, err)
+		must(t, give(two, 1-first))
+		_, err = one.Change(t.Context(), ids[1-first], noon, to("revoked"))
+		must(t, err)
 	}
 }
 

@@ -14,6 +14,7 @@ func (c *comparer) content() {
 	a, b := c.a, c.b
 	c.moved("max_duration", span(a.MaxDuration), span(b.MaxDuration), up(int64(a.MaxDuration), int64(b.MaxDuration)))
 	c.approval()
+	c.apart()
 	c.hosts()
 	c.commands()
 	c.names("run_as", a.RunAs, b.RunAs)
@@ -27,6 +28,17 @@ func (c *comparer) content() {
 	c.moved("drain", span(a.Drain), span(b.Drain), up(int64(a.Drain), int64(b.Drain)))
 	c.moved("lease", lease(a.Lease), lease(b.Lease), up(unbounded(a.Lease), unbounded(b.Lease)))
 	c.moved("description", fmt.Sprintf("%q", a.Description), fmt.Sprintf("%q", b.Description), Other)
+}
+
+// apart compares the roles that may not be held besides.
+func (c *comparer) apart() {
+	was, is := c.from.ApartFrom(c.role), c.to.ApartFrom(c.role)
+	if more := without(is, was); len(more) > 0 {
+		c.add(Narrower, "apart", "is kept apart from "+strings.Join(more, ", "), c.affected())
+	}
+	if less := without(was, is); len(less) > 0 {
+		c.add(Wider, "apart", "is no longer kept apart from "+strings.Join(less, ", "), c.affected())
+	}
 }
 
 // approval compares who may approve, and how many have to.

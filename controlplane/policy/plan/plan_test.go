@@ -149,6 +149,11 @@ func TestCompareTellsEachChangeAndItsDirection(t *testing.T) {
 			[]string{"narrower db-admin 14>14: ticket: optional becomes required"},
 		},
 		{
+			"roles are kept apart", "eligible:\n", "  b:\n    all_hosts: true\n    max_duration: 1h\n    approval: none\napart:\n  - {roles: [db-admin, b]}\neligible:\n",
+			[]string{"other b 0>17: the role is new: read it as a whole", "narrower db-admin 5>5: is kept apart from b"},
+			[]string{"narrower b 17>0: the role is gone", "wider db-admin 5>5: is no longer kept apart from b"},
+		},
+		{
 			"the same hosts in another spelling", "tier: [db]}", "tier: db}", nil, nil,
 		},
 	} {
