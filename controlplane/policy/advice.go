@@ -122,9 +122,12 @@ func (p Policy) Aged(at time.Time) []Problem {
 // know, and of roles that nobody is left to approve.
 func (p Policy) Strangers(known []string) []Problem {
 	var all []Problem
-	unknown := func(names []string) []string {
-		return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return slices.Contains(known, n) })
+	are := map[string]bool{}
+	for _, name := range known {
+		are[name] = true
 	}
+	there := func(name string) bool { return are[name] }
+	unknown := func(names []string) []string { return slices.DeleteFunc(slices.Clone(names), there) }
 	for _, name := range slices.Sorted(maps.Keys(p.Groups)) {
 		if gone := unknown(p.Groups[name]); len(gone) > 0 {
 			all = append(all, p.warn("groups."+name, "not known to the fleet, or disabled: "+strings.Join(gone, ", "), "mend the name, or add the person"))
@@ -139,7 +142,6 @@ func (p Policy) Strangers(known []string) []Problem {
 		gone := unknown(r.Approvers)
 		left := r.For("")
 		for i, s := range left {
-			there := func(n string) bool { return slices.Contains(known, n) }
 			left[i].By, left[i].Later = keep(s.By, there), keep(s.Later, there)
 		}
 		switch {

@@ -231,6 +231,9 @@ func (r *reader) eligibility(n ast.Node, field string) {
 func (r *reader) lonely(n ast.Node, field string, e Eligibility) {
 	role := r.policy.Roles[e.Role]
 	for _, person := range e.People {
+		if _, approves := slices.BinarySearch(role.Approvers, person); !approves {
+			continue // for her, the steps are as they were read
+		}
 		switch step := starved(role.For(person)); {
 		case r.unsure[e.Role] || step == 0:
 		case len(role.Steps) == 1:

@@ -44,8 +44,9 @@ func Compare(from, to policy.Policy, at time.Time) []Change {
 		}
 	}
 	all := []Change{}
+	before, after := asks(from, at), asks(to, at)
 	for _, name := range slices.Sorted(maps.Keys(roles)) {
-		c := &comparer{from: from, to: to, at: at, a: from.Roles[name], b: to.Roles[name], role: name}
+		c := &comparer{from: from, to: to, a: from.Roles[name], b: to.Roles[name], role: name, before: before[name], after: after[name]}
 		_, was := from.Roles[name]
 		_, is := to.Roles[name]
 		c.eligibility()
@@ -63,11 +64,11 @@ func Compare(from, to policy.Policy, at time.Time) []Change {
 }
 
 type comparer struct {
-	from, to policy.Policy
-	at       time.Time
-	a, b     policy.Role
-	role     string
-	found    []Change
+	from, to      policy.Policy
+	a, b          policy.Role
+	role          string
+	before, after map[string]time.Time // who may ask, and until when
+	found         []Change
 }
 
 // add notes a change at a key of the role; "role" is the role itself.
@@ -85,13 +86,21 @@ func place(p policy.Policy, role, key string) policy.Place {
 	return p.Places["roles."+role]
 }
 
-// asks are those who may ask for the role, and until when.
-func asks(p policy.Policy, role string, at time.Time) map[string]time.Time {
-	all := map[string]time.Time{}
+// asks are those who may ask for each role, and until when; zero: no end. It
+// goes over the policy once: a fleet has many people, and many roles.
+func asks(p policy.Policy, at time.Time) map[string]map[string]time.Time {
+	all := map[string]map[string]time.Time{}
 	for _, e := range p.Eligible {
+		if !e.Until.IsZero() && !at.Before(e.Until) {
+			continue
+		}
+		if all[e.Role] == nil {
+			all[e.Role] = map[string]time.Time{}
+		}
 		for _, person := range e.People {
-			if until, ok := p.EligibleUntil(person, role, at); ok && e.Role == role {
-				all[person] = until
+			was, had := all[e.Role][person]
+			if !had || !was.IsZero() && (e.Until.IsZero() || e.Until.After(was)) {
+				all[e.Role][person] = e.Until
 			}
 		}
 	}
@@ -99,7 +108,7 @@ func asks(p policy.Policy, role string, at time.Time) map[string]time.Time {
 }
 
 func (c *comparer) eligibility() {
-	before, after := asks(c.from, c.role, c.at), asks(c.to, c.role, c.at)
+	before, after := c.before, c.after
 	gain, lose, later, sooner := map[policy.Place][]string{}, map[policy.Place][]string{}, map[string][]string{}, map[string][]string{}
 	for _, person := range slices.Sorted(maps.Keys(after)) {
 		was, had := before[person]
@@ -133,10 +142,9 @@ func (c *comparer) eligibility() {
 func (c *comparer) ends(direction string, moved map[string][]string) {
 	for _, how := range slices.Sorted(maps.Keys(moved)) {
 		people := moved[how]
-		old, now := asks(c.from, c.role, c.at), asks(c.to, c.role, c.at)
 		c.found = append(c.found, Change{
 			Direction: direction, Role: c.role, Kind: "until", Text: "eligibility of " + strings.Join(people, ", ") + " moves from " + how, People: people,
-			Old: line(c.from, c.role, people[0], old[people[0]]), New: line(c.to, c.role, people[0], now[people[0]]),
+			Old: line(c.from, c.role, people[0], c.before[people[0]]), New: line(c.to, c.role, people[0], c.after[people[0]]),
 		})
 	}
 }
@@ -165,10 +173,9 @@ func last(until time.Time) string {
 // affected are those who may ask in both policies: who gains or loses the
 // role as a whole is told already.
 func (c *comparer) affected() []string {
-	after := asks(c.to, c.role, c.at)
 	var all []string
-	for person := range asks(c.from, c.role, c.at) {
-		if _, still := after[person]; still {
+	for person := range c.before {
+		if _, still := c.after[person]; still {
 			all = append(all, person)
 		}
 	}

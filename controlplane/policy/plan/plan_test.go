@@ -213,6 +213,13 @@ func TestCompareIsWhole(t *testing.T) {
 		if same := Compare(a, a, noon); len(same) != 0 {
 			t.Fatalf("%v", said(same))
 		}
+		for role, people := range asks(a, noon) {
+			for person, until := range people {
+				if u, ok := a.EligibleUntil(person, role, noon); !ok || !u.Equal(until) {
+					t.Fatalf("%s asks for %s until %v, not %v", person, role, u, until)
+				}
+			}
+		}
 		gained, lost := map[string]bool{}, map[string]bool{}
 		turned := 0
 		for _, c := range Compare(a, b, noon) {
