@@ -79,7 +79,7 @@ var errNoPolicy = roster.Refuse(roster.Conflict, "no policy is in force: an admi
 func (r *rules) load(ctx context.Context) {
 	now := r.clock.Now().Wall
 	p, problems, err := folder.Read(os.DirFS(r.dir))
-	wrong, warnings := sorted(append(problems, p.Aged(now)...))
+	wrong, warnings := sorted(slices.Concat(problems, p.Aged(now), r.strangers(ctx, p)))
 	if err != nil {
 		wrong = []string{err.Error()}
 	}
@@ -101,6 +101,23 @@ func (r *rules) load(ctx context.Context) {
 	if err := r.store.KeepPolicy(ctx, p.Version, now); err != nil {
 		r.log.ErrorContext(ctx, "cannot note the policy's version", "version", p.Version, "cause", err)
 	}
+}
+
+// strangers warns of people whom the fleet does not know. If they cannot be
+// looked up, the policy counts all the same: they are warnings.
+func (r *rules) strangers(ctx context.Context, p policy.Policy) []policy.Problem {
+	people, err := r.store.People(ctx)
+	if err != nil {
+		r.log.WarnContext(ctx, "cannot look up the people whom the policy names", "cause", err)
+		return nil
+	}
+	var known []string
+	for _, one := range people {
+		if !one.Disabled {
+			known = append(known, one.Name)
+		}
+	}
+	return p.Strangers(known)
 }
 
 // sorted tells mistakes from warnings.

@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -241,6 +242,11 @@ func TestPolicyFolder(t *testing.T) {
 	first := w.server.rules.State()
 	if first.Version == "" || len(first.Problems) != 0 {
 		t.Fatalf("%+v", first)
+	}
+	if !slices.ContainsFunc(first.Warnings, func(s string) bool {
+		return strings.Contains(s, "groups.sre: not known to the fleet, or disabled: ana, ben")
+	}) {
+		t.Errorf("nobody but ada is known: %v", first.Warnings)
 	}
 	write := func(name, text string) {
 		must(t, os.WriteFile(filepath.Join(w.plan.Config.PolicyDir, name), []byte(text), 0o600))

@@ -148,16 +148,22 @@ func (p Policy) Strangers(known []string) []Problem {
 		case starved(left) > 0:
 			all = append(all, p.warn(field, fmt.Sprintf("cannot be approved: of its approvers, the fleet does not know %s", strings.Join(gone, ", ")),
 				"name approvers who are there"))
-		case len(gone) > 0:
-			all = append(all, p.warn(field, "approvers who are not known to the fleet, or disabled: "+strings.Join(gone, ", "), "mend the name, or add the person"))
+		case len(byName(r.By, gone)) > 0:
+			all = append(all, p.warn(field, "approvers who are not known to the fleet, or disabled: "+strings.Join(byName(r.By, gone), ", "), "mend the name, or add the person"))
 		}
 	}
 	for _, e := range p.Eligible {
-		if gone := unknown(e.People); len(gone) > 0 {
+		if gone := byName(e.Named, unknown(e.People)); len(gone) > 0 {
 			all = append(all, p.warning(e.At, "eligible", "not known to the fleet, or disabled: "+strings.Join(gone, ", "), "mend the name, or add the person"))
 		}
 	}
 	return all
+}
+
+// byName are those who stand there themselves: of a group's members, the group
+// tells.
+func byName(named, people []string) []string {
+	return keep(people, func(name string) bool { return slices.Contains(named, name) })
 }
 
 func keep(all []string, which func(string) bool) []string {
