@@ -51,10 +51,28 @@ func Run(p policy.Policy, tests []Test, now time.Time) []Outcome {
 		if t.Case.At.IsZero() {
 			t.Case.At = now
 		}
-		wrong := t.differs(p.Explain(t.Case))
+		wrong := append(t.mislabelled(p), t.differs(p.Explain(t.Case))...)
 		all = append(all, Outcome{Name: t.Name, Place: t.Place, Passed: len(wrong) == 0, Wrong: wrong})
 	}
 	return all
+}
+
+// mislabelled finds labels that no host has: a test that is refused for a slip
+// of the pen would hold for ever.
+func (t Test) mislabelled(p policy.Policy) []string {
+	if t.Case.Host == nil {
+		return nil
+	}
+	var wrong []string
+	for _, key := range slices.Sorted(maps.Keys(t.Case.Host.Labels)) {
+		values, known := p.Labels[key]
+		if value := t.Case.Host.Labels[key]; !known {
+			wrong = append(wrong, fmt.Sprintf("host: the policy has no label %.64q", key))
+		} else if !slices.Contains(values, value) {
+			wrong = append(wrong, fmt.Sprintf("host: label %s has no value %.64q, but %s", key, value, strings.Join(values, ", ")))
+		}
+	}
+	return wrong
 }
 
 func (t Test) differs(e policy.Explanation) []string {

@@ -105,6 +105,12 @@ func TestTestsThatFailSayByWhichRule(t *testing.T) {
 			},
 		},
 		{
+			"a label that no host has", "host: {tier: web}", "host: {teir: web}", []string{`host: the policy has no label "teir"`},
+		},
+		{
+			"a value that it does not have", "host: {tier: web}", "host: {tier: cache}", []string{`host: label tier has no value "cache", but db, web`},
+		},
+		{
 			"a role that is not there", "role: db-admin\n    host", "role: db-amin\n    host",
 			[]string{
 				`expected allowed, is refused: there is no role "db-amin" (the policy has db-admin)`,
