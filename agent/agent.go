@@ -63,6 +63,9 @@ type Labels interface {
 	LabelOf(pid int) (session uint64, ok bool, err error)
 	// Extend moves a session's deadline.
 	Extend(session, deadlineBootNS uint64) error
+	// Guard says whether a session is kept from taking the agent away; it is,
+	// until this says otherwise.
+	Guard(session uint64, on bool) error
 	// Living lists the living processes of every session.
 	Living() (map[uint64][]int, error)
 	// Kill ends every process of the sessions and returns, for each, those it

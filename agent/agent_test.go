@@ -262,3 +262,23 @@ func act(rt *rapid.T, w *world, a *Agent, i int) {
 		rt.Fatal(err)
 	}
 }
+
+// A session is guarded, but under a grant whose role says otherwise, and
+// again when it goes on under one that does not.
+func TestASessionIsGuardedAsItsGrantSays(t *testing.T) {
+	w := newWorld()
+	free, held := held("g-a", "ana", 0, time.Hour), held("g-b", "ana", time.Minute, 2*time.Hour)
+	free.Role.Unguarded = true
+	w.offered.Grants = []grant.Grant{free, held}
+	a := w.agent(t)
+	pass(t, a)
+	a.Knock(t.Context(), Knock{Open: true, Service: "sshd", User: "ana", PID: 7})
+	if session := w.tasks[7]; session == 0 || !w.freed[session] {
+		t.Fatal(w.tasks, w.freed)
+	}
+	w.now = noon.Add(time.Hour)
+	pass(t, a)
+	if session := w.tasks[7]; session == 0 || w.freed[session] {
+		t.Error(w.tasks, w.freed)
+	}
+}

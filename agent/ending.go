@@ -49,8 +49,7 @@ func (a *Agent) endSessions(ctx context.Context, b budget, live, held []grant.Gr
 			continue
 		}
 		if g, ok := of(live, s.Person); ok && s.Kind == LoginSession {
-			s.Grant, s.Approvers = g.ID, approvers(g)
-			failed = append(failed, a.put(s), a.Labels.Extend(s.ID, a.deadline(g)))
+			failed = append(failed, a.move(s, g)...)
 			continue
 		}
 		over = append(over, s)
@@ -71,8 +70,13 @@ func (a *Agent) stretch(s Session, g grant.Grant, live []grant.Grant) []error {
 	if best.ID == g.ID {
 		return nil
 	}
-	s.Grant, s.Approvers = best.ID, approvers(best)
-	return []error{a.put(s), a.Labels.Extend(s.ID, a.deadline(best))}
+	return a.move(s, best)
+}
+
+// move has a session go on under a grant.
+func (a *Agent) move(s Session, g grant.Grant) []error {
+	s.Grant, s.Approvers = g.ID, approvers(g)
+	return []error{a.put(s), a.Labels.Guard(s.ID, !g.Role.Unguarded), a.Labels.Extend(s.ID, a.deadline(g))}
 }
 
 // end ends sessions.

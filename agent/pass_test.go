@@ -70,6 +70,7 @@ func (*halfSeen) Leftovers(context.Context, string, uint32) (looked, left []stri
 // noLabels are the labels of a host on which nothing runs.
 type noLabels struct{}
 
+func (noLabels) Guard(uint64, bool) error             { return nil }
 func (noLabels) Label(int, int, uint64, uint64) error { return nil }
 func (noLabels) LabelOf(int) (uint64, bool, error)    { return 0, false, nil }
 func (noLabels) Extend(uint64, uint64) error          { return nil }

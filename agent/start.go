@@ -81,7 +81,7 @@ func open(f Folders, beside bool, log *slog.Logger) (*Agent, *parts, error) {
 		before: keep.Folder{Dir: filepath.Join(f.Run, "before")}, looks: keep.Folder{Dir: filepath.Join(f.State, "looks")},
 	}
 	var labels Labels = heldLabels{}
-	p.watch, err = watch.Open(watch.Config{PinDir: filepath.Join(f.BPF, "curfew"), Log: log, Clock: p.clock})
+	p.watch, err = watch.Open(watch.Config{PinDir: filepath.Join(f.BPF, "curfew"), Log: log, Clock: p.clock, Places: p.host.Places(f.Config, f.State, f.Run)})
 	switch {
 	case err == nil:
 		labels = p.watch
@@ -123,6 +123,7 @@ type heldLabels struct{}
 func (heldLabels) Label(int, int, uint64, uint64) error { return watch.ErrBusy }
 func (heldLabels) LabelOf(int) (uint64, bool, error)    { return 0, false, watch.ErrBusy }
 func (heldLabels) Extend(uint64, uint64) error          { return watch.ErrBusy }
+func (heldLabels) Guard(uint64, bool) error             { return watch.ErrBusy }
 func (heldLabels) Living() (map[uint64][]int, error)    { return nil, watch.ErrBusy }
 func (heldLabels) Forget([]uint64) error                { return watch.ErrBusy }
 func (heldLabels) Kill(context.Context, []uint64) (map[uint64]int, map[uint64][]int, error) {
@@ -175,7 +176,7 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 		p.kept.Run, client.Run, server.Serve, a.notify, a.warn, a.looks,
 		func(ctx context.Context) error { return a.keepHeard(ctx, p.kept) },
 		func(ctx context.Context) error { return p.host.Watch(ctx, a.Wake) },
-		func(ctx context.Context) error { return p.watch.Run(ctx, a.Record) },
+		func(ctx context.Context) error { return p.watch.Run(ctx, a.Record) }, p.watch.Refresh,
 		func(ctx context.Context) error { return a.publish(ctx, p, client, passed) },
 	}
 	a.append(ledger.Entry{Kind: ledger.Agent, At: p.clock.Now().Wall, Text: "agent " + string(v) + " started, mode " + p.watch.Mode()})

@@ -38,6 +38,7 @@ type world struct {
 	junk     map[string]string // what sessions left, and whose it is
 	planted  []string          // all that they ever left
 	searches int               // looks for it
+	freed    map[uint64]bool   // sessions that are not guarded
 }
 
 var (
@@ -49,7 +50,7 @@ func newWorld() *world {
 	return &world{
 		now: noon, things: enforce.State{}, tasks: map[int]uint64{}, owner: map[int]uint32{}, sessions: map[uint64]Session{},
 		opened: map[string]Opened{}, accounts: map[string]bool{},
-		befores: map[string]Before{}, looks: map[string]Look{}, junk: map[string]string{},
+		befores: map[string]Before{}, looks: map[string]Look{}, junk: map[string]string{}, freed: map[uint64]bool{},
 	}
 }
 
@@ -197,6 +198,11 @@ func (l fakeLabels) LabelOf(pid int) (uint64, bool, error) {
 
 func (fakeLabels) Extend(uint64, uint64) error { return nil }
 func (fakeLabels) Forget([]uint64) error       { return nil }
+
+func (l fakeLabels) Guard(session uint64, on bool) error {
+	l.freed[session] = !on
+	return nil
+}
 
 func (l fakeLabels) Living() (map[uint64][]int, error) {
 	living := map[uint64][]int{}

@@ -15,18 +15,7 @@
 #include "record.h"
 #include "label.h"
 
-#define EPERM	    1
-#define FMODE_WRITE 0x2
-
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-/* The session of the agent's self-test. */
-#define PROBE (~0ULL)
-
-/* How often the programs refused: all, and in the self-test. */
-struct refusals {
-	__u64 made, proved;
-};
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -11,7 +11,9 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 
+#define EPERM		  1
 #define SIGKILL		  9
+#define FMODE_WRITE	  0x2
 #define PF_KTHREAD	  0x00200000
 #define SIGNAL_GROUP_EXIT 0x4
 
@@ -68,6 +70,7 @@ struct qstr {
 struct dentry {
 	struct dentry *d_parent;
 	struct qstr d_name;
+	struct inode *d_inode;
 };
 
 struct vfsmount {

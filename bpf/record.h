@@ -18,6 +18,7 @@ enum kind {
 	ARGV = 2,
 	EXIT = 3,
 	SETID = 4,
+	REFUSED = 5,
 };
 
 struct ids {
@@ -47,6 +48,14 @@ struct end {
 	__u32 dying;		/* now, whatever the deadline says */
 	__u32 over; /* dead; forget it once its last event is read */
 };
+
+/* How often programs refused: all, and in the agent's self-test. */
+struct refusals {
+	__u64 made, proved;
+};
+
+/* The session of the agent's self-test. */
+#define PROBE (~0ULL)
 
 /* Sums over all sessions, since the maps were made. */
 struct sums {
@@ -93,11 +102,26 @@ struct argv {
 	__u8 text[CHUNK];
 };
 
-/* An exit, or a change of ids. */
+/* What a labelled task may not do to us; see guard.bpf.c. */
+enum act {
+	SIGNAL = 1,
+	TRACE = 2,
+	LIMIT = 3,
+	BPF = 4,
+	MODULE = 5,
+	CLOCK = 6,
+	WRITE = 7,
+	RENAME = 8,
+	REMOVE = 9,
+	ATTRIBUTES = 10,
+	MOUNT = 11,
+};
+
+/* An exit, a change of ids, or a refusal. */
 struct change {
 	struct head head;
 	struct process process;
-	__u32 code; /* as wait(2) gives it */
+	__u32 code; /* of an exit as wait(2) gives it; of a refusal, the act */
 	__u32 pad;
 	__u64 lasted_ns;
 };

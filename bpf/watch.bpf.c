@@ -18,6 +18,7 @@
 #include "label.h"
 #include "path.h"
 #include "who.h"
+#include "tell.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -70,36 +71,6 @@ kill_child(struct task_struct *child)
 		bpf_send_signal_task(child, SIGKILL, PIDTYPE_TGID, 0);
 }
 
-/* Numbers an event. Without its session it could not be told from others. */
-static __always_inline struct session *
-begin(struct head *h, __u32 kind, struct task_struct *task, __u64 id)
-{
-	struct session *s = bpf_map_lookup_elem(&sessions, &id);
-
-	if (!s) {
-		COUNT(orphans);
-		return 0;
-	}
-	h->kind = kind;
-	h->tgid = task->tgid;
-	h->session = id;
-	h->seq = __sync_fetch_and_add(&s->made, 1) + 1;
-	h->boot_ns = bpf_ktime_get_boot_ns();
-	COUNT(made);
-	return s;
-}
-
-/* Every event that does not fit is counted: the reader turns the hole in the
- * numbers into a gap in the ledger. */
-static __always_inline void
-commit(struct session *s, void *record, __u64 size)
-{
-	if (!bpf_ringbuf_output(&events, record, size, BPF_RB_NO_WAKEUP))
-		return;
-	__sync_fetch_and_add(&s->lost, 1);
-	COUNT(lost);
-}
-
 /* Writes ids into the label, and says whether they were news. Of threads that
  * change at the same time one succeeds. */
 static __always_inline int
@@ -118,16 +89,6 @@ news(struct label *label, const struct ids *ids)
 		changed |= __sync_val_compare_and_swap(
 			       &at[1], have[1], want[1]) == have[1];
 	return changed;
-}
-
-static __always_inline void
-tell_change(
-    struct task_struct *task, __u64 session, struct change *c, __u32 kind)
-{
-	struct session *s = begin(&c->head, kind, task, session);
-
-	if (s)
-		commit(s, c, sizeof(*c));
 }
 
 /* Tells that the process has other ids than were last told of it. When all

@@ -78,10 +78,11 @@ type WatchIds struct {
 type WatchKind uint32
 
 const (
-	WatchKindEXEC  WatchKind = 1
-	WatchKindARGV  WatchKind = 2
-	WatchKindEXIT  WatchKind = 3
-	WatchKindSETID WatchKind = 4
+	WatchKindEXEC    WatchKind = 1
+	WatchKindARGV    WatchKind = 2
+	WatchKindEXIT    WatchKind = 3
+	WatchKindSETID   WatchKind = 4
+	WatchKindREFUSED WatchKind = 5
 )
 
 type WatchLabel struct {

@@ -125,6 +125,7 @@ func (r Role) bytes() []byte {
 	}
 	w.Texts(7, r.Remove)
 	w.Uint(8, uint64(r.Drain/time.Second)) //nolint:gosec // as the lease above
+	w.Bool(9, r.Unguarded)
 	return w.Bytes()
 }
 
@@ -155,6 +156,8 @@ func (r *Role) field(f canon.Field) error {
 		err := f.Uint32(&s)
 		r.Drain = time.Duration(s) * time.Second
 		return err
+	case 9:
+		return f.Bool(&r.Unguarded)
 	}
 	return f.Unknown()
 }

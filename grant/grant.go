@@ -38,6 +38,7 @@ type Role struct {
 	NoExec     bool          // sudo's NOEXEC: commands may not start others
 	Network    []Destination // where the account may connect; none: not limited
 	Drain      time.Duration // how long what runs at the end may go on
+	Unguarded  bool          // what runs may take the agent, and what it lives by, away
 	Remove     []string      // kinds of leftovers that its end removes, sorted, see [Leftovers]
 }
 

@@ -225,6 +225,7 @@ func genGrant(t *rapid.T) Grant {
 		if rapid.Bool().Draw(t, kind) {
 			g.Role.Remove = append(g.Role.Remove, kind)
 			g.Role.Drain = time.Duration(len(g.Role.Remove)) * time.Minute
+			g.Role.Unguarded = len(g.Role.Remove) > 0
 		}
 	}
 	g.NotBefore = time.Unix(rapid.Int64Range(1, 1<<34).Draw(t, "from"), 0).UTC()

@@ -112,7 +112,7 @@ func (h *Host) Mend(ctx context.Context) ([]string, error) {
 // module looks for the PAM module: a line that names one which is not there
 // keeps everybody out, root as well.
 func (h *Host) module() error {
-	for _, dir := range []string{"lib/*/security", "usr/lib/*/security", "lib/security", "lib64/security", "usr/lib/security", "usr/lib64/security"} {
+	for _, dir := range moduleDirs {
 		files, err := filepath.Glob(h.path(dir, "pam_curfew.so"))
 		if err != nil {
 			return fmt.Errorf("look for pam_curfew.so: %w", err)

@@ -61,6 +61,9 @@ func (d *decoder) read(b []byte, boot time.Time) (ledger.Entry, bool, error) {
 	case bpf.WatchKindSETID:
 		e.Kind = ledger.SetID
 		err = change(b, &e)
+	case bpf.WatchKindREFUSED:
+		e.Kind = ledger.Refused
+		err = change(b, &e)
 	default:
 		err = fmt.Errorf("kind %d: %w", h.Kind, errRecord)
 	}
@@ -138,7 +141,10 @@ func change(b []byte, e *ledger.Entry) error {
 		return err
 	}
 	e.Process = process(&c.Process)
-	if e.Kind == ledger.Exit {
+	switch e.Kind { //nolint:exhaustive // the others need no more
+	case ledger.Refused:
+		e.Text = "the kernel refused " + acts[bpf.GuardAct(c.Code)]
+	case ledger.Exit:
 		e.Process.ExitCode = c.Code >> 8 & 0xff
 		e.Process.Signal = c.Code & 0x7f
 		e.Process.Lasted = time.Duration(min(c.LastedNs, longest))
@@ -155,6 +161,15 @@ func process(p *bpf.WatchProcess) *ledger.Process {
 
 func ids(i bpf.WatchIds) ledger.IDs {
 	return ledger.IDs{UID: i.Uid, EUID: i.Euid, GID: i.Gid, EGID: i.Egid}
+}
+
+// acts are what labelled processes may not do to us.
+var acts = map[bpf.GuardAct]string{
+	bpf.GuardActSIGNAL: "a signal to the agent", bpf.GuardActTRACE: "to trace the agent", bpf.GuardActLIMIT: "to limit the agent",
+	bpf.GuardActBPF: "bpf()", bpf.GuardActMODULE: "to load code into the kernel", bpf.GuardActCLOCK: "to set the clock",
+	bpf.GuardActWRITE: "to write a file that is guarded", bpf.GuardActRENAME: "to rename a file that is guarded",
+	bpf.GuardActREMOVE: "to remove a file that is guarded", bpf.GuardActATTRIBUTES: "to change the attributes of a file that is guarded",
+	bpf.GuardActMOUNT: "to change the mounts that guarded files are reached by",
 }
 
 // split takes argv apart. Each argument ends with a NUL; the last one has

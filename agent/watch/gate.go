@@ -19,26 +19,33 @@ import (
 	"curfew.internal/bpf"
 )
 
-// A gate is the kernel's refusal: a labelled process whose session is over
-// may not begin anything, and dies of the try. A nil gate is that of a kernel
-// that has none.
+// A gate is programs of ours that the kernel asks and that refuse. A nil gate
+// is that of a kernel that asks none.
 type gate struct {
+	maps    map[string]*ebpf.Map
 	refused *ebpf.Map
 	progs   map[string]*ebpf.Program
 	links   []link.Link
 }
 
-// gateDir begins the names of the folders that hold one agent's gate each.
-const gateDir = "gate-"
+// A refuser is what a gate is made from. The gate at the end refuses to
+// labelled processes whose session is over, and they die of the try; see
+// [guard] for the other.
+type refuser struct {
+	dir     string // begins the names of the folders that hold one agent's links each
+	counter string // the map that counts refusals
+	load    func() (*ebpf.CollectionSpec, error)
+}
+
+var atEnd = refuser{"gate-", bpf.GateMapRefused, bpf.LoadGate}
 
 // activeLSMs is where the kernel says who is asked. Programs of the gate load
 // and attach also where "bpf" is not among them, and then never run.
 const activeLSMs = "/sys/kernel/security/lsm"
 
-// openGate attaches this version's programs beside those of the agent before
-// us, and then takes the old ones away. It returns nil where the kernel asks
-// no BPF program.
-func openGate(dir string) (*gate, error) {
+// open loads this version's programs. It returns nil where the kernel asks no
+// BPF program.
+func (r refuser) open(dir string) (*gate, error) {
 	active, err := os.ReadFile(activeLSMs)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil //nolint:nilnil // a kernel, or a container, without the list has no gate
@@ -49,18 +56,15 @@ func openGate(dir string) (*gate, error) {
 	if !slices.Contains(strings.Split(strings.TrimSpace(string(active)), ","), "bpf") {
 		return nil, nil //nolint:nilnil // no gate
 	}
-	g := &gate{progs: map[string]*ebpf.Program{}}
-	if err := g.load(dir); err != nil {
-		return nil, errors.Join(err, g.close())
-	}
-	if err := g.attach(dir); err != nil {
+	g := &gate{progs: map[string]*ebpf.Program{}, maps: map[string]*ebpf.Map{}}
+	if err := g.load(dir, r); err != nil {
 		return nil, errors.Join(err, g.close())
 	}
 	return g, nil
 }
 
-func (g *gate) load(dir string) error {
-	spec, err := bpf.LoadGate()
+func (g *gate) load(dir string, r refuser) error {
+	spec, err := r.load()
 	if err != nil {
 		return fmt.Errorf("read the programs: %w", err)
 	}
@@ -77,14 +81,18 @@ func (g *gate) load(dir string) error {
 		return fmt.Errorf("load programs that refuse: %w", err)
 	}
 	defer coll.Close() // of what is left in it
-	g.refused = coll.DetachMap(bpf.GateMapRefused)
+	for name := range spec.Maps {
+		g.maps[name] = coll.DetachMap(name)
+	}
+	g.refused = g.maps[r.counter]
 	for name := range spec.Programs {
 		g.progs[name] = coll.DetachProgram(name)
 	}
 	return nil
 }
 
-// known leaves out what an older kernel does not ask about.
+// known leaves out what an older kernel does not ask about, and says what of
+// it has other arguments.
 func known(spec *ebpf.CollectionSpec) error {
 	kernel, err := btf.LoadKernelSpec()
 	if err != nil {
@@ -98,12 +106,24 @@ func known(spec *ebpf.CollectionSpec) error {
 			return fmt.Errorf("look for the hook %s: %w", p.AttachTo, err)
 		}
 	}
+	if v := spec.Variables["setattr_has_ids"]; v != nil {
+		var hook *btf.Func
+		if err := kernel.TypeByName("bpf_lsm_inode_setattr", &hook); err != nil {
+			return fmt.Errorf("look at the hook inode_setattr: %w", err)
+		}
+		has := uint32(0)
+		if proto, ok := hook.Type.(*btf.FuncProto); ok && len(proto.Params) > 2 {
+			has = 1
+		}
+		return v.Set(has)
+	}
 	return nil
 }
 
-// attach has every program run, the old ones too until all of ours do.
-func (g *gate) attach(dir string) error {
-	ours, old, err := nextFolder(dir, gateDir)
+// attach has every program run, and then takes those of the agent before us
+// away: all of ours run first.
+func (g *gate) attach(dir string, r refuser) error {
+	ours, old, err := nextFolder(dir, r.dir)
 	if err != nil {
 		return err
 	}
@@ -136,8 +156,8 @@ func (g *gate) close() error {
 	for _, p := range g.progs {
 		errs = append(errs, p.Close())
 	}
-	if g.refused != nil {
-		errs = append(errs, g.refused.Close())
+	for _, m := range g.maps {
+		errs = append(errs, m.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -155,28 +175,26 @@ func (g *gate) proved() (uint64, error) {
 // armed may kill the puppet before it has tried.
 const tries = 3
 
-// proveGate shows that the kernel refuses: a labelled child of ours that is
-// over tries to make a folder. It has to be refused, by a program of ours, and
-// there may be no folder. A gate that lets it through is let go of, so that
-// nobody relies on it.
-func (w *Watch) proveGate() error {
-	if w.gate == nil {
-		return nil
+// proveGate shows that the kernel refuses: a labelled child of ours, that is
+// over at the deadline, tries to make a folder beside our pins. It has to be
+// refused, by a program of ours, and there may be no folder. A gate that lets
+// it through is let go of, so that nobody relies on it.
+func (w *Watch) proveGate(g *gate, deadline uint64) (*gate, error) {
+	if g == nil {
+		return nil, nil //nolint:nilnil // no gate is none
 	}
 	for range tries {
-		refused, err := w.refuses()
+		refused, err := w.refuses(g, deadline)
 		if err = errors.Join(err, w.drop(probeSession)); err != nil || refused {
-			return err
+			return g, err
 		}
 	}
 	w.log.Warn("the kernel took the programs that refuse, and they do not refuse")
-	err := w.gate.close()
-	w.gate = nil
-	return err
+	return nil, g.close()
 }
 
-func (w *Watch) refuses() (bool, error) {
-	before, err := w.gate.proved()
+func (w *Watch) refuses(g *gate, deadline uint64) (bool, error) {
+	before, err := g.proved()
 	if err != nil {
 		return false, err
 	}
@@ -185,10 +203,14 @@ func (w *Watch) refuses() (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	// Of the two gates the other one is not to refuse, and the alarm is faster.
+	if err := w.Guard(probeSession, deadline == 0); err != nil {
+		return false, err
+	}
 	alarm := w.alarm
-	w.alarm = nil // it would be faster
+	w.alarm = nil
 	err = stage(func(read, write int) (int, unix.Errno) { return intruder(read, write, path) },
-		func(pid int) error { return w.label(pid, -1, probeSession, 1) })
+		func(pid int) error { return w.label(pid, -1, probeSession, deadline) })
 	w.alarm = alarm
 	runtime.KeepAlive(path)
 	if err != nil {
@@ -199,7 +221,7 @@ func (w *Watch) refuses() (bool, error) {
 		return false, fmt.Errorf("remove what the self-test made: %w", err)
 	}
 	made := err == nil
-	after, err := w.gate.proved()
+	after, err := g.proved()
 	return after > before && !made, err
 }
 

@@ -52,7 +52,13 @@ func (w *Watch) prove() error {
 	if s.Made != 2 || inRing+s.Lost < 2 {
 		return fmt.Errorf("self-test: %d events of 2 made, %d in the ring, %d lost: %w", s.Made, inRing, s.Lost, ErrBlind)
 	}
-	return errors.Join(w.drop(probeSession), w.proveGate(), w.proveAlarm())
+	if err := w.drop(probeSession); err != nil {
+		return err
+	}
+	var ended, guarded error
+	w.gate, ended = w.proveGate(w.gate, 1)
+	w.guard, guarded = w.proveGate(w.guard, 0)
+	return errors.Join(ended, guarded, w.proveAlarm())
 }
 
 // unhurried is how long the self-test waits for the kernel's kill.

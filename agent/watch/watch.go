@@ -28,21 +28,26 @@ type Config struct {
 	PinDir string // on a bpffs; ours alone
 	Log    *slog.Logger
 	Clock  clock.Clock
+	// Places are files and folders that labelled processes may not change. Those
+	// that are not there are passed over.
+	Places []Place
 }
 
 // Watch is the agent's hold on the kernel.
 type Watch struct {
-	dir   string
-	log   *slog.Logger
-	clock clock.Clock
-	maps  bpf.WatchMaps
-	progs map[string]*ebpf.Program
-	links []link.Link
-	tasks *link.Iter
-	alarm *alarm // nil where the kernel has none
-	gate  *gate  // nil where the kernel has none
-	ring  *ring
-	lock  *os.File // held as long as we are the agent of this folder
+	dir    string
+	places []Place
+	log    *slog.Logger
+	clock  clock.Clock
+	maps   bpf.WatchMaps
+	progs  map[string]*ebpf.Program
+	links  []link.Link
+	tasks  *link.Iter
+	alarm  *alarm // nil where the kernel has none
+	gate   *gate  // what refuses at the end; nil where the kernel has none
+	guard  *gate  // what refuses before it; nil where the kernel has none
+	ring   *ring
+	lock   *os.File // held as long as we are the agent of this folder
 
 	// Fresh is true if nothing of an agent before was there to take over.
 	Fresh bool
@@ -59,7 +64,7 @@ var ErrBusy = errors.New("another agent watches this host")
 // Open takes over what is pinned, puts this version of the programs in its
 // place, and proves that the kernel does what they ask.
 func Open(c Config) (*Watch, error) {
-	w := &Watch{dir: c.PinDir, log: c.Log, clock: c.Clock}
+	w := &Watch{dir: c.PinDir, places: c.Places, log: c.Log, clock: c.Clock}
 	err := w.open(c.PinDir)
 	if err == nil {
 		err = w.prove()
@@ -87,8 +92,11 @@ func (w *Watch) open(dir string) error {
 	if w.alarm, err = openAlarm(dir); err != nil {
 		w.log.Warn("the kernel cannot end sessions by itself", "err", err)
 	}
-	if w.gate, err = openGate(dir); err != nil {
+	if w.gate, err = w.openGate(atEnd, nil); err != nil {
 		w.log.Warn("the kernel cannot refuse by itself", "err", err)
+	}
+	if w.guard, err = w.openGate(before, w.know); err != nil {
+		w.log.Warn("the kernel cannot keep us from a granted root", "err", err)
 	}
 	if w.tasks, err = link.AttachIter(link.IterOptions{Program: w.progs["tasks"]}); err != nil {
 		return fmt.Errorf("attach the task iterator: %w", err)
@@ -137,7 +145,7 @@ func (w *Watch) Close() error {
 	if w.alarm != nil {
 		errs = append(errs, w.alarm.close())
 	}
-	errs = append(errs, w.gate.close())
+	errs = append(errs, w.gate.close(), w.guard.close())
 	for _, l := range w.links {
 		errs = append(errs, l.Close())
 	}
@@ -154,9 +162,13 @@ func (w *Watch) Close() error {
 // Mode says what this kernel gives, as [Open] proved it. With "timer" it ends
 // every process of a session that is over, whatever becomes of the agent; with
 // "lsm" it refuses and ends those that begin anything; with "tracing" alone,
-// those that fork, exec or change their ids end.
+// those that fork, exec or change their ids end. With "guard" it refuses,
+// before the end, what would take us away.
 func (w *Watch) Mode() string {
 	mode := "tracing"
+	if w.guard != nil {
+		mode = "guard+" + mode
+	}
 	if w.gate != nil {
 		mode = "lsm+" + mode
 	}

@@ -139,14 +139,17 @@ func show(st agent.Status) {
 	}
 }
 
-// uncovered says what the kernel alone, with the agent dead, leaves undone at
-// the end of a session in this mode.
+// uncovered says what this mode leaves open: before the end, and what the
+// kernel alone, with the agent dead, leaves undone at it.
 func uncovered(mode string) []string {
 	has := map[string]bool{}
 	for part := range strings.SplitSeq(mode, "+") {
 		has[part] = true
 	}
 	var gaps []string
+	if !has["guard"] {
+		gaps = append(gaps, "before its end, a session that is root may stop the agent and change its files, sudo's and PAM's (no \"bpf\" among the active LSMs)")
+	}
 	if !has["lsm"] {
 		gaps = append(gaps, "with the agent dead, what is left of a session may open files and connect until it forks, executes or is ended (no \"bpf\" among the active LSMs)")
 	}

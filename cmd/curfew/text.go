@@ -75,6 +75,24 @@ func table(w io.Writer, head string, rows [][]string) error {
 	return t.Flush()
 }
 
+// stateOn is what a host last said of a grant.
+func stateOn(h *api.HostState, grant string) string {
+	text := h.State + " " + at(h.At)
+	if h.State == "unconfirmed" {
+		text = "ENDED, UNCONFIRMED since " + at(h.At)
+	}
+	if len(h.Left) > 0 {
+		text += ", left: " + strings.Join(h.Left, "; ")
+	}
+	if n := len(h.Leftovers); n > 0 {
+		text += fmt.Sprintf(", %d leftovers of sessions: %s", n, strings.Join(h.Leftovers[:min(n, 5)], "; "))
+		if n > 5 {
+			text += "; ... (curfew timeline " + grant + ")"
+		}
+	}
+	return text
+}
+
 // describe prints who, what, where, how long and why: all that there is to
 // decide on.
 func describe(w io.Writer, r *api.Request) error {
@@ -95,6 +113,9 @@ func describe(w io.Writer, r *api.Request) error {
 	if r.Drain != nil {
 		add("drains", "what runs at the end may go on for "+span(r.Drain.AsDuration()))
 	}
+	if r.Unguarded {
+		add("guard", "none: what runs may switch Curfew off on the host")
+	}
 	add("ticket", r.Ticket)
 	add("may run", strings.Join(r.Commands, "; "))
 	add("as", strings.Join(r.RunAs, ", "))
@@ -114,20 +135,7 @@ func describe(w io.Writer, r *api.Request) error {
 		add("stands", at(r.NotBefore)+" to "+at(r.NotAfter))
 	}
 	for _, h := range r.HostStates {
-		text := h.State + " " + at(h.At)
-		if h.State == "unconfirmed" {
-			text = "ENDED, UNCONFIRMED since " + at(h.At)
-		}
-		if len(h.Left) > 0 {
-			text += ", left: " + strings.Join(h.Left, "; ")
-		}
-		if n := len(h.Leftovers); n > 0 {
-			text += fmt.Sprintf(", %d leftovers of sessions: %s", n, strings.Join(h.Leftovers[:min(n, 5)], "; "))
-			if n > 5 {
-				text += "; ... (curfew timeline " + r.Grant + ")"
-			}
-		}
-		add("on "+h.Host, text)
+		add("on "+h.Host, stateOn(h, r.Grant))
 	}
 	for _, row := range rows {
 		if _, err := fmt.Fprintf(w, "%-12s %s\n", line(row[0]), line(row[1])); err != nil {

@@ -53,6 +53,7 @@ func digest(r roster.Request) []byte {
 	}
 	w.Texts(13, r.Resolved.Remove)
 	w.Uint(14, uint64(r.Resolved.Drain/time.Second)) //nolint:gosec // the policy refuses negative ones
+	w.Bool(15, r.Resolved.Unguarded)
 	sum := sha256.Sum256(w.Bytes())
 	return sum[:]
 }

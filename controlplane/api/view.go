@@ -139,7 +139,7 @@ func (s *Server) message(ctx context.Context, r roster.Request, err error) (*api
 		Id: r.ID, Person: r.Person, FullName: r.FullName, Role: r.Role, Hosts: r.Hosts, Duration: durationpb.New(r.Duration),
 		Reason: r.Reason, Ticket: r.Ticket, State: r.State, AskedAt: timestamppb.New(r.AskedAt), LapsesAt: timestamppb.New(r.LapsesAt),
 		Digest: r.Digest, ApprovalsNeeded: uint32(r.Needed), DecidedBy: r.DecidedBy, DecisionNote: r.DecisionNote, //nolint:gosec // a handful
-		Commands: commands(r.Resolved), RunAs: r.Resolved.RunAs, Extends: r.Extends,
+		Commands: commands(r.Resolved), RunAs: r.Resolved.RunAs, Extends: r.Extends, Unguarded: r.Resolved.Unguarded,
 	}
 	if r.Resolved.Drain > 0 {
 		m.Drain = durationpb.New(r.Resolved.Drain)

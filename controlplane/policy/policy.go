@@ -41,6 +41,7 @@ type Role struct {
 	Pending        time.Duration
 	Lease          time.Duration
 	Drain          time.Duration
+	Unguarded      bool     // it may take the agent away
 	Remove         []string // kinds of leftovers, sorted
 }
 
@@ -111,7 +112,7 @@ func (r Role) Selector() string {
 func (r Role) Grant() grant.Role {
 	return grant.Role{
 		Name: r.Name, RunAs: r.RunAs, Commands: r.Commands, AnyCommand: r.AnyCommand, NoExec: r.NoExec, Network: r.Network,
-		Drain: r.Drain, Remove: r.Remove,
+		Drain: r.Drain, Unguarded: r.Unguarded, Remove: r.Remove,
 	}
 }
 

@@ -74,6 +74,7 @@ func (r *reader) roleReaders(role *Role) map[string]func(n ast.Node, field strin
 		"pending":   func(n ast.Node, f string) { role.Pending = r.duration(n, f, time.Minute, 7*24*time.Hour) },
 		"lease":     func(n ast.Node, f string) { role.Lease = r.duration(n, f, 0, 24*time.Hour) },
 		"drain":     func(n ast.Node, f string) { role.Drain = r.duration(n, f, 0, grant.MaxDrain) },
+		"guard":     func(n ast.Node, f string) { role.Unguarded = !r.flag(n, f) },
 		"leftovers": func(n ast.Node, f string) { role.Remove = r.leftovers(n, f) },
 	}
 }

@@ -30,10 +30,18 @@ roles:
     max_duration: 1h
     reason: optional
     approval: none
+  keeper:
+    hosts: {tier: db}
+    commands: ["/usr/bin/env *"]
+    max_duration: 1h
+    reason: optional
+    approval: none
+    guard: false
 groups:
-  all: [ana, ben, dan, eva, fay, gus, hal, ida, jon, kim]
+  all: [ana, ben, dan, eva, fay, gus, hal, ida, jon, kim, lea, mel]
 eligible:
   - {role: ops, groups: [all]}
+  - {role: keeper, groups: [all]}
 `
 
 // scene is a fleet with one guest. Each test has a person of its own: a code
@@ -98,7 +106,12 @@ var grantID = regexp.MustCompile(`g-[a-z2-7]{16}`)
 // grant gives a person the role, and waits until it is on the guest.
 func (s *scene) grant(t *testing.T, p *lab.Person, length time.Duration) (id string, end time.Time) {
 	t.Helper()
-	out, err := p.Prove(t.Context(), "request", "ops", "--on", "db1", "--for", length.String(), "--no-wait")
+	return s.grantOf(t, p, "ops", length)
+}
+
+func (s *scene) grantOf(t *testing.T, p *lab.Person, role string, length time.Duration) (id string, end time.Time) {
+	t.Helper()
+	out, err := p.Prove(t.Context(), "request", role, "--on", "db1", "--for", length.String(), "--no-wait")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,6 +221,7 @@ func TestOnKernels(t *testing.T) {
 	}
 	parts := []part{
 		{"a grant opens what it says, and all of it ends", life},
+		{"a granted root cannot take Curfew away, where the kernel can refuse it", guarded},
 		{"the power is cut in the middle of a grant, and across its end", powerCut},
 	}
 	kernels, modes := versions[:1], []bool{true}
@@ -232,7 +246,7 @@ func TestOnKernels(t *testing.T) {
 // mode is what the agent has to prove on this guest.
 func (g *Guest) mode() string {
 	if g.LSM {
-		return "lsm+tracing"
+		return "lsm+guard+tracing"
 	}
 	return "tracing"
 }

@@ -996,6 +996,7 @@ type Request struct {
 	Extends         string                 `protobuf:"bytes,25,opt,name=extends,proto3" json:"extends,omitempty"`                   // the grant that this request wants to go on from
 	Drain           *durationpb.Duration   `protobuf:"bytes,26,opt,name=drain,proto3" json:"drain,omitempty"`                       // how long what runs at the end may go on
 	WaitsFor        string                 `protobuf:"bytes,27,opt,name=waits_for,json=waitsFor,proto3" json:"waits_for,omitempty"` // for asked: how many of whom may approve next, and who may later
+	Unguarded       bool                   `protobuf:"varint,28,opt,name=unguarded,proto3" json:"unguarded,omitempty"`              // what runs may take the agent away
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1217,6 +1218,13 @@ func (x *Request) GetWaitsFor() string {
 		return x.WaitsFor
 	}
 	return ""
+}
+
+func (x *Request) GetUnguarded() bool {
+	if x != nil {
+		return x.Unguarded
+	}
+	return false
 }
 
 // HostState is what a host last said of a grant.
@@ -3623,7 +3631,7 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x06person\x18\x01 \x01(\tR\x06person\x12\x16\n" +
 	"\x06factor\x18\x02 \x01(\tR\x06factor\x12*\n" +
 	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
-	"\x04note\x18\x04 \x01(\tR\x04note\"\xd8\a\n" +
+	"\x04note\x18\x04 \x01(\tR\x04note\"\xf6\a\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06person\x18\x02 \x01(\tR\x06person\x12\x1b\n" +
@@ -3655,7 +3663,8 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\bended_at\x18\x18 \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x12\x18\n" +
 	"\aextends\x18\x19 \x01(\tR\aextends\x12/\n" +
 	"\x05drain\x18\x1a \x01(\v2\x19.google.protobuf.DurationR\x05drain\x12\x1b\n" +
-	"\twaits_for\x18\x1b \x01(\tR\bwaitsFor\"\x93\x01\n" +
+	"\twaits_for\x18\x1b \x01(\tR\bwaitsFor\x12\x1c\n" +
+	"\tunguarded\x18\x1c \x01(\bR\tunguarded\"\x93\x01\n" +
 	"\tHostState\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12*\n" +

@@ -1,0 +1,53 @@
+package host
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+
+	"curfew.internal/agent/enforce"
+	"curfew.internal/agent/watch"
+)
+
+// moduleDirs are those that PAM loads from, as distributions have them.
+var moduleDirs = []string{"lib/*/security", "usr/lib/*/security", "lib/security", "lib64/security", "usr/lib/security", "usr/lib64/security"}
+
+// Places are the files that decide who gets in here and by which the agent
+// lives: its folders and units, sudo's, PAM's and sshd's. Homes lie under one,
+// and are the people's.
+func (h *Host) Places(own ...string) []watch.Place {
+	names := []string{
+		"etc/sudoers", "etc/sudoers.d", "etc/sudo.conf", "usr/bin/sudo", "usr/lib/sudo", "usr/libexec/sudo",
+		"etc/pam.d", "etc/pam.conf", "etc/security", "etc/nsswitch.conf", "etc/ssh/sshd_config", "etc/ssh/sshd_config.d",
+		"run/userdb", "usr/bin/curfew-agent", "usr/sbin/sshd",
+	}
+	for _, pattern := range append([]string{"usr/lib/systemd/system/curfew-*", "etc/systemd/system/curfew-*", "run/systemd/transient/curfew-*"}, moduleDirs...) {
+		found, _ := filepath.Glob(h.path(pattern)) // the patterns are good
+		own = append(own, found...)
+	}
+	for _, name := range names {
+		own = append(own, h.path(name))
+	}
+	if group, ok := ownGroup(); ok {
+		own = append(own, h.path("sys/fs/cgroup", group)) // who freezes it stops us
+	}
+	places := []watch.Place{{Path: h.path(enforce.HomeDir), Free: true}}
+	for _, name := range own {
+		places = append(places, watch.Place{Path: name})
+	}
+	return places
+}
+
+// ownGroup is our control group (cgroups(7)), but for the root.
+func ownGroup() (string, bool) {
+	b, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return "", false
+	}
+	for line := range strings.Lines(string(b)) {
+		if group, ok := strings.CutPrefix(strings.TrimSpace(line), "0::/"); ok && group != "" {
+			return group, true
+		}
+	}
+	return "", false
+}

@@ -1,0 +1,216 @@
+package watch
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"curfew.internal/bpf"
+)
+
+// before is the guard: before the end, it refuses to labelled processes what
+// would take us away, and tells of it.
+var before = refuser{"guard-", bpf.GuardMapGuarded, bpf.LoadGuard}
+
+// A Place is a file, or a folder with what lies under it, that labelled
+// processes may not change; or a folder under one that they may.
+type Place struct {
+	Path string
+	Free bool
+}
+
+// openGate loads programs, gives them what they have to know, and only then
+// has them run.
+func (w *Watch) openGate(r refuser, prepare func(*gate) error) (*gate, error) {
+	g, err := r.open(w.dir)
+	if err != nil || g == nil {
+		return nil, err
+	}
+	if prepare != nil {
+		err = prepare(g)
+	}
+	if err == nil {
+		err = g.attach(w.dir, r)
+	}
+	if err != nil {
+		return nil, errors.Join(err, g.close())
+	}
+	return g, nil
+}
+
+// Guard says whether a session is kept from taking us away; it is, until its
+// role says otherwise.
+func (w *Watch) Guard(session uint64, on bool) error {
+	if w.guard == nil {
+		return nil
+	}
+	trusted := w.guard.maps[bpf.GuardMapTrusted]
+	err := trusted.Put(session, uint32(1))
+	if on {
+		err = trusted.Delete(session)
+	}
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("guard session %d: %w", session, err)
+	}
+	return nil
+}
+
+// resync is how often the guarded files are looked up again: an upgrade puts
+// others in their places.
+const resync = 10 * time.Second
+
+// Refresh keeps the kernel's list of guarded files true until ctx is done.
+func (w *Watch) Refresh(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-w.clock.After(resync):
+		}
+		if w.guard == nil {
+			continue
+		}
+		if err := w.know(w.guard); err != nil {
+			w.log.WarnContext(ctx, "guarded files not looked up", "err", err)
+		}
+	}
+}
+
+// know tells the kernel who we are and which files are ours. What is new is
+// there before what is old goes.
+func (w *Watch) know(g *gate) error {
+	one := uint32(1)
+	if err := onPidfd(os.Getpid(), 0, func(fd int) error { return g.maps[bpf.GuardMapOurs].Put(int32(fd), &one) }); err != nil { //nolint:gosec // a descriptor
+		return fmt.Errorf("mark the agent: %w", err)
+	}
+	found, err := wardsOf(append([]Place{{Path: w.dir}}, w.places...))
+	if err != nil {
+		return err
+	}
+	wards := g.maps[bpf.GuardMapWards]
+	for ward, place := range found {
+		if err := wards.Put(&ward, uint32(place)); err != nil {
+			return fmt.Errorf("guard a file: %w", err)
+		}
+	}
+	var ward bpf.GuardWard
+	var place uint32
+	var gone []bpf.GuardWard
+	it := wards.Iterate()
+	for it.Next(&ward, &place) {
+		if _, ok := found[ward]; !ok {
+			gone = append(gone, ward)
+		}
+	}
+	errs := []error{it.Err()}
+	for _, ward := range gone {
+		errs = append(errs, wards.Delete(&ward))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("forget files that were guarded: %w", err)
+	}
+	return nil
+}
+
+// wardsOf finds the places, and the folders on the way to them.
+func wardsOf(places []Place) (map[bpf.GuardWard]bpf.GuardPlace, error) {
+	mounts, err := devices()
+	if err != nil {
+		return nil, err
+	}
+	found := map[bpf.GuardWard]bpf.GuardPlace{}
+	add := func(path string, place bpf.GuardPlace) error {
+		ward, err := wardOf(path, mounts)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("look at %s: %w", path, err)
+		}
+		if have, ok := found[ward]; !ok || have == bpf.GuardPlaceWAY {
+			found[ward] = place
+		}
+		return nil
+	}
+	var errs []error
+	for _, p := range places {
+		path, err := filepath.EvalSymlinks(p.Path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		place := bpf.GuardPlaceUNDER
+		if p.Free {
+			place = bpf.GuardPlaceFREE
+		}
+		errs = append(errs, err, add(path, place))
+		for dir := filepath.Dir(path); err == nil; dir = filepath.Dir(dir) {
+			errs = append(errs, add(dir, bpf.GuardPlaceWAY))
+			if dir == "/" {
+				break
+			}
+		}
+	}
+	return found, errors.Join(errs...)
+}
+
+// wardOf names a file as the kernel does: by the device of its file system,
+// which on some, as btrfs, is not the one that stat(2) gives.
+func wardOf(path string, mounts map[string]uint64) (bpf.GuardWard, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return bpf.GuardWard{}, err
+	}
+	defer func() { _ = unix.Close(fd) }() // nothing was written
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return bpf.GuardWard{}, err
+	}
+	info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
+	if err != nil {
+		return bpf.GuardWard{}, err
+	}
+	for line := range strings.Lines(string(info)) {
+		if id, ok := strings.CutPrefix(line, "mnt_id:"); ok {
+			if dev, ok := mounts[strings.TrimSpace(id)]; ok {
+				return bpf.GuardWard{Dev: dev, Ino: st.Ino}, nil
+			}
+		}
+	}
+	return bpf.GuardWard{}, errors.New("its mount is not in /proc/self/mountinfo")
+}
+
+// devices are those of the mounts, by number (proc_pid_mountinfo(5)), as the
+// kernel encodes them: 12 bits major, 20 minor.
+func devices() (map[string]uint64, error) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // only read
+	all := map[string]uint64{}
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		words := strings.Fields(lines.Text())
+		if len(words) < 3 {
+			continue
+		}
+		major, minor, _ := strings.Cut(words[2], ":")
+		x, err := strconv.ParseUint(major, 10, 12)
+		y, err2 := strconv.ParseUint(minor, 10, 20)
+		if err := errors.Join(err, err2); err != nil {
+			return nil, fmt.Errorf("read /proc/self/mountinfo: %w", err)
+		}
+		all[words[0]] = x<<20 | y
+	}
+	return all, lines.Err()
+}

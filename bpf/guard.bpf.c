@@ -1,0 +1,325 @@
+//go:build ignore
+
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What keeps a granted root from taking Curfew away before the end: labelled
+ * tasks may not signal, trace or limit the agent, use bpf(), load modules or
+ * another kernel, set the clock, or change the files that we live by. Nobody
+ * else is asked anything, and a session whose role says so is not.
+ *
+ * It refuses and tells; it kills nobody. What a labelled task has somebody
+ * else do, the first process above all, it does not see: docs/threat-model.md.
+ *
+ * Files are known by device and inode: a folder with all that lies under it,
+ * and the folders on the way there, which stay where they are.
+ */
+#include "kernel.h"
+#include "record.h"
+#include "label.h"
+#include "who.h"
+#include "tell.h"
+
+#define PTRACE_MODE_ATTACH 0x02
+#define CAP_SYS_TIME	   25
+#define FIRMWARE	   1 /* of what the kernel reads: a device's, not code */
+#define SPREAD		   0x1e0000 /* MS_UNBINDABLE, _PRIVATE, _SLAVE, _SHARED */
+#define DEPTH		   64
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+struct ward {
+	__u64 dev; /* as the kernel encodes it: 12 bits major, 20 minor */
+	__u64 ino;
+};
+
+enum place {
+	UNDER = 1, /* ours, and what lies under it */
+	WAY = 2,   /* on the way to one */
+	FREE = 3,  /* under one, and yet anybody's */
+};
+
+const enum place *unused_place __attribute__((unused));
+const enum act *unused_act __attribute__((unused));
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct ward);
+	__type(value, __u32);
+} wards SEC(".maps");
+
+/* Processes that are ours: the agent marks itself. */
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, __u32);
+} ours SEC(".maps");
+
+/* Sessions whose role lets them. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 16384);
+	__type(key, __u64);
+	__type(value, __u32);
+} trusted SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct refusals);
+} guarded SEC(".maps");
+
+/* Where the hook has the dentry: Linux 6.3 put the mount's ids before it. */
+const volatile __u32 setattr_has_ids = 1;
+
+/* The label of the task that asks, if it is guarded. */
+static __always_inline struct label *
+held(void)
+{
+	struct label *label = label_of(bpf_get_current_task_btf());
+
+	if (!label || bpf_map_lookup_elem(&trusted, &label->session))
+		return 0;
+	return label;
+}
+
+static __always_inline int
+refuse(struct label *label, __u32 act)
+{
+	struct refusals *r = bpf_map_lookup_elem(&guarded, &zero);
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct change c = {};
+
+	if (label->session == PROBE) {
+		if (r)
+			__sync_fetch_and_add(&r->proved, 1);
+		return -EPERM;
+	}
+	if (r)
+		__sync_fetch_and_add(&r->made, 1);
+	describe(&c.process, task);
+	c.process.old = c.process.ids;
+	c.code = act;
+	tell_change(task, label->session, &c, REFUSED);
+	return -EPERM;
+}
+
+static __always_inline __u32
+place_of(struct dentry *dentry)
+{
+	struct inode *inode = BPF_CORE_READ(dentry, d_inode);
+	struct ward ward = {};
+	__u32 *place;
+
+	if (!inode)
+		return 0;
+	ward.dev = BPF_CORE_READ(inode, i_sb, s_dev);
+	ward.ino = BPF_CORE_READ(inode, i_ino);
+	place = bpf_map_lookup_elem(&wards, &ward);
+	return place ? *place : 0;
+}
+
+struct climb {
+	struct dentry *at;
+	__u32 found;
+};
+
+static long
+climb(__u32 i, struct climb *c)
+{
+	struct dentry *at = c->at, *parent = BPF_CORE_READ(at, d_parent);
+	__u32 place = place_of(at);
+
+	(void)i;
+	if (place == UNDER || place == FREE) {
+		c->found = place == UNDER;
+		return 1;
+	}
+	if (!parent || parent == at)
+		return 1;
+	c->at = parent;
+	return 0;
+}
+
+/* Whether a file is ours: it, or a folder above it. */
+static __always_inline int protected(struct dentry *dentry)
+{
+	struct climb c = { .at = dentry };
+
+	bpf_loop(DEPTH, climb, &c, 0);
+	return c.found;
+}
+
+/* Whether it has to stay where it is. */
+static __always_inline int
+stays(struct dentry *dentry)
+{
+	return place_of(dentry) == WAY || protected(dentry);
+}
+
+#define HOOK(hook) SEC("lsm/" #hook) int guard_##hook(__u64 *ctx)
+
+/* A hook that refuses whatever it is asked about. */
+#define NEVER(hook, act)                                                       \
+	HOOK(hook)                                                             \
+	{                                                                      \
+		struct label *label = held();                                  \
+                                                                               \
+		(void)ctx;                                                     \
+		return label ? refuse(label, act) : 0;                         \
+	}
+
+/* A hook that refuses what is about one file of ours. */
+#define FILE_AT(hook, n, act)                                                  \
+	HOOK(hook)                                                             \
+	{                                                                      \
+		struct label *label = held();                                  \
+                                                                               \
+		if (!label || !protected((void *)ctx[n]))                      \
+			return 0;                                              \
+		return refuse(label, act);                                     \
+	}
+
+/* A hook that refuses what is about our process. */
+#define PROCESS(hook, act, when)                                               \
+	HOOK(hook)                                                             \
+	{                                                                      \
+		struct task_struct *task = (void *)ctx[0];                     \
+		struct label *label = held();                                  \
+                                                                               \
+		if (!label || !(when) || !is_ours(task))                       \
+			return 0;                                              \
+		return refuse(label, act);                                     \
+	}
+
+static __always_inline int
+is_ours(struct task_struct *task)
+{
+	return bpf_task_storage_get(&ours, task, 0, 0) ||
+	       (task->group_leader &&
+		   bpf_task_storage_get(&ours, task->group_leader, 0, 0));
+}
+
+PROCESS(task_kill, SIGNAL, ctx[2])
+PROCESS(ptrace_access_check, TRACE, ctx[1] & PTRACE_MODE_ATTACH)
+PROCESS(task_setscheduler, LIMIT, 1)
+PROCESS(task_setnice, LIMIT, 1)
+PROCESS(task_setrlimit, LIMIT, 1)
+
+NEVER(bpf, BPF)
+NEVER(kernel_module_request, MODULE)
+NEVER(settime, CLOCK)
+NEVER(sb_pivotroot, MOUNT)
+
+/* adjtimex(2), the hardware's clock. */
+HOOK(capable)
+{
+	struct label *label;
+
+	if (ctx[2] != CAP_SYS_TIME)
+		return 0;
+	label = held();
+	return label ? refuse(label, CLOCK) : 0;
+}
+
+HOOK(kernel_read_file)
+{
+	struct label *label = held();
+
+	return label && ctx[1] != FIRMWARE ? refuse(label, MODULE) : 0;
+}
+
+HOOK(kernel_load_data)
+{
+	struct label *label = held();
+
+	return label && ctx[0] != FIRMWARE ? refuse(label, MODULE) : 0;
+}
+
+FILE_AT(inode_create, 1, WRITE)
+FILE_AT(inode_mkdir, 1, WRITE)
+FILE_AT(inode_mknod, 1, WRITE)
+FILE_AT(inode_symlink, 1, WRITE)
+FILE_AT(inode_unlink, 1, REMOVE)
+FILE_AT(inode_rmdir, 1, REMOVE)
+FILE_AT(inode_setxattr, 1, ATTRIBUTES)
+FILE_AT(inode_removexattr, 1, ATTRIBUTES)
+
+HOOK(inode_setattr)
+{
+	void *first = (void *)ctx[0], *second = (void *)ctx[1];
+	struct label *label = held();
+
+	barrier_var(first); /* the verifier wants each read at its own place */
+	barrier_var(second);
+	if (!label || !protected(setattr_has_ids ? second : first))
+		return 0;
+	return refuse(label, ATTRIBUTES);
+}
+
+HOOK(inode_link)
+{
+	struct label *label = held();
+
+	if (!label ||
+	    (!protected((void *)ctx[0]) && !protected((void *)ctx[2])))
+		return 0;
+	return refuse(label, WRITE);
+}
+
+HOOK(inode_rename)
+{
+	struct label *label = held();
+
+	if (!label || (!stays((void *)ctx[1]) && !stays((void *)ctx[3])))
+		return 0;
+	return refuse(label, RENAME);
+}
+
+HOOK(file_open)
+{
+	struct file *file = (struct file *)ctx[0];
+	struct label *label;
+
+	if (!(file->f_mode & FMODE_WRITE))
+		return 0;
+	label = held();
+	if (!label || !protected(BPF_CORE_READ(file, f_path.dentry)))
+		return 0;
+	return refuse(label, WRITE);
+}
+
+/* How changes spread between mounts hides nothing: unshare(1) changes it. */
+HOOK(sb_mount)
+{
+	struct path *at = (struct path *)ctx[1];
+	struct label *label = held();
+
+	if (!label || ctx[3] & SPREAD || !stays(BPF_CORE_READ(at, dentry)))
+		return 0;
+	return refuse(label, MOUNT);
+}
+
+HOOK(move_mount)
+{
+	struct path *from = (struct path *)ctx[0], *to = (struct path *)ctx[1];
+	struct label *label = held();
+
+	if (!label || (!stays(BPF_CORE_READ(from, dentry)) &&
+			  !stays(BPF_CORE_READ(to, dentry))))
+		return 0;
+	return refuse(label, MOUNT);
+}
+
+HOOK(sb_umount)
+{
+	struct vfsmount *mnt = (struct vfsmount *)ctx[0];
+	struct label *label = held();
+
+	if (!label || !stays(BPF_CORE_READ(mnt, mnt_root)))
+		return 0;
+	return refuse(label, MOUNT);
+}
