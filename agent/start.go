@@ -11,6 +11,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"curfew.internal/agent/door"
+	"curfew.internal/agent/enforce"
 	"curfew.internal/agent/host"
 	"curfew.internal/agent/keep"
 	"curfew.internal/agent/uplink"
@@ -81,7 +82,7 @@ func open(f Folders, beside bool, log *slog.Logger) (*Agent, *parts, error) {
 		before: keep.Folder{Dir: filepath.Join(f.Run, "before")}, looks: keep.Folder{Dir: filepath.Join(f.State, "looks")},
 	}
 	var labels Labels = heldLabels{}
-	p.watch, err = watch.Open(watch.Config{PinDir: filepath.Join(f.BPF, "curfew"), Log: log, Clock: p.clock, Places: p.host.Places(f.Config, f.State, f.Run)})
+	p.watch, err = watch.Open(watch.Config{PinDir: filepath.Join(f.BPF, "curfew"), Log: log, Clock: p.clock, Places: f.guarded(p.host.Places())})
 	switch {
 	case err == nil:
 		labels = p.watch
@@ -106,6 +107,16 @@ func open(f Folders, beside bool, log *slog.Logger) (*Agent, *parts, error) {
 		return nil, nil, errors.Join(err, p.close())
 	}
 	return a, p, nil
+}
+
+// guarded are our folders and the host's places. The homes in one are the
+// people's.
+func (f Folders) guarded(host []string) []watch.Place {
+	places := []watch.Place{{Path: enforce.HomeDir, Free: true}}
+	for _, name := range append([]string{f.Config, f.State, f.Run}, host...) {
+		places = append(places, watch.Place{Path: name})
+	}
+	return places
 }
 
 func (p *parts) close() error {

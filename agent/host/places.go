@@ -4,18 +4,15 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-
-	"curfew.internal/agent/enforce"
-	"curfew.internal/agent/watch"
 )
 
 // moduleDirs are those that PAM loads from, as distributions have them.
 var moduleDirs = []string{"lib/*/security", "usr/lib/*/security", "lib/security", "lib64/security", "usr/lib/security", "usr/lib64/security"}
 
 // Places are the files that decide who gets in here and by which the agent
-// lives: its folders and units, sudo's, PAM's and sshd's. Homes lie under one,
-// and are the people's.
-func (h *Host) Places(own ...string) []watch.Place {
+// lives: its units, sudo's, PAM's and sshd's, as far as they are there.
+func (h *Host) Places() []string {
+	var own []string
 	names := []string{
 		"etc/sudoers", "etc/sudoers.d", "etc/sudo.conf", "usr/bin/sudo", "usr/lib/sudo", "usr/libexec/sudo",
 		"etc/pam.d", "etc/pam.conf", "etc/security", "etc/nsswitch.conf", "etc/ssh/sshd_config", "etc/ssh/sshd_config.d",
@@ -31,11 +28,7 @@ func (h *Host) Places(own ...string) []watch.Place {
 	if group, ok := ownGroup(); ok {
 		own = append(own, h.path("sys/fs/cgroup", group)) // who freezes it stops us
 	}
-	places := []watch.Place{{Path: h.path(enforce.HomeDir), Free: true}}
-	for _, name := range own {
-		places = append(places, watch.Place{Path: name})
-	}
-	return places
+	return own
 }
 
 // ownGroup is our control group (cgroups(7)), but for the root.

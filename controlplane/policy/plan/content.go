@@ -20,6 +20,7 @@ func (c *comparer) content() {
 	c.names("run_as", a.RunAs, b.RunAs)
 	c.network()
 	c.names("leftovers", a.Remove, b.Remove)
+	c.moved("guard", fmt.Sprint(!a.Unguarded), fmt.Sprint(!b.Unguarded), choice(!a.Unguarded))
 	c.moved("noexec", fmt.Sprint(a.NoExec), fmt.Sprint(b.NoExec), choice(a.NoExec))
 	c.moved("reason", wanted(a.ReasonRequired), wanted(b.ReasonRequired), choice(a.ReasonRequired))
 	c.moved("ticket", wanted(a.TicketRequired), wanted(b.TicketRequired), choice(a.TicketRequired))
