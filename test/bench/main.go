@@ -85,7 +85,7 @@ func run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }() //nolint:contextcheck // what was made is taken away also when ctx is done
+	defer func() { err = errors.Join(err, f.Close()) }()
 	now := time.Now()
 	b := &bench{fleet: f, begun: now, started: now, present: true}
 	if err := b.setUp(ctx); err != nil {

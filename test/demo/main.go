@@ -84,7 +84,7 @@ func play(ctx context.Context) (err error) {
 		return err
 	}
 	s.fleet = f
-	defer func() { err = errors.Join(err, f.Close()) }() //nolint:contextcheck // what was made is taken away also when ctx is done
+	defer func() { err = errors.Join(err, f.Close()) }()
 	if err := s.cast(ctx); err != nil {
 		return s.explain(ctx, err)
 	}

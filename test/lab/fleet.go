@@ -37,7 +37,7 @@ func NewFleet(ctx context.Context, progress io.Writer, repo, policy string) (*Fl
 	}
 	f := &Fleet{Lab: l, Repo: repo, People: map[string]*Person{}}
 	if err := f.begin(ctx, policy); err != nil {
-		return nil, errors.Join(err, f.Close()) //nolint:contextcheck // what was made is taken away also when ctx is done
+		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
 }
