@@ -137,8 +137,9 @@ func TestScopeIsTheUnion(t *testing.T) {
 	d2, _ := grant.ParseDestination("udp://10.0.0.1")
 	a, b := held("g-a", "ana"), held("g-b", "ana")
 	a.Role.Network, b.Role.Network = []grant.Destination{d2, d1}, []grant.Destination{d1}
+	b.NotAfter = a.NotAfter.Add(time.Hour)
 	got, limited := Scope([]grant.Grant{a, b})
-	if !limited || got != "70000\ntcp://10.0.0.0/24:5432\nudp://10.0.0.1/32\n" {
+	if !limited || got != "70000 "+b.NotAfter.Format(time.RFC3339)+"\ntcp://10.0.0.0/24:5432\nudp://10.0.0.1/32\n" {
 		t.Errorf("%q %v", got, limited)
 	}
 	if _, limited := Scope([]grant.Grant{a, held("g-c", "ana")}); limited {

@@ -132,11 +132,12 @@ func marshal(r record) string {
 	return string(b) + "\n"
 }
 
-// Scope says where a person may connect under all her live grants together:
-// one line a destination, behind her uid. A grant that names none does not
-// limit her.
+// Scope says where a person may connect under all her grants together, and
+// until when: one line a destination, behind her uid and the last end. A grant
+// that names none does not limit her.
 func Scope(held []grant.Grant) (scope string, limited bool) {
 	var lines []string
+	var end time.Time
 	for _, g := range held {
 		if len(g.Role.Network) == 0 {
 			return "", false
@@ -144,8 +145,11 @@ func Scope(held []grant.Grant) (scope string, limited bool) {
 		for _, d := range g.Role.Network {
 			lines = append(lines, d.String())
 		}
+		if g.Drained().After(end) {
+			end = g.Drained()
+		}
 	}
 	slices.Sort(lines)
 	lines = slices.Compact(lines)
-	return fmt.Sprint(held[0].Person.UID) + "\n" + strings.Join(lines, "\n") + "\n", true
+	return fmt.Sprintf("%d %s\n%s\n", held[0].Person.UID, end.UTC().Format(time.RFC3339), strings.Join(lines, "\n")), true
 }

@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"curfew.internal/agent/enforce"
+	"curfew.internal/clock"
 	"curfew.internal/grant"
 	"curfew.internal/test/need"
 )
@@ -22,7 +23,7 @@ func machine(t *testing.T) *Host {
 	t.Helper()
 	need.Root(t)
 	need.Program(t, "visudo", "getent")
-	h := &Host{Root: t.TempDir()}
+	h := &Host{Root: t.TempDir(), Clock: clock.System{}}
 	if err := h.Prepare(); err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/google/renameio/v2"
 
@@ -19,7 +20,9 @@ import (
 )
 
 // The scope of an account is a chain of its own in one table of ours, which
-// its packets are sent through by the uid of their socket (meta skuid). The
+// its packets are sent through by the uid of their socket (meta skuid). It lets
+// some through as long as the uid is in a set, which the kernel takes it out of
+// at the end, by the time that passes: with all of ours dead none gets out. The
 // text of the scope is kept beside it, with what the kernel said it had when
 // the scope was given: whatever it says later is compared with that.
 
@@ -42,7 +45,7 @@ func (h *Host) observeScopes(ctx context.Context, seen enforce.State) error {
 		}
 		errs = append(errs, err)
 		content, then, kept := strings.Cut(text, kernelHas)
-		uid, _ := scopeOf(content)
+		uid, _, _ := scopeOf(content)
 		if !whole {
 			content = spoiled
 		} else if !kept || then == "" || about(now, uid) != then {
@@ -83,6 +86,7 @@ func about(ruleset, uid string) string {
 		switch {
 		case elements:
 			for _, e := range strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune("={},", r) }) {
+				e, _, _ = strings.Cut(e, " timeout ") // what is left differs from look to look
 				if words := strings.Fields(e); len(words) > 0 && words[0] == uid {
 					b.WriteString(strings.Join(words, " ") + "\n")
 				}
@@ -100,9 +104,11 @@ func about(ruleset, uid string) string {
 
 func chain(uid string) string { return "u" + uid }
 
-func scopeOf(content string) (uid string, lines []string) {
+// scopeOf takes the text of a scope apart.
+func scopeOf(content string) (uid, end string, lines []string) {
 	all := strings.Split(strings.TrimSpace(content), "\n")
-	return all[0], all[1:]
+	uid, end, _ = strings.Cut(all[0], " ")
+	return uid, end, all[1:]
 }
 
 // applyScope gives or takes a scope. The whole table is made anew from the
@@ -119,8 +125,8 @@ func (h *Host) applyScope(ctx context.Context, s enforce.Step) error {
 		}
 		return tree.Remove(h.path(scopeDir), name)
 	}
-	uid, _ := scopeOf(s.Content)
-	if _, err := scope(s.Content); err != nil {
+	uid, _, _ := scopeOf(s.Content)
+	if _, err := h.scope(s.Content); err != nil {
 		return fmt.Errorf("%v: %w", s.Thing, err)
 	}
 	now, err := h.load(ctx, name, s.Content)
@@ -150,8 +156,8 @@ func (h *Host) load(ctx context.Context, name, content string) (string, error) {
 	rules := map[string]string{}
 	add := func(text string) {
 		// One that somebody spoiled is nobody's scope: the plan removes it.
-		if r, err := scope(text); err == nil {
-			uid, _ := scopeOf(text)
+		if r, err := h.scope(text); err == nil {
+			uid, _, _ := scopeOf(text)
 			rules[uid] = r
 		}
 	}
@@ -177,6 +183,7 @@ func (h *Host) load(ctx context.Context, name, content string) (string, error) {
 }
 
 const table = `add table inet curfew
+add set inet curfew live { typeof meta skuid; flags timeout; }
 add map inet curfew who { typeof meta skuid : verdict; }
 add chain inet curfew out { type filter hook output priority 0; policy accept; }
 add rule inet curfew out meta skuid vmap @who
@@ -185,14 +192,19 @@ add rule inet curfew out meta skuid vmap @who
 // scope is the rules that limit an account to its destinations. Replies are
 // let through and not what is established: a connection that was made before
 // the scope does not outlive it.
-func scope(content string) (string, error) {
-	uid, lines := scopeOf(content)
+func (h *Host) scope(content string) (string, error) {
+	uid, end, lines := scopeOf(content)
+	at, err := time.Parse(time.RFC3339, end)
+	if err != nil {
+		return "", fmt.Errorf("end %q: %w", end, err)
+	}
 	if n, err := strconv.Atoi(uid); err != nil || n < grant.UIDMin || n > grant.UIDMax {
 		return "", fmt.Errorf("uid %q is not one of ours", uid)
 	}
 	c := chain(uid)
 	var b strings.Builder
 	fmt.Fprintf(&b, "add chain inet curfew %s\n", c)
+	fmt.Fprintf(&b, "add rule inet curfew %s meta skuid != @live reject\n", c)
 	fmt.Fprintf(&b, "add rule inet curfew %s ct direction reply accept\n", c)
 	for _, l := range lines {
 		d, err := grant.ParseDestination(l)
@@ -211,5 +223,8 @@ func scope(content string) (string, error) {
 	}
 	fmt.Fprintf(&b, "add rule inet curfew %s reject\n", c)
 	fmt.Fprintf(&b, "add element inet curfew who { %s : jump %s }\n", uid, c)
+	if left := at.Sub(h.Clock.Now().Wall).Milliseconds(); left > 0 { // 0 would be for ever
+		fmt.Fprintf(&b, "add element inet curfew live { %s timeout %dms }\n", uid, left)
+	}
 	return b.String(), nil
 }

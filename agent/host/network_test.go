@@ -2,11 +2,14 @@ package host
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"curfew.internal/agent/enforce"
 	"curfew.internal/test/need"
@@ -34,11 +37,13 @@ func inOwnNetwork(t *testing.T) bool {
 	return false
 }
 
+var tomorrow = time.Now().Add(24 * time.Hour).UTC().Format(time.RFC3339)
+
 func scopes(n int) enforce.State {
 	want := enforce.State{}
 	for i := range n {
 		want[enforce.Thing{Kind: enforce.Network, Name: fmt.Sprintf("cfw-%c", 'a'+i)}] = fmt.Sprintf(
-			"%d\ntcp://10.0.0.0/24:5432\ntcp://fd00::/64\nudp://0.0.0.0/0:53\nudp://10.0.0.1/32\n", 70007+i)
+			"%d %s\ntcp://10.0.0.0/24:5432\ntcp://fd00::/64\nudp://0.0.0.0/0:53\nudp://10.0.0.1/32\n", 70007+i, tomorrow)
 	}
 	return want
 }
@@ -53,6 +58,7 @@ func TestAScopeThatWasWidenedIsPutRight(t *testing.T) {
 		"base chain gone":      "flush chain inet curfew out\ndelete chain inet curfew out",
 		"base chain elsewhere": "flush chain inet curfew out\ndelete chain inet curfew out\nadd chain inet curfew out { type filter hook input priority 0; }\nadd rule inet curfew out meta skuid vmap @who",
 		"wide rule first":      "insert rule inet curfew u70007 return",
+		"ended already":        "delete element inet curfew live { 70007 }",
 		"dormant":              "add table inet curfew { flags dormant; }",
 		"element gone":         "delete element inet curfew who { 70007 : jump u70007 }",
 		"element accepts":      "delete element inet curfew who { 70007 : jump u70007 }\nadd element inet curfew who { 70007 : accept }",
@@ -91,6 +97,44 @@ func TestAScopeIsComparedWithItsOwn(t *testing.T) {
 	for _, n := range []int{1, 2, 20, 3, 1} {
 		converge(t, h, scopes(n))
 	}
-	must(t, os.WriteFile(h.path(scopeDir, "zz"), []byte("70007\ntcp://0.0.0.0/0\n"), 0o600))
+	must(t, os.WriteFile(h.path(scopeDir, "zz"), []byte("70007 "+tomorrow+"\ntcp://0.0.0.0/0\n"), 0o600))
 	converge(t, h, scopes(2))
+}
+
+// With nobody there to take it away, the kernel closes a scope at its end.
+func TestAScopeEndsByItself(t *testing.T) {
+	if !inOwnNetwork(t) {
+		return
+	}
+	h := machine(t)
+	out, err := h.run(t.Context(), "ip", "link", "set", "lo", "up")
+	if err != nil {
+		t.Fatal(out, err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer l.Close()
+	connect := func() error {
+		cmd := exec.CommandContext(t.Context(), "bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/"+strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 70007, Gid: 70007}}
+		return cmd.Run()
+	}
+	thing := enforce.Thing{Kind: enforce.Network, Name: "cfw-a"}
+	put := func(end time.Time) {
+		content := "70007 " + end.UTC().Format(time.RFC3339) + "\ntcp://127.0.0.1/32\n"
+		must(t, h.Apply(t.Context(), enforce.Step{Op: enforce.Put, Thing: thing, Content: content}))
+	}
+	put(time.Now().Add(3 * time.Second))
+	must(t, connect())
+	for connect() == nil {
+		if err := t.Context().Err(); err != nil {
+			t.Fatal("the scope does not end")
+		}
+	}
+	put(time.Now().Add(time.Hour)) // as an extension does
+	must(t, connect())
+	put(time.Now().Add(-time.Hour))
+	if connect() == nil {
+		t.Error("a scope that is over lets through")
+	}
 }
