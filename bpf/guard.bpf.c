@@ -24,6 +24,12 @@
 #define FIRMWARE	   1 /* of what the kernel reads: a device's, not code */
 #define SPREAD		   0x1e0000 /* MS_UNBINDABLE, _PRIVATE, _SLAVE, _SHARED */
 #define DEPTH		   64
+#define NAME		   16
+#define PROC_MAGIC	   0x9fa0
+#define SYSFS_MAGIC	   0x62656572
+#define CGROUP_MAGIC	   0x27e0eb /* the first version */
+#define SET_FLAGS	   0x6602   /* of ioctl(2), without the size */
+#define SET_XATTR	   0x5820
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -153,6 +159,33 @@ static __always_inline int protected(struct dentry *dentry)
 	return c.found;
 }
 
+/* Files by which the kernel is told to run a program for somebody, or to run
+ * ours no more. Their inodes come and go. */
+static __always_inline int
+is_lever(struct dentry *dentry)
+{
+	static const char names[][NAME] = {
+		"ftrace_enabled",
+		"core_pattern",
+		"modprobe",
+		"poweroff_cmd",
+		"uevent_helper",
+		"release_agent",
+	};
+	unsigned long magic = BPF_CORE_READ(dentry, d_inode, i_sb, s_magic);
+	char name[NAME] = {};
+
+	if (magic != PROC_MAGIC && magic != SYSFS_MAGIC &&
+	    magic != CGROUP_MAGIC)
+		return 0;
+	bpf_probe_read_kernel_str(
+	    name, sizeof(name), BPF_CORE_READ(dentry, d_name.name));
+	for (__u32 i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (!bpf_strncmp(name, sizeof(name), names[i]))
+			return 1;
+	return 0;
+}
+
 /* Whether it has to stay where it is. */
 static __always_inline int
 stays(struct dentry *dentry)
@@ -247,6 +280,9 @@ FILE_AT(inode_unlink, 1, REMOVE)
 FILE_AT(inode_rmdir, 1, REMOVE)
 FILE_AT(inode_setxattr, 1, ATTRIBUTES)
 FILE_AT(inode_removexattr, 1, ATTRIBUTES)
+FILE_AT(inode_set_acl, 1, ATTRIBUTES)
+FILE_AT(inode_remove_acl, 1, ATTRIBUTES)
+FILE_AT(inode_file_setattr, 0, ATTRIBUTES)
 
 HOOK(inode_setattr)
 {
@@ -282,14 +318,31 @@ HOOK(inode_rename)
 HOOK(file_open)
 {
 	struct file *file = (struct file *)ctx[0];
+	struct dentry *dentry;
 	struct label *label;
 
 	if (!(file->f_mode & FMODE_WRITE))
 		return 0;
 	label = held();
-	if (!label || !protected(BPF_CORE_READ(file, f_path.dentry)))
+	dentry = BPF_CORE_READ(file, f_path.dentry);
+	if (!label || (!protected(dentry) && !is_lever(dentry)))
 		return 0;
 	return refuse(label, WRITE);
+}
+
+/* Flags, as that a file cannot be changed any more. */
+HOOK(file_ioctl)
+{
+	struct file *file = (struct file *)ctx[0];
+	__u32 cmd = ctx[1] & 0xffff;
+	struct label *label;
+
+	if (cmd != SET_FLAGS && cmd != SET_XATTR)
+		return 0;
+	label = held();
+	if (!label || !protected(BPF_CORE_READ(file, f_path.dentry)))
+		return 0;
+	return refuse(label, ATTRIBUTES);
 }
 
 /* How changes spread between mounts hides nothing: unshare(1) changes it. */

@@ -105,14 +105,18 @@ const (
 	GuardMapWards                     = "wards"
 	GuardProgGuardBpf                 = "guard_bpf"
 	GuardProgGuardCapable             = "guard_capable"
+	GuardProgGuardFileIoctl           = "guard_file_ioctl"
 	GuardProgGuardFileOpen            = "guard_file_open"
 	GuardProgGuardInodeCreate         = "guard_inode_create"
+	GuardProgGuardInodeFileSetattr    = "guard_inode_file_setattr"
 	GuardProgGuardInodeLink           = "guard_inode_link"
 	GuardProgGuardInodeMkdir          = "guard_inode_mkdir"
 	GuardProgGuardInodeMknod          = "guard_inode_mknod"
+	GuardProgGuardInodeRemoveAcl      = "guard_inode_remove_acl"
 	GuardProgGuardInodeRemovexattr    = "guard_inode_removexattr"
 	GuardProgGuardInodeRename         = "guard_inode_rename"
 	GuardProgGuardInodeRmdir          = "guard_inode_rmdir"
+	GuardProgGuardInodeSetAcl         = "guard_inode_set_acl"
 	GuardProgGuardInodeSetattr        = "guard_inode_setattr"
 	GuardProgGuardInodeSetxattr       = "guard_inode_setxattr"
 	GuardProgGuardInodeSymlink        = "guard_inode_symlink"
@@ -179,14 +183,18 @@ type GuardSpecs struct {
 type GuardProgramSpecs struct {
 	GuardBpf                 *ebpf.ProgramSpec `ebpf:"guard_bpf"`
 	GuardCapable             *ebpf.ProgramSpec `ebpf:"guard_capable"`
+	GuardFileIoctl           *ebpf.ProgramSpec `ebpf:"guard_file_ioctl"`
 	GuardFileOpen            *ebpf.ProgramSpec `ebpf:"guard_file_open"`
 	GuardInodeCreate         *ebpf.ProgramSpec `ebpf:"guard_inode_create"`
+	GuardInodeFileSetattr    *ebpf.ProgramSpec `ebpf:"guard_inode_file_setattr"`
 	GuardInodeLink           *ebpf.ProgramSpec `ebpf:"guard_inode_link"`
 	GuardInodeMkdir          *ebpf.ProgramSpec `ebpf:"guard_inode_mkdir"`
 	GuardInodeMknod          *ebpf.ProgramSpec `ebpf:"guard_inode_mknod"`
+	GuardInodeRemoveAcl      *ebpf.ProgramSpec `ebpf:"guard_inode_remove_acl"`
 	GuardInodeRemovexattr    *ebpf.ProgramSpec `ebpf:"guard_inode_removexattr"`
 	GuardInodeRename         *ebpf.ProgramSpec `ebpf:"guard_inode_rename"`
 	GuardInodeRmdir          *ebpf.ProgramSpec `ebpf:"guard_inode_rmdir"`
+	GuardInodeSetAcl         *ebpf.ProgramSpec `ebpf:"guard_inode_set_acl"`
 	GuardInodeSetattr        *ebpf.ProgramSpec `ebpf:"guard_inode_setattr"`
 	GuardInodeSetxattr       *ebpf.ProgramSpec `ebpf:"guard_inode_setxattr"`
 	GuardInodeSymlink        *ebpf.ProgramSpec `ebpf:"guard_inode_symlink"`
@@ -296,14 +304,18 @@ type GuardVariables struct {
 type GuardPrograms struct {
 	GuardBpf                 *ebpf.Program `ebpf:"guard_bpf"`
 	GuardCapable             *ebpf.Program `ebpf:"guard_capable"`
+	GuardFileIoctl           *ebpf.Program `ebpf:"guard_file_ioctl"`
 	GuardFileOpen            *ebpf.Program `ebpf:"guard_file_open"`
 	GuardInodeCreate         *ebpf.Program `ebpf:"guard_inode_create"`
+	GuardInodeFileSetattr    *ebpf.Program `ebpf:"guard_inode_file_setattr"`
 	GuardInodeLink           *ebpf.Program `ebpf:"guard_inode_link"`
 	GuardInodeMkdir          *ebpf.Program `ebpf:"guard_inode_mkdir"`
 	GuardInodeMknod          *ebpf.Program `ebpf:"guard_inode_mknod"`
+	GuardInodeRemoveAcl      *ebpf.Program `ebpf:"guard_inode_remove_acl"`
 	GuardInodeRemovexattr    *ebpf.Program `ebpf:"guard_inode_removexattr"`
 	GuardInodeRename         *ebpf.Program `ebpf:"guard_inode_rename"`
 	GuardInodeRmdir          *ebpf.Program `ebpf:"guard_inode_rmdir"`
+	GuardInodeSetAcl         *ebpf.Program `ebpf:"guard_inode_set_acl"`
 	GuardInodeSetattr        *ebpf.Program `ebpf:"guard_inode_setattr"`
 	GuardInodeSetxattr       *ebpf.Program `ebpf:"guard_inode_setxattr"`
 	GuardInodeSymlink        *ebpf.Program `ebpf:"guard_inode_symlink"`
@@ -327,14 +339,18 @@ func (p *GuardPrograms) Close() error {
 	return _GuardClose(
 		p.GuardBpf,
 		p.GuardCapable,
+		p.GuardFileIoctl,
 		p.GuardFileOpen,
 		p.GuardInodeCreate,
+		p.GuardInodeFileSetattr,
 		p.GuardInodeLink,
 		p.GuardInodeMkdir,
 		p.GuardInodeMknod,
+		p.GuardInodeRemoveAcl,
 		p.GuardInodeRemovexattr,
 		p.GuardInodeRename,
 		p.GuardInodeRmdir,
+		p.GuardInodeSetAcl,
 		p.GuardInodeSetattr,
 		p.GuardInodeSetxattr,
 		p.GuardInodeSymlink,
