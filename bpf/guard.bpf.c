@@ -7,8 +7,9 @@
  * another kernel, set the clock, or change the files that we live by. Nobody
  * else is asked anything, and a session whose role says so is not.
  *
- * It refuses and tells; it kills nobody. What a labelled task has somebody
- * else do, the first process above all, it does not see: docs/threat-model.md.
+ * It refuses and tells; before the end it kills nobody. What a labelled task
+ * has somebody else do, the first process above all, it does not see:
+ * docs/threat-model.md.
  *
  * Files are known by device and inode: a folder with all that lies under it,
  * and the folders on the way there, which stay where they are.
@@ -106,6 +107,10 @@ refuse(struct label *label, __u32 act)
 	}
 	if (r)
 		__sync_fetch_and_add(&r->made, 1);
+	if (ended(label->session)) {
+		COUNT(killed); /* the other gate may not be asked any more */
+		bpf_send_signal(SIGKILL);
+	}
 	describe(&c.process, task);
 	c.process.old = c.process.ids;
 	c.code = act;

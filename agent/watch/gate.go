@@ -22,6 +22,7 @@ import (
 // A gate is programs of ours that the kernel asks and that refuse. A nil gate
 // is that of a kernel that asks none.
 type gate struct {
+	lsm     bool // or before the functions that ask LSMs
 	maps    map[string]*ebpf.Map
 	refused *ebpf.Map
 	progs   map[string]*ebpf.Program
@@ -39,24 +40,31 @@ type refuser struct {
 
 var atEnd = refuser{"gate-", bpf.GateMapRefused, bpf.LoadGate}
 
-// activeLSMs is where the kernel says who is asked. Programs of the gate load
-// and attach also where "bpf" is not among them, and then never run.
+// activeLSMs is where the kernel says who is asked. Programs load and attach as
+// LSM programs also where "bpf" is not among them, and then never run.
 const activeLSMs = "/sys/kernel/security/lsm"
 
-// open loads this version's programs. It returns nil where the kernel asks no
-// BPF program.
-func (r refuser) open(dir string) (*gate, error) {
+// asks reports whether the kernel asks LSM programs. Where it does not, ours
+// stand before the functions that ask the other LSMs (fmod_ret).
+func asks() (bool, error) {
 	active, err := os.ReadFile(activeLSMs)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil //nolint:nilnil // a kernel, or a container, without the list has no gate
+		return false, nil // a kernel, or a container, without the list
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read which LSMs are active: %w", err)
+		return false, fmt.Errorf("read which LSMs are active: %w", err)
 	}
-	if !slices.Contains(strings.Split(strings.TrimSpace(string(active)), ","), "bpf") {
-		return nil, nil //nolint:nilnil // no gate
+	return slices.Contains(strings.Split(strings.TrimSpace(string(active)), ","), "bpf"), nil
+}
+
+// open loads this version's programs. It returns nil where the kernel takes
+// none that refuse.
+func (r refuser) open(dir string) (*gate, error) {
+	lsm, err := asks()
+	if err != nil {
+		return nil, err
 	}
-	g := &gate{progs: map[string]*ebpf.Program{}, maps: map[string]*ebpf.Map{}}
+	g := &gate{lsm: lsm, progs: map[string]*ebpf.Program{}, maps: map[string]*ebpf.Map{}}
 	if err := g.load(dir, r); err != nil {
 		return nil, errors.Join(err, g.close())
 	}
@@ -68,7 +76,7 @@ func (g *gate) load(dir string, r refuser) error {
 	if err != nil {
 		return fmt.Errorf("read the programs: %w", err)
 	}
-	if err := known(spec); err != nil {
+	if err := known(spec, g.lsm); err != nil {
 		return err
 	}
 	for name, m := range spec.Maps {
@@ -91,15 +99,28 @@ func (g *gate) load(dir string, r refuser) error {
 	return nil
 }
 
-// known leaves out what an older kernel does not ask about, and says what of
-// it has other arguments.
-func known(spec *ebpf.CollectionSpec) error {
+// functions are those that ask the LSMs, where they are not called security_
+// and the hook's name.
+var functions = map[string]string{
+	"bprm_check_security": "security_bprm_check", "settime": "security_settime64", "userns_create": "security_create_user_ns",
+}
+
+// known leaves out what an older kernel does not ask about, says what of it
+// has other arguments, and puts the programs where they are asked.
+func known(spec *ebpf.CollectionSpec, lsm bool) error {
 	kernel, err := btf.LoadKernelSpec()
 	if err != nil {
 		return fmt.Errorf("read the kernel's types: %w", err)
 	}
 	for name, p := range spec.Programs {
-		_, err := kernel.AnyTypesByName("bpf_lsm_" + p.AttachTo)
+		function := "bpf_lsm_" + p.AttachTo
+		if !lsm {
+			if function = functions[p.AttachTo]; function == "" {
+				function = "security_" + p.AttachTo
+			}
+			p.Type, p.AttachType, p.AttachTo = ebpf.Tracing, ebpf.AttachModifyReturn, function
+		}
+		_, err := kernel.AnyTypesByName(function)
 		if errors.Is(err, btf.ErrNotFound) {
 			delete(spec.Programs, name)
 		} else if err != nil {
@@ -108,7 +129,7 @@ func known(spec *ebpf.CollectionSpec) error {
 	}
 	if v := spec.Variables["setattr_has_ids"]; v != nil {
 		var hook *btf.Func
-		if err := kernel.TypeByName("bpf_lsm_inode_setattr", &hook); err != nil {
+		if err := kernel.TypeByName("security_inode_setattr", &hook); err != nil {
 			return fmt.Errorf("look at the hook inode_setattr: %w", err)
 		}
 		has := uint32(0)
@@ -128,7 +149,7 @@ func (g *gate) attach(dir string, r refuser) error {
 		return err
 	}
 	for name, prog := range g.progs {
-		l, err := link.AttachLSM(link.LSMOptions{Program: prog})
+		l, err := g.link(prog)
 		if err != nil {
 			return fmt.Errorf("attach %s: %w", name, err)
 		}
@@ -143,6 +164,13 @@ func (g *gate) attach(dir string, r refuser) error {
 		}
 	}
 	return nil
+}
+
+func (g *gate) link(prog *ebpf.Program) (link.Link, error) {
+	if g.lsm {
+		return link.AttachLSM(link.LSMOptions{Program: prog})
+	}
+	return link.AttachTracing(link.TracingOptions{Program: prog, AttachType: ebpf.AttachModifyReturn})
 }
 
 func (g *gate) close() error {

@@ -161,7 +161,7 @@ func (w *Watch) Close() error {
 
 // Mode says what this kernel gives, as [Open] proved it. With "timer" it ends
 // every process of a session that is over, whatever becomes of the agent; with
-// "lsm" it refuses and ends those that begin anything; with "tracing" alone,
+// "lsm", or "fmod_ret" where the kernel asks no LSM program, it refuses and ends those that begin anything; with "tracing" alone,
 // those that fork, exec or change their ids end. With "guard" it refuses,
 // before the end, what would take us away.
 func (w *Watch) Mode() string {
@@ -169,8 +169,12 @@ func (w *Watch) Mode() string {
 	if w.guard != nil {
 		mode = "guard+" + mode
 	}
-	if w.gate != nil {
+	switch {
+	case w.gate == nil:
+	case w.gate.lsm:
 		mode = "lsm+" + mode
+	default:
+		mode = "fmod_ret+" + mode
 	}
 	if w.alarm != nil {
 		mode += "+timer"

@@ -148,10 +148,10 @@ func uncovered(mode string) []string {
 	}
 	var gaps []string
 	if !has["guard"] {
-		gaps = append(gaps, "before its end, a session that is root may stop the agent and change its files, sudo's and PAM's (no \"bpf\" among the active LSMs)")
+		gaps = append(gaps, "before its end, a session that is root may stop the agent and change its files, sudo's and PAM's (the kernel takes no programs that refuse)")
 	}
-	if !has["lsm"] {
-		gaps = append(gaps, "with the agent dead, what is left of a session may open files and connect until it forks, executes or is ended (no \"bpf\" among the active LSMs)")
+	if !has["lsm"] && !has["fmod_ret"] {
+		gaps = append(gaps, "with the agent dead, what is left of a session may open files and connect until it forks, executes or is ended (the kernel takes no programs that refuse)")
 	}
 	if !has["timer"] {
 		gaps = append(gaps, "with the agent dead, what sleeps or only computes lives until systemd starts the sweep (the kernel's timer needs Linux 6.13)")
