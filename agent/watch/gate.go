@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -112,12 +113,15 @@ func known(spec *ebpf.CollectionSpec, lsm bool) error {
 	if err != nil {
 		return fmt.Errorf("read the kernel's types: %w", err)
 	}
+	asked := func(hook string) string {
+		if lsm {
+			return "bpf_lsm_" + hook
+		}
+		return cmp.Or(functions[hook], "security_"+hook)
+	}
 	for name, p := range spec.Programs {
-		function := "bpf_lsm_" + p.AttachTo
+		function := asked(p.AttachTo)
 		if !lsm {
-			if function = functions[p.AttachTo]; function == "" {
-				function = "security_" + p.AttachTo
-			}
 			p.Type, p.AttachType, p.AttachTo = ebpf.Tracing, ebpf.AttachModifyReturn, function
 		}
 		_, err := kernel.AnyTypesByName(function)
@@ -129,7 +133,7 @@ func known(spec *ebpf.CollectionSpec, lsm bool) error {
 	}
 	if v := spec.Variables["setattr_has_ids"]; v != nil {
 		var hook *btf.Func
-		if err := kernel.TypeByName("security_inode_setattr", &hook); err != nil {
+		if err := kernel.TypeByName(asked("inode_setattr"), &hook); err != nil {
 			return fmt.Errorf("look at the hook inode_setattr: %w", err)
 		}
 		has := uint32(0)
