@@ -155,9 +155,12 @@ func (h *Host) load(ctx context.Context, name, content string) (string, error) {
 	}
 	rules := map[string]string{}
 	add := func(text string) {
-		// One that somebody spoiled is nobody's scope: the plan removes it.
+		uid, _, _ := scopeOf(text)
 		if r, err := h.scope(text); err == nil {
-			uid, _, _ := scopeOf(text)
+			rules[uid] = r
+		} else if r, err := closed(uid); err == nil && rules[uid] == "" {
+			// Spoiled, or of another version: until the plan removes or mends
+			// it, the account is not without a limit.
 			rules[uid] = r
 		}
 	}
@@ -198,12 +201,13 @@ func (h *Host) scope(content string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("end %q: %w", end, err)
 	}
-	if n, err := strconv.Atoi(uid); err != nil || n < grant.UIDMin || n > grant.UIDMax {
-		return "", fmt.Errorf("uid %q is not one of ours", uid)
+	first, last, err := frame(uid)
+	if err != nil {
+		return "", err
 	}
 	c := chain(uid)
 	var b strings.Builder
-	fmt.Fprintf(&b, "add chain inet curfew %s\n", c)
+	b.WriteString(first)
 	fmt.Fprintf(&b, "add rule inet curfew %s meta skuid != @live reject\n", c)
 	fmt.Fprintf(&b, "add rule inet curfew %s ct direction reply accept\n", c)
 	for _, l := range lines {
@@ -221,10 +225,25 @@ func (h *Host) scope(content string) (string, error) {
 		}
 		fmt.Fprintf(&b, "add rule inet curfew %s %s daddr %v %s accept\n", c, family, d.Net, port)
 	}
-	fmt.Fprintf(&b, "add rule inet curfew %s reject\n", c)
-	fmt.Fprintf(&b, "add element inet curfew who { %s : jump %s }\n", uid, c)
+	b.WriteString(last)
 	if left := at.Sub(h.Clock.Now().Wall).Milliseconds(); left > 0 { // 0 would be for ever
 		fmt.Fprintf(&b, "add element inet curfew live { %s timeout %dms }\n", uid, left)
 	}
 	return b.String(), nil
+}
+
+// closed is a scope without a destination.
+func closed(uid string) (string, error) {
+	first, last, err := frame(uid)
+	return first + last, err
+}
+
+// frame is what stands before and behind an account's destinations.
+func frame(uid string) (first, last string, err error) {
+	if n, err := strconv.Atoi(uid); err != nil || n < grant.UIDMin || n > grant.UIDMax {
+		return "", "", fmt.Errorf("uid %q is not one of ours", uid)
+	}
+	c := chain(uid)
+	return fmt.Sprintf("add chain inet curfew %s\n", c),
+		fmt.Sprintf("add rule inet curfew %[2]s reject\nadd element inet curfew who { %[1]s : jump %[2]s }\n", uid, c), nil
 }

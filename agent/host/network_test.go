@@ -138,3 +138,21 @@ func TestAScopeEndsByItself(t *testing.T) {
 		t.Error("a scope that is over lets through")
 	}
 }
+
+// A scope as an older agent kept it, or as somebody spoiled it, leaves nobody
+// without a limit while another's is given.
+func TestAScopeThatCannotBeReadIsClosed(t *testing.T) {
+	if !inOwnNetwork(t) {
+		return
+	}
+	h := machine(t)
+	for _, text := range []string{"70009\ntcp://10.0.0.0/24\n", "70009 " + tomorrow + "\nnowhere\n"} {
+		must(t, os.WriteFile(h.path(scopeDir, "old"), []byte(text), 0o600))
+		must(t, h.Apply(t.Context(), enforce.Step{Op: enforce.Put, Thing: enforce.Thing{Kind: enforce.Network, Name: "cfw-a"}, Content: scopes(1)[enforce.Thing{Kind: enforce.Network, Name: "cfw-a"}]}))
+		now, err := h.ruleset(t.Context())
+		if err != nil || !strings.Contains(now, "70009 : jump u70009") || strings.Contains(now, "70009 timeout") {
+			t.Errorf("%q: %v\n%s", text, err, now)
+		}
+	}
+	converge(t, h, scopes(1))
+}
