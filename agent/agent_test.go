@@ -276,9 +276,14 @@ func TestASessionIsGuardedAsItsGrantSays(t *testing.T) {
 	if session := w.tasks[7]; session == 0 || !w.freed[session] {
 		t.Fatal(w.tasks, w.freed)
 	}
-	w.now = noon.Add(time.Hour)
+	w.now = noon.Add(30 * time.Minute) // the other one ends later
+	w.deaf = true
+	if _, err := a.Pass(t.Context(), true); err == nil || w.sessions[w.tasks[7]].Grant != "g-a" {
+		t.Error("a session goes on under a grant, and is not guarded as that says", err)
+	}
+	w.deaf = false
 	pass(t, a)
-	if session := w.tasks[7]; session == 0 || w.freed[session] {
-		t.Error(w.tasks, w.freed)
+	if session := w.tasks[7]; session == 0 || w.freed[session] || w.sessions[session].Grant != "g-b" {
+		t.Error(w.tasks, w.freed, w.sessions)
 	}
 }

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -137,7 +136,11 @@ func (a *Agent) openSession(ctx context.Context, k Knock, g grant.Grant, live []
 		_ = a.drop(s) // nobody waits for the answer: nothing is opened
 		return no
 	}
-	if err := errors.Join(a.Labels.Guard(s.ID, !g.Role.Unguarded), a.Labels.Label(k.PID, k.FD, s.ID, a.deadline(g))); err != nil {
+	err := a.Labels.Label(k.PID, k.FD, s.ID, a.deadline(g))
+	if err == nil && g.Role.Unguarded {
+		err = a.Labels.Guard(s.ID, false)
+	}
+	if err != nil {
 		a.Log.ErrorContext(ctx, "session not labelled", "err", err, "pid", k.PID)
 		_ = a.drop(s) // nothing runs under it
 		return no
