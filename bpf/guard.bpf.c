@@ -24,6 +24,7 @@
 #define CAP_SYS_TIME	   25
 #define FIRMWARE	   1 /* of what the kernel reads: a device's, not code */
 #define SPREAD		   0x1e0000 /* MS_UNBINDABLE, _PRIVATE, _SLAVE, _SHARED */
+#define OTHER		   0x1020   /* MS_BIND, MS_REMOUNT */
 #define DEPTH		   64
 #define NAME		   16
 #define PROC_MAGIC	   0x9fa0
@@ -350,13 +351,15 @@ HOOK(file_ioctl)
 	return refuse(label, ATTRIBUTES);
 }
 
-/* How changes spread between mounts hides nothing: unshare(1) changes it. */
+/* How changes spread between mounts hides nothing: unshare(1) changes it. With
+ * MS_BIND or MS_REMOUNT the kernel does that, and passes over the spread. */
 HOOK(sb_mount)
 {
 	struct path *at = (struct path *)ctx[1];
 	struct label *label = held();
+	int spread = ctx[3] & SPREAD && !(ctx[3] & OTHER);
 
-	if (!label || ctx[3] & SPREAD || !stays(BPF_CORE_READ(at, dentry)))
+	if (!label || spread || !stays(BPF_CORE_READ(at, dentry)))
 		return 0;
 	return refuse(label, MOUNT);
 }

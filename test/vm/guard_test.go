@@ -44,6 +44,7 @@ var against = []struct{ name, try, undo string }{
 	{"mount over", "mount -t tmpfs x /etc/security", "umount /etc/security"},
 	{"mount above", "mount -t tmpfs x /etc", "umount /etc"},
 	{"bind", "mount --bind /root /etc/pam.d", "umount /etc/pam.d"},
+	{"disguised bind", "way disguised 0", "umount /etc/pam.d"},
 	{"by a bind", "mkdir -p /bound; mount --bind /etc /bound; touch /bound/pam.d/mine", "rm /etc/pam.d/mine; umount /bound"},
 	{"own mounts", "unshare -m mount -t tmpfs x /etc/sudoers.d", "true"},
 	{"umount", "umount -l /sys/fs/bpf", ""},

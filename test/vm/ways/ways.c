@@ -70,6 +70,8 @@ try(const char *way)
 	WAY("connect", connect(sock, (struct sockaddr *)&to, sizeof(to)));
 	WAY("mount", mount("way", "/ways/on", "tmpfs", 0, ""));
 	WAY("umount", umount("/ways/off"));
+	WAY("disguised",
+	    mount("/root", "/etc/pam.d", "", MS_BIND | MS_PRIVATE, ""));
 	WAY("bpf", syscall(SYS_bpf, 0, "\1\0\0\0\4\0\0\0\4\0\0\0\1\0\0\0", 16));
 	WAY("module", load(open("/ways/module", O_RDONLY)));
 	gettimeofday(&now, NULL);
