@@ -82,7 +82,9 @@ func open(f Folders, beside bool, log *slog.Logger) (*Agent, *parts, error) {
 		before: keep.Folder{Dir: filepath.Join(f.Run, "before")}, looks: keep.Folder{Dir: filepath.Join(f.State, "looks")},
 	}
 	var labels Labels = heldLabels{}
-	p.watch, err = watch.Open(watch.Config{PinDir: filepath.Join(f.BPF, "curfew"), Log: log, Clock: p.clock, Places: f.guarded(p.host.Places())})
+	p.watch, err = watch.Open(watch.Config{
+		PinDir: filepath.Join(f.BPF, "curfew"), Log: log, Clock: p.clock, Places: func() []watch.Place { return f.guarded(p.host.Places()) },
+	})
 	switch {
 	case err == nil:
 		labels = p.watch

@@ -2,6 +2,7 @@ package watch
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -143,7 +144,7 @@ func change(b []byte, e *ledger.Entry) error {
 	e.Process = process(&c.Process)
 	switch e.Kind { //nolint:exhaustive // the others need no more
 	case ledger.Refused:
-		e.Text = "the kernel refused " + acts[bpf.GuardAct(c.Code)]
+		e.Text = "the kernel refused " + cmp.Or(acts[bpf.GuardAct(c.Code)], fmt.Sprintf("act %d", c.Code))
 	case ledger.Exit:
 		e.Process.ExitCode = c.Code >> 8 & 0xff
 		e.Process.Signal = c.Code & 0x7f

@@ -108,3 +108,16 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+func TestARefusalSaysOfWhat(t *testing.T) {
+	for act, want := range map[uint32]string{
+		uint32(bpf.GuardActBPF): "the kernel refused bpf()", uint32(bpf.GuardActMOUNT): "the kernel refused to change the mounts that guarded files are reached by",
+		99: "the kernel refused act 99",
+	} {
+		c := bpf.WatchChange{Head: bpf.WatchHead{Kind: uint32(bpf.WatchKindREFUSED), Session: 7, Seq: 1}, Process: bpf.WatchProcess{Pid: 42}, Code: act}
+		e, whole, err := newDecoder().read(bytesOf(c, unsafe.Sizeof(c)), time.Unix(0, 0))
+		if err != nil || !whole || e.Kind != ledger.Refused || e.Text != want || e.Process.PID != 42 || e.Process.ExitCode != 0 {
+			t.Errorf("%d: %+v %v %v", act, e, whole, err)
+		}
+	}
+}

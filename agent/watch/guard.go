@@ -93,7 +93,11 @@ func (w *Watch) know(g *gate) error {
 	if err := onPidfd(os.Getpid(), 0, func(fd int) error { return g.maps[bpf.GuardMapOurs].Put(int32(fd), &one) }); err != nil { //nolint:gosec // a descriptor
 		return fmt.Errorf("mark the agent: %w", err)
 	}
-	found, err := wardsOf(append([]Place{{Path: w.dir}}, w.places...))
+	places := []Place{{Path: w.dir}}
+	if w.places != nil {
+		places = append(places, w.places()...)
+	}
+	found, err := wardsOf(places)
 	if err != nil {
 		return err
 	}

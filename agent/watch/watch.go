@@ -28,15 +28,15 @@ type Config struct {
 	PinDir string // on a bpffs; ours alone
 	Log    *slog.Logger
 	Clock  clock.Clock
-	// Places are files and folders that labelled processes may not change. Those
-	// that are not there are passed over.
-	Places []Place
+	// Places looks up the files and folders that labelled processes may not
+	// change. Those that are not there are passed over.
+	Places func() []Place
 }
 
 // Watch is the agent's hold on the kernel.
 type Watch struct {
 	dir    string
-	places []Place
+	places func() []Place
 	log    *slog.Logger
 	clock  clock.Clock
 	maps   bpf.WatchMaps
@@ -161,9 +161,10 @@ func (w *Watch) Close() error {
 
 // Mode says what this kernel gives, as [Open] proved it. With "timer" it ends
 // every process of a session that is over, whatever becomes of the agent; with
-// "lsm", or "fmod_ret" where the kernel asks no LSM program, it refuses and ends those that begin anything; with "tracing" alone,
-// those that fork, exec or change their ids end. With "guard" it refuses,
-// before the end, what would take us away.
+// "lsm", or "fmod_ret" where the kernel asks no LSM program, it refuses and
+// ends those that begin anything; with "tracing" alone, those that fork, exec
+// or change their ids end. With "guard" it refuses, before the end, what would
+// take us away.
 func (w *Watch) Mode() string {
 	mode := "tracing"
 	if w.guard != nil {
