@@ -15,16 +15,7 @@ type Apart struct {
 	At          Place
 }
 
-func (r *reader) apart(n ast.Node) {
-	seq, ok := n.(*ast.SequenceNode)
-	if !ok {
-		r.wrong(n, "apart", "not a list", "write - {roles: [..., ...]} lines")
-		return
-	}
-	for i, v := range seq.Values {
-		r.keptApart(v, fmt.Sprintf("apart.%d", i+1))
-	}
-}
+func (r *reader) apart(n ast.Node) { r.lines(n, "apart", "{roles: [..., ...]}", r.keptApart) }
 
 func (r *reader) keptApart(n ast.Node, field string) {
 	a, before := Apart{At: r.place(n)}, len(r.problems)

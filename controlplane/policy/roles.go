@@ -172,15 +172,20 @@ func (r *reader) leftovers(n ast.Node, field string) []string {
 	return kinds
 }
 
-func (r *reader) eligible(n ast.Node) {
+// lines reads the list at a top key, one line after the other.
+func (r *reader) lines(n ast.Node, key, example string, line func(ast.Node, string)) {
 	seq, ok := n.(*ast.SequenceNode)
 	if !ok {
-		r.wrong(n, "eligible", "not a list", "write - {role: ..., people: [...]} lines")
+		r.wrong(n, key, "not a list", "write - "+example+" lines")
 		return
 	}
 	for i, v := range seq.Values {
-		r.eligibility(v, fmt.Sprintf("eligible.%d", i+1))
+		line(v, fmt.Sprintf("%s.%d", key, i+1))
 	}
+}
+
+func (r *reader) eligible(n ast.Node) {
+	r.lines(n, "eligible", "{role: ..., people: [...]}", r.eligibility)
 }
 
 func (r *reader) eligibility(n ast.Node, field string) {
