@@ -71,15 +71,15 @@ var rooms = map[string][]string{
 	"controlplane/policy/plan":   {"controlplane/policy", "controlplane/roster"},
 	"controlplane/policy/trial":  {"controlplane/policy", "controlplane/roster"},
 	"controlplane/request":       {"controlplane/policy", "controlplane/roster", "grant"},
-	"controlplane/roster":        {"grant", "ledger"}, // plain values that the others pass on
-	"controlplane/sign":          {"controlplane/roster", "dsse", "grant"},
+	"controlplane/roster":        {"grant", "ledger"},                                // plain values that the others pass on
+	"controlplane/sign":          {"controlplane/roster", "dsse", "grant", "ledger"}, // it signs what the log says of itself
 	"controlplane/store":         {"controlplane/request", "controlplane/roster", "dsse", "grant", "ledger"},
 
 	"packaging/man": {}, // manual pages, from the model of a command line
 
 	"cmd/curfew": {
 		"clock", "completion", "controlplane/policy", "controlplane/policy/folder", "controlplane/policy/plan", "controlplane/policy/trial",
-		"controlplane/roster", "dsse", "packaging/man", "wire/api", "wire/invite", "wire/signature",
+		"controlplane/roster", "dsse", "ledger", "packaging/man", "wire/api", "wire/invite", "wire/signature",
 	},
 	"cmd/curfew-server": {"clock", "controlplane", "controlplane/policy", "controlplane/policy/folder", "packaging/man"},
 	"cmd/curfew-agent":  {"agent", "completion", "packaging/man"},
