@@ -1,5 +1,5 @@
-// Package ledger says what the record of a host is made of: entries and
-// receipts, their bytes and their signatures.
+// Package ledger says what the record is made of: entries and receipts, the log
+// over them, and how both are checked.
 //
 // It stores nothing and sends nothing. An entry holds what was observed; what
 // could not be observed is an entry too, a gap.
@@ -32,12 +32,13 @@ const (
 	Agent                      // the agent started, stopped or changed its mode
 	Admin                      // somebody changed who or what the fleet is; Text says how
 	Leftovers                  // what a grant's sessions left; Receipt is the host's word on it
+	Decision                   // a step in a request's life, told by the control plane
 )
 
 var kindNames = map[Kind]string{
 	Exec: "exec", Exit: "exit", SetID: "setid", Login: "login", Logout: "logout", Refused: "refused", Gap: "gap",
 	Installed: "installed", Removed: "removed", SetRefused: "set-refused", Drift: "drift", Agent: "agent", Admin: "admin",
-	Leftovers: "leftovers",
+	Leftovers: "leftovers", Decision: "decision",
 }
 
 // String is the kind's name in pages and searches.
@@ -69,7 +70,7 @@ type Entry struct {
 	Person     string
 	Approvers  []string
 	Session    uint64 // the label; zero if none
-	SessionSeq uint64 // numbered in the kernel from 1, for Exec, Exit and SetID
+	SessionSeq uint64 // numbered in the kernel from 1, for Exec, Exit and SetID; of a Gap: the first that is missing
 
 	Process *Process // for Exec, Exit, SetID; the caller for Login and Refused
 	Service string   // PAM service, for Login, Logout, Refused
@@ -77,6 +78,12 @@ type Entry struct {
 	Lost    uint64   // for Gap
 	Took    time.Duration
 	Receipt []byte // for Removed, Leftovers: the envelope of a [Receipt] or [LeftoversReceipt], verbatim
+
+	// For Decision.
+	Request string
+	Step    string // asked, approved, signed, revoked, ...
+	Digest  []byte // of what was asked, as approvers were shown it
+	Signed  []byte // the envelope of the grant, verbatim, where one was made
 }
 
 // IDs are a process's user and group ids.
@@ -124,6 +131,10 @@ func (e Entry) Bytes() []byte {
 	w.Uint(13, e.Lost)
 	w.Uint(14, uint64(max(0, e.Took)))
 	w.Blob(15, e.Receipt)
+	w.Text(16, e.Request)
+	w.Text(17, e.Step)
+	w.Blob(18, e.Digest)
+	w.Blob(19, e.Signed)
 	return w.Bytes()
 }
 
@@ -175,6 +186,14 @@ func (e *Entry) field(f canon.Field) error {
 		return duration(f, &e.Took)
 	case 15:
 		return f.Blob(&e.Receipt)
+	case 16:
+		return f.Text(&e.Request)
+	case 17:
+		return f.Text(&e.Step)
+	case 18:
+		return f.Blob(&e.Digest)
+	case 19:
+		return f.Blob(&e.Signed)
 	}
 	return f.Unknown()
 }

@@ -33,7 +33,7 @@ func example() Entry {
 func TestEntryReadsBack(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		e := example()
-		e.Kind = Kind(rapid.Uint32Range(1, 14).Draw(t, "kind"))
+		e.Kind = Kind(rapid.Uint32Range(1, 15).Draw(t, "kind"))
 		e.Process.Argv = rapid.SliceOf(rapid.String()).Draw(t, "argv")
 		e.Text = rapid.String().Draw(t, "text")
 		e.Session = rapid.Uint64().Draw(t, "session")
@@ -63,7 +63,7 @@ func argv(e Entry) []string {
 }
 
 func TestKindsHaveNames(t *testing.T) {
-	for k := Exec; k <= Leftovers; k++ {
+	for k := Exec; k <= Decision; k++ {
 		if KindNamed(k.String()) != k {
 			t.Errorf("%d: %v", k, k)
 		}

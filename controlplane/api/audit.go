@@ -155,8 +155,10 @@ func (s *Server) tellHosts(ctx context.Context, r roster.Request, reply *api.Tim
 			return err
 		}
 		for _, e := range events {
-			reply.Moments = append(reply.Moments, moment(r, e))
 			q.After = e.ID
+			if e.Entry.Kind != ledger.Decision { // told as a step already
+				reply.Moments = append(reply.Moments, moment(r, e))
+			}
 		}
 		if len(events) < q.Limit {
 			return nil
@@ -183,7 +185,7 @@ func moment(r roster.Request, e roster.Event) *api.Moment {
 		if p := e.Entry.Process; p != nil && m.Text == "" {
 			m.Text = strings.Join(p.Argv, " ")
 		}
-	case ledger.Login, ledger.Logout, ledger.Refused, ledger.Gap, ledger.SetRefused, ledger.Drift, ledger.Agent, ledger.Admin:
+	case ledger.Login, ledger.Logout, ledger.Refused, ledger.Gap, ledger.SetRefused, ledger.Drift, ledger.Agent, ledger.Admin, ledger.Decision:
 	}
 	return m
 }

@@ -1,0 +1,238 @@
+package ledger
+
+import (
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"curfew.internal/canon"
+	"curfew.internal/dsse"
+)
+
+// ManifestType names the manifest of an export in its envelope.
+const ManifestType = "application/vnd.curfew.export.v1"
+
+// A Range is the entries from one number to another, both included.
+type Range struct{ From, To uint64 }
+
+// A Manifest is the log's signed word on which entries an export holds, so
+// that nobody on its way can leave some out.
+type Manifest struct {
+	Tree
+	Fleet   string
+	Asked   string // what was asked for, for people
+	Numbers []Range
+}
+
+// Bytes is the manifest's canonical form.
+func (m Manifest) Bytes() []byte {
+	var w canon.Writer
+	w.Text(1, m.Fleet)
+	w.Uint(2, m.Size)
+	w.Blob(3, m.Root[:])
+	w.Text(4, m.Asked)
+	for _, r := range m.Numbers {
+		var rw canon.Writer
+		rw.Uint(1, r.From)
+		rw.Uint(2, r.To)
+		w.Item(5, rw.Bytes())
+	}
+	return w.Bytes()
+}
+
+// Seal signs the manifest with the log's key and returns the envelope.
+func (m Manifest) Seal(key ed25519.PrivateKey) []byte {
+	return dsse.Sign(ManifestType, m.Bytes(), key).Bytes()
+}
+
+// OpenManifest checks that the log's key signed the envelope, and returns the
+// manifest in it.
+func OpenManifest(envelope []byte, key Key) (Manifest, error) {
+	payload, err := signedBy(envelope, ManifestType, key.Public)
+	if err != nil {
+		return Manifest{}, fmt.Errorf("manifest: %w", err)
+	}
+	var m Manifest
+	err = canon.Read(payload, m.field)
+	if err == nil {
+		err = canon.Same(payload, m.Bytes())
+	}
+	if err != nil {
+		return Manifest{}, fmt.Errorf("manifest: %w", err)
+	}
+	return m, nil
+}
+
+func (m *Manifest) field(f canon.Field) error {
+	switch f.Num {
+	case 1:
+		return f.Text(&m.Fleet)
+	case 2:
+		return f.Uint(&m.Size)
+	case 3:
+		return hash(f, &m.Root)
+	case 4:
+		return f.Text(&m.Asked)
+	case 5:
+		var r Range
+		err := f.Message(func(f canon.Field) error {
+			switch f.Num {
+			case 1:
+				return f.Uint(&r.From)
+			case 2:
+				return f.Uint(&r.To)
+			}
+			return f.Unknown()
+		})
+		m.Numbers = append(m.Numbers, r)
+		return err
+	}
+	return f.Unknown()
+}
+
+func hash(f canon.Field, to *tlog.Hash) error {
+	var b []byte
+	if err := f.Blob(&b); err != nil {
+		return err
+	}
+	if len(b) != tlog.HashSize {
+		return fmt.Errorf("field %d is no hash: %w", f.Num, canon.ErrMalformed)
+	}
+	copy(to[:], b)
+	return nil
+}
+
+// Ranges puts ascending numbers in the shortest form.
+func Ranges(numbers []uint64) []Range {
+	var all []Range
+	for _, n := range numbers {
+		if last := len(all) - 1; last >= 0 && all[last].To+1 == n {
+			all[last].To = n
+			continue
+		}
+		all = append(all, Range{n, n})
+	}
+	return all
+}
+
+// A Record is one entry in an export: its leaf's bytes, and why the checkpoint
+// vouches for them.
+type Record struct {
+	Leaf  []byte
+	Proof tlog.RecordProof
+}
+
+// Bytes is the record as it stands in a bundle, which it may be added to.
+func (r Record) Bytes() []byte {
+	var in, w canon.Writer
+	in.Blob(1, r.Leaf)
+	for _, h := range r.Proof {
+		in.Item(2, h[:])
+	}
+	w.Item(5, in.Bytes())
+	return w.Bytes()
+}
+
+func (r *Record) field(f canon.Field) error {
+	switch f.Num {
+	case 1:
+		return f.Blob(&r.Leaf)
+	case 2:
+		var h tlog.Hash
+		err := hash(f, &h)
+		r.Proof = append(r.Proof, h)
+		return err
+	}
+	return f.Unknown()
+}
+
+// A Bundle is an export: entries, and what it takes to check them with nothing
+// but the log's key.
+type Bundle struct {
+	Checkpoint []byte         // a signed note
+	Manifest   []byte         // an envelope
+	Older      []byte         // an earlier checkpoint, if the export goes on from one
+	Growth     tlog.TreeProof // from Older to Checkpoint
+	Records    []Record
+}
+
+// ErrBundle is the class of refusals of bytes that are no whole bundle.
+var ErrBundle = errors.New("malformed bundle")
+
+// Bytes is the bundle's canonical form.
+func (b Bundle) Bytes() []byte {
+	out := b.head()
+	for _, r := range b.Records {
+		out = append(out, r.Bytes()...)
+	}
+	return out
+}
+
+func (b Bundle) head() []byte {
+	var w canon.Writer
+	w.Blob(1, b.Checkpoint)
+	w.Blob(2, b.Manifest)
+	w.Blob(3, b.Older)
+	for _, h := range b.Growth {
+		w.Item(4, h[:])
+	}
+	return w.Bytes()
+}
+
+// ParseBundle reads a bundle. Beside an error it returns what could be read
+// before the place that is broken.
+func ParseBundle(file []byte) (Bundle, error) {
+	var b Bundle
+	err := canon.Read(file, func(f canon.Field) error {
+		switch f.Num {
+		case 1:
+			return f.Blob(&b.Checkpoint)
+		case 2:
+			return f.Blob(&b.Manifest)
+		case 3:
+			return f.Blob(&b.Older)
+		case 4:
+			var h tlog.Hash
+			err := hash(f, &h)
+			b.Growth = append(b.Growth, h)
+			return err
+		case 5:
+			var r Record
+			err := f.Message(r.field)
+			if err == nil {
+				b.Records = append(b.Records, r)
+			}
+			return err
+		}
+		return f.Unknown()
+	})
+	if err == nil {
+		err = b.spelled(file)
+	}
+	if err != nil {
+		err = fmt.Errorf("%w: %w", ErrBundle, err)
+	}
+	return b, err
+}
+
+// spelled refuses every spelling but the canonical one. It cuts the bundle off
+// before the first record that is written otherwise.
+func (b *Bundle) spelled(file []byte) error {
+	at := b.head()
+	if len(file) < len(at) || string(file[:len(at)]) != string(at) {
+		b.Records = nil
+		return canon.ErrNotCanonical
+	}
+	file = file[len(at):]
+	for i, r := range b.Records {
+		at = r.Bytes()
+		if len(file) < len(at) || string(file[:len(at)]) != string(at) {
+			b.Records = b.Records[:i]
+			return canon.ErrNotCanonical
+		}
+		file = file[len(at):]
+	}
+	return nil
+}

@@ -1,0 +1,329 @@
+package ledger
+
+import (
+	"cmp"
+	"crypto/ed25519"
+	"fmt"
+	"slices"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"curfew.internal/dsse"
+)
+
+// maxExport bounds what a manifest makes its reader count.
+const maxExport = 1 << 28
+
+// Trust is what whoever checks a bundle holds already.
+type Trust struct {
+	Key   Key    // of the log
+	Older []byte // a signed checkpoint that she kept; nil: none
+}
+
+// A Finding is one thing that is wrong, at its place.
+type Finding struct {
+	Number uint64 // of the entry; 0: the bundle as a whole
+	Text   string
+}
+
+// String is the finding for people.
+func (f Finding) String() string {
+	if f.Number == 0 {
+		return f.Text
+	}
+	return fmt.Sprintf("entry %d: %s", f.Number, f.Text)
+}
+
+// A Report says what a bundle proves, and what is wrong with it. It is good
+// only without a finding.
+type Report struct {
+	Checkpoint Checkpoint
+	Since      []Checkpoint // earlier ones that it goes on from, shown by proof
+	Asked      string       // what the export was asked for
+	Numbers    []Range      // the entries that it has
+	Signers    []Signer     // of its receipts
+	Sessions   int          // whose numbers were looked at
+	Findings   []Finding
+}
+
+// A Signer is a host whose key signed receipts of the bundle.
+type Signer struct {
+	Host, KeyID string
+	Receipts    int
+}
+
+// Verify checks an export with nothing but what the checker holds: that the
+// key signed its checkpoint, that each entry is in the tree at its number, that
+// the tree goes on from earlier checkpoints, that hosts signed their receipts,
+// and that sessions have no hole that no gap tells of.
+func Verify(file []byte, trust Trust) Report {
+	v := verifier{trust: trust, receipts: map[Signer]int{}}
+	b, err := ParseBundle(file)
+	v.bundle = b
+	if !v.checkpoint() {
+		return v.Report
+	}
+	v.growth()
+	numbers := v.manifest()
+	v.records(numbers, err)
+	v.complete()
+	v.sessions()
+	for s, n := range v.receipts {
+		s.Receipts = n
+		v.Signers = append(v.Signers, s)
+	}
+	slices.SortFunc(v.Signers, func(a, b Signer) int { return compare(a.Host, b.Host, a.KeyID, b.KeyID) })
+	slices.SortStableFunc(v.Findings, func(a, b Finding) int { return cmp.Compare(a.Number, b.Number) })
+	return v.Report
+}
+
+// verifier is a check in the making.
+type verifier struct {
+	Report
+	trust    Trust
+	bundle   Bundle
+	good     []placed // entries that the checkpoint vouches for, by number
+	receipts map[Signer]int
+}
+
+// placed is an entry that the checkpoint vouches for.
+type placed struct {
+	Leaf
+	entry Entry
+}
+
+func (v *verifier) find(number uint64, format string, args ...any) {
+	v.Findings = append(v.Findings, Finding{number, fmt.Sprintf(format, args...)})
+}
+
+// checkpoint reports whether there is a checkpoint to hold the rest against.
+func (v *verifier) checkpoint() bool {
+	c, err := OpenCheckpoint(v.bundle.Checkpoint, v.trust.Key)
+	if err != nil {
+		v.find(0, "the bundle's checkpoint: %v", err)
+		return false
+	}
+	v.Checkpoint = c
+	return true
+}
+
+// growth looks at the earlier checkpoints: that of the bundle, and that of the
+// checker.
+func (v *verifier) growth() {
+	var older Checkpoint
+	if len(v.bundle.Older) == 0 && len(v.bundle.Growth) > 0 {
+		v.find(0, "the bundle has a proof of growth, and not from where")
+	}
+	if len(v.bundle.Older) > 0 {
+		var err error
+		if older, err = OpenCheckpoint(v.bundle.Older, v.trust.Key); err == nil {
+			err = Grew(older.Tree, v.Checkpoint.Tree, v.bundle.Growth)
+		}
+		if err != nil {
+			v.find(0, "the bundle's earlier checkpoint: %v", err)
+			older = Checkpoint{}
+		} else {
+			v.Since = append(v.Since, older)
+		}
+	}
+	if len(v.trust.Older) == 0 {
+		return
+	}
+	kept, err := OpenCheckpoint(v.trust.Older, v.trust.Key)
+	if err != nil {
+		v.find(0, "the checkpoint that you kept: %v", err)
+		return
+	}
+	v.kept(kept, older)
+}
+
+// kept compares what the checker kept with the two trees that are known to be
+// one.
+func (v *verifier) kept(kept, older Checkpoint) {
+	switch kept.Size {
+	case v.Checkpoint.Size, older.Size:
+		known := v.Checkpoint
+		if kept.Size != v.Checkpoint.Size {
+			known = older
+		}
+		if err := Grew(kept.Tree, known.Tree, nil); err != nil {
+			v.find(0, "the checkpoint that you kept: %v", err)
+			return
+		}
+		if !slices.Contains(v.Since, kept) && kept.Size != v.Checkpoint.Size {
+			v.Since = append(v.Since, kept)
+		}
+		return
+	}
+	if kept.Size > v.Checkpoint.Size {
+		v.find(0, "the checkpoint that you kept is of %d entries, the bundle's of %d: the bundle is older, or the log was set back", kept.Size, v.Checkpoint.Size)
+		return
+	}
+	v.find(0, "the bundle does not prove that it goes on from the checkpoint that you kept, of %d entries: export it again with --from that file", kept.Size)
+}
+
+// manifest returns the numbers of the entries that the bundle is to have. If
+// the manifest does not count, that is what the records say themselves.
+func (v *verifier) manifest() []uint64 {
+	m, err := OpenManifest(v.bundle.Manifest, v.trust.Key)
+	if err == nil && (m.Fleet != v.Checkpoint.Fleet || m.Tree != v.Checkpoint.Tree) {
+		err = fmt.Errorf("manifest: it is about another state of the log than the checkpoint")
+	}
+	var numbers []uint64
+	for _, r := range m.Numbers {
+		if err == nil && r.To-r.From > maxExport {
+			err = fmt.Errorf("manifest: it promises more than a bundle can hold")
+		}
+		if err == nil && (r.From == 0 || r.From > r.To || r.To > m.Size || len(numbers) > 0 && r.From <= numbers[len(numbers)-1]+1) {
+			err = fmt.Errorf("manifest: its numbers are out of order")
+		}
+		for n := r.From; err == nil && n <= r.To; n++ {
+			numbers = append(numbers, n)
+		}
+	}
+	if err == nil {
+		v.Asked = m.Asked
+		return numbers
+	}
+	v.find(0, "what the bundle is to hold is not known: %v", err)
+	numbers = nil
+	for _, r := range v.bundle.Records {
+		l, err := ParseLeaf(r.Leaf)
+		if err == nil {
+			numbers = append(numbers, l.Number)
+		}
+	}
+	slices.Sort(numbers)
+	return slices.Compact(numbers)
+}
+
+// records lays the records beside the numbers that they are to have.
+func (v *verifier) records(numbers []uint64, broken error) {
+	records := v.bundle.Records
+	if broken != nil {
+		v.broken(numbers, broken)
+		numbers = numbers[:min(len(numbers), len(records))]
+	}
+	at := map[uint64]int{}
+	if len(records) == len(numbers) {
+		for i, n := range numbers {
+			at[n] = i
+		}
+	} else {
+		at = v.places(numbers)
+	}
+	var have []uint64
+	for _, n := range numbers {
+		if i, ok := at[n]; !ok {
+			v.find(n, "it is missing")
+		} else if v.record(n, records[i]) {
+			have = append(have, n)
+		}
+	}
+	v.Numbers = Ranges(have)
+}
+
+// broken says where the bundle cannot be read any further.
+func (v *verifier) broken(numbers []uint64, err error) {
+	if n := len(v.bundle.Records); n < len(numbers) {
+		v.find(numbers[n], "the bundle is cut or broken here, and ends for the checker: %v", err)
+		return
+	}
+	v.find(0, "the bundle is broken behind its last entry: %v", err)
+}
+
+// places finds the records by what they call themselves, for a bundle that has
+// too many or too few.
+func (v *verifier) places(numbers []uint64) map[uint64]int {
+	at := map[uint64]int{}
+	last := uint64(0)
+	for i, r := range v.bundle.Records {
+		l, err := ParseLeaf(r.Leaf)
+		if err != nil {
+			v.find(0, "record %d of the bundle cannot be read: %v", i+1, err)
+			continue
+		}
+		_, twice := at[l.Number]
+		_, meant := slices.BinarySearch(numbers, l.Number)
+		switch {
+		case twice:
+			v.find(l.Number, "it stands there twice")
+			continue
+		case !meant:
+			v.find(l.Number, "it was put in: the export did not have it")
+			continue
+		case l.Number < last:
+			v.find(l.Number, "it stands out of order, after entry %d", last)
+		}
+		last = max(last, l.Number)
+		at[l.Number] = i
+	}
+	return at
+}
+
+// record checks the record that stands in the place of entry n.
+func (v *verifier) record(n uint64, r Record) bool {
+	l, err := ParseLeaf(r.Leaf)
+	switch {
+	case err != nil:
+		v.find(n, "what stands in its place cannot be read: %v", err)
+		return false
+	case l.Number != n:
+		v.find(n, "in its place stands what calls itself entry %d", l.Number)
+		return false
+	case n > v.Checkpoint.Size:
+		v.find(n, "the checkpoint has only %d entries", v.Checkpoint.Size)
+		return false
+	}
+	size := int64(v.Checkpoint.Size)                                                                                //nolint:gosec // below maxSize, as n is
+	if err := tlog.CheckRecord(r.Proof, size, v.Checkpoint.Root, int64(n-1), tlog.RecordHash(r.Leaf)); err != nil { //nolint:gosec // as above
+		v.find(n, "it was changed, or its proof was: the checkpoint does not vouch for it")
+		return false
+	}
+	v.vouched(l)
+	return true
+}
+
+// vouched looks into an entry that is what the log took in.
+func (v *verifier) vouched(l Leaf) {
+	p := placed{Leaf: l}
+	if l.Foreign {
+		v.good = append(v.good, p)
+		return
+	}
+	var err error
+	if p.entry, err = ParseEntry(l.Entry); err != nil {
+		v.find(l.Number, "the log took in what is no entry: %v", err)
+		return
+	}
+	v.good = append(v.good, p)
+	if err := v.receipt(p); err != nil {
+		v.find(l.Number, "%v", err)
+	}
+}
+
+// receipt checks the receipt of an entry that has to have one.
+func (v *verifier) receipt(p placed) error {
+	var fleet, host, grant, person string
+	switch p.entry.Kind { //nolint:exhaustive // the others carry no receipt
+	case Removed:
+		r, err := OpenReceipt(p.entry.Receipt, p.ReceiptKey)
+		if err != nil {
+			return fmt.Errorf("its receipt is not signed by the host's key: %w", err)
+		}
+		fleet, host, grant, person = r.Fleet, r.Host, r.Grant, r.Person
+	case Leftovers:
+		r, err := OpenLeftovers(p.entry.Receipt, p.ReceiptKey)
+		if err != nil {
+			return fmt.Errorf("its receipt is not signed by the host's key: %w", err)
+		}
+		fleet, host, grant, person = r.Fleet, r.Host, r.Grant, r.Person
+	default:
+		return nil
+	}
+	if fleet != v.Checkpoint.Fleet || host != p.Host || grant != p.entry.Grant || person != p.entry.Person {
+		return fmt.Errorf("its receipt is about %s on %s, not about %s on %s", grant, host, p.entry.Grant, p.Host)
+	}
+	v.receipts[Signer{Host: p.Host, KeyID: dsse.KeyID(ed25519.PublicKey(p.ReceiptKey))}]++
+	return nil
+}
