@@ -371,7 +371,8 @@ func TestSearchIsForThoseItIsFor(t *testing.T) {
 	w.hostReports(t, r, w.clock.Now().Wall)
 	_, err := w.store.KeepRecords(ctx, "web1", "o", []roster.Record{{Seq: 1, Entry: ledger.Entry{Kind: ledger.Agent, At: noon, Host: "web1", Text: "started"}.Bytes()}})
 	must(t, err)
-	for p, n := range map[*person]int{w.ana: 4, w.ben: 4, w.cy: 0, w.eve: 0, w.ada: 5 + fleetEvents} {
+	const decided = 5 // asked and approved, both with a factor, and signed
+	for p, n := range map[*person]int{w.ana: 4 + decided, w.ben: 4 + decided, w.cy: 0, w.eve: 0, w.ada: 5 + decided + fleetEvents} {
 		got, err := p.SearchEvents(ctx, &api.SearchEventsRequest{})
 		if err != nil || len(got.Events) != n {
 			t.Errorf("%s sees %d events, %v", p.name, len(got.GetEvents()), err)

@@ -43,6 +43,13 @@ type Search struct {
 	For string
 }
 
+// A Selection is what is exported of the record: what there is about a grant,
+// or every entry from the first that tells of Since on.
+type Selection struct {
+	Grant, Request string
+	Since          time.Time
+}
+
 // A Decision is a step in a request's life as the control plane saw it.
 type Decision struct {
 	At     time.Time
@@ -52,9 +59,12 @@ type Decision struct {
 	Text   string
 }
 
-// UnconfirmedStep is the step in a request's life which says that a host is
+// Steps in a request's life that are told apart: a grant was signed; a host is
 // silent about its grant's end.
-const UnconfirmedStep = "unconfirmed"
+const (
+	SignedStep      = "signed"
+	UnconfirmedStep = "unconfirmed"
+)
 
 // Unconfirmed is the end of a grant on a host that has signed no receipt for
 // it.

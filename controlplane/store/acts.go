@@ -14,8 +14,40 @@ const ownOutbox = "control-plane"
 // tell puts what somebody did to the fleet into the record, with the change
 // itself or not at all.
 func (t *tx) tell(ctx context.Context, a roster.Act, format string, args ...any) error {
-	e := ledger.Entry{Kind: ledger.Admin, At: a.At, Person: a.By, Text: fmt.Sprintf(format, args...)}
-	return t.run(ctx, `INSERT INTO entries (host, outbox, seq, kind, at, grant_id, person, words, receipt_ok, receipt_key, raw)
-		SELECT '', ?, coalesce(max(seq), 0) + 1, ?, ?, '', ?, ?, 0, x'', ? FROM entries WHERE host = '' AND outbox = ?`,
-		ownOutbox, e.Kind.String(), ns(e.At), e.Person, words(e), e.Bytes(), ownOutbox)
+	return t.own(ctx, ledger.Entry{Kind: ledger.Admin, At: a.At, Person: a.By, Text: fmt.Sprintf(format, args...)})
+}
+
+// Tell puts into the record what somebody did outside of the database.
+func (s *Store) Tell(ctx context.Context, a roster.Act, format string, args ...any) error {
+	return s.write(ctx, func(t *tx) error { return t.tell(ctx, a, format, args...) })
+}
+
+// decided puts a step in a request's life into the record.
+func (t *tx) decided(ctx context.Context, r roster.Request, d roster.Decision, c roster.Change) error {
+	e := ledger.Entry{
+		Kind: ledger.Decision, At: d.At, Person: d.Person, Text: d.Text, Request: r.ID, Step: d.What, Digest: r.Digest,
+	}
+	if d.Host != "" {
+		e.Text = d.Host + ": " + d.Text
+	}
+	if r.Grant != nil {
+		e.Grant = r.Grant.ID
+	}
+	if c.Grant != nil {
+		e.Grant = c.Grant.ID
+		if d.What == roster.SignedStep {
+			e.Signed = t.signer.SignGrant(*c.Grant)
+		}
+	}
+	return t.own(ctx, e)
+}
+
+// own keeps an entry that the control plane makes itself.
+func (t *tx) own(ctx context.Context, e ledger.Entry) error {
+	var seq uint64
+	err := t.QueryRowContext(ctx, `SELECT coalesce(max(seq), 0) + 1 FROM entries WHERE host = '' AND outbox = ?`, ownOutbox).Scan(&seq)
+	if err != nil {
+		return err
+	}
+	return t.keep(ctx, row{outbox: ownOutbox, seq: seq, kind: e.Kind.String(), entry: e, raw: e.Bytes()})
 }

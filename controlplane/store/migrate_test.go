@@ -13,7 +13,8 @@ import (
 	"curfew.internal/ledger"
 )
 
-// A database of the first version keeps all that it has, and its numbers go on.
+// A database of the first version keeps all that it has, in its order, and the
+// log takes it in.
 func TestMigrationKeepsTheRecord(t *testing.T) {
 	ctx, file := t.Context(), filepath.Join(t.TempDir(), "db")
 	db, err := sql.Open("sqlite", "file:"+file+"?_pragma=foreign_keys(1)")
@@ -33,7 +34,9 @@ func TestMigrationKeepsTheRecord(t *testing.T) {
 			VALUES ('db1', '{}', '[]', '[]', zeroblob(32), 'i', 1, 1)`,
 		`INSERT INTO requests VALUES ('r-a', 'ana', '', 'asked', '{}', zeroblob(32), 1, 9000000000000000000, '', '', 1)`,
 		`INSERT INTO grants (id, request, person, role, not_before, not_after, payload, envelope, issued_at)
-			VALUES ('g-a', 'r-a', 'ana', 'ops', 1, 7, x'', x'', 1)`,
+			VALUES ('g-a', 'r-a', 'ana', 'ops', 1, 7, x'', x'07', 1)`,
+		`INSERT INTO decisions (request, at, what, person, host, text) VALUES ('r-a', 1, 'asked', 'ana', '', 'please')`,
+		`INSERT INTO decisions (request, at, what, person, host, text) VALUES ('r-a', 2, 'signed', '', '', 'grant g-a')`,
 	} {
 		_, err := db.ExecContext(ctx, q)
 		must(t, err)
@@ -47,12 +50,17 @@ func TestMigrationKeepsTheRecord(t *testing.T) {
 
 	s := openAt(t, file)
 	all, err := s.Events(ctx, roster.Search{Host: "db1"})
-	if err != nil || len(all) != 3 || all[0].ID != 5 || all[2].Entry.Text != "started" {
+	if err != nil || len(all) != 3 || all[0].ID != 1 || all[2].Entry.Text != "started" {
 		t.Errorf("%+v, %v", all, err)
 	}
 	must(t, s.PutJoinToken(ctx, roster.JoinToken{Hash: [32]byte{1}, By: "ana", Expires: noon}, noon))
-	if id, err := s.LastEvent(ctx); err != nil || id != 8 {
+	if id, err := s.LastEvent(ctx); err != nil || id != 6 {
 		t.Errorf("the next event is %d, %v", id, err)
+	}
+	logged(t, s)
+	steps, err := s.Events(ctx, roster.Search{Kind: ledger.Decision.String()})
+	if err != nil || len(steps) != 2 || steps[0].ID != 4 || steps[0].Entry.Step != "asked" || string(steps[1].Entry.Signed) != "\x07" {
+		t.Errorf("%+v, %v", steps, err)
 	}
 	v, _, err := s.Session(ctx, "s-a", noon)
 	if err != nil || !v.Proved.IsZero() {

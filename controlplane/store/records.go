@@ -63,7 +63,7 @@ func (k keeper) next(ctx context.Context, upTo uint64, r roster.Record) (uint64,
 	} else if r.Seq != upTo+1 {
 		return upTo, fmt.Errorf("record %d after %d: %w", r.Seq, upTo, ErrOutOfOrder)
 	}
-	return r.Seq, k.keep(ctx, r)
+	return r.Seq, k.take(ctx, r)
 }
 
 // missing says in the record that the first entries of an outbox never came.
@@ -72,7 +72,7 @@ func (k keeper) missing(ctx context.Context, n uint64) error {
 	return k.insert(ctx, 0, e.Kind.String(), e, e.Bytes())
 }
 
-func (k keeper) keep(ctx context.Context, r roster.Record) error {
+func (k keeper) take(ctx context.Context, r roster.Record) error {
 	e, err := ledger.ParseEntry(r.Entry)
 	if err != nil {
 		return k.insert(ctx, r.Seq, roster.Malformed, ledger.Entry{At: k.host.Seen, Host: k.host.Name, Text: err.Error()}, r.Entry)
@@ -112,13 +112,12 @@ func (k keeper) strange(ctx context.Context, id string) (bool, error) {
 
 func (k keeper) insert(ctx context.Context, seq uint64, kind string, e ledger.Entry, raw []byte) error {
 	var valid bool
-	key := []byte{}
+	var key []byte
 	if (e.Kind == ledger.Removed || e.Kind == ledger.Leftovers) && kind != roster.Malformed {
 		valid, key = k.vouched(e), k.host.ReceiptKey
 	}
-	return k.run(ctx, `INSERT INTO entries (host, outbox, seq, kind, at, grant_id, person, words, receipt_ok, receipt_key, raw)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		k.host.Name, k.outbox, seq, kind, ns(e.At), e.Grant, e.Person, words(e), valid, key, blob(raw))
+	e.Request = "" // of what hosts say, none is about a request
+	return k.keep(ctx, row{host: k.host.Name, outbox: k.outbox, seq: seq, kind: kind, entry: e, raw: raw, vouched: valid, key: key})
 }
 
 // vouched reports whether the entry carries a receipt that the host signed, of
@@ -161,8 +160,9 @@ func (s *Store) Events(ctx context.Context, q roster.Search) ([]roster.Event, er
 		w.and(`e.at < ?`, ns(q.Until))
 	}
 	if q.For != "" {
-		w.and(`e.grant_id IN (SELECT id FROM grants WHERE person = ? UNION
-			SELECT g.id FROM grants g JOIN approvals a ON a.request = g.request WHERE a.person = ?)`, q.For, q.For)
+		w.and(`(e.grant_id IN (SELECT id FROM grants WHERE person = ? UNION
+			SELECT g.id FROM grants g JOIN approvals a ON a.request = g.request WHERE a.person = ?)
+			OR e.request IN (SELECT id FROM requests WHERE person = ? UNION SELECT request FROM approvals WHERE person = ?))`, q.For, q.For, q.For, q.For)
 	}
 	limit := min(q.Limit, maxEvents)
 	if limit <= 0 {

@@ -197,11 +197,8 @@ func (s *Store) apply(ctx context.Context, t *tx, r roster.Request, at time.Time
 			return err
 		}
 	}
-	for _, d := range c.Steps {
-		err := t.run(ctx, `INSERT INTO decisions (request, at, what, person, host, text) VALUES (?, ?, ?, ?, ?, ?)`, r.ID, ns(d.At), d.What, d.Person, d.Host, d.Text)
-		if err != nil {
-			return err
-		}
+	if err := t.steps(ctx, r, c); err != nil {
+		return err
 	}
 	if c.State == "" {
 		return nil
@@ -216,6 +213,20 @@ func (s *Store) apply(ctx context.Context, t *tx, r roster.Request, at time.Time
 		}
 	}
 	return s.tellHosts(ctx, t, r.ID, c.Grant == nil, at)
+}
+
+// steps keeps the change's steps, for the request's story and for the record.
+func (t *tx) steps(ctx context.Context, r roster.Request, c roster.Change) error {
+	for _, d := range c.Steps {
+		err := t.run(ctx, `INSERT INTO decisions (request, at, what, person, host, text) VALUES (?, ?, ?, ?, ?, ?)`, r.ID, ns(d.At), d.What, d.Person, d.Host, d.Text)
+		if err == nil {
+			err = t.decided(ctx, r, d, c)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 const revoked = "revoked"

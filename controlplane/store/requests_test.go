@@ -472,7 +472,7 @@ func TestEventsOfAGrantAreForItsPeople(t *testing.T) {
 	_, err = s.KeepRecords(ctx, "web1", "o", []roster.Record{entry(1, func(e *ledger.Entry) { e.Host, e.Grant, e.Person = "web1", gid, "ana" })})
 	must(t, err)
 	for who, n := range map[string]int{"ana": 5, "ben": 5, "eve": 0} {
-		got, err := s.Events(ctx, roster.Search{Grant: gid, For: who})
+		got, err := s.Events(ctx, roster.Search{Grant: gid, For: who, Host: "db1"})
 		must(t, err)
 		if len(got) != n {
 			t.Errorf("%s sees %d events", who, len(got))
@@ -480,6 +480,10 @@ func TestEventsOfAGrantAreForItsPeople(t *testing.T) {
 		if n == 5 && (!got[1].ReceiptOK || got[2].ReceiptOK || !got[3].ReceiptOK || got[4].ReceiptOK || got[0].Role != "db-admin") {
 			t.Errorf("%+v", got)
 		}
+	}
+	steps, err := s.Events(ctx, roster.Search{Grant: gid, For: "ana", Kind: ledger.Decision.String()})
+	if err != nil || len(steps) != 1 || steps[0].Entry.Step != "approved" || steps[0].Entry.Request != rid || len(steps[0].Entry.Digest) == 0 {
+		t.Errorf("what was decided: %+v, %v", steps, err)
 	}
 	all, err := s.Events(ctx, roster.Search{Host: "web1"})
 	if err != nil || len(all) != 1 || all[0].Kind != roster.Malformed || all[0].Entry.Grant != "" {

@@ -76,7 +76,7 @@ func (s *Store) migrate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, s.one, dir)
+	p, err := goose.NewProvider(goose.DialectSQLite3, s.one, dir, goose.WithGoMigrations(takeIn))
 	if err != nil {
 		return err
 	}
@@ -125,6 +125,7 @@ type tx struct {
 	signer Signer
 	hosts  []string // whose sets it changed
 	quiet  bool     // nobody waits for this change
+	grown  growth
 }
 
 // write runs f in a transaction that no other writer can come between, and
@@ -137,7 +138,7 @@ func (s *Store) write(ctx context.Context, f func(*tx) error) error {
 	s.mu.Lock()
 	t := &tx{Tx: inner, signer: s.signer}
 	s.mu.Unlock()
-	if err := f(t); err != nil {
+	if err := errors.Join(f(t), t.seal(ctx)); err != nil {
 		return errors.Join(err, inner.Rollback())
 	}
 	if err := inner.Commit(); err != nil {

@@ -1,0 +1,224 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"curfew.internal/controlplane/roster"
+	"curfew.internal/ledger"
+)
+
+// errLog means that the database holds entries and hashes that do not belong
+// together: somebody else wrote into it.
+var errLog = errors.New("the log's hashes are not those of its entries")
+
+// row is an entry as it is kept.
+type row struct {
+	host, outbox string
+	seq          uint64
+	kind         string
+	entry        ledger.Entry
+	raw          []byte
+	vouched      bool   // its receipt is signed by the key
+	key          []byte // of the host, for an entry with a receipt
+}
+
+func (r row) leaf(number uint64) ledger.Leaf {
+	return ledger.Leaf{
+		Number: number, Host: r.host, Outbox: r.outbox, Seq: r.seq, Foreign: r.kind == roster.Malformed, ReceiptKey: r.key, Entry: r.raw,
+	}
+}
+
+// growth is what a transaction adds to the log.
+type growth struct {
+	begun  bool
+	from   uint64 // the log's size before
+	leaves []tlog.Hash
+}
+
+// keep takes an entry into the record and the log, which grows by it when the
+// transaction is committed.
+func (t *tx) keep(ctx context.Context, r row) error {
+	if !t.grown.begun {
+		var hashes int64
+		err := t.QueryRowContext(ctx, `SELECT (SELECT coalesce(max(id), 0) FROM entries), (SELECT coalesce(max(place) + 1, 0) FROM log_hashes)`).Scan(&t.grown.from, &hashes)
+		if err == nil && hashes != tlog.StoredHashCount(int64(t.grown.from)) { //nolint:gosec // SQLite counts in signed integers
+			err = errLog
+		}
+		if err != nil {
+			return err
+		}
+		t.grown.begun = true
+	}
+	number := t.grown.from + uint64(len(t.grown.leaves)) + 1
+	err := t.run(ctx, `INSERT INTO entries (id, host, outbox, seq, kind, at, grant_id, person, words, receipt_ok, receipt_key, raw, request)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		number, r.host, r.outbox, r.seq, r.kind, ns(r.entry.At), r.entry.Grant, r.entry.Person, words(r.entry), r.vouched, blob(r.key), blob(r.raw), r.entry.Request)
+	if err == nil {
+		t.grown.leaves = append(t.grown.leaves, r.leaf(number).Hash())
+	}
+	return err
+}
+
+// seal adds the hashes of what was kept to the log. Of the tree that is there
+// it reads the right edge alone.
+func (t *tx) seal(ctx context.Context) error {
+	if len(t.grown.leaves) == 0 {
+		return nil
+	}
+	first := tlog.StoredHashCount(int64(t.grown.from)) //nolint:gosec // SQLite counts in signed integers
+	var fresh []tlog.Hash
+	stored := hashes{ctx, t}
+	read := tlog.HashReaderFunc(func(places []int64) ([]tlog.Hash, error) {
+		all := make([]tlog.Hash, len(places))
+		for i, p := range places {
+			if p >= first {
+				all[i] = fresh[p-first]
+				continue
+			}
+			one, err := stored.ReadHashes([]int64{p})
+			if err != nil {
+				return nil, err
+			}
+			all[i] = one[0]
+		}
+		return all, nil
+	})
+	for i, leaf := range t.grown.leaves {
+		more, err := tlog.StoredHashesForRecordHash(int64(t.grown.from)+int64(i), leaf, read) //nolint:gosec // as above
+		if err != nil {
+			return fmt.Errorf("log: %w", err)
+		}
+		fresh = append(fresh, more...)
+	}
+	return t.putHashes(ctx, first, fresh)
+}
+
+// atOnce is how many hashes one statement inserts.
+const atOnce = 200
+
+func (t *tx) putHashes(ctx context.Context, first int64, fresh []tlog.Hash) error {
+	for len(fresh) > 0 {
+		n := min(len(fresh), atOnce)
+		args := make([]any, 0, 2*n)
+		for i, h := range fresh[:n] {
+			args = append(args, first+int64(i), h[:])
+		}
+		if err := t.run(ctx, `INSERT INTO log_hashes VALUES (?, ?)`+strings.Repeat(`, (?, ?)`, n-1), args...); err != nil {
+			return fmt.Errorf("%w: %w", errLog, err)
+		}
+		first, fresh = first+int64(n), fresh[n:]
+	}
+	return nil
+}
+
+// hashes reads the log's tree.
+type hashes struct {
+	ctx context.Context //nolint:containedctx // the library's interface has none
+	querier
+}
+
+// ReadHashes implements [tlog.HashReader].
+func (r hashes) ReadHashes(places []int64) ([]tlog.Hash, error) {
+	found := map[int64]tlog.Hash{}
+	_, err := list(r.ctx, r, func(s scanner) (struct{}, error) {
+		var place int64
+		var h []byte
+		if err := s.Scan(&place, &h); err != nil {
+			return struct{}{}, err
+		}
+		found[place] = tlog.Hash(h)
+		return struct{}{}, nil
+	}, `SELECT place, hash FROM log_hashes WHERE place IN (SELECT value FROM json_each(?))`, object(places))
+	all := make([]tlog.Hash, len(places))
+	for i, p := range places {
+		h, ok := found[p]
+		if !ok && err == nil {
+			err = fmt.Errorf("%w: none stands at %d", errLog, p)
+		}
+		all[i] = h
+	}
+	return all, err
+}
+
+// Tree is the log as it stands.
+func (s *Store) Tree(ctx context.Context) (ledger.Tree, error) {
+	var size uint64
+	if err := s.read.QueryRowContext(ctx, `SELECT coalesce(max(id), 0) FROM entries`).Scan(&size); err != nil {
+		return ledger.Tree{}, err
+	}
+	return s.TreeAt(ctx, size)
+}
+
+// TreeAt is the log as it stood at a size that it has, or had.
+func (s *Store) TreeAt(ctx context.Context, size uint64) (ledger.Tree, error) {
+	root, err := tlog.TreeHash(int64(size), hashes{ctx, s.read}) //nolint:gosec // as above
+	if err != nil {
+		return ledger.Tree{}, fmt.Errorf("log of %d entries: %w", size, err)
+	}
+	return ledger.Tree{Size: size, Root: root}, nil
+}
+
+// Growth proves that the log of one size goes on from that of a smaller.
+func (s *Store) Growth(ctx context.Context, from, to uint64) (tlog.TreeProof, error) {
+	if from == 0 || from == to {
+		return nil, nil
+	}
+	p, err := tlog.ProveTree(int64(to), int64(from), hashes{ctx, s.read}) //nolint:gosec // as above
+	if err != nil {
+		return nil, fmt.Errorf("log from %d to %d entries: %w", from, to, err)
+	}
+	return p, nil
+}
+
+// Selected returns the numbers of the entries that are asked for, of the log of
+// a size. With those of a grant come the gaps that their hosts tell of in
+// between, which may be about it.
+func (s *Store) Selected(ctx context.Context, q roster.Selection, size uint64) ([]uint64, error) {
+	if q.Grant == "" && q.Request == "" {
+		return list(ctx, s.read, scanNumber, `SELECT id FROM entries WHERE id <= ? AND id >=
+			(SELECT coalesce(min(id), ?) FROM entries WHERE at >= ?) ORDER BY id`, size, size+1, ns(q.Since))
+	}
+	return list(ctx, s.read, scanNumber, `WITH about AS (SELECT id, host FROM entries WHERE id <= ? AND
+			(grant_id = ? AND grant_id <> '' OR request = ? AND request <> ''))
+		SELECT id FROM about UNION SELECT e.id FROM entries e JOIN (SELECT host, min(id) AS first, max(id) AS last FROM about WHERE host <> '' GROUP BY host) a
+			ON e.host = a.host AND e.id BETWEEN a.first AND a.last WHERE e.kind = 'gap' AND e.grant_id = ''
+		ORDER BY 1`, size, q.Grant, q.Request)
+}
+
+func scanNumber(r scanner) (uint64, error) {
+	var n uint64
+	err := r.Scan(&n)
+	return n, err
+}
+
+// Proven returns entries by their numbers, with the proofs that the log of a
+// size holds them.
+func (s *Store) Proven(ctx context.Context, numbers []uint64, size uint64) ([]ledger.Record, error) {
+	rows, err := list(ctx, s.read, scanLeaf, `SELECT id, host, outbox, seq, kind, receipt_key, raw FROM entries
+		WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id`, object(numbers))
+	if err != nil {
+		return nil, err
+	}
+	all := make([]ledger.Record, len(rows))
+	for i, l := range rows {
+		p, err := tlog.ProveRecord(int64(size), int64(l.Number)-1, hashes{ctx, s.read}) //nolint:gosec // as above
+		if err != nil {
+			return nil, fmt.Errorf("entry %d: %w", l.Number, err)
+		}
+		all[i] = ledger.Record{Leaf: l.Bytes(), Proof: p}
+	}
+	return all, nil
+}
+
+func scanLeaf(r scanner) (ledger.Leaf, error) {
+	var l ledger.Leaf
+	var kind string
+	err := r.Scan(&l.Number, &l.Host, &l.Outbox, &l.Seq, &kind, &l.ReceiptKey, &l.Entry)
+	l.Foreign = kind == roster.Malformed
+	return l, err
+}
