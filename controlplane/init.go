@@ -84,6 +84,9 @@ func makeKeys(ctx context.Context, p Plan, k clock.Clock) error {
 	if err != nil {
 		return err
 	}
+	if err := sign.MakeLog(c.keys()); err != nil {
+		return err
+	}
 	if err := identity.MakeBoxKey(c.secrets()); err != nil {
 		return err
 	}
@@ -177,4 +180,38 @@ func RotateKey(ctx context.Context, c Config, k clock.Clock, rootKey string) (ve
 		return 0, err
 	}
 	return ring.Version + 1, p.loadKeys(ctx)
+}
+
+// Restored tells the record that its database was set back, as when a backup
+// was restored, and lets the server start on it. The newest checkpoint from
+// before is kept: it is what the lost entries are known by.
+func Restored(ctx context.Context, c Config, k clock.Clock, why string) (kept string, err error) {
+	if err := grant.CheckText("reason", why, 500); err != nil || why == "" {
+		return "", errors.Join(errors.New("say why (--why)"), err)
+	}
+	p, err := open(ctx, c, k)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, p.close()) }()
+	_, err = openBook(ctx, c.keys(), c.Fleet, p.store)
+	if err == nil {
+		return "", errors.New("the record was not set back: there is nothing to tell")
+	}
+	if !errors.Is(err, ErrSetBack) {
+		return "", err
+	}
+	return setBack(ctx, c, p.store, roster.Act{By: console, At: k.Now().Wall}, why)
+}
+
+// LogKey is the public key of the log over the record, as people pass it on.
+func LogKey(c Config) (string, error) {
+	l, err := sign.LoadLog(c.keys(), c.Fleet)
+	if errors.Is(err, sign.ErrNoLog) {
+		return "", fmt.Errorf("the server makes it at its first start: %w", err)
+	}
+	if err != nil {
+		return "", err
+	}
+	return l.Key().String(), nil
 }

@@ -51,6 +51,7 @@ type Server struct {
 	log     *slog.Logger
 	version string
 	rules   *rules
+	book    *book
 	fleet   *fleet.Server
 	api     *api.Server
 
@@ -65,6 +66,9 @@ func Open(ctx context.Context, c Config, o Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{plane: p, log: o.Log, version: o.Version, stop: make(chan struct{})}
+	if s.book, err = openBook(ctx, c.keys(), c.Fleet, p.store); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
 	s.rules = newRules(c.PolicyDir, p.store, o.Clock, o.Log)
 	s.rules.load(ctx)
 	s.fleet = fleet.New(fleet.Config{
@@ -73,7 +77,7 @@ func Open(ctx context.Context, c Config, o Options) (*Server, error) {
 	})
 	p.store.OnSets(func(hosts []string) { s.fleet.Changed(hosts...) })
 	s.api = &api.Server{
-		Fleet: c.Fleet, Store: p.store, Desk: p.desk, Rules: s.rules, Codes: p.codes, Connected: s.fleet.Connected,
+		Fleet: c.Fleet, Store: p.store, Desk: p.desk, Rules: s.rules, Codes: p.codes, Ledger: s.book, Connected: s.fleet.Connected,
 		Authority: func() api.Authority { return p.keys.Load() }, Clock: o.Clock, Log: o.Log, Stop: s.stop,
 	}
 	if err := s.listen(ctx); err != nil {
@@ -154,8 +158,9 @@ func (s *Server) Run(ctx context.Context, reload <-chan struct{}) error {
 
 // end moves on what time moves on, and takes new keys into use.
 func (s *Server) end(ctx context.Context) error {
-	policy := ""
+	policy, said := "", ""
 	for {
+		said = s.checkpoint(ctx, said)
 		err := errors.Join(s.loadKeys(ctx), s.api.Due(ctx), s.api.Alert(ctx))
 		// Without a policy nobody is given anything, and nothing is taken away.
 		if v := s.rules.State().Version; v != policy && err == nil {
@@ -172,6 +177,19 @@ func (s *Server) end(ctx context.Context) error {
 		case <-s.clock.After(endEvery):
 		}
 	}
+}
+
+// checkpoint keeps how the log stands, and tells the operator, once, if it does
+// not hold what it held.
+func (s *Server) checkpoint(ctx context.Context, said string) string {
+	_, _, err := s.book.Checkpoint(ctx)
+	if err == nil || ctx.Err() != nil {
+		return ""
+	}
+	if err.Error() != said {
+		s.log.ErrorContext(ctx, "alert: no checkpoint can be made of the record", "cause", err)
+	}
+	return err.Error()
 }
 
 func (s *Server) peopleServer() (*http.Server, error) {

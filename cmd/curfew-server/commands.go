@@ -165,6 +165,39 @@ func (c rotateKeyCmd) Run(ctx context.Context) error {
 	return show(fmt.Sprint(version), "A new grant key is in use; the keyring has the version below. A running server takes it by itself. Take the root key offline again.")
 }
 
+type logKeyCmd struct{ configured }
+
+// Run prints the key.
+func (c logKeyCmd) Run() error {
+	config, err := c.read()
+	if err != nil {
+		return err
+	}
+	key, err := controlplane.LogKey(config)
+	if err != nil {
+		return err
+	}
+	return show(key, "Who holds this key can check checkpoints and exports of the record with `curfew verify`, without the server.")
+}
+
+type restoredCmd struct {
+	configured
+	Why string `required:"" help:"What happened, for the record."`
+}
+
+// Run tells the record.
+func (c restoredCmd) Run(ctx context.Context) error {
+	config, err := c.read()
+	if err != nil {
+		return err
+	}
+	kept, err := controlplane.Restored(ctx, config, clock.System{}, c.Why)
+	if err != nil {
+		return err
+	}
+	return show(kept, "The record tells of it, and the server starts again. The newest checkpoint from before is kept in the file below: people and auditors who saw it will be alerted, and may ask for it.")
+}
+
 type versionCmd struct{}
 
 // Run prints the version.

@@ -23,6 +23,8 @@ type program struct {
 	Invite    inviteCmd    `cmd:"" help:"Make a new sign-up code for a person who lost device or second factor, when no admin can."`
 	JoinToken joinTokenCmd `cmd:"" help:"Make a code by which a host joins the fleet."`
 	RotateKey rotateKeyCmd `cmd:"" help:"Make a new grant key; the old one counts beside it for a month."`
+	LogKey    logKeyCmd    `cmd:"" help:"Print the public key of the log over the record, for auditors."`
+	Restored  restoredCmd  `cmd:"" help:"Tell the record that a backup of the database was restored, so that the server starts on it."`
 	Policy    policyCmd    `cmd:"" help:"Look after the policy folder."`
 	Version   versionCmd   `cmd:"" help:"Say which version this is."`
 	Man       man.Command  `cmd:"" hidden:"" help:"Print the manual page."`

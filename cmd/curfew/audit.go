@@ -16,13 +16,16 @@ import (
 type auditCmd struct {
 	Search searchCmd `cmd:"" help:"Search the record, oldest first; with --output json, an event a line."`
 	Tail   tailCmd   `cmd:"" help:"Watch the record as it grows."`
+
+	Checkpoint checkpointCmd `cmd:"" help:"Print, signed, how the log over the record stands; keep it, and later logs have to go on from it."`
+	Export     exportCmd     `cmd:"" help:"Write entries and their proofs to a file, for curfew verify."`
 }
 
 type filter struct {
 	Grant  string   `placeholder:"ID" help:"Of one grant."`
 	Person string   `placeholder:"NAME" help:"Of one person."`
 	Host   string   `placeholder:"NAME" help:"On one host."`
-	Kind   string   `placeholder:"KIND" help:"Of one kind: exec, exit, setid, login, logout, refused, gap, installed, removed, leftovers, drift, admin, ..."`
+	Kind   string   `placeholder:"KIND" help:"Of one kind: exec, exit, setid, login, logout, refused, gap, installed, removed, leftovers, drift, admin, decision, ..."`
 	Words  []string `arg:"" optional:"" help:"Words that all occur in the command line or text."`
 }
 
@@ -41,6 +44,9 @@ type searchCmd struct {
 func (s searchCmd) Run(ctx context.Context, p *program) error {
 	c, err := p.client()
 	if err != nil {
+		return err
+	}
+	if _, err := p.lookAtLog(ctx, c); err != nil {
 		return err
 	}
 	q := s.query()
@@ -171,6 +177,8 @@ func told(e *api.Event) string {
 			fmt.Fprintf(&b, "; LEFT: %s", strings.Join(r.Left, "; "))
 		}
 		b.WriteString(vouched(r))
+	case e.Step != "":
+		b.WriteString(strings.TrimSpace(e.Request + " " + e.Step + ": " + e.Text))
 	default:
 		b.WriteString(strings.TrimSpace(e.Service + " " + e.Text))
 	}

@@ -41,7 +41,8 @@ type commands struct {
 	Revoke   revokeCmd   `cmd:"" group:"decide" help:"End a grant now."`
 
 	Timeline timelineCmd `cmd:"" group:"look" help:"Tell a grant's whole story."`
-	Audit    auditCmd    `cmd:"" group:"look" help:"Search the record, or watch it."`
+	Audit    auditCmd    `cmd:"" group:"look" help:"Search the record, watch it, or export it to be checked."`
+	Verify   verifyCmd   `cmd:"" group:"look" help:"Check an export of the record, offline."`
 
 	People peopleCmd `cmd:"" group:"admin" help:"Add, invite, disable and list people."`
 	Hosts  hostsCmd  `cmd:"" group:"admin" help:"Let hosts join, list them, take them out."`

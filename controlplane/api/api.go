@@ -14,10 +14,12 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"golang.org/x/mod/sumdb/tlog"
 
 	"curfew.internal/clock"
 	"curfew.internal/controlplane/roster"
 	"curfew.internal/grant"
+	"curfew.internal/ledger"
 	"curfew.internal/wire/api/apiconnect"
 	"curfew.internal/wire/signature"
 )
@@ -60,6 +62,7 @@ type Store interface {
 	People
 	Requests
 	Record
+	Proof
 }
 
 // People keeps people, their sessions, and hosts.
@@ -99,6 +102,21 @@ type Record interface {
 	Unconfirmed(ctx context.Context, from, before time.Time) ([]roster.Unconfirmed, error)
 }
 
+// Proof shows that the record is what it was.
+type Proof interface {
+	Selected(ctx context.Context, q roster.Selection, size uint64) ([]uint64, error)
+	Growth(ctx context.Context, from, to uint64) (tlog.TreeProof, error)
+	Proven(ctx context.Context, numbers []uint64, size uint64) ([]ledger.Record, error)
+}
+
+// Ledger is the log over the record, and its key.
+type Ledger interface {
+	// Checkpoint is the log as it stands now, and the note that says so.
+	Checkpoint(ctx context.Context) (ledger.Checkpoint, []byte, error)
+	Manifest(m ledger.Manifest) []byte
+	Key() ledger.Key
+}
+
 // A Server answers calls.
 type Server struct {
 	Fleet     string
@@ -107,6 +125,7 @@ type Server struct {
 	Rules     Rules
 	Authority func() Authority // the present one
 	Codes     Codes
+	Ledger    Ledger
 	Connected func(host string) bool
 	Clock     clock.Clock
 	Log       *slog.Logger

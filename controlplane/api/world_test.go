@@ -29,6 +29,7 @@ import (
 	"curfew.internal/controlplane/sign"
 	"curfew.internal/controlplane/store"
 	"curfew.internal/grant"
+	"curfew.internal/ledger"
 	"curfew.internal/wire/api"
 	"curfew.internal/wire/api/apiconnect"
 	"curfew.internal/wire/signature"
@@ -136,6 +137,21 @@ func (c codes) Join(ctx context.Context, host string, labels map[string]string, 
 	return secret, k.Expires, c.store.PutJoinToken(ctx, k, noon)
 }
 
+// book is the log, which keeps no checkpoint.
+type book struct {
+	*world
+	*sign.Log
+}
+
+func (b book) Checkpoint(ctx context.Context) (ledger.Checkpoint, []byte, error) {
+	now, err := b.store.Tree(ctx)
+	if err != nil {
+		return ledger.Checkpoint{}, nil, err
+	}
+	note, err := b.Log.Checkpoint(now)
+	return ledger.Checkpoint{Fleet: "lab", Tree: now}, note, err
+}
+
 // world is a control plane with two db hosts and a web host, and ana who may
 // ask, ben and cy who may approve, eve who may nothing, and ada the admin.
 type world struct {
@@ -184,10 +200,13 @@ func newWorld(t *testing.T) *world {
 	must(t, identity.MakeBoxKey(filepath.Join(dir, "box")))
 	box, err := identity.LoadBox(filepath.Join(dir, "box"))
 	must(t, err)
+	must(t, sign.MakeLog(filepath.Join(dir, "keys")))
+	log, err := sign.LoadLog(filepath.Join(dir, "keys"), "lab")
+	must(t, err)
 	w.desk = &identity.Desk{Store: w.store, Clock: w.clock, Fleet: "lab", Box: box}
 	w.server = &capi.Server{
 		Fleet: "lab", Store: w.store, Desk: w.desk, Rules: w.rules, Authority: func() capi.Authority { return w.authority },
-		Codes: codes{w}, Connected: func(string) bool { return true }, Clock: w.clock, Log: slog.New(slog.NewTextHandler(w.log, nil)),
+		Codes: codes{w}, Ledger: book{w, log}, Connected: func(string) bool { return true }, Clock: w.clock, Log: slog.New(slog.NewTextHandler(w.log, nil)),
 	}
 	_, h := w.server.Handler()
 	s := httptest.NewServer(h)

@@ -2058,6 +2058,8 @@ type Event struct {
 	Lost          uint64                 `protobuf:"varint,14,opt,name=lost,proto3" json:"lost,omitempty"`
 	Took          *durationpb.Duration   `protobuf:"bytes,15,opt,name=took,proto3" json:"took,omitempty"`
 	Receipt       *Receipt               `protobuf:"bytes,16,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	Request       string                 `protobuf:"bytes,17,opt,name=request,proto3" json:"request,omitempty"` // of a decision
+	Step          string                 `protobuf:"bytes,18,opt,name=step,proto3" json:"step,omitempty"`       // of a decision: asked, approved, signed, ...
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2202,6 +2204,20 @@ func (x *Event) GetReceipt() *Receipt {
 		return x.Receipt
 	}
 	return nil
+}
+
+func (x *Event) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
+}
+
+func (x *Event) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
 }
 
 type IDs struct {
@@ -2756,6 +2772,214 @@ func (x *Moment) GetEvent() *Event {
 	return nil
 }
 
+type GetCheckpointRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          uint64                 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"` // entries of an earlier checkpoint; 0: none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCheckpointRequest) Reset() {
+	*x = GetCheckpointRequest{}
+	mi := &file_wire_api_api_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCheckpointRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCheckpointRequest) ProtoMessage() {}
+
+func (x *GetCheckpointRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCheckpointRequest.ProtoReflect.Descriptor instead.
+func (*GetCheckpointRequest) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *GetCheckpointRequest) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+type GetCheckpointReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Note          []byte                 `protobuf:"bytes,1,opt,name=note,proto3" json:"note,omitempty"`     // the checkpoint: a signed note
+	Growth        [][]byte               `protobuf:"bytes,2,rep,name=growth,proto3" json:"growth,omitempty"` // hashes: proof that it goes on from `from`
+	Key           string                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`       // the log's key, for who holds none yet
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCheckpointReply) Reset() {
+	*x = GetCheckpointReply{}
+	mi := &file_wire_api_api_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCheckpointReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCheckpointReply) ProtoMessage() {}
+
+func (x *GetCheckpointReply) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCheckpointReply.ProtoReflect.Descriptor instead.
+func (*GetCheckpointReply) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *GetCheckpointReply) GetNote() []byte {
+	if x != nil {
+		return x.Note
+	}
+	return nil
+}
+
+func (x *GetCheckpointReply) GetGrowth() [][]byte {
+	if x != nil {
+		return x.Growth
+	}
+	return nil
+}
+
+func (x *GetCheckpointReply) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+type ExportRecordRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Grant         string                 `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"` // of one grant, or its request; for those who may see it
+	Since         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"` // else every entry from the first of that time on; for admins
+	Older         []byte                 `protobuf:"bytes,3,opt,name=older,proto3" json:"older,omitempty"` // an earlier checkpoint, to go on from; optional
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportRecordRequest) Reset() {
+	*x = ExportRecordRequest{}
+	mi := &file_wire_api_api_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportRecordRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportRecordRequest) ProtoMessage() {}
+
+func (x *ExportRecordRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportRecordRequest.ProtoReflect.Descriptor instead.
+func (*ExportRecordRequest) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *ExportRecordRequest) GetGrant() string {
+	if x != nil {
+		return x.Grant
+	}
+	return ""
+}
+
+func (x *ExportRecordRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *ExportRecordRequest) GetOlder() []byte {
+	if x != nil {
+		return x.Older
+	}
+	return nil
+}
+
+type ExportPart struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"` // docs/protocol/record.md says what the parts make together
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportPart) Reset() {
+	*x = ExportPart{}
+	mi := &file_wire_api_api_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportPart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportPart) ProtoMessage() {}
+
+func (x *ExportPart) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportPart.ProtoReflect.Descriptor instead.
+func (*ExportPart) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ExportPart) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 type AddPersonRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2768,7 +2992,7 @@ type AddPersonRequest struct {
 
 func (x *AddPersonRequest) Reset() {
 	*x = AddPersonRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[36]
+	mi := &file_wire_api_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2780,7 +3004,7 @@ func (x *AddPersonRequest) String() string {
 func (*AddPersonRequest) ProtoMessage() {}
 
 func (x *AddPersonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[36]
+	mi := &file_wire_api_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2793,7 +3017,7 @@ func (x *AddPersonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddPersonRequest.ProtoReflect.Descriptor instead.
 func (*AddPersonRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{36}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *AddPersonRequest) GetName() string {
@@ -2834,7 +3058,7 @@ type InvitePersonRequest struct {
 
 func (x *InvitePersonRequest) Reset() {
 	*x = InvitePersonRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[37]
+	mi := &file_wire_api_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2846,7 +3070,7 @@ func (x *InvitePersonRequest) String() string {
 func (*InvitePersonRequest) ProtoMessage() {}
 
 func (x *InvitePersonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[37]
+	mi := &file_wire_api_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2859,7 +3083,7 @@ func (x *InvitePersonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvitePersonRequest.ProtoReflect.Descriptor instead.
 func (*InvitePersonRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{37}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *InvitePersonRequest) GetName() string {
@@ -2887,7 +3111,7 @@ type InviteReply struct {
 
 func (x *InviteReply) Reset() {
 	*x = InviteReply{}
-	mi := &file_wire_api_api_proto_msgTypes[38]
+	mi := &file_wire_api_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2899,7 +3123,7 @@ func (x *InviteReply) String() string {
 func (*InviteReply) ProtoMessage() {}
 
 func (x *InviteReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[38]
+	mi := &file_wire_api_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2912,7 +3136,7 @@ func (x *InviteReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InviteReply.ProtoReflect.Descriptor instead.
 func (*InviteReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{38}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *InviteReply) GetPerson() *Person {
@@ -2945,7 +3169,7 @@ type DisablePersonRequest struct {
 
 func (x *DisablePersonRequest) Reset() {
 	*x = DisablePersonRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[39]
+	mi := &file_wire_api_api_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2957,7 +3181,7 @@ func (x *DisablePersonRequest) String() string {
 func (*DisablePersonRequest) ProtoMessage() {}
 
 func (x *DisablePersonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[39]
+	mi := &file_wire_api_api_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2970,7 +3194,7 @@ func (x *DisablePersonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisablePersonRequest.ProtoReflect.Descriptor instead.
 func (*DisablePersonRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{39}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DisablePersonRequest) GetName() string {
@@ -2988,7 +3212,7 @@ type ListPeopleRequest struct {
 
 func (x *ListPeopleRequest) Reset() {
 	*x = ListPeopleRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[40]
+	mi := &file_wire_api_api_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3000,7 +3224,7 @@ func (x *ListPeopleRequest) String() string {
 func (*ListPeopleRequest) ProtoMessage() {}
 
 func (x *ListPeopleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[40]
+	mi := &file_wire_api_api_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3013,7 +3237,7 @@ func (x *ListPeopleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeopleRequest.ProtoReflect.Descriptor instead.
 func (*ListPeopleRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{40}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{44}
 }
 
 type ListPeopleReply struct {
@@ -3025,7 +3249,7 @@ type ListPeopleReply struct {
 
 func (x *ListPeopleReply) Reset() {
 	*x = ListPeopleReply{}
-	mi := &file_wire_api_api_proto_msgTypes[41]
+	mi := &file_wire_api_api_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3037,7 +3261,7 @@ func (x *ListPeopleReply) String() string {
 func (*ListPeopleReply) ProtoMessage() {}
 
 func (x *ListPeopleReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[41]
+	mi := &file_wire_api_api_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3050,7 +3274,7 @@ func (x *ListPeopleReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeopleReply.ProtoReflect.Descriptor instead.
 func (*ListPeopleReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{41}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ListPeopleReply) GetPeople() []*Person {
@@ -3071,7 +3295,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[42]
+	mi := &file_wire_api_api_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3083,7 +3307,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[42]
+	mi := &file_wire_api_api_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3096,7 +3320,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{42}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *CreateJoinTokenRequest) GetLabels() map[string]string {
@@ -3130,7 +3354,7 @@ type CreateJoinTokenReply struct {
 
 func (x *CreateJoinTokenReply) Reset() {
 	*x = CreateJoinTokenReply{}
-	mi := &file_wire_api_api_proto_msgTypes[43]
+	mi := &file_wire_api_api_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3142,7 +3366,7 @@ func (x *CreateJoinTokenReply) String() string {
 func (*CreateJoinTokenReply) ProtoMessage() {}
 
 func (x *CreateJoinTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[43]
+	mi := &file_wire_api_api_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3155,7 +3379,7 @@ func (x *CreateJoinTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenReply.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{43}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *CreateJoinTokenReply) GetToken() string {
@@ -3180,7 +3404,7 @@ type ListHostsRequest struct {
 
 func (x *ListHostsRequest) Reset() {
 	*x = ListHostsRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[44]
+	mi := &file_wire_api_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3192,7 +3416,7 @@ func (x *ListHostsRequest) String() string {
 func (*ListHostsRequest) ProtoMessage() {}
 
 func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[44]
+	mi := &file_wire_api_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3205,7 +3429,7 @@ func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsRequest.ProtoReflect.Descriptor instead.
 func (*ListHostsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{44}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{48}
 }
 
 type ListHostsReply struct {
@@ -3217,7 +3441,7 @@ type ListHostsReply struct {
 
 func (x *ListHostsReply) Reset() {
 	*x = ListHostsReply{}
-	mi := &file_wire_api_api_proto_msgTypes[45]
+	mi := &file_wire_api_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3229,7 +3453,7 @@ func (x *ListHostsReply) String() string {
 func (*ListHostsReply) ProtoMessage() {}
 
 func (x *ListHostsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[45]
+	mi := &file_wire_api_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3242,7 +3466,7 @@ func (x *ListHostsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsReply.ProtoReflect.Descriptor instead.
 func (*ListHostsReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{45}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ListHostsReply) GetHosts() []*Host {
@@ -3273,7 +3497,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_wire_api_api_proto_msgTypes[46]
+	mi := &file_wire_api_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3285,7 +3509,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[46]
+	mi := &file_wire_api_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3298,7 +3522,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{46}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Host) GetName() string {
@@ -3401,7 +3625,7 @@ type DecommissionHostRequest struct {
 
 func (x *DecommissionHostRequest) Reset() {
 	*x = DecommissionHostRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[47]
+	mi := &file_wire_api_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3413,7 +3637,7 @@ func (x *DecommissionHostRequest) String() string {
 func (*DecommissionHostRequest) ProtoMessage() {}
 
 func (x *DecommissionHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[47]
+	mi := &file_wire_api_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3426,7 +3650,7 @@ func (x *DecommissionHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecommissionHostRequest.ProtoReflect.Descriptor instead.
 func (*DecommissionHostRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{47}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *DecommissionHostRequest) GetName() string {
@@ -3445,7 +3669,7 @@ type PolicyStatusRequest struct {
 
 func (x *PolicyStatusRequest) Reset() {
 	*x = PolicyStatusRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[48]
+	mi := &file_wire_api_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3457,7 +3681,7 @@ func (x *PolicyStatusRequest) String() string {
 func (*PolicyStatusRequest) ProtoMessage() {}
 
 func (x *PolicyStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[48]
+	mi := &file_wire_api_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3470,7 +3694,7 @@ func (x *PolicyStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatusRequest.ProtoReflect.Descriptor instead.
 func (*PolicyStatusRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{48}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *PolicyStatusRequest) GetFiles() bool {
@@ -3493,7 +3717,7 @@ type PolicyStatusReply struct {
 
 func (x *PolicyStatusReply) Reset() {
 	*x = PolicyStatusReply{}
-	mi := &file_wire_api_api_proto_msgTypes[49]
+	mi := &file_wire_api_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3505,7 +3729,7 @@ func (x *PolicyStatusReply) String() string {
 func (*PolicyStatusReply) ProtoMessage() {}
 
 func (x *PolicyStatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[49]
+	mi := &file_wire_api_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3518,7 +3742,7 @@ func (x *PolicyStatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatusReply.ProtoReflect.Descriptor instead.
 func (*PolicyStatusReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{49}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *PolicyStatusReply) GetVersion() string {
@@ -3721,7 +3945,7 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x05limit\x18\t \x01(\rR\x05limit\"U\n" +
 	"\x11SearchEventsReply\x12,\n" +
 	"\x06events\x18\x01 \x03(\v2\x14.curfew.api.v1.EventR\x06events\x12\x12\n" +
-	"\x04next\x18\x02 \x01(\x04R\x04next\"\xdb\x03\n" +
+	"\x04next\x18\x02 \x01(\x04R\x04next\"\x89\x04\n" +
 	"\x05Event\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
@@ -3740,7 +3964,9 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x04text\x18\r \x01(\tR\x04text\x12\x12\n" +
 	"\x04lost\x18\x0e \x01(\x04R\x04lost\x12-\n" +
 	"\x04took\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\x04took\x120\n" +
-	"\areceipt\x18\x10 \x01(\v2\x16.curfew.api.v1.ReceiptR\areceipt\"Q\n" +
+	"\areceipt\x18\x10 \x01(\v2\x16.curfew.api.v1.ReceiptR\areceipt\x12\x18\n" +
+	"\arequest\x18\x11 \x01(\tR\arequest\x12\x12\n" +
+	"\x04step\x18\x12 \x01(\tR\x04step\"Q\n" +
 	"\x03IDs\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\rR\x03uid\x12\x12\n" +
 	"\x04euid\x18\x02 \x01(\rR\x04euid\x12\x10\n" +
@@ -3790,7 +4016,20 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x06person\x18\x04 \x01(\tR\x06person\x12\x12\n" +
 	"\x04text\x18\x05 \x01(\tR\x04text\x12-\n" +
 	"\x04took\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x04took\x12*\n" +
-	"\x05event\x18\a \x01(\v2\x14.curfew.api.v1.EventR\x05event\"m\n" +
+	"\x05event\x18\a \x01(\v2\x14.curfew.api.v1.EventR\x05event\"*\n" +
+	"\x14GetCheckpointRequest\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\x04R\x04from\"R\n" +
+	"\x12GetCheckpointReply\x12\x12\n" +
+	"\x04note\x18\x01 \x01(\fR\x04note\x12\x16\n" +
+	"\x06growth\x18\x02 \x03(\fR\x06growth\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\tR\x03key\"s\n" +
+	"\x13ExportRecordRequest\x12\x14\n" +
+	"\x05grant\x18\x01 \x01(\tR\x05grant\x120\n" +
+	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x14\n" +
+	"\x05older\x18\x03 \x01(\fR\x05older\" \n" +
+	"\n" +
+	"ExportPart\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"m\n" +
 	"\x10AddPersonRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
 	"\tfull_name\x18\x02 \x01(\tR\bfullName\x12\x14\n" +
@@ -3852,7 +4091,7 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\n" +
 	"FilesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x012\x90\x10\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x012\xba\x11\n" +
 	"\x06Curfew\x12B\n" +
 	"\x06Enroll\x12\x1c.curfew.api.v1.EnrollRequest\x1a\x1a.curfew.api.v1.EnrollReply\x12Q\n" +
 	"\rConfirmEnroll\x12#.curfew.api.v1.ConfirmEnrollRequest\x1a\x1b.curfew.api.v1.SessionReply\x12A\n" +
@@ -3874,7 +4113,9 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\fSearchEvents\x12\".curfew.api.v1.SearchEventsRequest\x1a .curfew.api.v1.SearchEventsReply\x12H\n" +
 	"\n" +
 	"TailEvents\x12\".curfew.api.v1.SearchEventsRequest\x1a\x14.curfew.api.v1.Event0\x01\x12H\n" +
-	"\bTimeline\x12\x1e.curfew.api.v1.TimelineRequest\x1a\x1c.curfew.api.v1.TimelineReply\x12H\n" +
+	"\bTimeline\x12\x1e.curfew.api.v1.TimelineRequest\x1a\x1c.curfew.api.v1.TimelineReply\x12W\n" +
+	"\rGetCheckpoint\x12#.curfew.api.v1.GetCheckpointRequest\x1a!.curfew.api.v1.GetCheckpointReply\x12O\n" +
+	"\fExportRecord\x12\".curfew.api.v1.ExportRecordRequest\x1a\x19.curfew.api.v1.ExportPart0\x01\x12H\n" +
 	"\tAddPerson\x12\x1f.curfew.api.v1.AddPersonRequest\x1a\x1a.curfew.api.v1.InviteReply\x12N\n" +
 	"\fInvitePerson\x12\".curfew.api.v1.InvitePersonRequest\x1a\x1a.curfew.api.v1.InviteReply\x12K\n" +
 	"\rDisablePerson\x12#.curfew.api.v1.DisablePersonRequest\x1a\x15.curfew.api.v1.Person\x12N\n" +
@@ -3897,7 +4138,7 @@ func file_wire_api_api_proto_rawDescGZIP() []byte {
 	return file_wire_api_api_proto_rawDescData
 }
 
-var file_wire_api_api_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_wire_api_api_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_wire_api_api_proto_goTypes = []any{
 	(*EnrollRequest)(nil),              // 0: curfew.api.v1.EnrollRequest
 	(*EnrollReply)(nil),                // 1: curfew.api.v1.EnrollReply
@@ -3935,135 +4176,144 @@ var file_wire_api_api_proto_goTypes = []any{
 	(*TimelineRequest)(nil),            // 33: curfew.api.v1.TimelineRequest
 	(*TimelineReply)(nil),              // 34: curfew.api.v1.TimelineReply
 	(*Moment)(nil),                     // 35: curfew.api.v1.Moment
-	(*AddPersonRequest)(nil),           // 36: curfew.api.v1.AddPersonRequest
-	(*InvitePersonRequest)(nil),        // 37: curfew.api.v1.InvitePersonRequest
-	(*InviteReply)(nil),                // 38: curfew.api.v1.InviteReply
-	(*DisablePersonRequest)(nil),       // 39: curfew.api.v1.DisablePersonRequest
-	(*ListPeopleRequest)(nil),          // 40: curfew.api.v1.ListPeopleRequest
-	(*ListPeopleReply)(nil),            // 41: curfew.api.v1.ListPeopleReply
-	(*CreateJoinTokenRequest)(nil),     // 42: curfew.api.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenReply)(nil),       // 43: curfew.api.v1.CreateJoinTokenReply
-	(*ListHostsRequest)(nil),           // 44: curfew.api.v1.ListHostsRequest
-	(*ListHostsReply)(nil),             // 45: curfew.api.v1.ListHostsReply
-	(*Host)(nil),                       // 46: curfew.api.v1.Host
-	(*DecommissionHostRequest)(nil),    // 47: curfew.api.v1.DecommissionHostRequest
-	(*PolicyStatusRequest)(nil),        // 48: curfew.api.v1.PolicyStatusRequest
-	(*PolicyStatusReply)(nil),          // 49: curfew.api.v1.PolicyStatusReply
-	nil,                                // 50: curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
-	nil,                                // 51: curfew.api.v1.Host.LabelsEntry
-	nil,                                // 52: curfew.api.v1.PolicyStatusReply.FilesEntry
-	(*timestamppb.Timestamp)(nil),      // 53: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 54: google.protobuf.Duration
+	(*GetCheckpointRequest)(nil),       // 36: curfew.api.v1.GetCheckpointRequest
+	(*GetCheckpointReply)(nil),         // 37: curfew.api.v1.GetCheckpointReply
+	(*ExportRecordRequest)(nil),        // 38: curfew.api.v1.ExportRecordRequest
+	(*ExportPart)(nil),                 // 39: curfew.api.v1.ExportPart
+	(*AddPersonRequest)(nil),           // 40: curfew.api.v1.AddPersonRequest
+	(*InvitePersonRequest)(nil),        // 41: curfew.api.v1.InvitePersonRequest
+	(*InviteReply)(nil),                // 42: curfew.api.v1.InviteReply
+	(*DisablePersonRequest)(nil),       // 43: curfew.api.v1.DisablePersonRequest
+	(*ListPeopleRequest)(nil),          // 44: curfew.api.v1.ListPeopleRequest
+	(*ListPeopleReply)(nil),            // 45: curfew.api.v1.ListPeopleReply
+	(*CreateJoinTokenRequest)(nil),     // 46: curfew.api.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenReply)(nil),       // 47: curfew.api.v1.CreateJoinTokenReply
+	(*ListHostsRequest)(nil),           // 48: curfew.api.v1.ListHostsRequest
+	(*ListHostsReply)(nil),             // 49: curfew.api.v1.ListHostsReply
+	(*Host)(nil),                       // 50: curfew.api.v1.Host
+	(*DecommissionHostRequest)(nil),    // 51: curfew.api.v1.DecommissionHostRequest
+	(*PolicyStatusRequest)(nil),        // 52: curfew.api.v1.PolicyStatusRequest
+	(*PolicyStatusReply)(nil),          // 53: curfew.api.v1.PolicyStatusReply
+	nil,                                // 54: curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
+	nil,                                // 55: curfew.api.v1.Host.LabelsEntry
+	nil,                                // 56: curfew.api.v1.PolicyStatusReply.FilesEntry
+	(*timestamppb.Timestamp)(nil),      // 57: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 58: google.protobuf.Duration
 }
 var file_wire_api_api_proto_depIdxs = []int32{
-	53, // 0: curfew.api.v1.SessionReply.expires:type_name -> google.protobuf.Timestamp
+	57, // 0: curfew.api.v1.SessionReply.expires:type_name -> google.protobuf.Timestamp
 	9,  // 1: curfew.api.v1.WhoamiReply.person:type_name -> curfew.api.v1.Person
-	53, // 2: curfew.api.v1.WhoamiReply.session_expires:type_name -> google.protobuf.Timestamp
+	57, // 2: curfew.api.v1.WhoamiReply.session_expires:type_name -> google.protobuf.Timestamp
 	12, // 3: curfew.api.v1.ListRolesReply.roles:type_name -> curfew.api.v1.Role
-	54, // 4: curfew.api.v1.Role.max_duration:type_name -> google.protobuf.Duration
-	53, // 5: curfew.api.v1.Role.eligible_until:type_name -> google.protobuf.Timestamp
-	54, // 6: curfew.api.v1.CreateRequestRequest.duration:type_name -> google.protobuf.Duration
-	53, // 7: curfew.api.v1.Approval.at:type_name -> google.protobuf.Timestamp
-	54, // 8: curfew.api.v1.Request.duration:type_name -> google.protobuf.Duration
-	53, // 9: curfew.api.v1.Request.asked_at:type_name -> google.protobuf.Timestamp
-	53, // 10: curfew.api.v1.Request.lapses_at:type_name -> google.protobuf.Timestamp
+	58, // 4: curfew.api.v1.Role.max_duration:type_name -> google.protobuf.Duration
+	57, // 5: curfew.api.v1.Role.eligible_until:type_name -> google.protobuf.Timestamp
+	58, // 6: curfew.api.v1.CreateRequestRequest.duration:type_name -> google.protobuf.Duration
+	57, // 7: curfew.api.v1.Approval.at:type_name -> google.protobuf.Timestamp
+	58, // 8: curfew.api.v1.Request.duration:type_name -> google.protobuf.Duration
+	57, // 9: curfew.api.v1.Request.asked_at:type_name -> google.protobuf.Timestamp
+	57, // 10: curfew.api.v1.Request.lapses_at:type_name -> google.protobuf.Timestamp
 	14, // 11: curfew.api.v1.Request.approvals:type_name -> curfew.api.v1.Approval
-	53, // 12: curfew.api.v1.Request.not_before:type_name -> google.protobuf.Timestamp
-	53, // 13: curfew.api.v1.Request.not_after:type_name -> google.protobuf.Timestamp
+	57, // 12: curfew.api.v1.Request.not_before:type_name -> google.protobuf.Timestamp
+	57, // 13: curfew.api.v1.Request.not_after:type_name -> google.protobuf.Timestamp
 	16, // 14: curfew.api.v1.Request.host_states:type_name -> curfew.api.v1.HostState
-	53, // 15: curfew.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
-	54, // 16: curfew.api.v1.Request.drain:type_name -> google.protobuf.Duration
-	53, // 17: curfew.api.v1.HostState.at:type_name -> google.protobuf.Timestamp
+	57, // 15: curfew.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
+	58, // 16: curfew.api.v1.Request.drain:type_name -> google.protobuf.Duration
+	57, // 17: curfew.api.v1.HostState.at:type_name -> google.protobuf.Timestamp
 	15, // 18: curfew.api.v1.ListRequestsReply.requests:type_name -> curfew.api.v1.Request
-	54, // 19: curfew.api.v1.ExtendRequest.duration:type_name -> google.protobuf.Duration
-	53, // 20: curfew.api.v1.IssueSSHCertificateReply.expires:type_name -> google.protobuf.Timestamp
-	53, // 21: curfew.api.v1.SearchEventsRequest.since:type_name -> google.protobuf.Timestamp
-	53, // 22: curfew.api.v1.SearchEventsRequest.until:type_name -> google.protobuf.Timestamp
+	58, // 19: curfew.api.v1.ExtendRequest.duration:type_name -> google.protobuf.Duration
+	57, // 20: curfew.api.v1.IssueSSHCertificateReply.expires:type_name -> google.protobuf.Timestamp
+	57, // 21: curfew.api.v1.SearchEventsRequest.since:type_name -> google.protobuf.Timestamp
+	57, // 22: curfew.api.v1.SearchEventsRequest.until:type_name -> google.protobuf.Timestamp
 	29, // 23: curfew.api.v1.SearchEventsReply.events:type_name -> curfew.api.v1.Event
-	53, // 24: curfew.api.v1.Event.at:type_name -> google.protobuf.Timestamp
+	57, // 24: curfew.api.v1.Event.at:type_name -> google.protobuf.Timestamp
 	31, // 25: curfew.api.v1.Event.process:type_name -> curfew.api.v1.Process
-	54, // 26: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
+	58, // 26: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
 	32, // 27: curfew.api.v1.Event.receipt:type_name -> curfew.api.v1.Receipt
 	30, // 28: curfew.api.v1.Process.ids:type_name -> curfew.api.v1.IDs
 	30, // 29: curfew.api.v1.Process.old_ids:type_name -> curfew.api.v1.IDs
-	54, // 30: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
-	53, // 31: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
-	53, // 32: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
-	53, // 33: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
+	58, // 30: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
+	57, // 31: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
+	57, // 32: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
+	57, // 33: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
 	15, // 34: curfew.api.v1.TimelineReply.request:type_name -> curfew.api.v1.Request
 	35, // 35: curfew.api.v1.TimelineReply.moments:type_name -> curfew.api.v1.Moment
-	53, // 36: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
-	54, // 37: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
+	57, // 36: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
+	58, // 37: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
 	29, // 38: curfew.api.v1.Moment.event:type_name -> curfew.api.v1.Event
-	9,  // 39: curfew.api.v1.InviteReply.person:type_name -> curfew.api.v1.Person
-	53, // 40: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
-	9,  // 41: curfew.api.v1.ListPeopleReply.people:type_name -> curfew.api.v1.Person
-	50, // 42: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
-	53, // 43: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
-	46, // 44: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
-	51, // 45: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
-	53, // 46: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
-	53, // 47: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
-	52, // 48: curfew.api.v1.PolicyStatusReply.files:type_name -> curfew.api.v1.PolicyStatusReply.FilesEntry
-	0,  // 49: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
-	2,  // 50: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
-	3,  // 51: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
-	5,  // 52: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
-	7,  // 53: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
-	10, // 54: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
-	13, // 55: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
-	17, // 56: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
-	18, // 57: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
-	17, // 58: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
-	20, // 59: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
-	21, // 60: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
-	22, // 61: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
-	23, // 62: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
-	24, // 63: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
-	25, // 64: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
-	27, // 65: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	27, // 66: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	33, // 67: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
-	36, // 68: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
-	37, // 69: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
-	39, // 70: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
-	40, // 71: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
-	42, // 72: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
-	44, // 73: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
-	47, // 74: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
-	48, // 75: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
-	1,  // 76: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
-	4,  // 77: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
-	4,  // 78: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
-	6,  // 79: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
-	8,  // 80: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
-	11, // 81: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
-	15, // 82: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
-	15, // 83: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
-	19, // 84: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
-	15, // 85: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
-	15, // 86: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
-	15, // 87: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
-	15, // 88: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
-	15, // 89: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
-	15, // 90: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
-	26, // 91: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
-	28, // 92: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
-	29, // 93: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
-	34, // 94: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
-	38, // 95: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
-	38, // 96: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
-	9,  // 97: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
-	41, // 98: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
-	43, // 99: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
-	45, // 100: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
-	46, // 101: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
-	49, // 102: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
-	76, // [76:103] is the sub-list for method output_type
-	49, // [49:76] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	57, // 39: curfew.api.v1.ExportRecordRequest.since:type_name -> google.protobuf.Timestamp
+	9,  // 40: curfew.api.v1.InviteReply.person:type_name -> curfew.api.v1.Person
+	57, // 41: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
+	9,  // 42: curfew.api.v1.ListPeopleReply.people:type_name -> curfew.api.v1.Person
+	54, // 43: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
+	57, // 44: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
+	50, // 45: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
+	55, // 46: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
+	57, // 47: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
+	57, // 48: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
+	56, // 49: curfew.api.v1.PolicyStatusReply.files:type_name -> curfew.api.v1.PolicyStatusReply.FilesEntry
+	0,  // 50: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
+	2,  // 51: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
+	3,  // 52: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
+	5,  // 53: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
+	7,  // 54: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
+	10, // 55: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
+	13, // 56: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
+	17, // 57: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
+	18, // 58: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
+	17, // 59: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
+	20, // 60: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
+	21, // 61: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
+	22, // 62: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
+	23, // 63: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
+	24, // 64: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
+	25, // 65: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
+	27, // 66: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	27, // 67: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	33, // 68: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
+	36, // 69: curfew.api.v1.Curfew.GetCheckpoint:input_type -> curfew.api.v1.GetCheckpointRequest
+	38, // 70: curfew.api.v1.Curfew.ExportRecord:input_type -> curfew.api.v1.ExportRecordRequest
+	40, // 71: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
+	41, // 72: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
+	43, // 73: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
+	44, // 74: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
+	46, // 75: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
+	48, // 76: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
+	51, // 77: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
+	52, // 78: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
+	1,  // 79: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
+	4,  // 80: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
+	4,  // 81: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
+	6,  // 82: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
+	8,  // 83: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
+	11, // 84: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
+	15, // 85: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
+	15, // 86: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
+	19, // 87: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
+	15, // 88: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
+	15, // 89: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
+	15, // 90: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
+	15, // 91: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
+	15, // 92: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
+	15, // 93: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
+	26, // 94: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
+	28, // 95: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
+	29, // 96: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
+	34, // 97: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
+	37, // 98: curfew.api.v1.Curfew.GetCheckpoint:output_type -> curfew.api.v1.GetCheckpointReply
+	39, // 99: curfew.api.v1.Curfew.ExportRecord:output_type -> curfew.api.v1.ExportPart
+	42, // 100: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
+	42, // 101: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
+	9,  // 102: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
+	45, // 103: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
+	47, // 104: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
+	49, // 105: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
+	50, // 106: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
+	53, // 107: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
+	79, // [79:108] is the sub-list for method output_type
+	50, // [50:79] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_wire_api_api_proto_init() }
@@ -4077,7 +4327,7 @@ func file_wire_api_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_api_api_proto_rawDesc), len(file_wire_api_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   53,
+			NumMessages:   57,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

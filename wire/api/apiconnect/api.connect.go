@@ -76,6 +76,10 @@ const (
 	CurfewTailEventsProcedure = "/curfew.api.v1.Curfew/TailEvents"
 	// CurfewTimelineProcedure is the fully-qualified name of the Curfew's Timeline RPC.
 	CurfewTimelineProcedure = "/curfew.api.v1.Curfew/Timeline"
+	// CurfewGetCheckpointProcedure is the fully-qualified name of the Curfew's GetCheckpoint RPC.
+	CurfewGetCheckpointProcedure = "/curfew.api.v1.Curfew/GetCheckpoint"
+	// CurfewExportRecordProcedure is the fully-qualified name of the Curfew's ExportRecord RPC.
+	CurfewExportRecordProcedure = "/curfew.api.v1.Curfew/ExportRecord"
 	// CurfewAddPersonProcedure is the fully-qualified name of the Curfew's AddPerson RPC.
 	CurfewAddPersonProcedure = "/curfew.api.v1.Curfew/AddPerson"
 	// CurfewInvitePersonProcedure is the fully-qualified name of the Curfew's InvitePerson RPC.
@@ -129,6 +133,11 @@ type CurfewClient interface {
 	TailEvents(context.Context, *api.SearchEventsRequest) (*connect.ServerStreamForClient[api.Event], error)
 	// Timeline tells a grant's whole story.
 	Timeline(context.Context, *api.TimelineRequest) (*api.TimelineReply, error)
+	// GetCheckpoint says, signed, how the log over the record stands, and proves
+	// that it goes on from an earlier size.
+	GetCheckpoint(context.Context, *api.GetCheckpointRequest) (*api.GetCheckpointReply, error)
+	// ExportRecord sends a bundle, in parts, that can be checked offline.
+	ExportRecord(context.Context, *api.ExportRecordRequest) (*connect.ServerStreamForClient[api.ExportPart], error)
 	// For admins.
 	AddPerson(context.Context, *api.AddPersonRequest) (*api.InviteReply, error)
 	InvitePerson(context.Context, *api.InvitePersonRequest) (*api.InviteReply, error)
@@ -265,6 +274,18 @@ func NewCurfewClient(httpClient connect.HTTPClient, baseURL string, opts ...conn
 			connect.WithSchema(curfewMethods.ByName("Timeline")),
 			connect.WithClientOptions(opts...),
 		),
+		getCheckpoint: connect.NewClient[api.GetCheckpointRequest, api.GetCheckpointReply](
+			httpClient,
+			baseURL+CurfewGetCheckpointProcedure,
+			connect.WithSchema(curfewMethods.ByName("GetCheckpoint")),
+			connect.WithClientOptions(opts...),
+		),
+		exportRecord: connect.NewClient[api.ExportRecordRequest, api.ExportPart](
+			httpClient,
+			baseURL+CurfewExportRecordProcedure,
+			connect.WithSchema(curfewMethods.ByName("ExportRecord")),
+			connect.WithClientOptions(opts...),
+		),
 		addPerson: connect.NewClient[api.AddPersonRequest, api.InviteReply](
 			httpClient,
 			baseURL+CurfewAddPersonProcedure,
@@ -337,6 +358,8 @@ type curfewClient struct {
 	searchEvents        *connect.Client[api.SearchEventsRequest, api.SearchEventsReply]
 	tailEvents          *connect.Client[api.SearchEventsRequest, api.Event]
 	timeline            *connect.Client[api.TimelineRequest, api.TimelineReply]
+	getCheckpoint       *connect.Client[api.GetCheckpointRequest, api.GetCheckpointReply]
+	exportRecord        *connect.Client[api.ExportRecordRequest, api.ExportPart]
 	addPerson           *connect.Client[api.AddPersonRequest, api.InviteReply]
 	invitePerson        *connect.Client[api.InvitePersonRequest, api.InviteReply]
 	disablePerson       *connect.Client[api.DisablePersonRequest, api.Person]
@@ -510,6 +533,20 @@ func (c *curfewClient) Timeline(ctx context.Context, req *api.TimelineRequest) (
 	return nil, err
 }
 
+// GetCheckpoint calls curfew.api.v1.Curfew.GetCheckpoint.
+func (c *curfewClient) GetCheckpoint(ctx context.Context, req *api.GetCheckpointRequest) (*api.GetCheckpointReply, error) {
+	response, err := c.getCheckpoint.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// ExportRecord calls curfew.api.v1.Curfew.ExportRecord.
+func (c *curfewClient) ExportRecord(ctx context.Context, req *api.ExportRecordRequest) (*connect.ServerStreamForClient[api.ExportPart], error) {
+	return c.exportRecord.CallServerStream(ctx, connect.NewRequest(req))
+}
+
 // AddPerson calls curfew.api.v1.Curfew.AddPerson.
 func (c *curfewClient) AddPerson(ctx context.Context, req *api.AddPersonRequest) (*api.InviteReply, error) {
 	response, err := c.addPerson.CallUnary(ctx, connect.NewRequest(req))
@@ -617,6 +654,11 @@ type CurfewHandler interface {
 	TailEvents(context.Context, *api.SearchEventsRequest, *connect.ServerStream[api.Event]) error
 	// Timeline tells a grant's whole story.
 	Timeline(context.Context, *api.TimelineRequest) (*api.TimelineReply, error)
+	// GetCheckpoint says, signed, how the log over the record stands, and proves
+	// that it goes on from an earlier size.
+	GetCheckpoint(context.Context, *api.GetCheckpointRequest) (*api.GetCheckpointReply, error)
+	// ExportRecord sends a bundle, in parts, that can be checked offline.
+	ExportRecord(context.Context, *api.ExportRecordRequest, *connect.ServerStream[api.ExportPart]) error
 	// For admins.
 	AddPerson(context.Context, *api.AddPersonRequest) (*api.InviteReply, error)
 	InvitePerson(context.Context, *api.InvitePersonRequest) (*api.InviteReply, error)
@@ -749,6 +791,18 @@ func NewCurfewHandler(svc CurfewHandler, opts ...connect.HandlerOption) (string,
 		connect.WithSchema(curfewMethods.ByName("Timeline")),
 		connect.WithHandlerOptions(opts...),
 	)
+	curfewGetCheckpointHandler := connect.NewUnaryHandlerSimple(
+		CurfewGetCheckpointProcedure,
+		svc.GetCheckpoint,
+		connect.WithSchema(curfewMethods.ByName("GetCheckpoint")),
+		connect.WithHandlerOptions(opts...),
+	)
+	curfewExportRecordHandler := connect.NewServerStreamHandlerSimple(
+		CurfewExportRecordProcedure,
+		svc.ExportRecord,
+		connect.WithSchema(curfewMethods.ByName("ExportRecord")),
+		connect.WithHandlerOptions(opts...),
+	)
 	curfewAddPersonHandler := connect.NewUnaryHandlerSimple(
 		CurfewAddPersonProcedure,
 		svc.AddPerson,
@@ -837,6 +891,10 @@ func NewCurfewHandler(svc CurfewHandler, opts ...connect.HandlerOption) (string,
 			curfewTailEventsHandler.ServeHTTP(w, r)
 		case CurfewTimelineProcedure:
 			curfewTimelineHandler.ServeHTTP(w, r)
+		case CurfewGetCheckpointProcedure:
+			curfewGetCheckpointHandler.ServeHTTP(w, r)
+		case CurfewExportRecordProcedure:
+			curfewExportRecordHandler.ServeHTTP(w, r)
 		case CurfewAddPersonProcedure:
 			curfewAddPersonHandler.ServeHTTP(w, r)
 		case CurfewInvitePersonProcedure:
@@ -936,6 +994,14 @@ func (UnimplementedCurfewHandler) TailEvents(context.Context, *api.SearchEventsR
 
 func (UnimplementedCurfewHandler) Timeline(context.Context, *api.TimelineRequest) (*api.TimelineReply, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("curfew.api.v1.Curfew.Timeline is not implemented"))
+}
+
+func (UnimplementedCurfewHandler) GetCheckpoint(context.Context, *api.GetCheckpointRequest) (*api.GetCheckpointReply, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("curfew.api.v1.Curfew.GetCheckpoint is not implemented"))
+}
+
+func (UnimplementedCurfewHandler) ExportRecord(context.Context, *api.ExportRecordRequest, *connect.ServerStream[api.ExportPart]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("curfew.api.v1.Curfew.ExportRecord is not implemented"))
 }
 
 func (UnimplementedCurfewHandler) AddPerson(context.Context, *api.AddPersonRequest) (*api.InviteReply, error) {

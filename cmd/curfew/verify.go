@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"curfew.internal/ledger"
+)
+
+type verifyCmd struct {
+	Bundle     string `arg:"" type:"existingfile" help:"What \"curfew audit export\" wrote."`
+	Key        string `placeholder:"KEY" help:"The log's key (curfew/FLEET+…), or a file that holds it; that which this computer knows, if it is left out."`
+	Checkpoint string `type:"existingfile" placeholder:"FILE" help:"A checkpoint that you kept: the log has to go on from it."`
+}
+
+// errNotVerified is for a bundle with findings.
+var errNotVerified = errors.New("the bundle does not verify")
+
+// Run checks a bundle without asking anybody.
+func (v verifyCmd) Run(_ context.Context, p *program) error {
+	key, err := v.key(p)
+	if err != nil {
+		return err
+	}
+	trust := ledger.Trust{Key: key}
+	if v.Checkpoint != "" {
+		if trust.Older, err = os.ReadFile(v.Checkpoint); err != nil {
+			return err
+		}
+	}
+	file, err := os.ReadFile(v.Bundle)
+	if err != nil {
+		return err
+	}
+	r := ledger.Verify(file, trust)
+	if p.Output == "json" {
+		err = json.NewEncoder(p.out).Encode(r)
+	} else {
+		_, err = fmt.Fprint(p.out, verified(r))
+	}
+	if err == nil && len(r.Findings) > 0 {
+		err = errNotVerified
+	}
+	return err
+}
+
+// key is the log's: given, in a file, or known to this computer.
+func (v verifyCmd) key(p *program) (ledger.Key, error) {
+	text := v.Key
+	switch {
+	case text == "":
+		s, err := p.loadSession()
+		if err != nil {
+			return ledger.Key{}, errors.New("give the log's key with --key: `curfew-server log-key` prints it")
+		}
+		k, err := p.knownLog(s.Fleet)
+		if err != nil {
+			return ledger.Key{}, err
+		}
+		text = k.Key
+	case !strings.Contains(text, "+"):
+		b, err := os.ReadFile(text) //nolint:gosec // the person names the file
+		if err != nil {
+			return ledger.Key{}, err
+		}
+		text = strings.TrimSpace(string(b))
+	}
+	return ledger.ParseKey(text)
+}
+
+// verified is the report for people.
+func verified(r ledger.Report) string {
+	var b strings.Builder
+	if r.Checkpoint.Fleet != "" {
+		fmt.Fprintf(&b, "Log of %s: %d entries, root %v, signed by the log's key.\n", r.Checkpoint.Fleet, r.Checkpoint.Size, r.Checkpoint.Root)
+	}
+	for _, c := range r.Since {
+		fmt.Fprintf(&b, "It goes on from the checkpoint of %d entries.\n", c.Size)
+	}
+	if r.Asked != "" {
+		fmt.Fprintf(&b, "Exported: %s.\n", line(r.Asked))
+	}
+	fmt.Fprintf(&b, "Entries that the log holds as they are here: %s.\n", numbers(r.Numbers))
+	for _, s := range r.Signers {
+		fmt.Fprintf(&b, "Receipts: %d signed by %s, key %s.\n", s.Receipts, line(s.Host), s.KeyID)
+	}
+	fmt.Fprintf(&b, "Sessions whose numbers were looked at: %d.\n", r.Sessions)
+	if len(r.Findings) == 0 {
+		b.WriteString("VERIFIED: nothing was changed, left out or put in.\n")
+		return b.String()
+	}
+	fmt.Fprintf(&b, "NOT VERIFIED, %d findings:\n", len(r.Findings))
+	for _, f := range r.Findings {
+		fmt.Fprintf(&b, "  %s\n", clean(f.String()))
+	}
+	return b.String()
+}
+
+func numbers(all []ledger.Range) string {
+	if len(all) == 0 {
+		return "none"
+	}
+	var parts []string
+	for _, r := range all {
+		if r.From == r.To {
+			parts = append(parts, fmt.Sprint(r.From))
+		} else {
+			parts = append(parts, fmt.Sprintf("%d-%d", r.From, r.To))
+		}
+	}
+	return strings.Join(parts, ", ")
+}

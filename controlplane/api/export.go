@@ -1,0 +1,119 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"curfew.internal/controlplane/roster"
+	"curfew.internal/ledger"
+	"curfew.internal/wire/api"
+)
+
+// exportAtOnce is how many entries of an export are in memory, and in a part.
+const exportAtOnce = 200
+
+// GetCheckpoint implements the API. It says nothing of what the record holds,
+// so it is for everybody who is signed in: the more keep one, the better.
+func (s *Server) GetCheckpoint(ctx context.Context, m *api.GetCheckpointRequest) (*api.GetCheckpointReply, error) {
+	c, note, err := s.Ledger.Checkpoint(ctx)
+	if err != nil {
+		return nil, err
+	}
+	reply := &api.GetCheckpointReply{Note: note, Key: s.Ledger.Key().String()}
+	if m.From >= c.Size {
+		return reply, nil // the caller sees for herself whether it is smaller
+	}
+	proof, err := s.Store.Growth(ctx, m.From, c.Size)
+	for _, h := range proof {
+		reply.Growth = append(reply.Growth, h[:])
+	}
+	return reply, err
+}
+
+// ExportRecord implements the API.
+func (s *Server) ExportRecord(ctx context.Context, m *api.ExportRecordRequest, stream *connect.ServerStream[api.ExportPart]) error {
+	q, asked, err := s.selection(ctx, m)
+	if err != nil {
+		return err
+	}
+	now, note, err := s.Ledger.Checkpoint(ctx)
+	if err != nil {
+		return err
+	}
+	b := ledger.Bundle{Checkpoint: note}
+	if err := s.goesOn(ctx, &b, m.Older, now); err != nil {
+		return err
+	}
+	numbers, err := s.Store.Selected(ctx, q, now.Size)
+	if err != nil {
+		return err
+	}
+	b.Manifest = s.Ledger.Manifest(ledger.Manifest{Tree: now.Tree, Fleet: now.Fleet, Asked: asked, Numbers: ledger.Ranges(numbers)})
+	s.Log.InfoContext(ctx, "record exported", "asked", asked, "entries", len(numbers), "by", who(ctx).Name)
+	if err := stream.Send(&api.ExportPart{Data: b.Bytes()}); err != nil {
+		return err
+	}
+	return s.sendProven(ctx, numbers, now.Size, stream)
+}
+
+func (s *Server) sendProven(ctx context.Context, numbers []uint64, size uint64, stream *connect.ServerStream[api.ExportPart]) error {
+	for len(numbers) > 0 {
+		n := min(len(numbers), exportAtOnce)
+		records, err := s.Store.Proven(ctx, numbers[:n], size)
+		if err != nil {
+			return err
+		}
+		var part []byte
+		for _, r := range records {
+			part = append(part, r.Bytes()...)
+		}
+		if err := stream.Send(&api.ExportPart{Data: part}); err != nil {
+			return err
+		}
+		numbers = numbers[n:]
+	}
+	return nil
+}
+
+// selection says what is to be exported, to the program and in words.
+func (s *Server) selection(ctx context.Context, m *api.ExportRecordRequest) (roster.Selection, string, error) {
+	if m.Grant != "" {
+		r, err := s.find(ctx, m.Grant)
+		if err != nil {
+			return roster.Selection{}, "", err
+		}
+		q := roster.Selection{Request: r.ID}
+		if r.Grant != nil {
+			q.Grant = r.Grant.ID
+		}
+		return q, fmt.Sprintf("request %s, grant %s", q.Request, q.Grant), nil
+	}
+	if err := admin(ctx); err != nil {
+		return roster.Selection{}, "", err
+	}
+	if m.Since == nil {
+		return roster.Selection{}, "every entry", nil
+	}
+	since := m.Since.AsTime()
+	return roster.Selection{Since: since}, "every entry from the first of " + since.Format(time.RFC3339Nano) + " on", nil
+}
+
+// goesOn adds the proof that the log goes on from an earlier checkpoint.
+func (s *Server) goesOn(ctx context.Context, b *ledger.Bundle, older []byte, now ledger.Checkpoint) error {
+	if len(older) == 0 {
+		return nil
+	}
+	was, err := ledger.OpenCheckpoint(older, s.Ledger.Key())
+	if err != nil {
+		return roster.Refuse(roster.Invalid, "the earlier checkpoint is not one of this fleet's log: %v", err)
+	}
+	if was.Size > now.Size {
+		return roster.Refuse(roster.Conflict, "the earlier checkpoint is of %d entries, and the log has %d: it was set back. Keep that file, and tell the auditors", was.Size, now.Size)
+	}
+	b.Older = older
+	b.Growth, err = s.Store.Growth(ctx, was.Size, now.Size)
+	return err
+}
