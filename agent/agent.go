@@ -19,6 +19,7 @@ import (
 
 	"curfew.internal/agent/enforce"
 	"curfew.internal/agent/host"
+	"curfew.internal/agent/writer"
 	"curfew.internal/clock"
 	"curfew.internal/grant"
 	"curfew.internal/ledger"
@@ -114,6 +115,9 @@ type Agent struct {
 	Resync, Retry time.Duration
 	// Heard says when the control plane was last heard, for leases.
 	Heard func() time.Time
+
+	// Writer, if set, says who touched a thing's file last, and of late.
+	Writer func(t enforce.Thing) (writer.Writer, bool)
 
 	// Passed, if set, is called after each pass.
 	Passed func()

@@ -82,6 +82,7 @@ func (a *Agent) Pass(ctx context.Context, give bool) (time.Time, error) {
 	seen, err := a.Host.Observe(ctx)
 	removals, gifts := split(enforce.Plan(want, seen))
 	removed, _, errs := a.apply(ctx, removals, held)
+	a.foreign(removed)
 	failed = append(failed, errs...)
 	failed = append(failed, a.close(ctx, b, held, removed, now)...)
 	if err != nil {
@@ -182,10 +183,10 @@ func (a *Agent) installed(ctx context.Context, live []grant.Grant, given []enfor
 		o := next[g.ID]
 		mine := func(t enforce.Thing) bool { return t.Name == g.ID || t.Name == g.Person.Name }
 		if i := slices.IndexFunc(given, mine); i >= 0 && o.Installed && given[i].Kind != enforce.Principals {
-			a.append(ledger.Entry{
-				Kind: ledger.Drift, At: a.Clock.Now().Wall, Grant: g.ID, Person: g.Person.Name,
-				Text: given[i].String() + " was changed or removed by somebody; it was put right",
-			})
+			w, ok := a.writer(given[i])
+			e := a.drifted(given[i].String()+" was changed or removed", "it was put right", w, ok)
+			e.Grant, e.Person, e.Approvers = g.ID, g.Person.Name, approvers(g)
+			a.append(e)
 		}
 		if err := barred[g.Person.Name]; err != nil && !o.Installed && a.news(g.ID, err.Error()) {
 			a.append(ledger.Entry{

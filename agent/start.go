@@ -16,6 +16,7 @@ import (
 	"curfew.internal/agent/keep"
 	"curfew.internal/agent/uplink"
 	"curfew.internal/agent/watch"
+	"curfew.internal/agent/writer"
 	"curfew.internal/clock"
 	"curfew.internal/ledger"
 	wire "curfew.internal/wire/door"
@@ -43,6 +44,7 @@ type parts struct {
 	host     *host.Host
 	kept     kept
 	watch    *watch.Watch
+	writers  *writer.Writers // nil where the kernel does not tell
 	clock    clock.Clock
 	log      *slog.Logger
 	unwired  unwired
@@ -126,7 +128,17 @@ func (p *parts) close() error {
 	if p.watch != nil {
 		err = errors.Join(err, p.watch.Close())
 	}
+	if p.writers != nil {
+		err = errors.Join(err, p.writers.Close())
+	}
 	return err
+}
+
+// marked has the kernel say who changes what lies in a folder.
+func (p *parts) marked(dir string) {
+	if err := p.writers.Mark(dir); err != nil {
+		p.log.Warn("who changes what lies in a folder will not be known", "err", err)
+	}
 }
 
 // heldLabels stand in for labels that another agent holds: nothing can be
@@ -165,6 +177,13 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	if p.writers, err = writer.Open(p.watch, p.clock); err != nil {
+		log.WarnContext(ctx, "who changes a file of ours will not be known", "err", err)
+	}
+	if err := writer.Renounce(); err != nil {
+		return errors.Join(err, p.close())
+	}
+	a.Writer = func(t enforce.Thing) (writer.Writer, bool) { return p.writers.Take(p.host.File(t)) }
 	client, err := uplink.New(uplink.Config{
 		Server: p.config.Server, Identity: uplink.Identity(p.identity), Host: acceptor{a, p.kept.Keep},
 		Outbox: p.kept.Outbox(), Appended: p.kept.Outbox().Appended(), Facts: p.facts(v),
@@ -188,7 +207,9 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 	a.Parts = []func(context.Context) error{
 		p.kept.Run, client.Run, server.Serve, a.notify, a.warn, a.looks,
 		func(ctx context.Context) error { return a.keepHeard(ctx, p.kept) },
-		func(ctx context.Context) error { return p.host.Watch(ctx, a.Wake) },
+		func(ctx context.Context) error {
+			return p.host.Watch(ctx, p.marked, func() { p.writers.Hear(); a.Wake() })
+		},
 		func(ctx context.Context) error { return p.watch.Run(ctx, a.Record) }, p.watch.Refresh,
 		func(ctx context.Context) error { return a.publish(ctx, p, client, passed) },
 	}

@@ -3,15 +3,11 @@ package agent
 import (
 	"context"
 	"errors"
-	"slices"
-	"strings"
-	"sync"
 	"time"
 
 	"curfew.internal/agent/keep"
 	"curfew.internal/agent/uplink"
 	"curfew.internal/grant"
-	"curfew.internal/ledger"
 )
 
 // A Status is what a running agent says of itself.
@@ -60,53 +56,6 @@ func (a *Agent) publish(ctx context.Context, p *parts, client *uplink.Client, pa
 		case <-a.Clock.After(2 * time.Second):
 		}
 	}
-}
-
-// unwired is what the host's sshd, sudo and PAM lack to ask the agent.
-type unwired struct {
-	mu      sync.Mutex // guards what follows
-	missing []string
-}
-
-// is notes what is missing, and reports whether that is news.
-func (u *unwired) is(missing []string) bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	news := !slices.Equal(u.missing, missing)
-	u.missing = missing
-	return news
-}
-
-func (u *unwired) list() []string {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.missing
-}
-
-// wiring puts right by what sshd, sudo and PAM come to ask us, and reports
-// whether what they lack is another than it was. Log and record tell of both.
-func (a *Agent) wiring(ctx context.Context, p *parts) (news bool) {
-	drift := func(text string) {
-		a.Log.ErrorContext(ctx, "wiring has changed", "what", text)
-		a.append(ledger.Entry{Kind: ledger.Drift, At: a.Clock.Now().Wall, Text: text})
-	}
-	mended, err := p.host.Mend(ctx)
-	if err != nil && a.news("wiring", err.Error()) {
-		a.Log.ErrorContext(ctx, "wiring not put right", "err", err)
-	}
-	for _, m := range mended {
-		drift(m + " was changed or removed by somebody; it was put right")
-	}
-	missing := p.host.Unwired()
-	if !p.unwired.is(missing) {
-		return false
-	}
-	if len(missing) > 0 {
-		drift("not asked any more by way of " + strings.Join(missing, ", ") + ": `curfew-agent install` mends it")
-	} else {
-		drift("sshd, sudo and PAM ask the agent again")
-	}
-	return true
 }
 
 // ReadStatus returns what the agent of this host said last.

@@ -4,7 +4,7 @@
 // It loads nothing by itself: agent/watch does.
 package bpf
 
-//go:generate go tool -modfile=../tools/go.mod bpf2go -go-package bpf -cc clang-16 -strip llvm-strip-16 -target bpfel -type kind -type head -type process -type exec -type argv -type change -type task -type ids -type label -type session -type end -type sums Watch watch.bpf.c -- -idirafter /usr/include/x86_64-linux-gnu -O2 -g -Wall -Wextra -Werror
+//go:generate go tool -modfile=../tools/go.mod bpf2go -go-package bpf -cc clang-16 -strip llvm-strip-16 -target bpfel -type kind -type head -type process -type exec -type argv -type change -type task -type number -type gone -type ids -type label -type session -type end -type sums Watch watch.bpf.c -- -idirafter /usr/include/x86_64-linux-gnu -O2 -g -Wall -Wextra -Werror
 //go:generate go tool -modfile=../tools/go.mod bpf2go -go-package bpf -cc clang-16 -strip llvm-strip-16 -target bpfel -type alarm Lock lock.bpf.c -- -idirafter /usr/include/x86_64-linux-gnu -O2 -g -Wall -Wextra -Werror
 //go:generate go tool -modfile=../tools/go.mod bpf2go -go-package bpf -cc clang-16 -strip llvm-strip-16 -target bpfel -type refusals Gate gate.bpf.c -- -idirafter /usr/include/x86_64-linux-gnu -O2 -g -Wall -Wextra -Werror
 //go:generate go tool -modfile=../tools/go.mod bpf2go -go-package bpf -cc clang-16 -strip llvm-strip-16 -target bpfel -type refusals -type ward -type place -type act Guard guard.bpf.c -- -idirafter /usr/include/x86_64-linux-gnu -O2 -g -Wall -Wextra -Werror

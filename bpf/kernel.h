@@ -25,7 +25,13 @@ enum pid_type {
 	PIDTYPE_TGID,
 };
 
-struct pid_namespace;
+struct ns_common {
+	unsigned int inum;
+};
+
+struct pid_namespace {
+	struct ns_common ns;
+};
 
 struct upid {
 	int nr;

@@ -126,6 +126,17 @@ struct change {
 	__u64 lasted_ns;
 };
 
+/* How a pid namespace numbers a process. */
+struct number {
+	__u32 ns, pid;
+};
+
+/* A process that has exited, with a label or without: session 0. */
+struct gone {
+	__u64 session;
+	struct process process;
+};
+
 /* What the task iterator tells of each living, labelled thread. */
 struct task {
 	__u64 session;

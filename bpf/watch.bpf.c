@@ -26,6 +26,15 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 const struct change *unused_change __attribute__((unused));
 const enum kind *unused_kind __attribute__((unused));
 const struct task *unused_task __attribute__((unused));
+const struct number *unused_number __attribute__((unused));
+
+/* Who exited of late, for whoever comes too late to see what a process was. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct number);
+	__type(value, struct gone);
+} exits SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -320,6 +329,37 @@ count_late(__u64 session)
 		__sync_fetch_and_add(&s->late, 1);
 }
 
+/* Keeps it by its number in a pid namespace. */
+static __always_inline void
+keep_at(struct pid *pid, __u32 level, const struct gone *g)
+{
+	struct upid upid = number_at(pid, level);
+	struct number number = {
+		.ns = BPF_CORE_READ(upid.ns, ns.inum),
+		.pid = upid.nr,
+	};
+
+	bpf_map_update_elem(&exits, &number, g, BPF_ANY);
+}
+
+/* An agent reads numbers in its own namespace: the first one of the machine,
+ * or that of a container that it shares with those it watches. */
+static __always_inline void
+keep_gone(struct task_struct *task, const struct label *label)
+{
+	struct pid *pid = BPF_CORE_READ(task, group_leader, thread_pid);
+	__u32 level = BPF_CORE_READ(pid, level);
+	struct gone g = {};
+
+	if (label)
+		g.session = label->session;
+	describe(&g.process, task);
+	g.process.old = g.process.ids;
+	keep_at(pid, level, &g);
+	if (level)
+		keep_at(pid, 0, &g);
+}
+
 SEC("tp_btf/sched_process_exit")
 int
 on_exit(__u64 *ctx)
@@ -330,7 +370,10 @@ on_exit(__u64 *ctx)
 	__u64 since;
 
 	/* The last thread's exit is the process's. */
-	if (!label || BPF_CORE_READ(task, signal, live.counter))
+	if (BPF_CORE_READ(task, signal, live.counter))
+		return 0;
+	keep_gone(task, label);
+	if (!label)
 		return 0;
 	if (__sync_val_compare_and_swap(&label->told_exit, 0, 1))
 		return 0;

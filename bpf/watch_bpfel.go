@@ -58,6 +58,12 @@ type WatchExec struct {
 	Text     [16384]uint8
 }
 
+type WatchGone struct {
+	_       structs.HostLayout
+	Session uint64
+	Process WatchProcess
+}
+
 type WatchHead struct {
 	_       structs.HostLayout
 	Kind    uint32
@@ -92,6 +98,12 @@ type WatchLabel struct {
 	ToldExec    uint64
 	Ids         WatchIds
 	ToldExit    uint64
+}
+
+type WatchNumber struct {
+	_   structs.HostLayout
+	Ns  uint32
+	Pid uint32
 }
 
 type WatchProcess struct {
@@ -135,6 +147,7 @@ const (
 	WatchMapEnds         = "ends"
 	WatchMapEvents       = "events"
 	WatchMapExecBuffer   = "exec_buffer"
+	WatchMapExits        = "exits"
 	WatchMapLabels       = "labels"
 	WatchMapLayout       = "layout"
 	WatchMapPathBuffer   = "path_buffer"
@@ -149,6 +162,7 @@ const (
 	WatchProgTasks       = "tasks"
 	WatchVarUnusedChange = "unused_change"
 	WatchVarUnusedKind   = "unused_kind"
+	WatchVarUnusedNumber = "unused_number"
 	WatchVarUnusedTask   = "unused_task"
 )
 
@@ -210,6 +224,7 @@ type WatchMapSpecs struct {
 	Ends       *ebpf.MapSpec `ebpf:"ends"`
 	Events     *ebpf.MapSpec `ebpf:"events"`
 	ExecBuffer *ebpf.MapSpec `ebpf:"exec_buffer"`
+	Exits      *ebpf.MapSpec `ebpf:"exits"`
 	Labels     *ebpf.MapSpec `ebpf:"labels"`
 	Layout     *ebpf.MapSpec `ebpf:"layout"`
 	PathBuffer *ebpf.MapSpec `ebpf:"path_buffer"`
@@ -224,6 +239,7 @@ type WatchMapSpecs struct {
 type WatchVariableSpecs struct {
 	UnusedChange *ebpf.VariableSpec `ebpf:"unused_change"`
 	UnusedKind   *ebpf.VariableSpec `ebpf:"unused_kind"`
+	UnusedNumber *ebpf.VariableSpec `ebpf:"unused_number"`
 	UnusedTask   *ebpf.VariableSpec `ebpf:"unused_task"`
 }
 
@@ -251,6 +267,7 @@ type WatchMaps struct {
 	Ends       *ebpf.Map `ebpf:"ends"`
 	Events     *ebpf.Map `ebpf:"events"`
 	ExecBuffer *ebpf.Map `ebpf:"exec_buffer"`
+	Exits      *ebpf.Map `ebpf:"exits"`
 	Labels     *ebpf.Map `ebpf:"labels"`
 	Layout     *ebpf.Map `ebpf:"layout"`
 	PathBuffer *ebpf.Map `ebpf:"path_buffer"`
@@ -265,6 +282,7 @@ func (m *WatchMaps) Close() error {
 		m.Ends,
 		m.Events,
 		m.ExecBuffer,
+		m.Exits,
 		m.Labels,
 		m.Layout,
 		m.PathBuffer,
@@ -280,6 +298,7 @@ func (m *WatchMaps) Close() error {
 type WatchVariables struct {
 	UnusedChange *ebpf.Variable `ebpf:"unused_change"`
 	UnusedKind   *ebpf.Variable `ebpf:"unused_kind"`
+	UnusedNumber *ebpf.Variable `ebpf:"unused_number"`
 	UnusedTask   *ebpf.Variable `ebpf:"unused_task"`
 }
 

@@ -72,7 +72,7 @@ type Entry struct {
 	Session    uint64 // the label; zero if none
 	SessionSeq uint64 // numbered in the kernel from 1, for Exec, Exit and SetID; of a Gap: the first that is missing
 
-	Process *Process // for Exec, Exit, SetID; the caller for Login and Refused
+	Process *Process // for Exec, Exit, SetID; the caller for Login and Refused; the writer for Drift
 	Service string   // PAM service, for Login, Logout, Refused
 	Text    string   // one line for people
 	Lost    uint64   // for Gap

@@ -122,6 +122,15 @@ func (h *Host) Paths() []string {
 	return []string{h.path(sudoersDir), h.path(principals), h.path(managedDir), h.path(userdb), h.path(scopeDir)}
 }
 
+// File is where a thing lies, or nothing if it is none of ours in a file.
+func (h *Host) File(t enforce.Thing) string {
+	p, ok := places[t.Kind]
+	if !ok {
+		return ""
+	}
+	return h.path(p.dir, t.Name+p.ext)
+}
+
 // Observe returns every thing on the host that carries our mark, whoever put
 // it there and whenever. A thing whose owner or mode is wrong has another
 // content than any that is wanted. What could be seen is returned together

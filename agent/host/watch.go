@@ -16,13 +16,14 @@ const again = time.Second
 
 // Watch wakes when somebody touches a folder in which things of ours lie,
 // until ctx is done. The wake-up carries nothing: whoever is woken looks. A
-// folder that is taken away is made again and watched again.
-func (h *Host) Watch(ctx context.Context, wake func()) error {
+// folder that is taken away is made again and watched again. Marked is called
+// with each folder when it begins to be watched.
+func (h *Host) Watch(ctx context.Context, marked func(dir string), wake func()) error {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("watch folders: %w", err)
 	}
-	if err := h.watchAll(w); err != nil {
+	if err := h.watchAll(w, marked); err != nil {
 		return errors.Join(err, w.Close())
 	}
 	var retry <-chan time.Time
@@ -43,7 +44,7 @@ func (h *Host) Watch(ctx context.Context, wake func()) error {
 		case <-retry:
 			retry, lost = nil, true
 		}
-		if lost && h.watchAll(w) != nil {
+		if lost && h.watchAll(w, marked) != nil {
 			retry = time.After(again)
 		}
 		wake()
@@ -52,17 +53,21 @@ func (h *Host) Watch(ctx context.Context, wake func()) error {
 
 // watchAll makes our folders and watches them. To watch one twice is to watch
 // it once.
-func (h *Host) watchAll(w *fsnotify.Watcher) error {
+func (h *Host) watchAll(w *fsnotify.Watcher, marked func(dir string)) error {
 	errs := []error{h.Prepare()}
 	for _, p := range h.Paths() {
 		if err := w.Add(p); err != nil {
 			errs = append(errs, fmt.Errorf("watch %s: %w", p, err))
+			continue
 		}
+		marked(p)
 	}
 	for _, p := range wiringDirs {
 		// One that is not there wires nothing; what is missing in it is looked
 		// for from time to time.
-		_ = w.Add(h.path(p))
+		if w.Add(h.path(p)) == nil {
+			marked(h.path(p))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -23,7 +23,7 @@ func TestAFolderThatWasTakenAwayIsWatchedAgain(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			woken, done := make(chan struct{}, 1), make(chan error, 1)
 			go func() {
-				done <- h.Watch(ctx, func() {
+				done <- h.Watch(ctx, func(string) {}, func() {
 					select {
 					case woken <- struct{}{}:
 					default:

@@ -43,24 +43,39 @@ const (
 // still be logged in to: the module says nothing to accounts that are not
 // ours.
 func (h *Host) Install(ctx context.Context, w Wiring) error {
+	if err := h.install(ctx, w, func(string) bool { return true }); err != nil {
+		return err
+	}
+	return h.remember(w)
+}
+
+// install wires those of the files that are asked for.
+func (h *Host) install(ctx context.Context, w Wiring, asked func(file string) bool) error {
 	if err := h.module(); err != nil {
 		return err
 	}
 	if err := h.Prepare(); err != nil {
 		return err
 	}
-	if err := h.installSudoers(ctx); err != nil {
-		return err
+	if asked("/" + sudoersFile) {
+		if err := h.installSudoers(ctx); err != nil {
+			return err
+		}
 	}
-	if err := h.installSSHD(ctx); err != nil {
-		return err
+	if asked("/" + sshdFile) {
+		if err := h.installSSHD(ctx); err != nil {
+			return err
+		}
 	}
 	for _, s := range services {
+		if !asked("/etc/pam.d/" + s) {
+			continue
+		}
 		if err := h.edit("etc/pam.d/"+s, func(b []byte) []byte { return wire(unwire(b), w) }); err != nil {
 			return err
 		}
 	}
-	return h.remember(w)
+	return nil
 }
 
 // wiringFile says how the host was wired, for as long as it is to be so.
@@ -84,26 +99,35 @@ func (h *Host) remember(w Wiring) error {
 	return nil
 }
 
+// wiring is how the host was wired, if it was.
+func (h *Host) wiring() (w Wiring, was bool, err error) {
+	b, err := os.ReadFile(h.path(wiringFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return Wiring{}, false, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &w)
+	}
+	if err != nil {
+		return Wiring{}, false, fmt.Errorf("how this host was wired cannot be read: `curfew-agent install` says it anew: %w", err)
+	}
+	return w, true, nil
+}
+
 // Mend puts right what somebody took out of the wiring, or altered, and says
-// what that was. A host that was not wired, or by an earlier version, is left
+// what that was: that alone, so that whatever is altered meanwhile is found by
+// the next look. A host that was not wired, or by an earlier version, is left
 // as it is.
 func (h *Host) Mend(ctx context.Context) ([]string, error) {
 	missing := h.Unwired()
 	if len(missing) == 0 {
 		return nil, nil
 	}
-	b, err := os.ReadFile(h.path(wiringFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+	w, was, err := h.wiring()
+	if err != nil || !was {
+		return nil, err
 	}
-	var w Wiring
-	if err == nil {
-		err = json.Unmarshal(b, &w)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("how this host was wired cannot be read: `curfew-agent install` says it anew: %w", err)
-	}
-	if err := h.Install(ctx, w); err != nil {
+	if err := h.install(ctx, w, func(file string) bool { return slices.Contains(missing, file) }); err != nil {
 		return nil, fmt.Errorf("put the wiring right: %w", err)
 	}
 	return missing, nil
@@ -146,6 +170,8 @@ func (h *Host) Uninstall(ctx context.Context) error {
 // Unwired lists what is missing or altered of the wiring.
 func (h *Host) Unwired() []string {
 	var missing []string
+	w, was, err := h.wiring()
+	known := was && err == nil
 	for name, want := range map[string]string{sudoersFile: sudoersText, sshdFile: sshdText} {
 		if b, err := os.ReadFile(h.path(name)); err != nil || string(b) != want {
 			missing = append(missing, "/"+name)
@@ -153,7 +179,7 @@ func (h *Host) Unwired() []string {
 	}
 	for _, s := range services {
 		b, err := os.ReadFile(h.path("etc/pam.d", s))
-		if err == nil && !wired(string(b)) {
+		if err == nil && !wired(string(b), func(args []string) bool { return !known || slices.Equal(args, w.args()) }) {
 			missing = append(missing, "/etc/pam.d/"+s)
 		}
 	}
@@ -162,8 +188,8 @@ func (h *Host) Unwired() []string {
 }
 
 // wired says whether PAM asks us before any other for the account, and after
-// every other for the session (pam.d(5)).
-func wired(text string) bool {
+// every other for the session (pam.d(5)), and with the arguments that count.
+func wired(text string, count func(args []string) bool) bool {
 	var account, session []string
 	for line := range strings.Lines(strings.ReplaceAll(text, "\\\n", " ")) {
 		line, _, _ = strings.Cut(line, "#")
@@ -180,7 +206,7 @@ func wired(text string) bool {
 		}
 	}
 	ours := func(words []string, kind string) bool {
-		return len(words) >= 3 && words[0] == kind && words[1] == "required" && words[2] == "pam_curfew.so"
+		return len(words) >= 3 && words[0] == kind && words[1] == "required" && words[2] == "pam_curfew.so" && count(words[3:])
 	}
 	return ours(account, "account") && ours(session, "session")
 }
@@ -235,23 +261,29 @@ func (h *Host) edit(name string, change func([]byte) []byte) error {
 	return nil
 }
 
+// args are those of our lines.
+func (w Wiring) args() []string {
+	var args []string
+	if w.Enforce {
+		args = append(args, "enforce")
+	}
+	if w.Breakglass != "" {
+		args = append(args, "breakglass="+w.Breakglass)
+	}
+	return args
+}
+
 // wire adds our lines. Account comes first: Debian's common-account ends the
 // phase with "done" as soon as one module says yes. Session comes last: then
 // the login has its loginuid and its logind session.
 func wire(b []byte, w Wiring) []byte {
-	args := ""
-	if w.Enforce {
-		args = " enforce"
-	}
-	if w.Breakglass != "" {
-		args += " breakglass=" + w.Breakglass
-	}
+	line := strings.Join(append([]string{"required pam_curfew.so"}, w.args()...), " ")
 	open := begin
 	if len(b) > 0 && b[len(b)-1] != '\n' {
 		open = glue
 	}
-	return []byte(begin + "account required pam_curfew.so" + args + "\n" + end + string(b) +
-		open + "session required pam_curfew.so" + args + "\n" + end)
+	return []byte(begin + "account " + line + "\n" + end + string(b) +
+		open + "session " + line + "\n" + end)
 }
 
 // unwire takes our lines out.

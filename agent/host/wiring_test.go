@@ -60,6 +60,7 @@ func TestMend(t *testing.T) {
 	for _, c := range []struct{ name, file, text string }{
 		{"no line of ours", "etc/pam.d/sshd", "@include common-account\n@include common-session\n"},
 		{"a line before ours", "etc/pam.d/sshd", "account sufficient pam_permit.so\n" + string(whole)},
+		{"lines that ask for less", "etc/pam.d/sshd", strings.ReplaceAll(string(whole), " enforce", "")},
 		{"another rule file", "etc/sudoers.d/curfew", "ALL ALL=(ALL) ALL\n"},
 		{"another authority", "etc/ssh/sshd_config.d/curfew.conf", "TrustedUserCAKeys /tmp/ca\n"},
 	} {

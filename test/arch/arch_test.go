@@ -44,7 +44,7 @@ var rooms = map[string][]string{
 
 	// The root package of a side wires its rooms and knows what they share.
 	"agent": {
-		"agent/door", "agent/enforce", "agent/host", "agent/keep", "agent/uplink", "agent/watch",
+		"agent/door", "agent/enforce", "agent/host", "agent/keep", "agent/uplink", "agent/watch", "agent/writer",
 		"clock", "grant", "ledger", "wire/door", "wire/invite",
 	},
 	"agent/enforce":      {"grant"},
@@ -55,6 +55,7 @@ var rooms = map[string][]string{
 	"agent/door":         {"clock", "wire/door"},
 	"agent/uplink":       {"clock", "dsse", "grant", "ledger", "wire/invite", "wire/uplink"},
 	"agent/watch":        {"bpf", "clock", "ledger"},
+	"agent/writer":       {"clock", "ledger"},
 
 	"controlplane": {
 		"clock", "controlplane/api", "controlplane/fleet", "controlplane/identity", "controlplane/policy", "controlplane/policy/folder", "controlplane/request",

@@ -3,6 +3,7 @@ package host
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -32,13 +33,30 @@ func drift(t *testing.T, s *scene) {
 		_, err := s.db1.Sh(t.Context(), "! grep -q 'NOPASSWD: ALL' /run/curfew/sudoers.d/"+id)
 		return err
 	})
-	s.until(t, "record of it", func() error {
-		out, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "audit", "search", "--kind", "drift", "--grant", id)
-		if err == nil && !strings.Contains(out, "sudo rule") {
-			err = errors.New(out)
-		}
-		return err
-	})
+	// Who did it is named, a process that was gone at once too.
+	recorded := func(want ...string) {
+		t.Helper()
+		s.until(t, "record of it", func() error {
+			out, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "audit", "search", "--kind", "drift", "--host", "db1", "--limit", "500")
+			for _, w := range want {
+				if err == nil && !regexp.MustCompile(w).MatchString(out) {
+					err = fmt.Errorf("no %q in %s", w, out)
+				}
+			}
+			return err
+		})
+	}
+	recorded("sudo rule "+id+` was changed or removed by rm \(process \d+, uid 0\); it was put right`,
+		"sudo rule "+id+` was changed or removed by (cat|bash|sh) \(process \d+, uid 0\); it was put right`,
+		`sudo rule mine, which no grant calls for, was put there by mv \(process \d+, uid 0\); it was removed`)
+	if out, err := s.ssh(t, p, "sudo -n env sh -c 'sed -i /pam_curfew/d /etc/pam.d/su; rm /run/curfew/sudoers.d/"+id+" /etc/sudoers.d/curfew'"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	recorded("sudo rule "+id+` was changed or removed by rm \(process \d+, uid 0\) in a session of hal; it was put right`,
+		`/etc/sudoers.d/curfew was changed or removed by rm \(process \d+, uid 0\) in a session of hal`,
+		`/etc/pam.d/su was changed or removed by sed \(process \d+, uid 0\) in a session of hal`)
+	// What it took to be told so, nobody has from then on.
+	s.sh(t, `caps=$(sed -n 's/^CapEff:\s*//p' /proc/$(systemctl show -P MainPID curfew-agent)/status) && [ $((0x$caps >> 21 & 1)) = 0 ]`)
 }
 
 func conflict(t *testing.T, s *scene) {

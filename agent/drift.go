@@ -1,0 +1,122 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"curfew.internal/agent/enforce"
+	"curfew.internal/agent/writer"
+	"curfew.internal/ledger"
+)
+
+// drifted is the entry for something of ours that was changed, with who did
+// it as far as that is known. What no grant calls for stands with the grant
+// of whoever wrote it.
+func (a *Agent) drifted(what, then string, w writer.Writer, known bool) ledger.Entry {
+	e := ledger.Entry{Kind: ledger.Drift, At: a.Clock.Now().Wall}
+	by := "somebody"
+	if known {
+		e.Process, e.Session = &w.Process, w.Session
+		by = fmt.Sprintf("process %d", w.Process.PID)
+		if w.Process.Comm != "" {
+			by = fmt.Sprintf("%s (process %d, uid %d)", w.Process.Comm, w.Process.PID, w.Process.IDs.EUID)
+		}
+		if s, ok := a.session(w.Session); ok {
+			e.Grant, e.Person, e.Approvers = s.Grant, s.Person, s.Approvers
+			by += fmt.Sprintf(" in a session of %s", s.Person)
+		}
+	}
+	e.Text = what + " by " + by + "; " + then
+	return e
+}
+
+// writer says who touched the thing's file last.
+func (a *Agent) writer(t enforce.Thing) (writer.Writer, bool) {
+	if a.Writer == nil {
+		return writer.Writer{}, false
+	}
+	return a.Writer(t)
+}
+
+// foreign records what was taken away that no grant of this host explains:
+// somebody put it among our things.
+func (a *Agent) foreign(removed []enforce.Thing) {
+	a.mu.Lock()
+	var strange []enforce.Thing
+	for _, t := range removed {
+		known := false
+		for _, o := range a.opened {
+			known = known || t.Name == o.Grant || t.Name == o.Person
+		}
+		if !known {
+			strange = append(strange, t)
+		}
+	}
+	a.mu.Unlock()
+	for _, t := range strange {
+		if w, ok := a.writer(t); ok {
+			a.append(a.drifted(t.String()+", which no grant calls for, was put there", "it was removed", w, ok))
+		}
+	}
+}
+
+// unwired is what the host's sshd, sudo and PAM lack to ask the agent.
+type unwired struct {
+	mu      sync.Mutex // guards what follows
+	missing []string
+}
+
+// is notes what is missing, and reports whether that is news.
+func (u *unwired) is(missing []string) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	news := !slices.Equal(u.missing, missing)
+	u.missing = missing
+	return news
+}
+
+func (u *unwired) list() []string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.missing
+}
+
+// mends is how often in a row the wiring is put right, while somebody goes on
+// changing it.
+const mends = 3
+
+// wiring puts right by what sshd, sudo and PAM come to ask us, and reports
+// whether what they lack is another than it was. Log and record tell of both.
+func (a *Agent) wiring(ctx context.Context, p *parts) (news bool) {
+	tell := func(e ledger.Entry) {
+		a.Log.ErrorContext(ctx, "wiring has changed", "what", e.Text)
+		a.append(e)
+	}
+	for range mends {
+		mended, err := p.host.Mend(ctx)
+		if err != nil && a.news("wiring", err.Error()) {
+			a.Log.ErrorContext(ctx, "wiring not put right", "err", err)
+		}
+		for _, m := range mended {
+			w, ok := p.writers.Take(m)
+			tell(a.drifted(m+" was changed or removed", "it was put right", w, ok))
+		}
+		if len(mended) == 0 {
+			break
+		}
+	}
+	missing := p.host.Unwired()
+	if !p.unwired.is(missing) {
+		return false
+	}
+	e := ledger.Entry{Kind: ledger.Drift, At: a.Clock.Now().Wall, Text: "sshd, sudo and PAM ask the agent again"}
+	if len(missing) > 0 {
+		w, ok := p.writers.Take(missing[0])
+		e = a.drifted("not asked any more by way of "+strings.Join(missing, ", ")+", changed", "`curfew-agent install` mends it", w, ok)
+	}
+	tell(e)
+	return true
+}
