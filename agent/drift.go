@@ -88,7 +88,8 @@ func (u *unwired) list() []string {
 // changing it.
 const mends = 3
 
-// wiring puts right by what sshd, sudo and PAM come to ask us, and reports
+// wiring puts right by what sshd, sudo and PAM come to ask us, and systemd to
+// run us, and reports
 // whether what they lack is another than it was. Log and record tell of both.
 func (a *Agent) wiring(ctx context.Context, p *parts) (news bool) {
 	tell := func(e ledger.Entry) {
@@ -107,6 +108,18 @@ func (a *Agent) wiring(ctx context.Context, p *parts) (news bool) {
 		if len(mended) == 0 {
 			break
 		}
+	}
+	changes, err := p.host.MendUnits(ctx, &p.units)
+	if err != nil && a.news("units", err.Error()) {
+		a.Log.ErrorContext(ctx, "units not put right", "err", err)
+	}
+	for _, c := range changes {
+		then := "it stands: see `systemctl cat` and `systemctl is-enabled`"
+		if c.Mended {
+			then = "it was put right"
+		}
+		w, ok := p.writers.Take(c.File)
+		tell(a.drifted(c.File+" "+c.What, then, w, ok))
 	}
 	missing := p.host.Unwired()
 	if !p.unwired.is(missing) {

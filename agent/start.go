@@ -48,6 +48,7 @@ type parts struct {
 	clock    clock.Clock
 	log      *slog.Logger
 	unwired  unwired
+	units    host.Units
 }
 
 // open makes ready what both a running agent and a sweep stand on. A sweep

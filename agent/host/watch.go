@@ -72,5 +72,6 @@ func (h *Host) watchAll(w *fsnotify.Watcher, marked func(dir string)) error {
 	return errors.Join(errs...)
 }
 
-// wiringDirs are where the host's programs are told to ask us.
-var wiringDirs = []string{"etc/pam.d", "etc/sudoers.d", "etc/ssh/sshd_config.d"}
+// wiringDirs are where the host's programs are told to ask us, and systemd to
+// run us.
+var wiringDirs = slices.Concat([]string{"etc/pam.d", "etc/sudoers.d", "etc/ssh/sshd_config.d"}, unitDirs, unitWords)

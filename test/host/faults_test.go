@@ -55,6 +55,15 @@ func drift(t *testing.T, s *scene) {
 	recorded("sudo rule "+id+` was changed or removed by rm \(process \d+, uid 0\) in a session of hal; it was put right`,
 		`/etc/sudoers.d/curfew was changed or removed by rm \(process \d+, uid 0\) in a session of hal`,
 		`/etc/pam.d/su was changed or removed by sed \(process \d+, uid 0\) in a session of hal`)
+	// Units come back; what an administrator says of one stands.
+	s.sh(t, `cd /usr/lib/systemd/system && cp curfew-sweep.timer /root/ && echo 'OnActiveSec=9h' > curfew-sweep.timer && systemctl mask --runtime curfew-sweep.service`)
+	s.until(t, "the unit as it was", func() error {
+		_, err := s.db1.Sh(t.Context(), "cmp /root/curfew-sweep.timer /usr/lib/systemd/system/curfew-sweep.timer")
+		return err
+	})
+	recorded(`/usr/lib/systemd/system/curfew-sweep.timer was changed or removed by \w+ \(process \d+, uid 0\); it was put right`,
+		`/run/systemd/system/curfew-sweep.service was put there by \w+ \(process \d+, uid 0\); it stands`)
+	s.sh(t, "systemctl is-enabled curfew-sweep.service | grep -q masked && systemctl unmask --runtime curfew-sweep.service")
 	// What it took to be told so, nobody has from then on.
 	s.sh(t, `caps=$(sed -n 's/^CapEff:\s*//p' /proc/$(systemctl show -P MainPID curfew-agent)/status) && [ $((0x$caps >> 21 & 1)) = 0 ]`)
 }

@@ -1,0 +1,147 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	systemd "github.com/coreos/go-systemd/v22/dbus"
+	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
+)
+
+// unitDirs are where packages and administrators put units; unitWords are
+// others in which systemd finds what changes one (systemd.unit(5)).
+var (
+	unitDirs  = []string{"usr/lib/systemd/system", "etc/systemd/system"}
+	unitWords = []string{"run/systemd/system", "etc/systemd/system.control", "run/systemd/system.control"}
+	unitNames = []string{"curfew-*", "run-curfew-*", "curfew-*.d/*", "run-curfew-*.d/*", "*.wants/curfew-*"}
+)
+
+// Units are the files of our units as they ought to be.
+type Units struct {
+	files map[string]string // content; of a link, where it leads
+}
+
+// A UnitChange is what somebody did to a unit of ours.
+type UnitChange struct {
+	File, What string
+	Mended     bool // a file is as it was; what an administrator says of a unit stands
+}
+
+// MendUnits puts the files of our units right, and says what was changed since
+// the call before. To mask, disable or override a unit is an administrator's
+// word: it is told, and stands. What a package manager does is what the units
+// ought to be from then on; so is what the first call finds.
+func (h *Host) MendUnits(ctx context.Context, u *Units) ([]UnitChange, error) {
+	busy := h.packaging()
+	now := h.units()
+	if u.files == nil || busy || h.packaging() {
+		u.files = now
+		return nil, nil
+	}
+	var changes []UnitChange
+	var errs []error
+	for _, file := range slices.Sorted(maps.Keys(u.files)) {
+		was := u.files[file]
+		is, there := now[file]
+		if there && is == was {
+			continue
+		}
+		c := UnitChange{File: "/" + file, What: "was changed or removed", Mended: unitFile(file, was)}
+		if c.Mended {
+			if err := renameio.WriteFile(h.path(file), []byte(was), 0o644, renameio.IgnoreUmask()); err != nil {
+				errs = append(errs, fmt.Errorf("put %s right: %w", file, err))
+				continue
+			}
+		} else if delete(u.files, file); there {
+			u.files[file] = is
+		}
+		changes = append(changes, c)
+	}
+	for _, file := range slices.Sorted(maps.Keys(now)) {
+		if _, known := u.files[file]; !known {
+			u.files[file] = now[file]
+			changes = append(changes, UnitChange{File: "/" + file, What: "was put there"})
+		}
+	}
+	if slices.ContainsFunc(changes, func(c UnitChange) bool { return c.Mended }) {
+		errs = append(errs, h.reloadUnits(ctx))
+	}
+	return changes, errors.Join(errs...)
+}
+
+// unitFile says whether that is the file of a unit itself.
+func unitFile(file, content string) bool {
+	return !strings.HasPrefix(content, leadsTo) && slices.Contains(unitDirs, filepath.Dir(file))
+}
+
+// leadsTo begins what stands for a link.
+const leadsTo = "-> "
+
+// units reads the files. One that cannot be read counts as empty.
+func (h *Host) units() map[string]string {
+	files := map[string]string{}
+	for _, dir := range slices.Concat(unitDirs, unitWords) {
+		for _, pattern := range unitNames {
+			found, _ := filepath.Glob(h.path(dir, pattern)) // the patterns are good
+			for _, file := range found {
+				if content, ok := unitText(file); ok {
+					name, _ := filepath.Rel(h.Root, file) // it lies below
+					files[name] = content
+				}
+			}
+		}
+	}
+	return files
+}
+
+// unitText is a file's content, or where a link leads.
+func unitText(file string) (content string, ok bool) {
+	if to, err := os.Readlink(file); err == nil {
+		return leadsTo + to, true
+	}
+	info, err := os.Lstat(file)
+	if err != nil || !info.Mode().IsRegular() {
+		return "", false
+	}
+	b, _ := os.ReadFile(file) //nolint:gosec // a unit's
+	return string(b), true
+}
+
+// packageLocks are held while a package manager changes files.
+var packageLocks = []string{"var/lib/dpkg/lock", "var/lib/dpkg/lock-frontend", "var/lib/rpm/.rpm.lock", "usr/lib/sysimage/rpm/.rpm.lock"}
+
+// packaging says whether one does.
+func (h *Host) packaging() bool {
+	return slices.ContainsFunc(packageLocks, func(name string) bool {
+		f, err := os.Open(h.path(name))
+		if err != nil {
+			return false
+		}
+		lock := unix.Flock_t{Type: unix.F_RDLCK}
+		err = unix.FcntlFlock(f.Fd(), unix.F_GETLK, &lock)
+		return errors.Join(err, f.Close()) == nil && lock.Type == unix.F_WRLCK
+	})
+}
+
+// reloadUnits has systemd read its units again.
+func (h *Host) reloadUnits(ctx context.Context) error {
+	if h.Root != "/" {
+		return nil // systemd is the machine's own
+	}
+	c, err := systemd.NewSystemdConnectionContext(ctx)
+	if err != nil {
+		return fmt.Errorf("ask systemd: %w", err)
+	}
+	defer c.Close()
+	if err := c.ReloadContext(ctx); err != nil {
+		return fmt.Errorf("have systemd read its units again: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,116 @@
+package host
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestMendUnits(t *testing.T) {
+	h := machine(t)
+	const agent, timer, wants = "usr/lib/systemd/system/curfew-agent.service", "usr/lib/systemd/system/curfew-sweep.timer", "etc/systemd/system/timers.target.wants/curfew-sweep.timer"
+	put(t, h, agent, "[Unit]\n")
+	put(t, h, timer, "[Timer]\n")
+	must(t, os.MkdirAll(filepath.Dir(h.path(wants)), 0o755))
+	must(t, os.Symlink("/"+timer, h.path(wants)))
+	var u Units
+	mend := func() string {
+		t.Helper()
+		changes, err := h.MendUnits(t.Context(), &u)
+		must(t, err)
+		var said []string
+		for _, c := range changes {
+			words := c.File + " " + c.What
+			if c.Mended {
+				words += ", mended"
+			}
+			said = append(said, words)
+		}
+		return strings.Join(said, "; ")
+	}
+	is := func(file, content string) {
+		t.Helper()
+		if b, err := os.ReadFile(h.path(file)); err != nil || string(b) != content {
+			t.Errorf("%s: %q, %v", file, b, err)
+		}
+	}
+	if got := mend(); got != "" {
+		t.Error("the first look:", got)
+	}
+	for _, change := range []func(){
+		func() { put(t, h, agent, "[Unit]\nConditionPathExists=/no\n") },
+		func() { must(t, os.Remove(h.path(agent))) },
+		func() { must(t, os.Remove(h.path(agent))); must(t, os.Symlink("/dev/null", h.path(agent))) },
+	} {
+		change()
+		if got := mend(); got != "/"+agent+" was changed or removed, mended" {
+			t.Error(got)
+		}
+		is(agent, "[Unit]\n")
+		if got := mend(); got != "" {
+			t.Error("told twice:", got)
+		}
+	}
+	// What an administrator says of a unit stands, and is told once.
+	must(t, os.Remove(h.path(wants)))
+	must(t, os.Symlink("/dev/null", h.path("etc/systemd/system/curfew-agent.service")))
+	put(t, h, "run/systemd/system/curfew-agent.service.d/x.conf", "[Service]\n")
+	want := []string{
+		"/" + wants + " was changed or removed", "/etc/systemd/system/curfew-agent.service was put there", "/run/systemd/system/curfew-agent.service.d/x.conf was put there",
+	}
+	if got := mend(); got != strings.Join(want, "; ") {
+		t.Error(got)
+	}
+	must(t, os.Remove(h.path("etc/systemd/system/curfew-agent.service")))
+	if got := mend(); got != "/etc/systemd/system/curfew-agent.service was changed or removed" {
+		t.Error(got)
+	}
+	if _, err := os.Lstat(h.path("etc/systemd/system/curfew-agent.service")); err == nil {
+		t.Error("a mask that was taken away is back")
+	}
+	put(t, h, "usr/lib/systemd/system/other.service", "")
+	if got := mend(); got != "" {
+		t.Error("a unit of somebody else's:", got)
+	}
+}
+
+func TestAnUpgradeChangesUnits(t *testing.T) {
+	h := machine(t)
+	const unit = "usr/lib/systemd/system/curfew-agent.service"
+	put(t, h, unit, "old")
+	put(t, h, "var/lib/dpkg/lock", "")
+	var u Units
+	mend := func() []UnitChange {
+		t.Helper()
+		changes, err := h.MendUnits(t.Context(), &u)
+		must(t, err)
+		return changes
+	}
+	mend()
+	// Locked as dpkg does it, by a process of its own: fcntl(2) knows no other.
+	const script = `use Fcntl; open F, "+<", $ARGV[0]; my $l = pack("ssx4qqi", F_WRLCK, 0, 0, 0, 0); fcntl(F, F_SETLK, $l) or die; $| = 1; print "x"; <STDIN>`
+	cmd := exec.CommandContext(t.Context(), "perl", "-e", script, h.path("var/lib/dpkg/lock"))
+	in, err := cmd.StdinPipe()
+	must(t, err)
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	_, err = out.Read(make([]byte, 1))
+	must(t, err)
+	put(t, h, unit, "new")
+	if got := mend(); len(got) > 0 {
+		t.Error(got)
+	}
+	must(t, in.Close())
+	must(t, cmd.Wait())
+	put(t, h, unit, "other")
+	if got := mend(); !slices.Equal(got, []UnitChange{{"/" + unit, "was changed or removed", true}}) {
+		t.Error(got)
+	}
+	if b, err := os.ReadFile(h.path(unit)); err != nil || string(b) != "new" {
+		t.Errorf("%q, %v", b, err)
+	}
+}
