@@ -8,11 +8,18 @@ import (
 	"time"
 )
 
-// show prints what was measured, and returns the median. Below 100 samples
-// the 99th percentile is the largest.
-func show(what string, all []time.Duration) time.Duration {
+// percentile sorts what was measured. Below 100 samples the 99th is the
+// largest.
+func percentile(all []time.Duration, percent int) time.Duration {
 	slices.Sort(all)
-	at := func(percent int) time.Duration { return all[(len(all)*percent+99)/100-1] }
+	return all[(len(all)*percent+99)/100-1]
+}
+
+func median(all []time.Duration) time.Duration { return percentile(all, 50) }
+
+// show prints what was measured, and returns the median.
+func show(what string, all []time.Duration) time.Duration {
+	at := func(percent int) time.Duration { return percentile(all, percent) }
 	fmt.Printf("%-58s median %9s  p99 %9s  least %9s  n=%d\n", what, ms(at(50)), ms(at(99)), ms(all[0]), len(all))
 	return at(50)
 }

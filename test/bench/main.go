@@ -61,7 +61,7 @@ type pair struct{ asks, approves *lab.Person }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 25*time.Minute)
 	var err error
 	if len(os.Args) == 3 && os.Args[1] == "knock" {
 		err = knock(ctx, os.Args[2])
@@ -92,7 +92,7 @@ func run(ctx context.Context) (err error) {
 		return err
 	}
 	for _, part := range []func(context.Context) error{
-		b.people, b.machine, b.idle, b.decisions, b.sessions, b.ends, b.endsAlone, b.sudo, b.door, b.storm, b.memory, b.auditd, b.record, b.machine,
+		b.people, b.machine, b.idle, b.decisions, b.sessions, b.ends, b.sudo, b.door, b.storm, b.memory, b.auditd, b.record, b.machine,
 	} {
 		if err := part(ctx); err != nil {
 			log, _ := b.host.Sh(context.WithoutCancel(ctx), "journalctl --no-pager -n 30 -u curfew-agent")

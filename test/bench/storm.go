@@ -15,25 +15,28 @@ import (
 // programs is how many a storm starts.
 const programs = 1000
 
-// stormScript starts them one after the other.
+// stormScript starts them one after the other, and then opens files.
 const stormScript = `#!/bin/bash
 a=${EPOCHREALTIME/./}
 for i in {1..1000}; do /bin/true; done
-echo storm $((${EPOCHREALTIME/./} - a))
+b=${EPOCHREALTIME/./}
+echo storm $((b - a))
+for ((i = 0; i < 20000; i++)); do : </dev/null; done
+echo opens $((${EPOCHREALTIME/./} - b))
 `
 
 // weather is what a storm runs under. All come in through sshd and logind;
 // the account of the host's own carries no label.
 type weather struct {
-	name             string
+	name, short      string
 	agent, ours, log bool // the agent is there; it is sam; auditd logs each exec
 }
 
 var (
-	absent     = weather{name: "1000 x fork+exec, agent and programs absent"}
-	unlabelled = weather{name: "the same, programs attached, no label", agent: true}
-	recorded   = weather{name: "the same, labelled and recorded", agent: true, ours: true}
-	audited    = weather{name: "the same, agent absent, auditd with an execve rule", log: true}
+	absent     = weather{name: "1000 x fork+exec, agent and programs absent", short: "absent"}
+	unlabelled = weather{name: "the same, programs attached, no label", short: "not labelled", agent: true}
+	recorded   = weather{name: "the same, labelled and recorded", short: "recorded", agent: true, ours: true}
+	audited    = weather{name: "the same, agent absent, auditd with an execve rule", short: "auditd", log: true}
 )
 
 // storm measures what the record costs, in turns.
@@ -65,32 +68,35 @@ func (b *bench) auditd(ctx context.Context) error {
 
 // storms runs each kind in each round, and begins each round with another.
 func (b *bench) storms(ctx context.Context, rounds int, kinds ...weather) ([]time.Duration, error) {
-	took := make([][]time.Duration, len(kinds))
+	took, opens := make([][]time.Duration, len(kinds)), make([][]time.Duration, len(kinds))
 	for r := range rounds {
 		for k := range kinds {
 			i := (r + k) % len(kinds)
-			d, err := b.one(ctx, kinds[i])
+			d, o, err := b.one(ctx, kinds[i])
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", kinds[i].name, err)
 			}
-			took[i] = append(took[i], d)
+			took[i], opens[i] = append(took[i], d), append(opens[i], o)
 		}
 	}
 	medians := make([]time.Duration, len(kinds))
 	for i, k := range kinds {
 		medians[i] = show(k.name, took[i])
 	}
+	for i, k := range kinds {
+		over("20000 opens: "+k.short+" over "+kinds[0].short+", medians", show("20000 x open: "+k.short, opens[i]), median(opens[0]))
+	}
 	return medians, nil
 }
 
-func (b *bench) one(ctx context.Context, w weather) (took time.Duration, err error) {
+func (b *bench) one(ctx context.Context, w weather) (took, opens time.Duration, err error) {
 	if err := b.agent(ctx, w.agent); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	if w.log {
 		stop, err := b.audit(ctx)
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		defer func() { err = errors.Join(err, stop()) }()
 	}
@@ -103,11 +109,11 @@ func (b *bench) one(ctx context.Context, w weather) (took time.Duration, err err
 		all, err = b.ssh(ctx, "bench-storm").CombinedOutput()
 		out = string(all)
 	}
-	t := stamps(out)["storm"]
-	if err != nil || len(t) != 1 {
-		return 0, fmt.Errorf("it printed %q: %w", out, errors.Join(err, errors.New("no figure")))
+	t := stamps(out)
+	if err != nil || len(t["storm"]) != 1 || len(t["opens"]) != 1 {
+		return 0, 0, fmt.Errorf("it printed %q: %w", out, errors.Join(err, errors.New("no figure")))
 	}
-	return t[0], nil
+	return t["storm"][0], t["opens"][0], nil
 }
 
 // ssh logs the host's own account in, and runs a command.
