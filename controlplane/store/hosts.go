@@ -121,7 +121,7 @@ func putHost(ctx context.Context, t *tx, h roster.Host, byName bool) error {
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (name) DO UPDATE SET labels = excluded.labels, addresses = excluded.addresses, ssh_host_keys = excluded.ssh_host_keys,
 			receipt_key = excluded.receipt_key, identity = excluded.identity, enrolled_at = excluded.enrolled_at,
-			fresh_at = CASE excluded.fresh_at WHEN 0 THEN fresh_at ELSE excluded.fresh_at END,
+			fresh_at = CASE excluded.fresh_at WHEN 0 THEN hosts.fresh_at ELSE excluded.fresh_at END,
 			decommissioned = 0, leaving = 0, left_at = 0, applied = 0, refused = '', boot = '', mode = '', unwired = 'null'`,
 		h.Name, object(h.Labels), object(h.Addresses), object(h.SSHHostKeys), []byte(h.ReceiptKey), h.Identity, ns(h.EnrolledAt), ns(fresh))
 }
@@ -189,8 +189,8 @@ func (s *Store) Seen(ctx context.Context, name string, at time.Time, said roster
 func (s *Store) Applied(ctx context.Context, name string, r roster.Report, at time.Time) error {
 	return s.write(ctx, func(t *tx) error {
 		err := t.exec(ctx, `UPDATE hosts SET seen = ?, applied = ?, refused = ?, unwired = ?,
-			left_at = CASE WHEN ? AND leaving > 0 AND ? >= leaving THEN ? ELSE left_at END,
-			leaving = CASE WHEN ? AND ? >= leaving THEN 0 ELSE leaving END WHERE name = ?`,
+			left_at = CASE WHEN ? = 1 AND leaving > 0 AND ? >= leaving THEN ? ELSE left_at END,
+			leaving = CASE WHEN ? = 1 AND ? >= leaving THEN 0 ELSE leaving END WHERE name = ?`,
 			ns(at), r.Revision, r.Refused, object(r.Unwired), r.Settled, r.Revision, ns(at), r.Settled, r.Revision, name)
 		if err != nil {
 			return err

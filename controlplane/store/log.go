@@ -46,7 +46,7 @@ func (t *tx) keep(ctx context.Context, r row) error {
 	if !t.grown.begun {
 		var hashes int64
 		err := t.QueryRowContext(ctx, `SELECT (SELECT coalesce(max(id), 0) FROM entries), (SELECT coalesce(max(place) + 1, 0) FROM log_hashes)`).Scan(&t.grown.from, &hashes)
-		if err == nil && hashes != tlog.StoredHashCount(int64(t.grown.from)) { //nolint:gosec // SQLite counts in signed integers
+		if err == nil && hashes != tlog.StoredHashCount(int64(t.grown.from)) { //nolint:gosec // databases count in signed integers
 			err = errLog
 		}
 		if err != nil {
@@ -70,7 +70,7 @@ func (t *tx) seal(ctx context.Context) error {
 	if len(t.grown.leaves) == 0 {
 		return nil
 	}
-	first := tlog.StoredHashCount(int64(t.grown.from)) //nolint:gosec // SQLite counts in signed integers
+	first := tlog.StoredHashCount(int64(t.grown.from)) //nolint:gosec // databases count in signed integers
 	var fresh []tlog.Hash
 	stored := hashes{ctx, t}
 	read := tlog.HashReaderFunc(func(places []int64) ([]tlog.Hash, error) {
@@ -133,7 +133,7 @@ func (r hashes) ReadHashes(places []int64) ([]tlog.Hash, error) {
 		}
 		found[place] = tlog.Hash(h)
 		return struct{}{}, nil
-	}, `SELECT place, hash FROM log_hashes WHERE place IN (SELECT value FROM json_each(?))`, object(places))
+	}, `SELECT place, hash FROM log_hashes WHERE place IN `+among(places), args(places)...)
 	all := make([]tlog.Hash, len(places))
 	for i, p := range places {
 		h, ok := found[p]
@@ -200,7 +200,7 @@ func scanNumber(r scanner) (uint64, error) {
 // size holds them.
 func (s *Store) Proven(ctx context.Context, numbers []uint64, size uint64) ([]ledger.Record, error) {
 	rows, err := list(ctx, s.read, scanLeaf, `SELECT id, host, outbox, seq, kind, receipt_key, raw FROM entries
-		WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id`, object(numbers))
+		WHERE id IN `+among(numbers)+` ORDER BY id`, args(numbers)...)
 	if err != nil {
 		return nil, err
 	}

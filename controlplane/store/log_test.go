@@ -98,11 +98,10 @@ func TestLogIsOnlyAddedTo(t *testing.T) {
 	s, ctx := fresh(t), t.Context()
 	addHost(t, s, "db1")
 	for _, q := range []string{
-		`UPDATE log_hashes SET hash = zeroblob(32)`, `DELETE FROM log_hashes`, `UPDATE entries SET raw = x''`, `UPDATE entries SET host = 'x'`,
+		`UPDATE log_hashes SET place = place + 1`, `DELETE FROM log_hashes`, `UPDATE entries SET raw = receipt_key`, `UPDATE entries SET host = 'x'`,
 	} {
-		if _, err := s.one.ExecContext(ctx, q); err == nil {
-			t.Errorf("%s: was done", q)
-		}
+		_, err := s.one.ExecContext(ctx, q)
+		refused(t, err, "the log is only added to")
 	}
 }
 
@@ -110,8 +109,8 @@ func TestLogIsOnlyAddedTo(t *testing.T) {
 func TestEntriesBesideTheLog(t *testing.T) {
 	s, ctx := fresh(t), t.Context()
 	addHost(t, s, "db1")
-	_, err := s.one.ExecContext(ctx, `INSERT INTO entries (host, outbox, seq, kind, at, grant_id, person, words, receipt_ok, receipt_key, raw)
-		SELECT host, outbox, seq + 1000, kind, at, grant_id, person, words, receipt_ok, receipt_key, raw FROM entries LIMIT 3`)
+	_, err := s.one.ExecContext(ctx, `INSERT INTO entries (id, host, outbox, seq, kind, at, grant_id, person, words, receipt_ok, receipt_key, raw)
+		SELECT id + 1000, host, outbox, seq + 1000, kind, at, grant_id, person, words, receipt_ok, receipt_key, raw FROM entries LIMIT 3`)
 	must(t, err)
 	e := ledger.Entry{Kind: ledger.Agent, At: noon, Host: "db1"}.Bytes()
 	if _, err := s.KeepRecords(ctx, "db1", "o", []roster.Record{{Seq: 1, Entry: e}}); err == nil {

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -10,7 +9,7 @@ import (
 )
 
 func TestTheDatabaseHoldsTheTableOfLives(t *testing.T) {
-	s, err := Open(t.Context(), filepath.Join(t.TempDir(), "db"), "example")
+	s, err := Open(t.Context(), newPlace(t), "example")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -106,7 +106,7 @@ func (s *Store) PutInvite(ctx context.Context, i roster.Invite, a roster.Act) er
 		if err := t.run(ctx, `DELETE FROM invites WHERE person = ?`, i.Person); err != nil {
 			return err
 		}
-		if err := t.run(ctx, `INSERT INTO invites VALUES (?, ?, ?, x'', 0, 0, x'')`, i.Hash[:], i.Person, ns(i.Expires)); err != nil {
+		if err := t.run(ctx, `INSERT INTO invites VALUES (?, ?, ?, ?, 0, 0, ?)`, i.Hash[:], i.Person, ns(i.Expires), blob(nil), blob(nil)); err != nil {
 			return err
 		}
 		return t.tell(ctx, a, "made a code for %s to enrol with", i.Person)

@@ -34,7 +34,7 @@ func (s *Store) KeepRecords(ctx context.Context, name, outbox string, records []
 				return err
 			}
 		}
-		return t.run(ctx, `INSERT INTO outboxes VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET up_to = excluded.up_to`, name, outbox, upTo)
+		return t.run(ctx, `INSERT INTO outboxes VALUES (?, ?, ?) ON CONFLICT (host, outbox) DO UPDATE SET up_to = excluded.up_to`, name, outbox, upTo)
 	})
 	if err != nil {
 		return 0, fmt.Errorf("keep records of %s: %w", name, err)
@@ -137,8 +137,17 @@ func words(e ledger.Entry) string {
 	if p := e.Process; p != nil {
 		all = append(all, strings.Join(p.Argv, " "), p.Path, p.Comm, p.Cwd)
 	}
-	return strings.ToLower(strings.Join(all, " "))
+	return plain(strings.Join(all, " "))
 }
+
+// plain is a text as it is searched for: in small letters, and without what no
+// database keeps in a text.
+func plain(s string) string {
+	return strings.ToLower(strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", " "), "\uFFFD"))
+}
+
+// literal takes the meaning from what LIKE would read as a pattern.
+var literal = strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`)
 
 const maxEvents = 1000
 
@@ -151,7 +160,7 @@ func (s *Store) Events(ctx context.Context, q roster.Search) ([]roster.Event, er
 	w.text(`e.host = ?`, q.Host)
 	w.text(`e.kind = ?`, q.Kind)
 	for _, word := range q.Words {
-		w.and(`instr(e.words, ?) > 0`, strings.ToLower(word))
+		w.and(`e.words LIKE ? ESCAPE '\'`, "%"+literal.Replace(plain(word))+"%")
 	}
 	if !q.Since.IsZero() {
 		w.and(`e.at >= ?`, ns(q.Since))

@@ -14,7 +14,7 @@ import (
 )
 
 const requestColumns = `r.id, r.person, p.full_name, r.key, r.state, r.body, r.digest, r.asked_at, r.lapses_at, r.decided_by, r.decision_note,
-	coalesce(g.payload, x''), coalesce(g.issued_at, 0), coalesce(g.ended_at, 0)
+	g.payload, coalesce(g.issued_at, 0), coalesce(g.ended_at, 0)
 	FROM requests r JOIN people p ON p.name = r.person LEFT JOIN grants g ON g.request = r.id `
 
 func scanRequest(row scanner) (roster.Request, error) {
@@ -89,7 +89,7 @@ func (s *Store) RequestOf(ctx context.Context, person, key string) (roster.Reque
 // Requests returns requests, the newest first: all, or only those whose life
 // is not over.
 func (s *Store) Requests(ctx context.Context, all bool, limit int) ([]roster.Request, error) {
-	return someRequests(ctx, s.read, `WHERE ? OR r.state IN ('asked', 'issued') ORDER BY r.asked_at DESC, r.id LIMIT ?`, all, limit)
+	return someRequests(ctx, s.read, `WHERE ? = 1 OR r.state IN ('asked', 'issued') ORDER BY r.asked_at DESC, r.id LIMIT ?`, all, limit)
 }
 
 // LiveOn returns the person's requests whose grants stand on the host, the
@@ -263,8 +263,11 @@ func goesOn(ctx context.Context, t *tx, r roster.Request) error {
 // that stand, and those that were only asked for. Who revokes a grant wants
 // its person out.
 func (s *Store) endExtensions(ctx context.Context, t *tx, r roster.Request, at time.Time, c roster.Change) error {
-	all, err := someRequests(ctx, t, `WHERE r.person = ? AND r.state IN ('asked', 'issued') AND json_extract(r.body, '$.extends') = ?`, r.Person, r.Grant.ID)
+	all, err := someRequests(ctx, t, `WHERE r.person = ? AND r.state IN ('asked', 'issued')`, r.Person)
 	for _, o := range all {
+		if o.Extends != r.Grant.ID {
+			continue
+		}
 		with := roster.Change{State: "denied", By: c.By, Note: strings.TrimSpace("with " + r.Grant.ID + ", which it goes on from. " + c.Note)}
 		if o.Grant != nil {
 			with.State = revoked

@@ -153,24 +153,24 @@ func TestSameKeySameRequest(t *testing.T) {
 
 func TestDatabaseRefuses(t *testing.T) {
 	for _, c := range []struct {
-		name string
-		sql  string
+		name, sql, why string
 	}{
-		{"issued without a grant", `UPDATE requests SET state = 'issued'`},
-		{"a state that is none", `UPDATE requests SET state = 'root'`},
-		{"a way that is none", `UPDATE requests SET state = 'ended'`},
-		{"another digest", `UPDATE requests SET digest = zeroblob(32) || ''`},
-		{"another body", `UPDATE requests SET body = '{}'`},
-		{"a revision signed twice", `UPDATE host_sets SET envelope = x'00'`},
-		{"another uid", `UPDATE people SET uid = 70009 WHERE name = 'ana'`},
-		{"a uid below", `INSERT INTO people VALUES ('eve', '', 0, 0, 0)`},
+		{"issued without a grant", `UPDATE requests SET state = 'issued'`, "a request is issued with its grant"},
+		{"a state that is none", `UPDATE requests SET state = 'root'`, "a request does not move that way"},
+		{"a way that is none", `UPDATE requests SET state = 'ended'`, "a request does not move that way"},
+		{"a life that begins at its end", `INSERT INTO requests SELECT 'r', person, '', 'ended', body, digest, 0, 0, '', '', 0 FROM requests`, "a request begins as asked"},
+		{"another digest", `UPDATE requests SET digest = (SELECT receipt_key FROM hosts LIMIT 1)`, "what was asked is never edited"},
+		{"another body", `UPDATE requests SET body = '{}'`, "what was asked is never edited"},
+		{"a revision signed twice", `UPDATE host_sets SET envelope = (SELECT digest FROM requests)`, "a revision is signed once"},
+		{"another uid", `UPDATE people SET uid = 70009 WHERE name = 'ana'`, "a name and its uid stay together"},
+		{"nobody", `DELETE FROM people`, "people are disabled, not deleted"},
+		{"a uid below", `INSERT INTO people VALUES ('eve', '', 0, 0, 0)`, "constraint"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := scene(t)
 			ask(t, s, rid)
-			if _, err := s.one.ExecContext(t.Context(), c.sql); err == nil {
-				t.Error("was done")
-			}
+			_, err := s.one.ExecContext(t.Context(), c.sql)
+			refused(t, err, c.why)
 		})
 	}
 }
@@ -184,16 +184,14 @@ func TestGrantIsOneAndForEver(t *testing.T) {
 		return roster.Change{State: "issued", Grant: grantFor(r, "g-bbbbbbbbbbbbbbbb")}, nil
 	})
 	want(t, "a second grant", err, roster.ErrExists)
-	for _, q := range []string{`UPDATE grants SET not_after = not_after + 1`, `UPDATE grants SET payload = x''`} {
-		if _, err := s.one.ExecContext(ctx, q); err == nil {
-			t.Error("done:", q)
-		}
+	for _, q := range []string{`UPDATE grants SET not_after = not_after + 1`, `UPDATE grants SET payload = envelope`} {
+		_, err := s.one.ExecContext(ctx, q)
+		refused(t, err, "a grant is never edited")
 	}
 	_, err = s.Change(ctx, rid, noon, to("ended"))
 	must(t, err)
-	if _, err := s.one.ExecContext(ctx, `UPDATE grants SET ended_at = 0`); err == nil {
-		t.Error("a grant was revived")
-	}
+	_, err = s.one.ExecContext(ctx, `UPDATE grants SET ended_at = 0`)
+	refused(t, err, "a grant ends once")
 	_, err = s.Change(ctx, rid, noon, to("issued"))
 	if err == nil {
 		t.Error("a request was revived")

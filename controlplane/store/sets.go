@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"time"
@@ -72,7 +73,10 @@ func scanText(r scanner) (string, error) {
 func (s *Store) Keyring(ctx context.Context) (uint64, []byte, error) {
 	var version uint64
 	var envelope []byte
-	err := s.read.QueryRowContext(ctx, `SELECT coalesce(max(version), 0), coalesce(envelope, x'') FROM keyrings`).Scan(&version, &envelope)
+	err := s.read.QueryRowContext(ctx, `SELECT version, envelope FROM keyrings ORDER BY version DESC LIMIT 1`).Scan(&version, &envelope)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = nil
+	}
 	return version, envelope, err
 }
 
@@ -116,7 +120,7 @@ func (s *Store) KeepPolicy(ctx context.Context, version string, at time.Time) er
 		if err = known(err); err != nil && !errors.Is(err, roster.ErrUnknown) || last == version {
 			return err
 		}
-		err = t.run(ctx, `INSERT INTO policy_versions VALUES (?, ?) ON CONFLICT DO UPDATE SET loaded_at = excluded.loaded_at`, version, ns(at))
+		err = t.run(ctx, `INSERT INTO policy_versions VALUES (?, ?) ON CONFLICT (version) DO UPDATE SET loaded_at = excluded.loaded_at`, version, ns(at))
 		if err != nil {
 			return err
 		}

@@ -1,36 +1,33 @@
-// Package store keeps what the control plane knows, in SQLite.
+// Package store keeps what the control plane knows, in SQLite or PostgreSQL.
 //
 // It is the only package that speaks SQL. Every change is one transaction
 // that leaves the database right whenever the program dies; it decides nothing
 // beyond that, and what it is told to change it changes only if the present
 // state still allows it.
+//
+// A statement is written once, in SQL that both databases understand, with "?"
+// for its arguments. A flag is 0 or 1 in the database and a bool here. How a
+// migration is written, once for both, says migrations/README.md. The whole
+// test suite runs on both.
 package store
 
 import (
 	"context"
 	"database/sql"
-	"embed"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"net/url"
+	"strings"
 	"sync"
 	"time"
 
-	"github.com/pressly/goose/v3"
+	"github.com/jackc/pgx/v5/pgconn"
 	"modernc.org/sqlite"
 	sqlitelib "modernc.org/sqlite/lib"
 
 	"curfew.internal/controlplane/roster"
 	"curfew.internal/grant"
 )
-
-//go:embed migrations/*.sql
-var migrations embed.FS
-
-// readers is how many questions are answered side by side.
-const readers = 4
 
 // A Signer signs what is stored for hosts.
 type Signer interface {
@@ -40,9 +37,11 @@ type Signer interface {
 
 // A Store is one open database. Several programs may have it open.
 type Store struct {
-	fleet string
-	read  *sql.DB
-	one   *sql.DB // the one connection that writes
+	fleet  string
+	writer *sql.DB
+	reader *sql.DB
+	one    conn // the one connection that writes
+	read   conn
 
 	mu      sync.Mutex
 	signer  Signer
@@ -50,45 +49,8 @@ type Store struct {
 	changed chan struct{} // closed at the next change
 }
 
-// Open opens the fleet's database, and brings it to the present form.
-func Open(ctx context.Context, file, fleet string) (*Store, error) {
-	dsn := (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: file}).EscapedPath()}).String() +
-		"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)"
-	one, err := sql.Open("sqlite", dsn+"&_txlock=immediate")
-	if err != nil {
-		return nil, fmt.Errorf("open database: %w", err)
-	}
-	one.SetMaxOpenConns(1)
-	read, err := sql.Open("sqlite", dsn+"&_pragma=query_only(1)")
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open database: %w", err), one.Close())
-	}
-	read.SetMaxOpenConns(readers)
-	s := &Store{fleet: fleet, read: read, one: one, changed: make(chan struct{})}
-	if err := s.migrate(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("database %s: %w", file, err), s.Close())
-	}
-	return s, nil
-}
-
-func (s *Store) migrate(ctx context.Context) error {
-	dir, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return err
-	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, s.one, dir, goose.WithGoMigrations(takeIn))
-	if err != nil {
-		return err
-	}
-	pending, err := p.HasPending(ctx)
-	if err == nil && pending {
-		_, err = p.Up(ctx)
-	}
-	return err
-}
-
 // Close closes the database.
-func (s *Store) Close() error { return errors.Join(s.read.Close(), s.one.Close()) }
+func (s *Store) Close() error { return errors.Join(s.reader.Close(), s.writer.Close()) }
 
 // Ping reports whether the database answers.
 func (s *Store) Ping(ctx context.Context) error {
@@ -121,7 +83,7 @@ func (s *Store) Changed() <-chan struct{} {
 
 // tx is one change in the making.
 type tx struct {
-	*sql.Tx
+	conn
 	signer Signer
 	hosts  []string // whose sets it changed
 	quiet  bool     // nobody waits for this change
@@ -131,14 +93,20 @@ type tx struct {
 // write runs f in a transaction that no other writer can come between, and
 // tells of it once it is committed.
 func (s *Store) write(ctx context.Context, f func(*tx) error) error {
-	inner, err := s.one.BeginTx(ctx, nil)
+	inner, err := s.writer.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
 	s.mu.Lock()
-	t := &tx{Tx: inner, signer: s.signer}
+	t := &tx{conn: conn{inner, s.one.dialect}, signer: s.signer}
 	s.mu.Unlock()
-	if err := errors.Join(f(t), t.seal(ctx)); err != nil {
+	if err = t.begin(ctx); err == nil {
+		err = f(t)
+	}
+	if err == nil {
+		err = t.seal(ctx)
+	}
+	if err != nil {
 		return errors.Join(err, inner.Rollback())
 	}
 	if err := inner.Commit(); err != nil {
@@ -157,10 +125,32 @@ func (s *Store) write(ctx context.Context, f func(*tx) error) error {
 	return nil
 }
 
-// querier is what a transaction and a database have in common.
-type querier interface {
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+// begin waits until no other change is under way, on any server.
+func (t *tx) begin(ctx context.Context) error {
+	if t.dialect.begin == "" {
+		return nil // SQLite has begun with it
+	}
+	if _, err := t.ExecContext(ctx, t.dialect.begin); err != nil {
+		return fmt.Errorf("wait for the database's turn: %w", err)
+	}
+	return nil
+}
+
+// among is a list of the places of arguments.
+func among[T any](all []T) string {
+	if len(all) == 0 {
+		return "(NULL)"
+	}
+	return "(" + strings.TrimSuffix(strings.Repeat("?, ", len(all)), ", ") + ")"
+}
+
+// args are the arguments of such a list.
+func args[T any](all []T) []any {
+	out := make([]any, len(all))
+	for i, v := range all {
+		out[i] = v
+	}
+	return out
 }
 
 // scanner is a row.
@@ -203,13 +193,19 @@ func (t *tx) run(ctx context.Context, query string, args ...any) error {
 	return known(err)
 }
 
+// uniqueViolation is PostgreSQL's code for a key that is there already.
+const uniqueViolation = "23505"
+
 // known gives the errors that callers tell apart their names.
 func known(err error) error {
 	if errors.Is(err, sql.ErrNoRows) {
 		return roster.ErrUnknown
 	}
-	var e *sqlite.Error
-	if errors.As(err, &e) && (e.Code() == sqlitelib.SQLITE_CONSTRAINT_PRIMARYKEY || e.Code() == sqlitelib.SQLITE_CONSTRAINT_UNIQUE) {
+	var lite *sqlite.Error
+	var pg *pgconn.PgError
+	switch {
+	case errors.As(err, &lite) && (lite.Code() == sqlitelib.SQLITE_CONSTRAINT_PRIMARYKEY || lite.Code() == sqlitelib.SQLITE_CONSTRAINT_UNIQUE),
+		errors.As(err, &pg) && pg.Code == uniqueViolation:
 		return fmt.Errorf("%w: %w", roster.ErrExists, err)
 	}
 	return err

@@ -13,16 +13,18 @@ import (
 
 // takeIn is the migration that begins the log with what an older database
 // has: its entries in their order, then the steps of requests in theirs.
-var takeIn = goose.NewGoMigration(6, &goose.GoFunc{RunTx: func(ctx context.Context, inner *sql.Tx) error {
-	t := &tx{Tx: inner}
-	if err := t.takeInEntries(ctx); err != nil {
-		return fmt.Errorf("take entries into the log: %w", err)
-	}
-	if err := t.takeInSteps(ctx); err != nil {
-		return fmt.Errorf("take steps of requests into the log: %w", err)
-	}
-	return nil
-}}, nil)
+func takeIn(d dialect) *goose.Migration {
+	return goose.NewGoMigration(6, &goose.GoFunc{RunTx: func(ctx context.Context, inner *sql.Tx) error {
+		t := &tx{conn: conn{inner, d}}
+		if err := t.takeInEntries(ctx); err != nil {
+			return fmt.Errorf("take entries into the log: %w", err)
+		}
+		if err := t.takeInSteps(ctx); err != nil {
+			return fmt.Errorf("take steps of requests into the log: %w", err)
+		}
+		return nil
+	}}, nil)
+}
 
 // someAtOnce is how many rows a migration holds in memory.
 const someAtOnce = 1000
@@ -71,7 +73,7 @@ func scanStep(r scanner) (step, error) {
 
 func (t *tx) takeInSteps(ctx context.Context) error {
 	for last := uint64(0); ; {
-		some, err := list(ctx, t, scanStep, `SELECT d.id, d.request, d.at, d.what, d.person, d.host, d.text, r.digest, coalesce(g.id, ''), coalesce(g.envelope, x'')
+		some, err := list(ctx, t, scanStep, `SELECT d.id, d.request, d.at, d.what, d.person, d.host, d.text, r.digest, coalesce(g.id, ''), g.envelope
 			FROM decisions d JOIN requests r ON r.id = d.request LEFT JOIN grants g ON g.request = d.request
 			WHERE d.id > ? ORDER BY d.id LIMIT ?`, last, someAtOnce)
 		if err != nil || len(some) == 0 {
