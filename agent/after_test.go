@@ -100,7 +100,7 @@ func TestALookFollowsTheReceiptAndHoldsUpNone(t *testing.T) {
 	if len(r) != 1 || !slices.Equal(r[0].Removed, []string{"/tmp/x"}) || !r[0].Since.Equal(noon) || r[0].Grant != "g-a" || len(r[0].Looked) == 0 {
 		t.Errorf("%+v", r)
 	}
-	if len(w.opened)+len(w.befores)+len(w.looks) > 0 || w.searches != 1 {
+	if w.pending()+len(w.befores)+len(w.looks) > 0 || w.searches != 1 {
 		t.Error(w.opened, w.befores, w.looks, w.searches)
 	}
 }
@@ -226,7 +226,7 @@ func TestAGrantThatStandsAgainIsLookedAfterAtItsNextEnd(t *testing.T) {
 	pass(t, a)
 	a.LookAfter(t.Context())
 	pass(t, a)
-	if len(w.looked("g-a")) != 1 || len(w.opened) > 0 {
+	if len(w.looked("g-a")) != 1 || w.pending() > 0 {
 		t.Error(w.looked("g-a"), w.opened)
 	}
 }

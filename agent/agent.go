@@ -80,6 +80,13 @@ type Keep interface {
 	// Accept takes a keyring and a set if they may replace what is kept.
 	Accept(keyring, set []byte, at time.Time) (grant.Opened, error)
 	Trusted(r clock.Reading) time.Time
+	// Told takes what the control plane's clock said. Earliest is the time
+	// that it is at least, by that.
+	Told(r clock.Reading, at time.Time)
+	Earliest(r clock.Reading) time.Time
+	// Correct sets trusted time back to now or to the wall clock, whichever is
+	// later, if it is further ahead than within. It says by how much.
+	Correct(r clock.Reading, now time.Time, within time.Duration) (by time.Duration, err error)
 	Append(entries ...ledger.Entry) error
 	Sessions() ([]Session, error)
 	SaveSession(s Session) error
@@ -146,6 +153,8 @@ type Agent struct {
 	said     map[string]string      // what was logged last, by what it is about
 	before   map[string]Before      // what the host was like, by person
 	looked   map[string]time.Time   // grants whose leftovers are recorded, with when they ended
+
+	clockText string // what is wrong with the clock, by the control plane's
 }
 
 // Opened is a grant that this host has begun to install. It is written down
@@ -163,6 +172,8 @@ type Opened struct {
 	Since     time.Time `json:"since"`            // when it was written down
 	Remove    []string  `json:"remove,omitempty"` // kinds of leftovers that the end removes
 	Ended     time.Time `json:"ended,omitzero"`   // when the receipt was clean: its leftovers are to be looked for
+	Over      bool      `json:"over,omitempty"`   // it ended by time: a clock that is put right does not bring it back
+	Told      bool      `json:"told,omitempty"`   // its leftovers are recorded; it is listed as long as it is sent
 }
 
 // Init makes an agent ready: it reads what was kept over a restart. Unread is
@@ -289,7 +300,14 @@ func (a *Agent) live(now time.Time) []grant.Grant { return a.standing(a.known(),
 
 // standing returns those of the grants that stand at now.
 func (a *Agent) standing(known []grant.Grant, now time.Time) []grant.Grant {
-	return slices.DeleteFunc(slices.Clone(known), func(g grant.Grant) bool { return !g.LiveAt(now) || a.suspended(g, now) })
+	a.mu.Lock()
+	opened := a.opened // never changed, only replaced
+	a.mu.Unlock()
+	least := a.Keep.Earliest(a.Clock.Now())
+	return slices.DeleteFunc(slices.Clone(known), func(g grant.Grant) bool {
+		o, begun := opened[g.ID]
+		return !g.LiveAt(now) || !begun && g.NotBefore.After(least) || o.Over || a.suspended(g, now)
+	})
 }
 
 // draining returns those of the grants that are over at now, and under which
@@ -305,9 +323,11 @@ func (a *Agent) draining(known []grant.Grant, now time.Time) []grant.Grant {
 	})
 }
 
-// suspended reports whether the grant's lease has run out.
+// suspended reports whether the grant's lease has run out. A sign of life that
+// is yet to come is from before time was put right, and none.
 func (a *Agent) suspended(g grant.Grant, now time.Time) bool {
-	return g.Lease > 0 && now.Sub(a.Heard()) >= g.Lease
+	since := now.Sub(a.Heard())
+	return g.Lease > 0 && (since >= g.Lease || since < -tolerance)
 }
 
 // of returns the grant of the person that ends last, if any.

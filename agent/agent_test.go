@@ -216,7 +216,7 @@ func TestKilledAtAnyLine(t *testing.T) {
 			}
 			a.LookAfter(t.Context())
 		}
-		if len(w.things) > 0 || len(w.tasks) > 0 || len(w.opened) > 0 || len(w.befores) > 0 {
+		if len(w.things) > 0 || len(w.tasks) > 0 || w.pending() > 0 || len(w.befores) > 0 {
 			rt.Fatalf("left: %v %v %v %v", w.things, w.tasks, w.opened, w.befores)
 		}
 		if wrong := w.untold(begun); wrong != "" {

@@ -202,10 +202,13 @@ func (a *Agent) clear(ctx context.Context, b budget, o Opened) (killed int, remo
 	return killed, removed, errors.Join(err, failed)
 }
 
+// byTime is why most grants end.
+const byTime = "time"
+
 // why says what ended the grant, as far as the host knows.
 func (a *Agent) why(o Opened, now time.Time) string {
 	if !now.Before(o.NotAfter) {
-		return "time"
+		return byTime
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

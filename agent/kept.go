@@ -79,7 +79,7 @@ func (a *Agent) keepHeard(ctx context.Context, k kept) error {
 	for {
 		heard := a.Heard()
 		leased := slices.ContainsFunc(a.known(), func(g grant.Grant) bool { return g.Lease > 0 })
-		if leased && heard.After(last) {
+		if leased && !heard.Equal(last) {
 			if err := k.state.Save(heardName, heard); err != nil {
 				a.Log.WarnContext(ctx, "when the control plane was heard is not written down", "err", err)
 			}
@@ -91,13 +91,6 @@ func (a *Agent) keepHeard(ctx context.Context, k kept) error {
 		case <-a.Clock.After(glance):
 		}
 	}
-}
-
-func later(x, y time.Time) time.Time {
-	if y.After(x) {
-		return y
-	}
-	return x
 }
 
 func (k kept) Befores() ([]Before, error) {

@@ -105,7 +105,7 @@ func (a *Agent) owes(but Opened) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for id, o := range a.opened {
-		if id != but.Grant && o.Person == but.Person && (o.Ended.IsZero() || !a.looked[id].Equal(o.Ended)) {
+		if id != but.Grant && o.Person == but.Person && !o.Told && (o.Ended.IsZero() || !a.looked[id].Equal(o.Ended)) {
 			return true
 		}
 	}
@@ -149,7 +149,7 @@ func (a *Agent) due() []Opened {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	due := slices.DeleteFunc(slices.Collect(maps.Values(a.opened)), func(o Opened) bool {
-		return o.Ended.IsZero() || a.looked[o.Grant].Equal(o.Ended)
+		return o.Ended.IsZero() || o.Told || a.looked[o.Grant].Equal(o.Ended)
 	})
 	slices.SortFunc(due, func(x, y Opened) int { return cmp.Or(x.Ended.Compare(y.Ended), cmp.Compare(x.Grant, y.Grant)) })
 	return due
@@ -265,16 +265,22 @@ func (a *Agent) leftovers(ctx context.Context, o Opened, found host.Leavings) le
 }
 
 // discharge takes the grants off the list whose leftovers were looked for,
-// and returns them.
+// and returns them. One that ended by time is listed for as long as it is sent.
 func (a *Agent) discharge(opened map[string]Opened) []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var done []string
 	for id, at := range a.looked {
-		if opened[id].Ended.Equal(at) {
-			delete(opened, id)
+		if o := opened[id]; o.Ended.Equal(at) {
+			o.Told = true
+			opened[id] = o
 		}
 		done = append(done, id)
+	}
+	for id, o := range opened {
+		if _, sent := find(a.grants, id); o.Told && (!o.Over || !sent) {
+			delete(opened, id)
+		}
 	}
 	return done
 }

@@ -75,7 +75,10 @@ func (a *Agent) Pass(ctx context.Context, give bool) (time.Time, error) {
 	now, known := a.now(), a.known() // once: what is accepted meanwhile is for the next pass
 	live := a.standing(known, now)
 	held := append(a.draining(known, now), live...)
-	_, next := enforce.Want(known, a.Name, now)
+	begun, next := a.begun(known, now, time.Time{})
+	_, change := enforce.Want(begun, a.Name, now)
+	next = sooner(next, change)
+	a.strand(ctx, known, now)
 	want, _ := enforce.Want(held, a.Name, now) // without those that their lease suspends
 	b := a.budget()
 	failed := a.endSessions(ctx, b, live, held)
@@ -106,6 +109,14 @@ func (a *Agent) Pass(ctx context.Context, give bool) (time.Time, error) {
 	a.settled = len(failed) == 0
 	a.mu.Unlock()
 	return next, errors.Join(failed...)
+}
+
+// sooner is the earlier of two times; zero stands for never.
+func sooner(x, y time.Time) time.Time {
+	if x.IsZero() || !y.IsZero() && y.Before(x) {
+		return y
+	}
+	return x
 }
 
 // known is every grant that is kept.
@@ -249,10 +260,12 @@ func (a *Agent) close(ctx context.Context, b budget, held []grant.Grant, removed
 			failed = append(failed, fmt.Errorf("end of %s: left: %s", id, strings.Join(r.Left, "; ")))
 			continue
 		}
-		o.Ended = r.DoneAt
+		o.Ended, o.Over = r.DoneAt, r.Why == byTime
 		next[id] = o
 	}
-	if maps.EqualFunc(next, opened, func(x, y Opened) bool { return slices.Equal(x.Left, y.Left) && x.Ended.Equal(y.Ended) }) {
+	if maps.EqualFunc(next, opened, func(x, y Opened) bool {
+		return slices.Equal(x.Left, y.Left) && x.Ended.Equal(y.Ended) && x.Told == y.Told
+	}) {
 		a.discharged(ctx, done)
 		return failed
 	}

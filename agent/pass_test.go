@@ -89,10 +89,16 @@ type memory struct {
 
 func (m *memory) Accept([]byte, []byte, time.Time) (grant.Opened, error) { return grant.Opened{}, nil }
 func (m *memory) Trusted(clock.Reading) time.Time                        { return m.at }
-func (m *memory) Append(e ...ledger.Entry) error                         { m.entries = append(m.entries, e...); return nil }
-func (m *memory) Sessions() ([]agent.Session, error)                     { return nil, nil }
-func (m *memory) SaveSession(agent.Session) error                        { return nil }
-func (m *memory) DropSession(uint64) error                               { return nil }
+func (m *memory) Earliest(clock.Reading) time.Time                       { return m.at }
+
+func (*memory) Told(clock.Reading, time.Time) {}
+
+func (*memory) Correct(clock.Reading, time.Time, time.Duration) (time.Duration, error) { return 0, nil }
+
+func (m *memory) Append(e ...ledger.Entry) error     { m.entries = append(m.entries, e...); return nil }
+func (m *memory) Sessions() ([]agent.Session, error) { return nil, nil }
+func (m *memory) SaveSession(agent.Session) error    { return nil }
+func (m *memory) DropSession(uint64) error           { return nil }
 func (m *memory) Opened() (map[string]agent.Opened, error) {
 	o := map[string]agent.Opened{}
 	maps.Copy(o, m.opened)

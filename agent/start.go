@@ -188,7 +188,7 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 	client, err := uplink.New(uplink.Config{
 		Server: p.config.Server, Identity: uplink.Identity(p.identity), Host: acceptor{a, p.kept.Keep},
 		Outbox: p.kept.Outbox(), Appended: p.kept.Outbox().Appended(), Facts: p.facts(v),
-		Now: a.now, Unwired: p.unwired.list, Renewed: func(der []byte) error { return keep.SaveCertificate(f.Config, der) },
+		Now: a.now, Told: a.Told, Unsure: a.unsure, Unwired: p.unwired.list, Renewed: func(der []byte) error { return keep.SaveCertificate(f.Config, der) },
 		Clock: p.clock, Log: log,
 	})
 	if err != nil {
@@ -196,7 +196,12 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 	}
 	passed := make(chan struct{}, 1)
 	before := a.Heard()
-	a.Heard = func() time.Time { return later(before, client.LastHeard()) }
+	a.Heard = func() time.Time {
+		if last := client.LastHeard(); !last.IsZero() {
+			return last
+		}
+		return before
+	}
 	a.Passed = func() {
 		client.Report()
 		select {

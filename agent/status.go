@@ -25,6 +25,7 @@ type Status struct {
 	Sent      uint64        `json:"events_sent"`
 	Lost      uint64        `json:"events_lost"`
 	Unwired   []string      `json:"unwired"`
+	Clock     string        `json:"clock,omitempty"` // what is wrong with it, by the control plane's
 }
 
 const statusName = "status"
@@ -44,7 +45,7 @@ func (a *Agent) publish(ctx context.Context, p *parts, client *uplink.Client, pa
 		now := a.now()
 		err = folder.Save(statusName, Status{
 			Fleet: a.Fleet, Host: a.Name, At: now, Mode: p.watch.Mode(), Connected: client.Connected(), Refused: client.Refused(), Revision: a.Revision(),
-			Settled: a.Settled(), Grants: a.live(now), Sessions: a.sessionsNow(), Sent: counts.Made - counts.Lost, Lost: counts.Lost, Unwired: p.unwired.list(),
+			Settled: a.Settled(), Grants: a.live(now), Sessions: a.sessionsNow(), Sent: counts.Made - counts.Lost, Lost: counts.Lost, Unwired: p.unwired.list(), Clock: a.ClockText(),
 		})
 		if err != nil {
 			a.Log.WarnContext(ctx, "status not written", "err", err)

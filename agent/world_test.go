@@ -232,6 +232,17 @@ func (l fakeLabels) Kill(_ context.Context, sessions []uint64) (killed map[uint6
 
 type fakeKeep struct{ *world }
 
+// pending counts the grants that something is still to be done for.
+func (w *world) pending() int {
+	n := 0
+	for _, o := range w.opened {
+		if !o.Told {
+			n++
+		}
+	}
+	return n
+}
+
 func (k fakeKeep) Accept(_, set []byte, _ time.Time) (grant.Opened, error) {
 	if string(set) == "bad" {
 		return k.offered, errors.New("signature is false")
@@ -239,6 +250,14 @@ func (k fakeKeep) Accept(_, set []byte, _ time.Time) (grant.Opened, error) {
 	return k.offered, nil
 }
 func (k fakeKeep) Trusted(r clock.Reading) time.Time { return r.Wall }
+
+func (k fakeKeep) Earliest(r clock.Reading) time.Time { return k.Trusted(r) }
+
+func (fakeKeep) Told(clock.Reading, time.Time) {}
+
+func (fakeKeep) Correct(clock.Reading, time.Time, time.Duration) (time.Duration, error) {
+	return 0, nil
+}
 
 func (k fakeKeep) Append(entries ...ledger.Entry) error {
 	if err := k.change(); err != nil {

@@ -59,6 +59,7 @@ type Keep struct {
 
 	markMu sync.Mutex // guards what follows; no disk is waited for under it
 	mark   mark
+	said   mark // by the control plane; zero: never
 }
 
 // Open reads what was kept. Damaged files are no reason to fail: they hold no
@@ -81,7 +82,7 @@ func Open(c Config) (*Keep, error) {
 		c.Log.Warn("another agent has the state open: it is read, and nothing is written")
 	}
 	k.state, k.bad = k.loadState()
-	k.mark = k.loadMark()
+	k.mark, k.said = k.loadMark(), k.readMark(saidFile)
 	if k.outbox, err = openOutbox(c, k.lock != nil); err != nil {
 		return nil, errors.Join(fmt.Errorf("open outbox: %w", err), k.unlock())
 	}

@@ -1,6 +1,7 @@
 package keep
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -12,6 +13,7 @@ import (
 const (
 	markFile = "clock"
 	markKind = "curfew clock 1"
+	saidFile = "said" // what the control plane's clock said last, in the form of a mark
 )
 
 // A mark is the latest time that was ever trusted, and when in the life of
@@ -60,11 +62,10 @@ func (m *mark) field(f canon.Field) error {
 	return f.Unknown()
 }
 
-// loadMark reads the mark. One that is damaged or missing is made anew from
-// the time at which the kept set was accepted.
-func (k *Keep) loadMark() mark {
+// readMark reads a file with a mark; none, if it cannot be read.
+func (k *Keep) readMark(file string) mark {
 	var m mark
-	b, err := os.ReadFile(k.path(markFile))
+	b, err := os.ReadFile(k.path(file))
 	if err == nil {
 		b, err = unseal(markKind, b)
 	}
@@ -72,8 +73,15 @@ func (k *Keep) loadMark() mark {
 		err = canon.Read(b, m.field)
 	}
 	if err != nil {
-		m = mark{}
+		return mark{}
 	}
+	return m
+}
+
+// loadMark reads the mark. One that is damaged or missing is made anew from
+// the time at which the kept set was accepted.
+func (k *Keep) loadMark() mark {
+	m := k.readMark(markFile)
 	if k.state.at.After(m.wall) {
 		m = mark{wall: k.state.at}
 	}
@@ -97,6 +105,32 @@ func (k *Keep) Trusted(r clock.Reading) time.Time {
 	return now
 }
 
+// Correct sets trusted time back to now, or to the wall clock if that is later,
+// if it is further ahead of both than within; it returns by how much. The set
+// counts as accepted then at the latest. A disk that takes nothing leaves the
+// higher time on it: a restart then ends grants early, and none late.
+func (k *Keep) Correct(r clock.Reading, now time.Time, within time.Duration) (by time.Duration, err error) {
+	if r.Wall.After(now) {
+		now = r.Wall
+	}
+	ahead := k.Trusted(r).Sub(now)
+	if ahead <= within {
+		return 0, nil
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.state.at.After(now) {
+		next := k.state
+		next.at = now
+		next.opened, k.bad = k.open(next)
+		k.state, k.dirty = next, true
+	}
+	k.markMu.Lock()
+	k.mark = mark{wall: now, boot: r.Boot, id: k.Boot}
+	k.markMu.Unlock()
+	return ahead, errors.Join(k.save(), k.saveMark())
+}
+
 func (k *Keep) saveMark() error {
 	if k.lock == nil {
 		return nil
@@ -104,10 +138,39 @@ func (k *Keep) saveMark() error {
 	k.saveMu.Lock()
 	defer k.saveMu.Unlock()
 	k.markMu.Lock()
-	m := k.mark
+	m, said := k.mark, k.said
 	k.markMu.Unlock()
 	if err := replace(k.path(markFile), sealed(markKind, m.bytes()), 0o600); err != nil {
 		return fmt.Errorf("write clock mark: %w", err)
 	}
+	if said.wall.IsZero() {
+		return nil
+	}
+	if err := replace(k.path(saidFile), sealed(markKind, said.bytes()), 0o600); err != nil {
+		return fmt.Errorf("write what the control plane's clock said: %w", err)
+	}
 	return nil
+}
+
+// Told takes what the control plane's clock said.
+func (k *Keep) Told(r clock.Reading, at time.Time) {
+	k.markMu.Lock()
+	defer k.markMu.Unlock()
+	k.said = mark{wall: at, boot: r.Boot, id: k.Boot}
+}
+
+// Earliest is the time that it is at least: the control plane said so, and
+// time has gone by since. It is never after trusted time, which is what it
+// returns on a host that was never told.
+func (k *Keep) Earliest(r clock.Reading) time.Time {
+	now := k.Trusted(r)
+	k.markMu.Lock()
+	defer k.markMu.Unlock()
+	if k.said.wall.IsZero() {
+		return now
+	}
+	if least := k.said.at(r.Boot, k.Boot); least.Before(now) {
+		return least
+	}
+	return now
 }

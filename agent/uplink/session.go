@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -36,7 +37,8 @@ type session struct {
 	answer  bool   // a state was offered, and the control plane not told yet
 	started bool   // the control plane said where to go on
 	kept    uint64
-	way     []batch // sent, and not known to be kept
+	way     []batch       // sent, and not known to be kept
+	asked   time.Duration // since boot: when the time was asked for last; 0: it was answered
 }
 
 // A batch is records on their way.
@@ -62,7 +64,7 @@ func (c *Client) session(ctx context.Context, up func()) error {
 		return errors.Join(err, conn.Close())
 	}
 	s := &session{Client: c, duplex: duplex, offered: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
-	g.Go(func() error { return s.receive(up) })
+	g.Go(func() error { return s.receive(ctx, up) })
 	g.Go(func() error { return s.offer(ctx) })
 	g.Go(func() error { return s.send(ctx) })
 	err = g.Wait()
@@ -71,7 +73,7 @@ func (c *Client) session(ctx context.Context, up func()) error {
 }
 
 // receive takes what the control plane says.
-func (s *session) receive(up func()) error {
+func (s *session) receive(ctx context.Context, up func()) error {
 	for first := true; ; first = false {
 		down, err := s.duplex.Recv()
 		if err != nil {
@@ -90,6 +92,7 @@ func (s *session) receive(up func()) error {
 			if err := s.keptUpTo(says.Kept.GetSeq()); err != nil {
 				return err
 			}
+			s.time(ctx, says.Kept)
 			s.hearIfCurrent()
 			poke(s.wake)
 		default:
@@ -116,6 +119,21 @@ func (s *session) keptUpTo(seq uint64) error {
 		s.way = s.way[1:]
 	}
 	return nil
+}
+
+// time passes on what the control plane's clock said. How old that is at most
+// is known only of an answer: it was said after the question.
+func (s *session) time(ctx context.Context, k *uplink.Kept) {
+	if k.GetNowNs() == 0 {
+		return // of an older control plane
+	}
+	age := time.Duration(math.MaxInt64)
+	s.mu.Lock()
+	if a := k.GetAsked(); a != 0 && a == uint64(s.asked) { //nolint:gosec // not negative
+		age, s.asked = s.Clock.Now().Boot-s.asked, 0
+	}
+	s.mu.Unlock()
+	s.Told(ctx, time.Unix(0, k.GetNowNs()).UTC(), age)
 }
 
 // hearIfCurrent counts a message as a sign of life if this host holds what
@@ -193,9 +211,16 @@ func (s *session) send(ctx context.Context) error {
 		case <-s.wake:
 		case <-s.report:
 		case <-s.Appended:
+		case <-s.Clock.After(askAgain):
+			s.mu.Lock()
+			s.answer = s.answer || s.Unsure()
+			s.mu.Unlock()
 		}
 	}
 }
+
+// askAgain is how long a host waits that is unsure of its time.
+const askAgain = 10 * time.Second
 
 func (s *session) hello() error {
 	f := s.Facts()
@@ -212,8 +237,14 @@ func (s *session) applied() (a *uplink.Applied, must bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	must, s.answer = s.answer, false
+	if must {
+		s.asked = max(1, s.Clock.Now().Boot)
+	}
 	revision, _ := s.Host.Versions()
-	return &uplink.Applied{Revision: revision, Refused: s.refused, Settled: s.Host.Settled(), Unwired: s.Unwired()}, must
+	return &uplink.Applied{
+		Ask:      uint64(s.asked), //nolint:gosec // not negative
+		Revision: revision, Refused: s.refused, Settled: s.Host.Settled(), Unwired: s.Unwired(),
+	}, must
 }
 
 func sameApplied(a, b *uplink.Applied) bool {

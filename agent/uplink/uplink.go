@@ -83,6 +83,12 @@ type Config struct {
 	Unwired func() []string
 	// Now is trusted time, in which leases are counted.
 	Now func() time.Time
+	// Told is told what the control plane's clock said, so long ago at most.
+	// Optional.
+	Told func(ctx context.Context, at time.Time, age time.Duration)
+	// Unsure reports whether the control plane's time is to be asked for.
+	// Optional.
+	Unsure func() bool
 	// Renewed keeps a new certificate.
 	Renewed func(der []byte) error
 	Clock   clock.Clock
@@ -112,6 +118,12 @@ type Client struct {
 func New(c Config) (*Client, error) {
 	if c.Again <= 0 {
 		c.Again = 30 * time.Second
+	}
+	if c.Told == nil {
+		c.Told = func(context.Context, time.Time, time.Duration) {}
+	}
+	if c.Unsure == nil {
+		c.Unsure = func() bool { return false }
 	}
 	if c.Unwired == nil {
 		c.Unwired = func() []string { return nil }

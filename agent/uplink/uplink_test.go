@@ -107,6 +107,19 @@ func TestStateReachesTheHost(t *testing.T) {
 	w.until("heartbeat is heard", func() bool { return h.client.LastHeard().After(was) })
 }
 
+// What the control plane's clock says can be old; only the answer to a question
+// is known to be new.
+func TestTheTimeIsAskedForAndTold(t *testing.T) {
+	w := newWorld(t)
+	w.serve()
+	h := w.host(w.join("db1")).start()
+	w.until("first set", func() bool { return w.store.host("db1").Applied == 1 })
+	w.until("an answer", func() bool { return h.answers.Load() > 0 })
+	h.unsure.Store(true)
+	was := h.answers.Load()
+	w.until("more answers", func() bool { return h.answers.Load() > was+1 })
+}
+
 // A host gets its own set and no other, and speaks for itself alone.
 func TestHostsAreApart(t *testing.T) {
 	w := newWorld(t)

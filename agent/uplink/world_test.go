@@ -151,6 +151,8 @@ type host struct {
 	client  *uplink.Client
 	settled atomic.Bool
 	renewed atomic.Int32
+	unsure  atomic.Bool
+	answers atomic.Int32 // of the control plane's clock, to a question
 	dial    func(ctx context.Context, address string) (net.Conn, error)
 	stop    func()
 }
@@ -183,6 +185,12 @@ func (h *host) start() *host {
 		},
 		Now: time.Now, Clock: hasty{h.clock}, Log: slog.New(slog.NewTextHandler(h.log, nil)), Dial: h.dial, Again: time.Second,
 		Renewed: func([]byte) error { h.renewed.Add(1); return nil },
+		Unsure:  h.unsure.Load,
+		Told: func(_ context.Context, at time.Time, age time.Duration) {
+			if age < time.Minute && !at.IsZero() {
+				h.answers.Add(1)
+			}
+		},
 	})
 	if err != nil {
 		h.Fatal(err)

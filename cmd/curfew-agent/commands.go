@@ -134,6 +134,9 @@ func show(st agent.Status) {
 	for _, x := range st.Sessions {
 		fmt.Printf("session   %x %s by %s under %s since %s\n", x.ID, x.Service, x.Person, x.Grant, x.Opened.Format("15:04:05 UTC"))
 	}
+	if st.Clock != "" {
+		fmt.Printf("CLOCK     %s\n", st.Clock)
+	}
 	for _, u := range st.Unwired {
 		fmt.Printf("UNWIRED   %s\n", u)
 	}

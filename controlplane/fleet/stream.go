@@ -39,6 +39,7 @@ type stream struct {
 	wake  chan struct{} // look whether there is another state
 	probe chan struct{} // say all again: the host answers it
 	kept  chan uint64   // the newest of what is kept, not yet said
+	asks  chan uint64   // the newest question for the time, not yet answered
 	alive chan struct{} // the host said something
 	begun chan struct{} // closed once this is the host's stream
 	over  chan struct{} // closed by end, after why is set
@@ -64,7 +65,7 @@ func (s *Server) Connect(d duplex) error {
 	}
 	st := &stream{
 		Server: s, host: h, from: address(ctx), duplex: d,
-		wake: make(chan struct{}, 1), probe: make(chan struct{}, 1), kept: make(chan uint64, 1), alive: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), probe: make(chan struct{}, 1), kept: make(chan uint64, 1), asks: make(chan uint64, 1), alive: make(chan struct{}, 1),
 		begun: make(chan struct{}), over: make(chan struct{}),
 	}
 	expires := info.State.VerifiedChains[0][0].NotAfter.Sub(s.Clock.Now().Wall)
@@ -195,15 +196,15 @@ func (st *stream) internal(ctx context.Context, err error) error {
 }
 
 // say puts a number in the place of one that was not sent yet.
-func (st *stream) say(upTo uint64) {
+func say(to chan uint64, n uint64) {
 	for {
 		select {
-		case st.kept <- upTo:
+		case to <- n:
 			return
 		default:
 		}
 		select {
-		case <-st.kept:
+		case <-to:
 		default:
 		}
 	}
@@ -258,6 +259,9 @@ func (st *stream) applied(ctx context.Context, a *uplink.Applied) error {
 	if r.Refused != "" {
 		st.Log.ErrorContext(ctx, "alert: host refused its grant set", "host", st.host.Name, "kept", r.Revision, "why", r.Refused)
 	}
+	if a.GetAsk() != 0 {
+		say(st.asks, a.GetAsk())
+	}
 	return st.Store.Applied(ctx, st.host.Name, r, st.Clock.Now().Wall)
 }
 
@@ -273,7 +277,7 @@ func (st *stream) records(ctx context.Context, r *uplink.Records) error {
 	if err != nil {
 		return err
 	}
-	st.say(upTo)
+	say(st.kept, upTo)
 	return nil
 }
 
@@ -284,13 +288,15 @@ func (st *stream) send(ctx context.Context) error {
 	upTo := st.upTo // the host goes on from the first word
 	beat := st.Clock.After(0)
 	for {
-		look := true
+		look, asked := true, uint64(0)
 		select {
 		case <-st.over:
 			return st.why
 		case <-ctx.Done():
 			return ctx.Err()
 		case upTo = <-st.kept:
+			look = false
+		case asked = <-st.asks:
 			look = false
 		case <-st.probe:
 			sent = roster.State{}
@@ -311,7 +317,7 @@ func (st *stream) send(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := st.duplex.Send(&uplink.Down{Says: &uplink.Down_Kept{Kept: &uplink.Kept{Seq: upTo}}}); err != nil {
+		if err := st.duplex.Send(&uplink.Down{Says: &uplink.Down_Kept{Kept: &uplink.Kept{Seq: upTo, NowNs: st.Clock.Now().Wall.UnixNano(), Asked: asked}}}); err != nil {
 			return err
 		}
 	}

@@ -5,11 +5,14 @@ package sim
 import (
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -85,8 +88,11 @@ func (w *world) issue() {
 		drain = time.Duration(1+w.chance.IntN(240)) * time.Second
 	}
 	from := w.true()
+	if w.chance.IntN(4) == 0 {
+		from = from.Add(time.Duration(w.chance.IntN(600)) * time.Second)
+	}
 	g := w.server.issue(w.who(), from, from.Add(length), lease, drain)
-	w.tell("%s gets %s for %v, lease %v, drain %v, revision %d", g.Person.Name, g.ID[14:], length, lease, drain, w.server.revision)
+	w.tell("%s gets %s in %v for %v, lease %v, drain %v, revision %d", g.Person.Name, g.ID[14:], from.Sub(w.true()), length, lease, drain, w.server.revision)
 	w.send()
 }
 
@@ -215,6 +221,7 @@ func (w *world) powerCut() {
 	w.stop()
 	length := time.Duration(1+w.chance.IntN(300)) * time.Second
 	w.tell("the power is gone for %v", length)
+	w.tear()
 	clear(w.things)
 	clear(w.procs)
 	clear(w.kernel)
@@ -233,10 +240,33 @@ func (w *world) powerCut() {
 	}
 }
 
+// tear leaves on the disk what was about to be written: the half of an entry at
+// the end of the outbox, and of a file that was to take another's place.
+func (w *world) tear() {
+	half := make([]byte, 1+w.chance.IntN(40))
+	for i := range half {
+		half[i] = byte(w.chance.IntN(256))
+	}
+	if files, _ := filepath.Glob(w.dir + "/outbox/*.entries"); len(files) > 0 && w.chance.IntN(2) == 0 {
+		f, err := os.OpenFile(slices.Max(files), os.O_APPEND|os.O_WRONLY, 0)
+		if err == nil {
+			_, err = f.Write(half)
+			err = errors.Join(err, f.Close())
+		}
+		if err != nil {
+			panic(err)
+		}
+	}
+	if w.chance.IntN(2) == 0 {
+		if err := os.WriteFile(w.dir+"/.grants"+strconv.Itoa(w.boots), half, 0o600); err != nil {
+			panic(err)
+		}
+	}
+}
+
 // jump sets the host's wall clock.
 func (w *world) jump() {
 	w.skew = time.Duration(w.chance.IntN(7200)-3600) * time.Second
-	w.advance = max(w.advance, w.skew)
 	w.tell("the wall clock is off by %v", w.skew)
 }
 
@@ -295,7 +325,14 @@ func (w *world) deliver() {
 	}
 	w.mail = later
 	if !w.cut && w.agent != nil {
-		w.alive("hearing", func() { w.heard = w.keepTime() })
+		w.alive("hearing", func() {
+			before := w.keepTime()
+			w.agent.Told(context.Background(), w.true(), 0)
+			if w.heard = w.keepTime(); w.heard.Before(before) {
+				w.tell("time was put right by %v", before.Sub(w.heard))
+				w.next = w.now
+			}
+		})
 	}
 }
 
@@ -369,7 +406,7 @@ func TestASeedIsARun(t *testing.T) {
 func TestPlantedBugsAreFound(t *testing.T) {
 	for _, bug := range []string{
 		"a minute more", "the wall clock alone", "older sets count", "rules stay", "nobody is killed", "sessions without an end",
-		"leftovers forgotten", "removals untold", "rules drain too",
+		"leftovers forgotten", "removals untold", "rules drain too", "put right too far", "begins by the wall clock",
 	} {
 		t.Run(bug, func(t *testing.T) {
 			for seed := uint64(1); seed <= 1000; seed++ {

@@ -43,13 +43,12 @@ type world struct {
 	trace  hash.Hash
 	lines  []string
 
-	now     time.Duration // true time since noon
-	skew    time.Duration // of the wall clock
-	bootAt  time.Duration // when the machine was started
-	boots   int
-	marked  time.Duration // when an agent last wrote the time down
-	off     time.Duration // for how long nobody could know that time went by
-	advance time.Duration // the furthest that the wall clock was ever ahead
+	now    time.Duration // true time since noon
+	skew   time.Duration // of the wall clock
+	bootAt time.Duration // when the machine was started
+	boots  int
+	marked time.Duration // when an agent last wrote the time down
+	off    time.Duration // for how long nobody could know that time went by
 
 	dir      string // the disk
 	things   enforce.State
@@ -193,6 +192,20 @@ func (k keptOf) Trusted(r clock.Reading) time.Time {
 	return k.Keep.Trusted(r)
 }
 
+func (k keptOf) Correct(r clock.Reading, now time.Time, within time.Duration) (time.Duration, error) {
+	if k.w.bug == "put right too far" {
+		now, r.Wall = now.Add(-10*time.Minute), r.Wall.Add(-10*time.Minute)
+	}
+	return k.Keep.Correct(r, now, within)
+}
+
+func (k keptOf) Earliest(r clock.Reading) time.Time {
+	if k.w.bug == "begins by the wall clock" {
+		return k.Trusted(r)
+	}
+	return k.Keep.Earliest(r)
+}
+
 func (k keptOf) Accept(keyring, set []byte, at time.Time) (grant.Opened, error) {
 	k.w.change()
 	o, err := k.Keep.Accept(keyring, set, at)
@@ -262,7 +275,7 @@ func (h hostOf) Apply(_ context.Context, s enforce.Step) error {
 	case s.Op == enforce.Put:
 		h.things[s.Thing] = s.Content
 	case h.bug == "rules stay" && s.Thing.Kind == enforce.SudoRule:
-	case h.bug == "rules drain too" && s.Thing.Kind == enforce.SudoRule && h.lasts(h.grant(s.Thing.Name)):
+	case h.bug == "rules drain too" && s.Thing.Kind == enforce.SudoRule && h.grant(s.Thing.Name) != nil && h.lasts(h.grant(s.Thing.Name)):
 	default:
 		delete(h.things, s.Thing)
 	}

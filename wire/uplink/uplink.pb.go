@@ -486,6 +486,7 @@ type Applied struct {
 	Refused       string                 `protobuf:"bytes,2,opt,name=refused,proto3" json:"refused,omitempty"`    // why the one sent was not accepted; empty: it was
 	Settled       bool                   `protobuf:"varint,3,opt,name=settled,proto3" json:"settled,omitempty"`   // a whole pass found nothing more to do
 	Unwired       []string               `protobuf:"bytes,4,rep,name=unwired,proto3" json:"unwired,omitempty"`    // what sshd, sudo and PAM lack to ask the agent
+	Ask           uint64                 `protobuf:"varint,5,opt,name=ask,proto3" json:"ask,omitempty"`           // the host asks for the time; 0: it does not
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -546,6 +547,13 @@ func (x *Applied) GetUnwired() []string {
 		return x.Unwired
 	}
 	return nil
+}
+
+func (x *Applied) GetAsk() uint64 {
+	if x != nil {
+		return x.Ask
+	}
+	return 0
 }
 
 // Records carries ledger entries in the order of their numbers.
@@ -784,6 +792,8 @@ func (x *State) GetSet() []byte {
 type Kept struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Seq           uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	NowNs         int64                  `protobuf:"varint,2,opt,name=now_ns,json=nowNs,proto3" json:"now_ns,omitempty"` // the control plane's clock, in Unix time
+	Asked         uint64                 `protobuf:"varint,3,opt,name=asked,proto3" json:"asked,omitempty"`              // the question that this answers first; 0: none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -821,6 +831,20 @@ func (*Kept) Descriptor() ([]byte, []int) {
 func (x *Kept) GetSeq() uint64 {
 	if x != nil {
 		return x.Seq
+	}
+	return 0
+}
+
+func (x *Kept) GetNowNs() int64 {
+	if x != nil {
+		return x.NowNs
+	}
+	return 0
+}
+
+func (x *Kept) GetAsked() uint64 {
+	if x != nil {
+		return x.Asked
 	}
 	return 0
 }
@@ -870,12 +894,13 @@ const file_wire_uplink_uplink_proto_rawDesc = "" +
 	"\x06outbox\x18\x05 \x01(\tR\x06outbox\x12\x12\n" +
 	"\x04mode\x18\x06 \x01(\tR\x04mode\x12\"\n" +
 	"\rssh_host_keys\x18\a \x03(\tR\vsshHostKeys\x12\x1c\n" +
-	"\taddresses\x18\b \x03(\tR\taddresses\"s\n" +
+	"\taddresses\x18\b \x03(\tR\taddresses\"\x85\x01\n" +
 	"\aApplied\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x18\n" +
 	"\arefused\x18\x02 \x01(\tR\arefused\x12\x18\n" +
 	"\asettled\x18\x03 \x01(\bR\asettled\x12\x18\n" +
-	"\aunwired\x18\x04 \x03(\tR\aunwired\"=\n" +
+	"\aunwired\x18\x04 \x03(\tR\aunwired\x12\x10\n" +
+	"\x03ask\x18\x05 \x01(\x04R\x03ask\"=\n" +
 	"\aRecords\x122\n" +
 	"\arecords\x18\x01 \x03(\v2\x18.curfew.uplink.v1.RecordR\arecords\"0\n" +
 	"\x06Record\x12\x10\n" +
@@ -887,9 +912,11 @@ const file_wire_uplink_uplink_proto_rawDesc = "" +
 	"\x04says\"3\n" +
 	"\x05State\x12\x18\n" +
 	"\akeyring\x18\x01 \x01(\fR\akeyring\x12\x10\n" +
-	"\x03set\x18\x02 \x01(\fR\x03set\"\x18\n" +
+	"\x03set\x18\x02 \x01(\fR\x03set\"E\n" +
 	"\x04Kept\x12\x10\n" +
-	"\x03seq\x18\x01 \x01(\x04R\x03seq2\xd3\x01\n" +
+	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x15\n" +
+	"\x06now_ns\x18\x02 \x01(\x03R\x05nowNs\x12\x14\n" +
+	"\x05asked\x18\x03 \x01(\x04R\x05asked2\xd3\x01\n" +
 	"\x06Uplink\x12E\n" +
 	"\x05Enrol\x12\x1e.curfew.uplink.v1.EnrolRequest\x1a\x1c.curfew.uplink.v1.EnrolReply\x12E\n" +
 	"\x05Renew\x12\x1e.curfew.uplink.v1.RenewRequest\x1a\x1c.curfew.uplink.v1.RenewReply\x12;\n" +

@@ -1,0 +1,85 @@
+package sim
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"curfew.internal/agent"
+	"curfew.internal/ledger"
+)
+
+// story is a world in which nothing happens but what is told.
+func story(t *testing.T) *world {
+	t.Helper()
+	w := newWorld(1, t.TempDir(), "")
+	t.Cleanup(w.stop)
+	w.startAgain()
+	w.pass(time.Second)
+	return w
+}
+
+func (w *world) give(from, length time.Duration) {
+	w.server.issue("ana", w.true().Add(from), w.true().Add(from+length), 0, 0)
+	w.mail = []letter{{w.now, w.server.set(host, signer, w.true())}}
+	w.pass(time.Second)
+}
+
+func (w *world) opens() bool {
+	return w.agent.Knock(context.Background(), agent.Knock{Service: "sshd", User: "ana", FD: -1}).Allow
+}
+
+func (w *world) set(forward time.Duration) {
+	w.skew = forward
+	w.next = w.now
+	w.pass(time.Second)
+}
+
+func TestAClockThatIsSetForwardAndBackRevivesNothingAndStrandsNobody(t *testing.T) {
+	w := story(t)
+	w.give(0, 10*time.Minute)
+	if !w.opens() {
+		t.Fatal("the first grant does not open the door")
+	}
+	w.set(time.Hour)
+	if w.opens() || len(w.things) > 0 {
+		t.Errorf("an hour later by the wall clock the grant still stands: %v", w.things)
+	}
+	w.give(0, 10*time.Minute)
+	if w.opens() {
+		t.Error("a grant that is over by the wall clock opens the door")
+	}
+	if !slices.ContainsFunc(w.said, func(e ledger.Entry) bool {
+		return e.Kind == ledger.SetRefused && strings.Contains(e.Text, "ahead of the control plane's")
+	}) {
+		t.Errorf("nobody says why: %v", w.said)
+	}
+	w.set(0)
+	if !w.opens() {
+		t.Error("with the clock right again, the second grant does not open the door")
+	}
+	w.server.revoke(w.server.grants[1])
+	w.mail = []letter{{w.now, w.server.set(host, signer, w.true())}}
+	w.pass(time.Second)
+	if w.opens() || len(w.things) > 0 {
+		t.Errorf("a grant that had ended stands again: %v", w.things)
+	}
+}
+
+func TestAScheduledGrantIsNotEarlyByAClockThatIsAhead(t *testing.T) {
+	w := story(t)
+	w.give(10*time.Minute, 10*time.Minute)
+	w.set(15 * time.Minute)
+	w.startAgain()
+	w.pass(9 * time.Minute)
+	if w.opens() || len(w.things) > 0 {
+		t.Errorf("it stands a minute early: %v", w.things)
+	}
+	w.set(0)
+	w.pass(time.Minute)
+	if !w.opens() {
+		t.Error("it does not stand at its time")
+	}
+}
