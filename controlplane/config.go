@@ -10,6 +10,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"curfew.internal/controlplane/forward"
 	"curfew.internal/grant"
 )
 
@@ -26,6 +27,8 @@ const ConfigHelp = `The configuration file is YAML; unknown keys are mistakes.
   policy_dir: /etc/curfew-server/policy
   tls_cert: ...                        # a certificate of your own for listen, with
   tls_key: ...                         # its chain up to the root
+  forward:                             # who else gets the record: docs/audit.md
+    - {name: siem, form: syslog, to: "tls://logs.example:6514"}
 
 SIGHUP reads the policy folder again; it is read when it changes, too.`
 
@@ -58,6 +61,9 @@ type Config struct {
 	// Optional; the server makes one from its own CA.
 	TLSCert string `yaml:"tls_cert,omitempty"`
 	TLSKey  string `yaml:"tls_key,omitempty"`
+	// Forward lists who else gets the record, as syslog, OCSF or
+	// OpenTelemetry logs. Optional.
+	Forward []forward.Target `yaml:"forward,omitempty"`
 }
 
 // ReadConfig reads the configuration file, and reports all that is wrong in
@@ -95,7 +101,7 @@ func (c *Config) fill() {
 }
 
 func (c *Config) check() error {
-	errs := []error{grant.CheckFleet(c.Fleet), checkURL("url", c.URL), checkURL("agents_url", c.AgentsURL)}
+	errs := []error{grant.CheckFleet(c.Fleet), checkURL("url", c.URL), checkURL("agents_url", c.AgentsURL), forward.Check(c.Forward)}
 	for name, dir := range map[string]string{"data_dir": c.DataDir, "policy_dir": c.PolicyDir} {
 		if !filepath.IsAbs(dir) {
 			errs = append(errs, fmt.Errorf("%s: write an absolute path", name))

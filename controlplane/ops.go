@@ -49,6 +49,7 @@ var (
 	openFigure  = prometheus.NewDesc("curfew_requests_open", "Requests whose life is not over, by state.", []string{"state"}, nil)
 	ruleFigure  = prometheus.NewDesc("curfew_policy_problems", "Mistakes for which the policy folder, as it is now, was not taken.", nil, nil)
 	mumFigure   = prometheus.NewDesc("curfew_grants_unconfirmed", "Ended grants, by host, for which the host has signed no receipt for over a minute.", nil, nil)
+	lateFigure  = prometheus.NewDesc("curfew_forward_behind", "Entries of the record that a target of forward has not taken yet.", []string{"target"}, nil)
 	readFigure  = prometheus.NewDesc("curfew_scrape_ok", "1 if the database could be read for these figures.", nil, nil)
 )
 
@@ -60,7 +61,7 @@ type figures struct {
 
 // Describe implements [prometheus.Collector].
 func (f *figures) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{hostsFigure, keyFigure, openFigure, ruleFigure, mumFigure, readFigure} {
+	for _, d := range []*prometheus.Desc{hostsFigure, keyFigure, openFigure, ruleFigure, mumFigure, lateFigure, readFigure} {
 		to <- d
 	}
 }
@@ -74,11 +75,15 @@ func (f *figures) Collect(to chan<- prometheus.Metric) {
 	gauge(ruleFigure, float64(len(f.rules.State().Problems)))
 	count, err := f.store.Count(f.ctx)
 	silent, silentErr := f.api.Unconfirmed(f.ctx)
-	if err != nil || silentErr != nil {
+	last, lastErr := f.store.LastEvent(f.ctx)
+	if err != nil || silentErr != nil || lastErr != nil {
 		gauge(readFigure, 0)
 		return
 	}
 	gauge(readFigure, 1)
+	for target, upTo := range f.forward.UpTo() {
+		gauge(lateFigure, float64(last-min(last, upTo)), target)
+	}
 	gauge(mumFigure, float64(len(silent)))
 	gauge(openFigure, float64(count.Asked), "asked")
 	gauge(openFigure, float64(count.Issued), "issued")

@@ -21,6 +21,7 @@ import (
 	"curfew.internal/clock"
 	"curfew.internal/controlplane/api"
 	"curfew.internal/controlplane/fleet"
+	"curfew.internal/controlplane/forward"
 	"curfew.internal/controlplane/sign"
 )
 
@@ -54,6 +55,7 @@ type Server struct {
 	book    *book
 	fleet   *fleet.Server
 	api     *api.Server
+	forward *forward.Forwarder
 
 	people, agents, ops net.Listener
 	stop                chan struct{}
@@ -67,6 +69,9 @@ func Open(ctx context.Context, c Config, o Options) (*Server, error) {
 	}
 	s := &Server{plane: p, log: o.Log, version: o.Version, stop: make(chan struct{})}
 	if s.book, err = openBook(ctx, c.keys(), c.Fleet, p.store); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	if s.forward, err = forward.New(c.Fleet, c.Forward, p.store, o.Clock, o.Log); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	s.rules = newRules(c.PolicyDir, p.store, o.Clock, o.Log)
@@ -141,6 +146,7 @@ func (s *Server) Run(ctx context.Context, reload <-chan struct{}) error {
 	g.Go(func() error { return s.fleet.Serve(ctx, s.agents) })
 	g.Go(func() error { return s.rules.watch(ctx, reload) })
 	g.Go(func() error { return s.end(ctx) })
+	g.Go(func() error { return s.forward.Run(ctx) })
 	g.Go(func() error {
 		<-ctx.Done()
 		close(s.stop)

@@ -58,7 +58,7 @@ var rooms = map[string][]string{
 	"agent/writer":       {"clock", "ledger"},
 
 	"controlplane": {
-		"clock", "controlplane/api", "controlplane/fleet", "controlplane/identity", "controlplane/policy", "controlplane/policy/folder", "controlplane/request",
+		"clock", "controlplane/api", "controlplane/fleet", "controlplane/forward", "controlplane/identity", "controlplane/policy", "controlplane/policy/folder", "controlplane/request",
 		"controlplane/roster", "controlplane/sign", "controlplane/store", "dsse", "grant", "ledger", "wire/invite", "wire/signature",
 	},
 	"controlplane/api": {
@@ -66,6 +66,7 @@ var rooms = map[string][]string{
 		"wire/api", "wire/signature",
 	},
 	"controlplane/fleet":         {"clock", "controlplane/roster", "grant", "ledger", "wire/invite", "wire/uplink"},
+	"controlplane/forward":       {"clock", "controlplane/roster", "ledger"},
 	"controlplane/identity":      {"clock", "controlplane/roster", "dsse", "grant"},
 	"controlplane/policy":        {"controlplane/roster", "grant"},
 	"controlplane/policy/folder": {"controlplane/policy"},

@@ -41,11 +41,11 @@ var levers = []lever{
 		}},
 		imports: []string{"github.com/google/renameio"},
 		// The agent joins a fleet once, and init makes one; fleet, identity and sign make their
-		// own keys; watch pins in bpffs; door owns its socket; the command
-		// line has a device key.
+		// own keys; forward adds to a file that the operator names; watch pins in
+		// bpffs; door owns its socket; the command line has a device key.
 		rooms: []string{
 			"agent", "agent/door", "agent/host", "agent/keep", "agent/watch", "cmd/curfew",
-			"controlplane", "controlplane/fleet", "controlplane/identity", "controlplane/sign", "test",
+			"controlplane", "controlplane/fleet", "controlplane/forward", "controlplane/identity", "controlplane/sign", "test",
 		},
 	},
 	{
