@@ -23,6 +23,7 @@ type Host struct {
 	Address string
 	lab     *Lab
 	dir     string
+	root    string // the disk that it began with
 	cmd     *exec.Cmd
 	gone    chan struct{} // closed when cmd has ended
 	leader  int           // the container's pid 1, as the machine numbers it
@@ -34,6 +35,19 @@ var hostName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 // Host starts a host and waits until its systemd says that it runs. Hosts may
 // be started at the same time.
 func (l *Lab) Host(ctx context.Context, name string, files ...File) (*Host, error) {
+	return l.host(ctx, l.root, name, files)
+}
+
+// HostOf is Host with another release of Debian.
+func (l *Lab) HostOf(ctx context.Context, suite, name string, files ...File) (*Host, error) {
+	root, err := rootOf(ctx, l.told, suite)
+	if err != nil {
+		return nil, err
+	}
+	return l.host(ctx, root, name, files)
+}
+
+func (l *Lab) host(ctx context.Context, root, name string, files []File) (*Host, error) {
 	if !hostName.MatchString(name) {
 		return nil, fmt.Errorf("%q is no name for a host", name)
 	}
@@ -41,7 +55,7 @@ func (l *Lab) Host(ctx context.Context, name string, files ...File) (*Host, erro
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{Name: name, Address: address, lab: l, dir: filepath.Join(l.dir, "hosts", name)}
+	h := &Host{Name: name, Address: address, lab: l, root: root, dir: filepath.Join(l.dir, "hosts", name)}
 	for _, d := range []string{h.Disk(), filepath.Join(h.dir, "work"), filepath.Join(h.dir, "mnt")} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			return nil, err
@@ -60,7 +74,7 @@ func (l *Lab) Host(ctx context.Context, name string, files ...File) (*Host, erro
 		{Path: "/etc/hosts", Text: "127.0.0.1 localhost\n::1 localhost\n" + address + " " + name + "\n", Mode: 0o644},
 	}, files...)
 	for _, f := range files {
-		if err := place(h.Disk(), l.root, f); err != nil {
+		if err := place(h.Disk(), root, f); err != nil {
 			return nil, err
 		}
 	}
@@ -97,7 +111,7 @@ func (h *Host) Start(ctx context.Context) error {
 	defer func() { _ = console.Close() }() // the container has its own
 	// Not bound to ctx: the host lives until it is powered off.
 	h.cmd = exec.Command("unshare", append([]string{
-		"-m", "--propagation", "private", "bash", "-c", script, "host", h.dir, h.lab.root, h.lab.ns(h.Name), h.Name,
+		"-m", "--propagation", "private", "bash", "-c", script, "host", h.dir, h.root, h.lab.ns(h.Name), h.Name,
 	}, made...)...)
 	h.cmd.Stdout, h.cmd.Stderr = console, console
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

@@ -23,9 +23,10 @@ import (
 // A Lab is a switch and its members: hosts, and places from which people and
 // the control plane speak.
 type Lab struct {
-	labs string   // the folder of all labs
-	dir  string   // ours
-	root string   // the disk that all hosts begin with
+	labs string // the folder of all labs
+	dir  string // ours
+	root string // the disk that hosts begin with
+	told io.Writer
 	slot *os.File // held until Close
 	own  *os.File // the lock that says that we live
 
@@ -44,7 +45,7 @@ func New(ctx context.Context, progress io.Writer) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Lab{labs: labs, root: root, dir: filepath.Join(labs, "cfw-"+strings.ToLower(rand.Text()[:5]))}
+	l := &Lab{labs: labs, root: root, told: progress, dir: filepath.Join(labs, "cfw-"+strings.ToLower(rand.Text()[:5]))}
 	if l.slot, err = slot(ctx, labs, progress); err != nil {
 		return nil, err
 	}

@@ -14,7 +14,12 @@ import (
 	"syscall"
 )
 
-const suite = "bookworm"
+// Suites are the releases of Debian that hosts can have. The first is what a
+// host has if nothing else is said.
+const (
+	Bookworm = "bookworm" // Debian 12
+	Trixie   = "trixie"   // Debian 13
+)
 
 // packages are what a host consists of.
 var packages = []string{
@@ -54,10 +59,15 @@ ExecStart=/bin/mount -t bpf -o mode=0700,nosuid,nodev,noexec bpf /sys/fs/bpf
 `},
 }
 
-// Root returns the folder of a host's root file system, which is built from
+// Root returns the folder of the root file system of a host with Debian 12.
+func Root(ctx context.Context, progress io.Writer) (string, error) {
+	return rootOf(ctx, progress, Bookworm)
+}
+
+// rootOf returns the folder of a host's root file system, which is built from
 // Debian's packages once and kept outside the repository. Its name tells what
 // went into it, so that a change here builds another.
-func Root(ctx context.Context, progress io.Writer) (string, error) {
+func rootOf(ctx context.Context, progress io.Writer, suite string) (string, error) {
 	dir, err := cache("roots")
 	if err != nil {
 		return "", err
@@ -86,7 +96,7 @@ func Root(ctx context.Context, progress io.Writer) (string, error) {
 		}
 	}
 	_, _ = fmt.Fprintln(progress, "building the root file system of the hosts from Debian's packages (a minute or two, once)")
-	if err := build(ctx, root+".new", held); err != nil {
+	if err := build(ctx, suite, root+".new", held); err != nil {
 		return "", fmt.Errorf("build the root file system of the hosts: %w", err)
 	}
 	return root, os.Rename(root+".new", root)
@@ -95,7 +105,7 @@ func Root(ctx context.Context, progress io.Writer) (string, error) {
 // build makes a root file system. Its mounts are its own, so that a build cut
 // short leaves none behind, and it holds the lock for as long as it runs, even
 // if we are killed before it.
-func build(ctx context.Context, root string, held *os.File) error {
+func build(ctx context.Context, suite, root string, held *os.File) error {
 	cmd := exec.CommandContext(ctx, "unshare", "-m", "--propagation", "private",
 		"mmdebstrap", "--mode=root", "--variant=minbase", "--include="+strings.Join(packages, ","), "--dpkgopt=path-exclude=/usr/share/man/*",
 		"--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/locale/*", suite, root)
