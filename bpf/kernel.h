@@ -149,7 +149,8 @@ struct task_struct {
 };
 
 struct pt_regs {
-	unsigned long orig_ax;
+	unsigned long orig_ax; /* x86 */
+	int syscallno;	       /* arm64 */
 };
 
 struct bpf_map {

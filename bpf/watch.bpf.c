@@ -391,9 +391,9 @@ on_exit(__u64 *ctx)
 	return 0;
 }
 
-/* The calls that change uids and gids, on x86-64 and, for programs of 32 bits,
- * on i386. A number that means something else on the other of the two costs a
- * look and nothing more. */
+/* The calls that change uids and gids: on x86-64, on arm64 and, for programs of
+ * 32 bits, on i386 and arm, which number them alike. A number that means
+ * something else on another of these costs a look and nothing more. */
 #define BIT(n) (1ULL << ((n) % 64))
 
 static __always_inline int
@@ -408,13 +408,25 @@ sets_ids(__u64 nr)
 					BIT(119) | BIT(122) | BIT(123)));
 	case 2:
 		return !!(
-		    BIT(nr) & (BIT(138) | BIT(139) | BIT(164) | BIT(170)));
+		    BIT(nr) & (BIT(138) | BIT(139) | BIT(143) | BIT(144) |
+				  BIT(145) | BIT(146) | BIT(147) | BIT(149) |
+				  BIT(151) | BIT(152) | BIT(164) | BIT(170)));
 	case 3:
 		return !!(
 		    BIT(nr) & (BIT(203) | BIT(204) | BIT(208) | BIT(210) |
 				  BIT(213) | BIT(214) | BIT(215) | BIT(216)));
 	}
 	return 0;
+}
+
+/* The number of the call that ends, from where this machine's kernel keeps it.
+ * What the machine's registers do not have is cut out as the program loads. */
+static __always_inline __u64
+call_of(struct pt_regs *regs)
+{
+	if (bpf_core_field_exists(regs->syscallno))
+		return (__u32)regs->syscallno;
+	return regs->orig_ax;
 }
 
 SEC("tp_btf/sys_exit")
@@ -425,7 +437,7 @@ on_sys_exit(__u64 *ctx)
 	struct task_struct *task;
 	struct label *label;
 
-	if (!sets_ids(regs->orig_ax))
+	if (!sets_ids(call_of(regs)))
 		return 0;
 	task = bpf_get_current_task_btf();
 	label = label_of(task);

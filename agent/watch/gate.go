@@ -265,13 +265,14 @@ func (w *Watch) refuses(g *gate, deadline uint64) (bool, error) {
 //go:nosplit
 func intruder(read, write int, path *byte) (pid int, errno unix.Errno) {
 	var b [1]byte
+	here := unix.AT_FDCWD
 	child, _, errno := unix.RawSyscall6(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
 	if errno != 0 || child != 0 {
 		return int(child), errno
 	}
 	_, _, _ = unix.RawSyscall(unix.SYS_CLOSE, uintptr(write), 0, 0)
-	_, _, _ = unix.RawSyscall(unix.SYS_READ, uintptr(read), uintptr(unsafe.Pointer(&b)), 1) //nolint:gosec // on our stack
-	_, _, _ = unix.RawSyscall(unix.SYS_MKDIR, uintptr(unsafe.Pointer(path)), 0o700, 0)      //nolint:gosec // the caller keeps it
+	_, _, _ = unix.RawSyscall(unix.SYS_READ, uintptr(read), uintptr(unsafe.Pointer(&b)), 1)          //nolint:gosec // on our stack
+	_, _, _ = unix.RawSyscall(unix.SYS_MKDIRAT, uintptr(here), uintptr(unsafe.Pointer(path)), 0o700) //nolint:gosec // the caller keeps it
 	for {
 		_, _, _ = unix.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
 	}

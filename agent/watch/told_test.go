@@ -50,7 +50,7 @@ func TestWhatALabelledTreeDoesIsTold(t *testing.T) {
 	if err := unix.Stat(exe, &st); err != nil {
 		t.Fatal(err)
 	}
-	if p.Path != exe || p.Inode != st.Ino || p.Device != st.Dev || uint64(p.Links) != st.Nlink || p.Cwd != dir ||
+	if p.Path != exe || p.Inode != st.Ino || p.Device != st.Dev || int(p.Links) != int(st.Nlink) || p.Cwd != dir ||
 		int(p.PPID) != s.Process.Pid || p.Comm != "script" || scripts[0].Text != "started as ./script" {
 		t.Errorf("script: %+v, %q, want %s %+v", p, scripts[0].Text, exe, st)
 	}
