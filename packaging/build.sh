@@ -37,8 +37,34 @@ bill() {
 		sed -E "s|^(    \"timestamp\": \").*(\",)|\1$(date -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)\2|" >"$2/sbom.cdx.json"
 }
 
-# libc FILE: the version of libc that it asks for.
-libc() { objdump -T "$1" | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -1 | cut -d_ -f2; }
+# libpam FOLDER: what a compiler for another machine needs of libpam to link the
+# module, made from this machine's: the headers and the names with their versions
+# are the same on every machine. It is not shipped, and holds no code.
+libpam() {
+	mkdir -p "$1/include"
+	cp -r /usr/include/security "$1/include"
+	objdump -T "$(cc -print-file-name=libpam.so.0)" |
+		awk '$4 == ".text" && $6 ~ /^LIBPAM_/ { print $6, $7 }' | sort >"$1/names"
+	awk '{ print "void " $2 "(void) {}" }' "$1/names" >"$1/libpam.c"
+	awk '$1 != v { if (v) print "};"; print $1 " {"; v = $1 } { print $2 ";" } END { print "};" }' "$1/names" >"$1/libpam.map"
+	aarch64-linux-gnu-gcc -fno-builtin -shared -nostdlib -Wl,-soname,libpam.so.0 -Wl,--version-script="$1/libpam.map" -o "$1/libpam.so" "$1/libpam.c"
+}
+
+# module FOLDER ARCHITECTURE: the PAM module.
+module() {
+	local machine=x86_64-linux-gnu cc=cc
+	if [ "$2" = arm64 ]; then
+		machine=aarch64-linux-gnu
+		[ -e "$work/libpam" ] || libpam "$work/libpam"
+		cc="aarch64-linux-gnu-gcc -isystem $work/libpam/include -L$work/libpam"
+	fi
+	CC=$cc pammod/build.sh "$1/pam_curfew.so"
+	"$machine-strip" --strip-unneeded --remove-section=.comment "$1/pam_curfew.so"
+	# The version of libc that it asks for.
+	LIBC=$("$machine-objdump" -T "$1/pam_curfew.so" | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -1 | cut -d_ -f2)
+	MACHINE=$machine
+	export LIBC MACHINE
+}
 
 package() { # package PROGRAM ARCHITECTURE
 	export ARCH=$2 STAGE=$work/$2/$1
@@ -48,10 +74,7 @@ package() { # package PROGRAM ARCHITECTURE
 	bill "$1" "$STAGE"
 	packaging/licences.sh "$STAGE/$1" | gzip -9n >"$STAGE/modules.licences.gz"
 	if [ "$1" = curfew-agent ]; then
-		pammod/build.sh "$STAGE/pam_curfew.so"
-		strip --strip-unneeded --remove-section=.comment "$STAGE/pam_curfew.so"
-		LIBC=$(libc "$STAGE/pam_curfew.so")
-		export LIBC
+		module "$STAGE" "$2"
 	fi
 	find "$STAGE" -exec touch -hd "@$SOURCE_DATE_EPOCH" {} +
 	for kind in deb rpm; do
@@ -63,10 +86,8 @@ mkdir -p "$work/out"
 for program in curfew curfew-agent curfew-server; do
 	mkdir -p "$work/papers/$program"
 	papers "$program" "$work/papers/$program"
-	# The agent is for amd64 alone: its BPF programs know no other machine's
-	# registers (bpf/kernel.h), and would be refused by the kernel there.
 	for arch in ${ARCHES:-amd64 arm64}; do
-		[ "$program $arch" = 'curfew-agent arm64' ] || package "$program" "$arch"
+		package "$program" "$arch"
 	done
 done
 mkdir -p "$out"

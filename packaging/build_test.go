@@ -89,7 +89,8 @@ func TestPackages(t *testing.T) {
 		}
 		want := []string{
 			"SHA256SUMS",
-			"curfew-0.9.1-1.aarch64.rpm", "curfew-0.9.1-1.x86_64.rpm", "curfew-agent-0.9.1-1.x86_64.rpm", "curfew-agent_0.9.1_amd64.deb",
+			"curfew-0.9.1-1.aarch64.rpm", "curfew-0.9.1-1.x86_64.rpm", "curfew-agent-0.9.1-1.aarch64.rpm", "curfew-agent-0.9.1-1.x86_64.rpm",
+			"curfew-agent_0.9.1_amd64.deb", "curfew-agent_0.9.1_arm64.deb",
 			"curfew-server-0.9.1-1.aarch64.rpm", "curfew-server-0.9.1-1.x86_64.rpm",
 			"curfew-server_0.9.1_amd64.deb", "curfew-server_0.9.1_arm64.deb", "curfew_0.9.1_amd64.deb", "curfew_0.9.1_arm64.deb",
 		}
