@@ -11,6 +11,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"curfew.internal/controlplane/forward"
+	"curfew.internal/controlplane/store"
 	"curfew.internal/grant"
 )
 
@@ -24,6 +25,7 @@ const ConfigHelp = `The configuration file is YAML; unknown keys are mistakes.
   agents: ":7444"                      # address for hosts
   ops: 127.0.0.1:7445                  # /healthz /readyz /metrics: keep it on loopback
   data_dir: /var/lib/curfew-server     # database and keys
+  store: postgres://...                # PostgreSQL in place of the database there; no password in it
   policy_dir: /etc/curfew-server/policy
   tls_cert: ...                        # a certificate of your own for listen, with
   tls_key: ...                         # its chain up to the root
@@ -53,6 +55,11 @@ type Config struct {
 	// DataDir holds the database and the keys; only the server's user may
 	// read it.
 	DataDir string `yaml:"data_dir"`
+	// Store is the URL of a PostgreSQL database, which several servers may
+	// share, such as
+	// postgres://curfew@db.example/curfew?sslmode=verify-full&passfile=/etc/curfew-server/pgpass.
+	// A password stands in that file. Optional; SQLite in data_dir.
+	Store string `yaml:"store,omitempty"`
 	// PolicyDir holds the roles and who may ask for them; it is read again
 	// whenever it changes.
 	PolicyDir string `yaml:"policy_dir"`
@@ -112,6 +119,11 @@ func (c *Config) check() error {
 			errs = append(errs, fmt.Errorf("%s: write ADDRESS:PORT or :PORT: %w", name, err))
 		}
 	}
+	if c.Store != "" {
+		if err := store.CheckURL(c.Store); err != nil {
+			errs = append(errs, fmt.Errorf("store: %w", err))
+		}
+	}
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		errs = append(errs, errors.New("tls_cert and tls_key go together"))
 	}
@@ -126,7 +138,14 @@ func checkURL(name, s string) error {
 	return nil
 }
 
+// database is where the store is.
+func (c *Config) database() string {
+	if c.Store != "" {
+		return c.Store
+	}
+	return filepath.Join(c.DataDir, "curfew.db")
+}
+
 // Files of the data folder.
-func (c *Config) database() string { return filepath.Join(c.DataDir, "curfew.db") }
-func (c *Config) keys() string     { return filepath.Join(c.DataDir, "keys") }
-func (c *Config) secrets() string  { return filepath.Join(c.DataDir, "keys", "secrets.key") }
+func (c *Config) keys() string    { return filepath.Join(c.DataDir, "keys") }
+func (c *Config) secrets() string { return filepath.Join(c.DataDir, "keys", "secrets.key") }

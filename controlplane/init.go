@@ -54,6 +54,9 @@ func Init(ctx context.Context, p Plan, k clock.Clock) (Made, error) {
 			return Made{}, fmt.Errorf("%s is there already: a fleet is made once, in an empty place", f)
 		}
 	}
+	if err := unused(ctx, c); err != nil {
+		return Made{}, err
+	}
 	if err := os.MkdirAll(filepath.Dir(p.RootKey), 0o750); err != nil {
 		return Made{}, fmt.Errorf("make a folder for the root key: %w", err)
 	}
@@ -76,6 +79,23 @@ func Init(ctx context.Context, p Plan, k clock.Clock) (Made, error) {
 		m.Invite, m.Expires, err = opened.codes.Invite(ctx, p.Admin, console)
 	}
 	return m, errors.Join(err, opened.close())
+}
+
+// unused refuses a PostgreSQL database that has a fleet: its next server gets
+// the keys of the first.
+func unused(ctx context.Context, c *Config) error {
+	if c.Store == "" {
+		return nil // the file was looked for
+	}
+	s, err := store.Open(ctx, c.Store, c.Fleet)
+	if err != nil {
+		return err
+	}
+	version, _, err := s.Keyring(ctx)
+	if err == nil && version > 0 {
+		err = errors.New("the database has a fleet already: a further server of it needs the configuration and the keys folder of the first, and no init")
+	}
+	return errors.Join(err, s.Close())
 }
 
 func makeKeys(ctx context.Context, p Plan, k clock.Clock) error {

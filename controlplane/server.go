@@ -147,6 +147,7 @@ func (s *Server) Run(ctx context.Context, reload <-chan struct{}) error {
 	g.Go(func() error { return s.rules.watch(ctx, reload) })
 	g.Go(func() error { return s.end(ctx) })
 	g.Go(func() error { return s.forward.Run(ctx) })
+	g.Go(func() error { return s.follow(ctx) })
 	g.Go(func() error {
 		<-ctx.Done()
 		close(s.stop)
@@ -160,6 +161,26 @@ func (s *Server) Run(ctx context.Context, reload <-chan struct{}) error {
 	}
 	s.log.InfoContext(context.WithoutCancel(ctx), "control plane is down", "fleet", s.config.Fleet)
 	return errors.Join(err, s.close())
+}
+
+// followAgain is how long a server waits before it tries again to hear the
+// others. Until then streams look at every heartbeat.
+const followAgain = 2 * time.Second
+
+// follow hears what other servers change.
+func (s *Server) follow(ctx context.Context) error {
+	for {
+		err := s.store.Follow(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		s.log.WarnContext(ctx, "does not hear the other servers: what they change is seen later", "cause", err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.clock.After(followAgain):
+		}
+	}
 }
 
 // end moves on what time moves on, and takes new keys into use.

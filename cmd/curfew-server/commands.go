@@ -30,6 +30,7 @@ type initCmd struct {
 	Admin     string `help:"The first admin's name: what her account on hosts will be called." required:""`
 	FullName  string `help:"The first admin's full name."`
 	DataDir   string `help:"Holds the database and the keys." default:"/var/lib/curfew-server" type:"path"`
+	Store     string `help:"URL of a PostgreSQL database in place of SQLite in the data folder, such as postgres://curfew@db.example/curfew?sslmode=verify-full; a password stands in a passfile=FILE, never in it."`
 	PolicyDir string `help:"Holds roles and who may ask for them; an example is put there if it is empty." default:"/etc/curfew-server/policy" type:"path"`
 	RootKey   string `help:"Where to write the root key, which vouches for grant keys. Take the file offline afterwards." default:"/etc/curfew-server/root.key" type:"path"`
 	Listen    string `help:"Address of the people's API." default:":7443"`
@@ -41,7 +42,7 @@ type initCmd struct {
 func (c initCmd) Run(ctx context.Context) error {
 	made, err := controlplane.Init(ctx, controlplane.Plan{
 		Config: controlplane.Config{
-			Fleet: c.Fleet, URL: c.URL, AgentsURL: c.AgentsURL, Listen: c.Listen, Agents: c.Agents, Ops: c.Ops, DataDir: c.DataDir, PolicyDir: c.PolicyDir,
+			Fleet: c.Fleet, URL: c.URL, AgentsURL: c.AgentsURL, Listen: c.Listen, Agents: c.Agents, Ops: c.Ops, DataDir: c.DataDir, Store: c.Store, PolicyDir: c.PolicyDir,
 		},
 		ConfigFile: c.Config, RootKey: c.RootKey, Admin: c.Admin, FullName: c.FullName,
 	}, clock.System{})

@@ -24,6 +24,7 @@ type dialect struct {
 	statement func(query string) string
 	options   []goose.ProviderOption // of migrations
 	begin     string                 // the first statement of a change
+	tell      string                 // the last: it tells the other servers once it is committed
 }
 
 var onSQLite = dialect{goose: goose.DialectSQLite3, migration: asItIs, statement: asItIs}
@@ -35,6 +36,7 @@ var onPostgres = dialect{
 	goose: goose.DialectPostgres, migration: postgresSchema, statement: numbered,
 	options: []goose.ProviderOption{goose.WithSessionLocker(turn{})},
 	begin:   `SELECT pg_advisory_xact_lock(7443)`,
+	tell:    `SELECT pg_notify('curfew', ?)`,
 }
 
 func asItIs(text string) string { return text }
@@ -143,29 +145,32 @@ type conn struct {
 
 // QueryContext implements querier.
 func (c conn) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	return c.querier.QueryContext(ctx, c.dialect.statement(query), flags(args)...)
+	return c.querier.QueryContext(ctx, c.dialect.statement(query), kept(args)...)
 }
 
 // QueryRowContext implements querier.
 func (c conn) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
-	return c.querier.QueryRowContext(ctx, c.dialect.statement(query), flags(args)...)
+	return c.querier.QueryRowContext(ctx, c.dialect.statement(query), kept(args)...)
 }
 
 // ExecContext implements querier.
 func (c conn) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	return c.querier.ExecContext(ctx, c.dialect.statement(query), flags(args)...)
+	return c.querier.ExecContext(ctx, c.dialect.statement(query), kept(args)...)
 }
 
-// flags are the arguments with 1 for true and 0 for false, as our columns have
-// it in both.
-func flags(args []any) []any {
+// kept are the arguments as both databases have them: a flag is 1 or 0, and a
+// text is UTF-8 without a zero byte, whatever a host said.
+func kept(args []any) []any {
 	all := make([]any, len(args))
 	for i, a := range args {
-		switch a {
-		case true:
-			a = 1
-		case false:
+		switch v := a.(type) {
+		case bool:
 			a = 0
+			if v {
+				a = 1
+			}
+		case string:
+			a = strings.ToValidUTF8(strings.ReplaceAll(v, "\x00", "\uFFFD"), "\uFFFD")
 		}
 		all[i] = a
 	}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"embed"
 	"errors"
@@ -22,7 +23,7 @@ const readers = 4
 // Open opens the fleet's database, a file or what a postgres:// URL names, and
 // brings it to the present form.
 func Open(ctx context.Context, place, fleet string) (*Store, error) {
-	s := &Store{fleet: fleet, changed: make(chan struct{})}
+	s := &Store{fleet: fleet, me: rand.Text(), changed: make(chan struct{})}
 	if err := s.connect(place); err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}

@@ -137,13 +137,7 @@ func words(e ledger.Entry) string {
 	if p := e.Process; p != nil {
 		all = append(all, strings.Join(p.Argv, " "), p.Path, p.Comm, p.Cwd)
 	}
-	return plain(strings.Join(all, " "))
-}
-
-// plain is a text as it is searched for: in small letters, and without what no
-// database keeps in a text.
-func plain(s string) string {
-	return strings.ToLower(strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", " "), "\uFFFD"))
+	return strings.ToLower(strings.Join(all, " "))
 }
 
 // literal takes the meaning from what LIKE would read as a pattern.
@@ -160,7 +154,7 @@ func (s *Store) Events(ctx context.Context, q roster.Search) ([]roster.Event, er
 	w.text(`e.host = ?`, q.Host)
 	w.text(`e.kind = ?`, q.Kind)
 	for _, word := range q.Words {
-		w.and(`e.words LIKE ? ESCAPE '\'`, "%"+literal.Replace(plain(word))+"%")
+		w.and(`e.words LIKE ? ESCAPE '\'`, "%"+literal.Replace(strings.ToLower(word))+"%")
 	}
 	if !q.Since.IsZero() {
 		w.and(`e.at >= ?`, ns(q.Since))

@@ -2,7 +2,6 @@ package store
 
 import (
 	"errors"
-	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -348,8 +347,8 @@ func TestRevokedGrantsKeepAHostLeaving(t *testing.T) {
 
 // Two stores are two servers on one database.
 func TestRaceHasOneResult(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "db")
-	one, two := openAt(t, file), openAt(t, file)
+	place := newPlace(t)
+	one, two := openAt(t, place), openAt(t, place)
 	addPerson(t, one, "ana")
 	addPerson(t, one, "ben")
 	addHost(t, one, "db1")
@@ -391,8 +390,8 @@ func TestRaceHasOneResult(t *testing.T) {
 // one stands, and of the other nothing is kept. When it has ended, the other
 // may be given.
 func TestOfRolesKeptApartOneIsHeld(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "db")
-	one, two := openAt(t, file), openAt(t, file)
+	place := newPlace(t)
+	one, two := openAt(t, place), openAt(t, place)
 	addPerson(t, one, "ana")
 	addPerson(t, one, "ben")
 	addHost(t, one, "db1")

@@ -21,6 +21,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"modernc.org/sqlite"
 	sqlitelib "modernc.org/sqlite/lib"
@@ -38,6 +39,8 @@ type Signer interface {
 // A Store is one open database. Several programs may have it open.
 type Store struct {
 	fleet  string
+	me     string          // among the servers of the database
+	shared *pgx.ConnConfig // nil: the database has no other server
 	writer *sql.DB
 	reader *sql.DB
 	one    conn // the one connection that writes
@@ -74,7 +77,7 @@ func (s *Store) OnSets(f func(hosts []string)) {
 }
 
 // Changed returns a channel that is closed at the next change that this Store
-// makes. Changes by another program are not seen.
+// makes, or hears of ([Store.Follow]).
 func (s *Store) Changed() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,22 +109,17 @@ func (s *Store) write(ctx context.Context, f func(*tx) error) error {
 	if err == nil {
 		err = t.seal(ctx)
 	}
+	news := news{By: s.me, Hosts: t.hosts, Quiet: t.quiet}
+	if err == nil {
+		err = t.tellOthers(ctx, news)
+	}
 	if err != nil {
 		return errors.Join(err, inner.Rollback())
 	}
 	if err := inner.Commit(); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
-	s.mu.Lock()
-	tell := s.onSets
-	if !t.quiet {
-		close(s.changed)
-		s.changed = make(chan struct{})
-	}
-	s.mu.Unlock()
-	if tell != nil && len(t.hosts) > 0 {
-		tell(t.hosts)
-	}
+	s.wake(news)
 	return nil
 }
 

@@ -335,6 +335,9 @@ func TestSearch(t *testing.T) {
 		{"host", roster.Search{Host: "web2"}, nil},
 		{"words in any order and case", roster.Search{Words: []string{"SEQ_2", "echo"}}, []uint64{2}},
 		{"percent is no pattern", roster.Search{Words: []string{"1%0"}}, nil},
+		{"underline is no pattern", roster.Search{Words: []string{"ech_"}}, nil},
+		{"backslash is a letter", roster.Search{Words: []string{`\echo`}}, nil},
+		{"a zero byte is a letter", roster.Search{Words: []string{"ec\x00ho"}, Person: "\x00"}, nil},
 		{"quotes are words", roster.Search{Words: []string{"' OR 1=1 --"}}, nil},
 		{"since and until", roster.Search{Since: noon.Add(2), Until: noon.Add(3)}, []uint64{2}},
 		{"page", roster.Search{After: 1, Limit: 1}, []uint64{2}},
@@ -353,6 +356,26 @@ func TestSearch(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A host may say anything. What it says is kept as it came, and does not keep
+// what comes after it from being kept.
+func TestWhatNoDatabaseTakesAsText(t *testing.T) {
+	s, ctx := fresh(t), t.Context()
+	addHost(t, s, "db1")
+	upTo, err := s.KeepRecords(ctx, "db1", "o", []roster.Record{
+		entry(1, func(e *ledger.Entry) { e.Grant, e.Person, e.Text = "g-\x00", "a\x00na", "a\x00b" }),
+		{Seq: 2, Entry: []byte("\xff\x00")},
+		entry(3, func(e *ledger.Entry) { e.Host, e.Text = "db\x002", "\x00" }),
+	})
+	if err != nil || upTo != 3 {
+		t.Fatalf("kept up to %d: %v", upTo, err)
+	}
+	got, err := s.Events(ctx, roster.Search{Person: "a\x00na"})
+	if err != nil || len(got) != 1 || got[0].Entry.Text != "a\x00b" {
+		t.Errorf("%+v, %v", got, err)
+	}
+	logged(t, s)
 }
 
 func TestChangedTells(t *testing.T) {
