@@ -8,13 +8,12 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protojson"
-
 	"curfew.internal/wire/api"
+	"curfew.internal/wire/api/apiconnect"
 )
 
 type auditCmd struct {
-	Search searchCmd `cmd:"" help:"Search the record, oldest first; with --output json, an event a line."`
+	Search searchCmd `cmd:"" help:"Search the record, oldest first."`
 	Tail   tailCmd   `cmd:"" help:"Watch the record as it grows."`
 
 	Checkpoint checkpointCmd `cmd:"" help:"Print, signed, how the log over the record stands; keep it, and later logs have to go on from it."`
@@ -22,15 +21,21 @@ type auditCmd struct {
 }
 
 type filter struct {
-	Grant  string   `placeholder:"ID" help:"Of one grant."`
-	Person string   `placeholder:"NAME" help:"Of one person."`
-	Host   string   `placeholder:"NAME" help:"On one host."`
-	Kind   string   `placeholder:"KIND" help:"Of one kind: exec, exit, setid, login, logout, refused, gap, installed, removed, leftovers, drift, admin, decision, ..."`
-	Words  []string `arg:"" optional:"" help:"Words that all occur in the command line or text."`
+	Grant   string   `placeholder:"ID" help:"Of one grant."`
+	Person  string   `placeholder:"NAME" help:"Of one person."`
+	Role    string   `placeholder:"NAME" help:"Under one role."`
+	Host    string   `placeholder:"NAME" help:"On one host."`
+	Path    string   `placeholder:"PATH" help:"Of one program, by its path as the kernel resolved it, or of those under a folder."`
+	Outcome string   `enum:",ok,refused,failed" default:"" placeholder:"OUTCOME" help:"What came out: ok, refused or failed."`
+	Kind    string   `placeholder:"KIND" help:"Of one kind: exec, exit, setid, login, logout, refused, gap, installed, removed, leftovers, drift, admin, decision, ..."`
+	Words   []string `arg:"" optional:"" help:"Words, or their beginnings, that all occur in the command line or text."`
 }
 
 func (f filter) query() *api.SearchEventsRequest {
-	return &api.SearchEventsRequest{Grant: f.Grant, Person: f.Person, Host: f.Host, Kind: f.Kind, Words: strings.Join(f.Words, " ")}
+	return &api.SearchEventsRequest{
+		Grant: f.Grant, Person: f.Person, Host: f.Host, Kind: f.Kind, Words: strings.Join(f.Words, " "),
+		Role: f.Role, Path: f.Path, Outcome: f.Outcome,
+	}
 }
 
 type searchCmd struct {
@@ -52,30 +57,41 @@ func (s searchCmd) Run(ctx context.Context, p *program) error {
 	q := s.query()
 	now := p.clock.Now().Wall
 	q.Since, q.Until = s.Since.before(now), s.Until.before(now)
-	for shown := 0; ; {
-		q.Limit = 500
+	to := p.events(false)
+	shown, more, err := s.pages(ctx, c, q, to)
+	if err = errors.Join(err, to.end()); err != nil {
+		return err
+	}
+	switch {
+	case more:
+		_, err = fmt.Fprintf(p.err, "There is more: curfew audit search --limit 0, or narrow it down.\n")
+	case shown == 0 && p.Output == "text":
+		_, err = fmt.Fprintln(p.err, "Nothing that you may see is like that.")
+	}
+	return err
+}
+
+// pages prints what was found, page by page, and reports whether the limit
+// left some out.
+func (s searchCmd) pages(ctx context.Context, c apiconnect.CurfewClient, q *api.SearchEventsRequest, to *eventPrinter) (shown int, more bool, err error) {
+	q.Limit = 500
+	for {
 		r, err := c.SearchEvents(ctx, q)
 		if err != nil {
-			return err
+			return shown, false, err
 		}
 		for _, e := range r.Events {
 			if s.Limit > 0 && shown == s.Limit {
-				_, err := fmt.Fprintf(p.err, "There is more: curfew audit search --limit 0, or narrow it down.\n")
-				return err
+				return shown, true, nil
 			}
-			if err := p.event(e); err != nil {
-				return err
+			if err := to.print(e); err != nil {
+				return shown, false, err
 			}
 			shown++
 		}
-		if r.Next == 0 && shown == 0 && p.Output == "text" {
-			_, err := fmt.Fprintln(p.err, "Nothing that you may see is like that.")
-			return err
+		if q.After = r.Next; r.Next == 0 {
+			return shown, false, nil
 		}
-		if r.Next == 0 {
-			return nil
-		}
-		q.After = r.Next
 	}
 }
 
@@ -91,6 +107,7 @@ func (t tailCmd) Run(ctx context.Context, p *program) error {
 		return err
 	}
 	q := t.query()
+	to := p.events(true)
 	for {
 		s, err := c.TailEvents(ctx, q)
 		if err != nil {
@@ -98,7 +115,7 @@ func (t tailCmd) Run(ctx context.Context, p *program) error {
 		}
 		for s.Receive() {
 			q.After = s.Msg().Id
-			if err := p.event(s.Msg()); err != nil {
+			if err := to.print(s.Msg()); err != nil {
 				return err
 			}
 		}
@@ -116,24 +133,6 @@ func (t tailCmd) Run(ctx context.Context, p *program) error {
 		case <-p.clock.After(time.Second):
 		}
 	}
-}
-
-// event prints one event: a line of text, or a line of JSON.
-func (p *program) event(e *api.Event) error {
-	if p.Output == "json" {
-		b, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(e)
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Fprintln(p.out, string(b))
-		return err
-	}
-	who := e.Person
-	if len(e.Approvers) > 0 {
-		who += " (by " + strings.Join(e.Approvers, ",") + ")"
-	}
-	_, err := fmt.Fprintf(p.out, "%s %-6s %-20s %-16s %-9s %s\n", fine(e.At), line(source(e)), line(e.Grant), line(who), line(e.Kind), line(told(e)))
-	return err
 }
 
 // source is who tells of an event: a host, or the control plane.

@@ -13,7 +13,7 @@ import (
 
 // globals are flags of every command.
 type globals struct {
-	Output string `short:"o" enum:"text,json" default:"text" help:"How to print: text or json."`
+	Output string `short:"o" enum:"text,json,ndjson,csv" default:"text" help:"How to print: text or json; audit search and tail also ndjson (an object a line) or csv."`
 	Home   string `env:"CURFEW_HOME" type:"path" placeholder:"DIR" help:"Where the key and the session are kept; ~/.config/curfew."`
 }
 

@@ -60,6 +60,10 @@ func main() {
 		parser.Errorf("%s", err)
 		os.Exit(exitUsage) //nolint:gocritic // nothing deferred matters here
 	}
+	if !c.prints(k.Command()) {
+		parser.Errorf("--output %s is for audit search and audit tail", c.Output)
+		os.Exit(exitUsage)
+	}
 	p := &program{globals: c.globals, clock: clock.System{}, out: os.Stdout, err: os.Stderr, in: os.Stdin}
 	k.BindTo(ctx, (*context.Context)(nil))
 	if err := k.Run(p); err != nil {

@@ -24,12 +24,16 @@ const (
 func (s *Server) search(ctx context.Context, m *api.SearchEventsRequest) (roster.Search, error) {
 	q := roster.Search{
 		Grant: m.Grant, Person: m.Person, Host: m.Host, Kind: m.Kind, Words: strings.Fields(m.Words), After: m.After, Limit: someEvents,
+		Role: m.Role, Outcome: m.Outcome, Path: m.Path,
 	}
 	if len(q.Words) > maxWords || m.Limit > maxEvents {
 		return q, roster.Refuse(roster.Invalid, "up to %d words, and up to %d events a page", maxWords, maxEvents)
 	}
 	if m.Kind != "" && m.Kind != roster.Malformed && ledger.KindNamed(m.Kind) == 0 {
 		return q, roster.Refuse(roster.Invalid, "no such kind of event: %q", m.Kind)
+	}
+	if m.Outcome != "" && !slices.Contains(roster.Outcomes, m.Outcome) {
+		return q, roster.Refuse(roster.Invalid, "an outcome is one of %s", strings.Join(roster.Outcomes, ", "))
 	}
 	if m.Limit > 0 {
 		q.Limit = int(m.Limit)

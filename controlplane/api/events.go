@@ -15,7 +15,7 @@ func eventMessage(v roster.Event) *api.Event {
 	m := &api.Event{
 		Id: v.ID, At: timestamppb.New(e.At), Host: v.Host, Kind: v.Kind, Grant: e.Grant, Person: e.Person, Approvers: e.Approvers,
 		Role: v.Role, Session: e.Session, SessionSeq: e.SessionSeq, Process: processMessage(e.Process), Service: e.Service,
-		Text: e.Text, Lost: e.Lost, Request: e.Request, Step: e.Step,
+		Text: e.Text, Lost: e.Lost, Request: e.Request, Step: e.Step, Outcome: v.Outcome(),
 	}
 	if e.Took > 0 {
 		m.Took = durationpb.New(e.Took)

@@ -34,6 +34,9 @@ type Event struct {
 // A Search says which events are wanted. Empty fields do not narrow it.
 type Search struct {
 	Grant, Person, Host, Kind string
+	Role                      string
+	Outcome                   string   // of [Outcomes]
+	Path                      string   // the program is this file, or lies under this folder
 	Words                     []string // all of them occur
 	Since, Until              time.Time
 	After                     uint64 // event id

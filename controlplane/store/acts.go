@@ -14,7 +14,7 @@ const ownOutbox = "control-plane"
 // tell puts what somebody did to the fleet into the record, with the change
 // itself or not at all.
 func (t *tx) tell(ctx context.Context, a roster.Act, format string, args ...any) error {
-	return t.own(ctx, ledger.Entry{Kind: ledger.Admin, At: a.At, Person: a.By, Text: fmt.Sprintf(format, args...)})
+	return t.own(ctx, ledger.Entry{Kind: ledger.Admin, At: a.At, Person: a.By, Text: fmt.Sprintf(format, args...)}, "")
 }
 
 // Tell puts into the record what somebody did outside of the database.
@@ -39,15 +39,16 @@ func (t *tx) decided(ctx context.Context, r roster.Request, d roster.Decision, c
 			e.Signed = t.signer.SignGrant(*c.Grant)
 		}
 	}
-	return t.own(ctx, e)
+	return t.own(ctx, e, r.Role)
 }
 
-// own keeps an entry that the control plane makes itself.
-func (t *tx) own(ctx context.Context, e ledger.Entry) error {
+// own keeps an entry that the control plane makes itself, with the role that it
+// is about.
+func (t *tx) own(ctx context.Context, e ledger.Entry, role string) error {
 	var seq uint64
 	err := t.QueryRowContext(ctx, `SELECT coalesce(max(seq), 0) + 1 FROM entries WHERE host = '' AND outbox = ?`, ownOutbox).Scan(&seq)
 	if err != nil {
 		return err
 	}
-	return t.keep(ctx, row{outbox: ownOutbox, seq: seq, kind: e.Kind.String(), entry: e, raw: e.Bytes()})
+	return t.keep(ctx, row{outbox: ownOutbox, seq: seq, kind: e.Kind.String(), entry: e, raw: e.Bytes(), role: role})
 }

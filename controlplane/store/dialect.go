@@ -25,9 +25,10 @@ type dialect struct {
 	options   []goose.ProviderOption // of migrations
 	begin     string                 // the first statement of a change
 	tell      string                 // the last: it tells the other servers once it is committed
+	index     index                  // of the record
 }
 
-var onSQLite = dialect{goose: goose.DialectSQLite3, migration: asItIs, statement: asItIs}
+var onSQLite = dialect{goose: goose.DialectSQLite3, migration: asItIs, statement: asItIs, index: sqliteIndex}
 
 // A change holds the one lock of its database until it is committed: as in
 // SQLite, each sees all that was changed before it, on whichever server, and
@@ -37,6 +38,7 @@ var onPostgres = dialect{
 	options: []goose.ProviderOption{goose.WithSessionLocker(turn{})},
 	begin:   `SELECT pg_advisory_xact_lock(7443)`,
 	tell:    `SELECT pg_notify('curfew', ?)`,
+	index:   postgresIndex,
 }
 
 func asItIs(text string) string { return text }

@@ -25,6 +25,7 @@ type row struct {
 	raw          []byte
 	vouched      bool   // its receipt is signed by the key
 	key          []byte // of the host, for an entry with a receipt
+	role         string // of the request; empty: that of the entry's grant
 }
 
 func (r row) leaf(number uint64) ledger.Leaf {
@@ -38,11 +39,33 @@ type growth struct {
 	begun  bool
 	from   uint64 // the log's size before
 	leaves []tlog.Hash
+	hours  map[int64]ledger.Range // the first and last entry that tells of each
 }
 
 // keep takes an entry into the record and the log, which grows by it when the
 // transaction is committed.
 func (t *tx) keep(ctx context.Context, r row) error {
+	number, err := t.number(ctx)
+	if err != nil {
+		return err
+	}
+	find, err := t.about(ctx, r)
+	if err != nil {
+		return err
+	}
+	err = t.run(ctx, `INSERT INTO entries (id, host, outbox, seq, kind, at, grant_id, person, words, receipt_ok, receipt_key, raw, request, role, outcome, path)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		number, r.host, r.outbox, r.seq, r.kind, ns(r.entry.At), r.entry.Grant, r.entry.Person, words(r.entry), r.vouched, blob(r.key), blob(r.raw), r.entry.Request,
+		find.role, find.outcome, find.path)
+	if err == nil {
+		t.grown.leaves = append(t.grown.leaves, r.leaf(number).Hash())
+		t.grown.at(hour(r.entry.At), number)
+	}
+	return err
+}
+
+// number is that of the next entry.
+func (t *tx) number(ctx context.Context) (uint64, error) {
 	if !t.grown.begun {
 		var hashes int64
 		err := t.QueryRowContext(ctx, `SELECT (SELECT coalesce(max(id), 0) FROM entries), (SELECT coalesce(max(place) + 1, 0) FROM log_hashes)`).Scan(&t.grown.from, &hashes)
@@ -50,18 +73,23 @@ func (t *tx) keep(ctx context.Context, r row) error {
 			err = errLog
 		}
 		if err != nil {
-			return err
+			return 0, err
 		}
 		t.grown.begun = true
 	}
-	number := t.grown.from + uint64(len(t.grown.leaves)) + 1
-	err := t.run(ctx, `INSERT INTO entries (id, host, outbox, seq, kind, at, grant_id, person, words, receipt_ok, receipt_key, raw, request)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		number, r.host, r.outbox, r.seq, r.kind, ns(r.entry.At), r.entry.Grant, r.entry.Person, words(r.entry), r.vouched, blob(r.key), blob(r.raw), r.entry.Request)
-	if err == nil {
-		t.grown.leaves = append(t.grown.leaves, r.leaf(number).Hash())
+	return t.grown.from + uint64(len(t.grown.leaves)) + 1, nil
+}
+
+// at notes that an entry tells of an hour.
+func (g *growth) at(hour int64, number uint64) {
+	if g.hours == nil {
+		g.hours = map[int64]ledger.Range{}
 	}
-	return err
+	first := number
+	if was, ok := g.hours[hour]; ok {
+		first = was.From
+	}
+	g.hours[hour] = ledger.Range{From: first, To: number}
 }
 
 // seal adds the hashes of what was kept to the log. Of the tree that is there
@@ -95,7 +123,20 @@ func (t *tx) seal(ctx context.Context) error {
 		}
 		fresh = append(fresh, more...)
 	}
+	if err := t.putHours(ctx); err != nil {
+		return err
+	}
 	return t.putHashes(ctx, first, fresh)
+}
+
+func (t *tx) putHours(ctx context.Context) error {
+	for hour, r := range t.grown.hours {
+		err := t.run(ctx, `INSERT INTO entry_hours VALUES (?, ?, ?) ON CONFLICT (hour) DO UPDATE SET last = excluded.last`, hour, r.From, r.To)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // atOnce is how many hashes one statement inserts.

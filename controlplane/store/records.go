@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
-	"time"
 
 	"curfew.internal/controlplane/roster"
 	"curfew.internal/ledger"
@@ -130,90 +128,3 @@ func (k keeper) vouched(e ledger.Entry) bool {
 	r, err := ledger.OpenReceipt(e.Receipt, k.host.ReceiptKey)
 	return err == nil && r.Fleet == k.fleet && r.Host == k.host.Name && r.Grant == e.Grant && r.Person == e.Person
 }
-
-// words is what a search looks in.
-func words(e ledger.Entry) string {
-	all := []string{e.Text, e.Service}
-	if p := e.Process; p != nil {
-		all = append(all, strings.Join(p.Argv, " "), p.Path, p.Comm, p.Cwd)
-	}
-	return strings.ToLower(strings.Join(all, " "))
-}
-
-// literal takes the meaning from what LIKE would read as a pattern.
-var literal = strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`)
-
-const maxEvents = 1000
-
-// Events returns the events that are searched for, oldest first.
-func (s *Store) Events(ctx context.Context, q roster.Search) ([]roster.Event, error) {
-	w := where{}
-	w.and(`e.id > ?`, q.After)
-	w.text(`e.grant_id = ?`, q.Grant)
-	w.text(`e.person = ?`, q.Person)
-	w.text(`e.host = ?`, q.Host)
-	w.text(`e.kind = ?`, q.Kind)
-	for _, word := range q.Words {
-		w.and(`e.words LIKE ? ESCAPE '\'`, "%"+literal.Replace(strings.ToLower(word))+"%")
-	}
-	if !q.Since.IsZero() {
-		w.and(`e.at >= ?`, ns(q.Since))
-	}
-	if !q.Until.IsZero() {
-		w.and(`e.at < ?`, ns(q.Until))
-	}
-	if q.For != "" {
-		w.and(`(e.grant_id IN (SELECT id FROM grants WHERE person = ? UNION
-			SELECT g.id FROM grants g JOIN approvals a ON a.request = g.request WHERE a.person = ?)
-			OR e.request IN (SELECT id FROM requests WHERE person = ? UNION SELECT request FROM approvals WHERE person = ?))`, q.For, q.For, q.For, q.For)
-	}
-	limit := min(q.Limit, maxEvents)
-	if limit <= 0 {
-		limit = 100
-	}
-	return list(ctx, s.read, scanEvent, `SELECT e.id, e.kind, e.host, e.at, coalesce(g.role, ''), e.receipt_ok, e.receipt_key, e.raw
-		FROM entries e LEFT JOIN grants g ON g.id = e.grant_id WHERE `+w.String()+` ORDER BY e.id LIMIT ?`, append(w.args, limit)...)
-}
-
-// LastEvent is the id of the newest event.
-func (s *Store) LastEvent(ctx context.Context) (uint64, error) {
-	var id uint64
-	err := s.read.QueryRowContext(ctx, `SELECT coalesce(max(id), 0) FROM entries`).Scan(&id)
-	return id, err
-}
-
-func scanEvent(r scanner) (roster.Event, error) {
-	var v roster.Event
-	var raw []byte
-	var at time.Time
-	if err := r.Scan(&v.ID, &v.Kind, &v.Host, instant{&at}, &v.Role, &v.ReceiptOK, (*[]byte)(&v.ReceiptKey), &raw); err != nil {
-		return v, err
-	}
-	e, err := ledger.ParseEntry(raw)
-	if err != nil || v.Kind == roster.Malformed {
-		// What it says does not count; what came is in the database.
-		v.Entry = ledger.Entry{At: at, Host: v.Host, Text: fmt.Sprintf("%d bytes that are no entry of this host", len(raw))}
-		return v, nil //nolint:nilerr // a malformed entry is an event too
-	}
-	v.Entry = e
-	return v, nil
-}
-
-// where collects conditions.
-type where struct {
-	terms []string
-	args  []any
-}
-
-func (w *where) and(term string, args ...any) {
-	w.terms = append(w.terms, term)
-	w.args = append(w.args, args...)
-}
-
-func (w *where) text(term, value string) {
-	if value != "" {
-		w.and(term, value)
-	}
-}
-
-func (w *where) String() string { return strings.Join(w.terms, " AND ") }

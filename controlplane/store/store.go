@@ -91,6 +91,7 @@ type tx struct {
 	hosts  []string // whose sets it changed
 	quiet  bool     // nobody waits for this change
 	grown  growth
+	roles  map[string]string // of grants
 }
 
 // write runs f in a transaction that no other writer can come between, and

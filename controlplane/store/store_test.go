@@ -312,52 +312,6 @@ func TestKeepRecords(t *testing.T) {
 	}
 }
 
-func TestSearch(t *testing.T) {
-	s, ctx := fresh(t), t.Context()
-	addHost(t, s, "db1")
-	before, err := s.LastEvent(ctx)
-	must(t, err)
-	_, err = s.KeepRecords(ctx, "db1", "o", []roster.Record{
-		entry(1, func(e *ledger.Entry) { e.Person, e.Grant = "ana", "g-a" }),
-		entry(2, func(e *ledger.Entry) { e.Person, e.Grant = "ben", "g-b" }),
-		entry(3, func(e *ledger.Entry) { e.Kind, e.Process, e.Text = ledger.Refused, nil, "no grant" }),
-	})
-	must(t, err)
-	for _, c := range []struct {
-		name string
-		q    roster.Search
-		want []uint64
-	}{
-		{"all", roster.Search{}, []uint64{1, 2, 3}},
-		{"person", roster.Search{Person: "ana"}, []uint64{1}},
-		{"grant", roster.Search{Grant: "g-b"}, []uint64{2}},
-		{"kind", roster.Search{Kind: "refused"}, []uint64{3}},
-		{"host", roster.Search{Host: "web2"}, nil},
-		{"words in any order and case", roster.Search{Words: []string{"SEQ_2", "echo"}}, []uint64{2}},
-		{"percent is no pattern", roster.Search{Words: []string{"1%0"}}, nil},
-		{"underline is no pattern", roster.Search{Words: []string{"ech_"}}, nil},
-		{"backslash is a letter", roster.Search{Words: []string{`\echo`}}, nil},
-		{"a zero byte is a letter", roster.Search{Words: []string{"ec\x00ho"}, Person: "\x00"}, nil},
-		{"quotes are words", roster.Search{Words: []string{"' OR 1=1 --"}}, nil},
-		{"since and until", roster.Search{Since: noon.Add(2), Until: noon.Add(3)}, []uint64{2}},
-		{"page", roster.Search{After: 1, Limit: 1}, []uint64{2}},
-		{"for a stranger", roster.Search{For: "eve"}, nil},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			c.q.After += before
-			got, err := s.Events(ctx, c.q)
-			must(t, err)
-			var ids []uint64
-			for _, e := range got {
-				ids = append(ids, e.ID-before)
-			}
-			if diff := cmp.Diff(c.want, ids); diff != "" {
-				t.Error(diff)
-			}
-		})
-	}
-}
-
 // A host may say anything. What it says is kept as it came, and does not keep
 // what comes after it from being kept.
 func TestWhatNoDatabaseTakesAsText(t *testing.T) {

@@ -178,7 +178,7 @@ func (b *bench) record(ctx context.Context) error {
 	if err := b.onRecord(ctx, b.begun, b.stormed); err != nil {
 		return err
 	}
-	out, _, err := b.fleet.People["cleo"].Run(ctx, "", "audit", "search", "--limit", "0", "--kind", "gap", "-o", "json")
+	out, _, err := b.fleet.People["cleo"].Run(ctx, "", "audit", "search", "--limit", "0", "--kind", "gap", "-o", "ndjson")
 	if err != nil {
 		return err
 	}

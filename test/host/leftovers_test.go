@@ -29,7 +29,7 @@ printf "NAME ALL=(ALL) NOPASSWD: ALL\n" > /etc/sudoers.d/NAME-more
 '
 `
 
-// receipt is what a host signed, as `curfew audit search -o json` tells it.
+// receipt is what a host signed, as `curfew audit search -o ndjson` tells it.
 type receipt struct {
 	Removed   []string `json:"removed"`
 	Left      []string `json:"left"`
@@ -43,7 +43,7 @@ func (s *scene) receipts(t *testing.T, id, kind string) []receipt {
 	t.Helper()
 	var all []receipt
 	s.until(t, kind+" of "+id, func() error {
-		out, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "-o", "json", "audit", "search", "--grant", id, "--kind", kind)
+		out, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "-o", "ndjson", "audit", "search", "--grant", id, "--kind", kind)
 		all = nil
 		for line := range strings.Lines(out) {
 			var e struct{ Receipt receipt }

@@ -1886,11 +1886,14 @@ type SearchEventsRequest struct {
 	Person        string                 `protobuf:"bytes,2,opt,name=person,proto3" json:"person,omitempty"`
 	Host          string                 `protobuf:"bytes,3,opt,name=host,proto3" json:"host,omitempty"`
 	Kind          string                 `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
-	Words         string                 `protobuf:"bytes,5,opt,name=words,proto3" json:"words,omitempty"` // all of them occur in the command line or text
+	Words         string                 `protobuf:"bytes,5,opt,name=words,proto3" json:"words,omitempty"` // all of them occur in the command line or text; a word may be the beginning of a longer one
 	Since         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=since,proto3" json:"since,omitempty"`
 	Until         *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=until,proto3" json:"until,omitempty"`
 	After         uint64                 `protobuf:"varint,8,opt,name=after,proto3" json:"after,omitempty"` // event id: page on, or tail on, from here
 	Limit         uint32                 `protobuf:"varint,9,opt,name=limit,proto3" json:"limit,omitempty"` // 1..1000; 100
+	Role          string                 `protobuf:"bytes,10,opt,name=role,proto3" json:"role,omitempty"`
+	Outcome       string                 `protobuf:"bytes,11,opt,name=outcome,proto3" json:"outcome,omitempty"` // ok, refused or failed
+	Path          string                 `protobuf:"bytes,12,opt,name=path,proto3" json:"path,omitempty"`       // the program is this file, or lies under this folder
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1988,6 +1991,27 @@ func (x *SearchEventsRequest) GetLimit() uint32 {
 	return 0
 }
 
+func (x *SearchEventsRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *SearchEventsRequest) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *SearchEventsRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
 type SearchEventsReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Events        []*Event               `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
@@ -2060,6 +2084,7 @@ type Event struct {
 	Receipt       *Receipt               `protobuf:"bytes,16,opt,name=receipt,proto3" json:"receipt,omitempty"`
 	Request       string                 `protobuf:"bytes,17,opt,name=request,proto3" json:"request,omitempty"` // of a decision
 	Step          string                 `protobuf:"bytes,18,opt,name=step,proto3" json:"step,omitempty"`       // of a decision: asked, approved, signed, ...
+	Outcome       string                 `protobuf:"bytes,19,opt,name=outcome,proto3" json:"outcome,omitempty"` // ok, refused, failed, or none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2216,6 +2241,13 @@ func (x *Event) GetRequest() string {
 func (x *Event) GetStep() string {
 	if x != nil {
 		return x.Step
+	}
+	return ""
+}
+
+func (x *Event) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
 	}
 	return ""
 }
@@ -3932,7 +3964,7 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\taddresses\x18\x03 \x03(\tR\taddresses\x12\x1b\n" +
 	"\thost_keys\x18\x04 \x03(\tR\bhostKeys\x124\n" +
 	"\aexpires\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x14\n" +
-	"\x05grant\x18\x06 \x01(\tR\x05grant\"\x91\x02\n" +
+	"\x05grant\x18\x06 \x01(\tR\x05grant\"\xd3\x02\n" +
 	"\x13SearchEventsRequest\x12\x14\n" +
 	"\x05grant\x18\x01 \x01(\tR\x05grant\x12\x16\n" +
 	"\x06person\x18\x02 \x01(\tR\x06person\x12\x12\n" +
@@ -3942,10 +3974,14 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x05since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
 	"\x05until\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x14\n" +
 	"\x05after\x18\b \x01(\x04R\x05after\x12\x14\n" +
-	"\x05limit\x18\t \x01(\rR\x05limit\"U\n" +
+	"\x05limit\x18\t \x01(\rR\x05limit\x12\x12\n" +
+	"\x04role\x18\n" +
+	" \x01(\tR\x04role\x12\x18\n" +
+	"\aoutcome\x18\v \x01(\tR\aoutcome\x12\x12\n" +
+	"\x04path\x18\f \x01(\tR\x04path\"U\n" +
 	"\x11SearchEventsReply\x12,\n" +
 	"\x06events\x18\x01 \x03(\v2\x14.curfew.api.v1.EventR\x06events\x12\x12\n" +
-	"\x04next\x18\x02 \x01(\x04R\x04next\"\x89\x04\n" +
+	"\x04next\x18\x02 \x01(\x04R\x04next\"\xa3\x04\n" +
 	"\x05Event\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
@@ -3966,7 +4002,8 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x04took\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\x04took\x120\n" +
 	"\areceipt\x18\x10 \x01(\v2\x16.curfew.api.v1.ReceiptR\areceipt\x12\x18\n" +
 	"\arequest\x18\x11 \x01(\tR\arequest\x12\x12\n" +
-	"\x04step\x18\x12 \x01(\tR\x04step\"Q\n" +
+	"\x04step\x18\x12 \x01(\tR\x04step\x12\x18\n" +
+	"\aoutcome\x18\x13 \x01(\tR\aoutcome\"Q\n" +
 	"\x03IDs\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\rR\x03uid\x12\x12\n" +
 	"\x04euid\x18\x02 \x01(\rR\x04euid\x12\x10\n" +

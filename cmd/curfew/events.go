@@ -1,0 +1,135 @@
+package main
+
+import (
+	"encoding/csv"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"curfew.internal/wire/api"
+)
+
+// prints reports whether the command has the form that is asked for.
+func (g globals) prints(command string) bool {
+	return g.Output == "text" || g.Output == "json" || strings.HasPrefix(command, "audit search") || strings.HasPrefix(command, "audit tail")
+}
+
+// An eventPrinter prints events, one after the other, as they are to be
+// printed.
+type eventPrinter struct {
+	*program
+	form string
+	csv  *csv.Writer
+	n    int
+}
+
+// events prints what is found, or, without an end, what comes.
+func (p *program) events(endless bool) *eventPrinter {
+	e := &eventPrinter{program: p, form: p.Output}
+	if e.form == "json" && endless {
+		e.form = "ndjson" // a list without an end helps nobody
+	}
+	if e.form == "csv" {
+		e.csv = csv.NewWriter(p.out)
+	}
+	return e
+}
+
+func (p *eventPrinter) print(e *api.Event) error {
+	p.n++
+	switch p.form {
+	case "csv":
+		return p.cells(e)
+	case "text":
+		return p.text(e)
+	}
+	b, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(e)
+	if err != nil {
+		return err
+	}
+	before, after := "", "\n"
+	if p.form == "json" {
+		before, after = ",\n", ""
+		if p.n == 1 {
+			before = "[\n"
+		}
+	}
+	_, err = fmt.Fprint(p.out, before, string(b), after)
+	return err
+}
+
+// end closes what print opened.
+func (p *eventPrinter) end() error {
+	if p.form != "json" {
+		return nil
+	}
+	text := "\n]\n"
+	if p.n == 0 {
+		text = "[]\n"
+	}
+	_, err := fmt.Fprint(p.out, text)
+	return err
+}
+
+func (p *eventPrinter) text(e *api.Event) error {
+	who := e.Person
+	if len(e.Approvers) > 0 {
+		who += " (by " + strings.Join(e.Approvers, ",") + ")"
+	}
+	_, err := fmt.Fprintf(p.out, "%s %-6s %-20s %-16s %-9s %s\n", fine(e.At), line(source(e)), line(e.Grant), line(who), line(e.Kind), line(told(e)))
+	return err
+}
+
+var columns = []string{
+	"id", "at", "host", "kind", "outcome", "person", "approvers", "grant", "role", "request", "step", "service", "session", "session_seq",
+	"pid", "uid", "path", "command", "cwd", "exit_code", "lost", "text",
+}
+
+// cells prints a line of CSV, the first with the columns' names before it.
+func (p *eventPrinter) cells(e *api.Event) error {
+	if p.n == 1 {
+		if err := p.csv.Write(columns); err != nil {
+			return err
+		}
+	}
+	all := []string{
+		strconv.FormatUint(e.Id, 10), e.At.AsTime().Format(time.RFC3339Nano), e.Host, e.Kind, e.Outcome, e.Person, strings.Join(e.Approvers, ","), e.Grant, e.Role,
+		e.Request, e.Step, e.Service, some(e.Session, 16), some(e.SessionSeq, 10), "", "", "", "", "", "", some(e.Lost, 10), e.Text,
+	}
+	if pr := e.Process; pr != nil {
+		copy(all[14:], []string{
+			strconv.FormatUint(uint64(pr.Pid), 10), strconv.FormatUint(uint64(pr.Ids.GetEuid()), 10), pr.Path, strings.Join(pr.Argv, " "), pr.Cwd, "",
+		})
+		if e.Kind == "exit" {
+			all[19] = strconv.FormatUint(uint64(pr.ExitCode), 10)
+		}
+	}
+	for i, s := range all {
+		all[i] = cell(s)
+	}
+	if err := p.csv.Write(all); err != nil {
+		return err
+	}
+	p.csv.Flush()
+	return p.csv.Error()
+}
+
+func some(n uint64, base int) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.FormatUint(n, base)
+}
+
+// cell keeps a hostile argument from being a line or a formula of its own in
+// a spreadsheet.
+func cell(s string) string {
+	s = line(s)
+	if s != "" && strings.ContainsRune("=+-@", rune(s[0])) {
+		return "'" + s
+	}
+	return s
+}

@@ -1,0 +1,173 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/pressly/goose/v3"
+
+	"curfew.internal/controlplane/roster"
+	"curfew.internal/ledger"
+)
+
+// An index finds candidates for a search. What it finds too much the search
+// leaves out; what has the words and names that are asked for it never misses.
+type index struct {
+	make []string // statements
+	// narrow adds its condition, and says from where to read and by which
+	// number to order.
+	narrow func(w *where, q roster.Search) (from, number string)
+}
+
+// On SQLite one full text index has the words and, as k=exec, the names, so
+// that several conditions are one walk over what they have in common.
+var sqliteIndex = index{
+	make: []string{
+		`CREATE VIRTUAL TABLE entry_words USING fts5(words, content='', detail=none, columnsize=0, tokenize="unicode61 remove_diacritics 0 tokenchars '=-_.@'")`,
+		`INSERT INTO entry_words (rowid, words) SELECT id, ` + indexedText("") + ` FROM entries ORDER BY id`,
+		`CREATE TRIGGER entries_found AFTER INSERT ON entries BEGIN
+			INSERT INTO entry_words (rowid, words) VALUES (NEW.id, ` + indexedText("NEW.") + `);
+		END`,
+	},
+	narrow: func(w *where, q roster.Search) (from, number string) {
+		var terms []string
+		for key, v := range map[string]string{"k": q.Kind, "p": q.Person, "h": q.Host, "g": q.Grant, "r": q.Role, "o": q.Outcome} {
+			if name.MatchString(v) {
+				terms = append(terms, `"`+key+"="+v+`"`)
+			}
+		}
+		for _, t := range wanted(q) {
+			term := `"` + t.text + `"`
+			if t.begins {
+				term += "*"
+			}
+			terms = append(terms, term)
+		}
+		if len(terms) == 0 {
+			return "entries e", "e.id"
+		}
+		w.and(`entry_words MATCH ?`, strings.Join(terms, " AND "))
+		return "entry_words CROSS JOIN entries e ON e.id = entry_words.rowid", "entry_words.rowid"
+	},
+}
+
+// indexedText is what SQLite's index has of a row.
+func indexedText(row string) string {
+	s := row + "words"
+	for _, column := range []string{"kind", "person", "host", "grant_id", "role", "outcome"} {
+		s += " || ' " + column[:1] + "=' || " + row + column
+	}
+	return s
+}
+
+// On PostgreSQL there is one over the words; it combines that with those of the
+// columns by itself.
+var postgresIndex = index{
+	make: []string{`CREATE INDEX entries_words ON entries USING gin (to_tsvector('simple'::regconfig, words))`},
+	narrow: func(w *where, q roster.Search) (from, number string) {
+		var terms []string
+		for _, t := range wanted(q) {
+			term := "'" + t.text + "'"
+			if t.begins {
+				term += ":*"
+			}
+			terms = append(terms, term)
+		}
+		if len(terms) > 0 {
+			w.and(`to_tsvector('simple'::regconfig, e.words) @@ to_tsquery('simple'::regconfig, ?)`, strings.Join(terms, " & "))
+		}
+		return "entries e", "e.id"
+	},
+}
+
+// name is what the index has as one word.
+var name = regexp.MustCompile(`^[a-z0-9][a-z0-9._@-]*$`)
+
+// ascii is what both databases take for the same letters as we do.
+var ascii = regexp.MustCompile(`^[a-z0-9]+$`)
+
+// token is a word that is asked for.
+type token struct {
+	text   string
+	begins bool // a longer one will do, which begins so
+}
+
+// wanted are the words that an entry has to have.
+func wanted(q roster.Search) []token {
+	var all []token
+	add := func(text string, open bool) {
+		words := tokens(text)
+		for i, t := range words {
+			if ascii.MatchString(t) {
+				all = append(all, token{t, open && i == len(words)-1})
+			}
+		}
+	}
+	for _, word := range q.Words {
+		add(word, true)
+	}
+	add(q.Path, false)
+	return all
+}
+
+// findable is the migration that makes what is there findable.
+func findable(d dialect) *goose.Migration {
+	return goose.NewGoMigration(52, &goose.GoFunc{RunTx: func(ctx context.Context, inner *sql.Tx) error {
+		t := &tx{conn: conn{inner, d}}
+		if err := t.fill(ctx); err != nil {
+			return fmt.Errorf("make entries findable: %w", err)
+		}
+		for _, statement := range d.index.make {
+			if err := t.run(ctx, statement); err != nil {
+				return fmt.Errorf("index entries: %w", err)
+			}
+		}
+		return nil
+	}}, nil)
+}
+
+// stored is a row of entries, read again.
+type stored struct {
+	row
+	id    uint64
+	words string
+}
+
+func scanStored(r scanner) (stored, error) {
+	var k stored
+	err := r.Scan(&k.id, &k.host, &k.kind, instant{&k.entry.At}, &k.entry.Grant, &k.vouched, &k.key, &k.raw, &k.words)
+	return k, err
+}
+
+func (t *tx) fill(ctx context.Context) error {
+	for last := uint64(0); ; {
+		some, err := list(ctx, t, scanStored, `SELECT id, host, kind, at, grant_id, receipt_ok, receipt_key, raw, words FROM entries WHERE id > ? ORDER BY id LIMIT ?`, last, someAtOnce)
+		if err != nil || len(some) == 0 {
+			return err
+		}
+		for _, k := range some {
+			last = k.id
+			at := k.entry.At
+			text := " " + strings.Join(tokens(k.words), " ")
+			if e, err := ledger.ParseEntry(k.raw); err == nil && k.kind != roster.Malformed {
+				k.entry = e
+				text = words(e)
+			}
+			find, err := t.about(ctx, k.row)
+			if err == nil {
+				err = t.exec(ctx, `UPDATE entries SET words = ?, role = ?, outcome = ?, path = ? WHERE id = ?`, text, find.role, find.outcome, find.path, k.id)
+			}
+			if err != nil {
+				return err
+			}
+			t.grown.at(hour(at), k.id)
+		}
+		if err := t.putHours(ctx); err != nil {
+			return err
+		}
+		t.grown = growth{}
+	}
+}
