@@ -50,7 +50,7 @@ libpam() {
 	aarch64-linux-gnu-gcc -fno-builtin -shared -nostdlib -Wl,-soname,libpam.so.0 -Wl,--version-script="$1/libpam.map" -o "$1/libpam.so" "$1/libpam.c"
 }
 
-# module FOLDER ARCHITECTURE: the PAM module.
+# module FOLDER ARCHITECTURE: the PAM module, and pam-try.
 module() {
 	local machine=x86_64-linux-gnu cc=cc
 	if [ "$2" = arm64 ]; then
@@ -59,9 +59,9 @@ module() {
 		cc="aarch64-linux-gnu-gcc -isystem $work/libpam/include -L$work/libpam"
 	fi
 	CC=$cc pammod/build.sh "$1/pam_curfew.so"
-	"$machine-strip" --strip-unneeded --remove-section=.comment "$1/pam_curfew.so"
-	# The version of libc that it asks for.
-	LIBC=$("$machine-objdump" -T "$1/pam_curfew.so" | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -1 | cut -d_ -f2)
+	"$machine-strip" --strip-unneeded --remove-section=.comment "$1/pam_curfew.so" "$1/pam-try"
+	# The version of libc that they ask for.
+	LIBC=$("$machine-objdump" -T "$1/pam_curfew.so" "$1/pam-try" | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -1 | cut -d_ -f2)
 	MACHINE=$machine
 	export LIBC MACHINE
 }

@@ -12,7 +12,11 @@ CC=clang-16 ./build.sh "$tmp/clang.so"
 # shellcheck disable=SC2086
 gcc -fanalyzer $warn -O1 -c -o "$tmp/a.o" pam_curfew.c
 # shellcheck disable=SC2086
+gcc -fanalyzer $warn -O1 -c -o "$tmp/a.o" pam_try.c
+# shellcheck disable=SC2086
 clang-16 --analyze -Xanalyzer -analyzer-werror $warn -o "$tmp/plist" pam_curfew.c
+# shellcheck disable=SC2086
+clang-16 --analyze -Xanalyzer -analyzer-werror $warn -o "$tmp/plist" pam_try.c
 # shellcheck disable=SC2086
 clang-16 $warn -g -fsanitize=address,undefined -fno-sanitize-recover -o "$tmp/test" test_door.c
 "$tmp/test" ../wire/door/testdata
@@ -23,14 +27,14 @@ clang-16 $warn -g -fsanitize=address,undefined -fno-sanitize-recover -o "$tmp/pa
 if command -v clang-tidy-16 >/dev/null; then
 	clang-tidy-16 --quiet --warnings-as-errors='*' \
 		--checks='-*,bugprone-*,cert-*,clang-analyzer-*,-bugprone-easily-swappable-parameters,-bugprone-reserved-identifier,-cert-dcl37-c,-cert-dcl51-cpp,-bugprone-assignment-in-if-condition,-clang-analyzer-security.insecureAPI.DeprecatedOrUnsafeBufferHandling' \
-		pam_curfew.c -- -std=c11 -D_GNU_SOURCE >"$tmp/log" 2>&1 || {
+		pam_curfew.c pam_try.c -- -std=c11 -D_GNU_SOURCE >"$tmp/log" 2>&1 || {
 		cat "$tmp/log"
 		exit 1
 	}
 fi
 if command -v cppcheck >/dev/null; then
 	cppcheck --quiet --std=c11 --enable=warning,portability,performance --error-exitcode=1 \
-		--inline-suppr --suppress=missingIncludeSystem pam_curfew.c
+		--inline-suppr --suppress=missingIncludeSystem pam_curfew.c pam_try.c
 fi
 # shellcheck disable=SC2086
 clang-16 $warn -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover -o "$tmp/fuzz" fuzz_reply.c

@@ -141,6 +141,7 @@ func (f *Fleet) Add(ctx context.Context, name, label string, more ...File) (*Hos
 	files := append([]File{
 		{Path: "/usr/bin/curfew-agent", From: f.bin("curfew-agent"), Mode: 0o755},
 		{Path: pam, From: f.bin("pam_curfew.so"), Mode: 0o644},
+		{Path: "/usr/libexec/curfew-agent/pam-try", From: f.bin("pam-try"), Mode: 0o755},
 	}, more...)
 	for _, unit := range []string{"curfew-agent.service", "curfew-sweep.service", "curfew-sweep.timer", "run-curfew-home.mount"} {
 		files = append(files, File{Path: "/usr/lib/systemd/system/" + unit, From: filepath.Join(f.Repo, "systemd", unit), Mode: 0o644})

@@ -372,3 +372,45 @@ func appears(t *testing.T, file string) {
 	}
 	t.Fatalf("%s did not appear", file)
 }
+
+// A module that is not there, or no module, keeps nobody out under the control
+// that `curfew-agent install` writes; one that says no still does.
+func TestALostModuleKeepsNobodyOut(t *testing.T) {
+	const control = "[success=ok new_authtok_reqd=ok ignore=ignore module_unknown=ignore default=bad]"
+	socket := agent(t, func(context.Context, wire.Question, door.Caller) wire.Reply { return wire.Reply{Message: "no"} })
+	for name, c := range map[string]struct {
+		spoil func(so string) error
+		pass  bool
+	}{
+		"as built": {func(string) error { return nil }, false},
+		"deleted":  {os.Remove, true},
+		"emptied":  {func(so string) error { return os.Truncate(so, 0) }, true},
+		"text":     {func(so string) error { return os.WriteFile(so, []byte("x\n"), 0o644) }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := module(t, socket, "enforce")
+			for _, service := range []string{"sshd", "sudo"} {
+				file := filepath.Join(dir, service)
+				b, err := os.ReadFile(file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				text := strings.ReplaceAll(string(b), "required "+dir, control+" "+dir)
+				if strings.Count(text, control) != 2 {
+					t.Fatal(text)
+				}
+				if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := c.spoil(filepath.Join(dir, "pam_curfew.so")); err != nil {
+				t.Fatal(err)
+			}
+			for _, service := range []string{"sshd", "sudo"} {
+				if _, err := knock(t, dir, service, "nobody", "cfw-ana"); (err == nil) != c.pass {
+					t.Errorf("%s: %v", service, err)
+				}
+			}
+		})
+	}
+}

@@ -153,6 +153,7 @@ func files(dir, repo string) error {
 	from := map[string]string{
 		"usr/bin/curfew-agent":                            "bin/curfew-agent",
 		"usr/lib/x86_64-linux-gnu/security/pam_curfew.so": "bin/pam_curfew.so",
+		"usr/libexec/curfew-agent/pam-try":                "bin/pam-try",
 	}
 	for _, u := range []string{"curfew-agent.service", "curfew-sweep.service", "curfew-sweep.timer"} {
 		from["usr/lib/systemd/system/"+u] = "systemd/" + u
