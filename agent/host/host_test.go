@@ -228,7 +228,7 @@ func TestWiringComesOutByteForByte(t *testing.T) {
 			t.Fatalf("%q came out as %q", before, got)
 		}
 		lines := strings.Split(string(once), "\n")
-		if !strings.HasPrefix(lines[1], "account required pam_curfew.so") || !strings.Contains(string(once), "\nsession required pam_curfew.so") {
+		if !strings.HasPrefix(lines[1], "account "+control+" pam_curfew.so") || !strings.Contains(string(once), "\nsession "+control+" pam_curfew.so") {
 			t.Fatalf("%q", once)
 		}
 	})

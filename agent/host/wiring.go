@@ -99,8 +99,8 @@ func (h *Host) remember(w Wiring) error {
 	return nil
 }
 
-// wiring is how the host was wired, if it was.
-func (h *Host) wiring() (w Wiring, was bool, err error) {
+// Wiring is how the host was wired, if it was.
+func (h *Host) Wiring() (w Wiring, was bool, err error) {
 	b, err := os.ReadFile(h.path(wiringFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return Wiring{}, false, nil
@@ -123,7 +123,7 @@ func (h *Host) Mend(ctx context.Context) ([]string, error) {
 	if len(missing) == 0 {
 		return nil, nil
 	}
-	w, was, err := h.wiring()
+	w, was, err := h.Wiring()
 	if err != nil || !was {
 		return nil, err
 	}
@@ -133,8 +133,14 @@ func (h *Host) Mend(ctx context.Context) ([]string, error) {
 	return missing, nil
 }
 
-// module looks for the PAM module: a line that names one which is not there
-// keeps everybody out, root as well.
+// hasSSHD says whether there is an sshd to wire.
+func (h *Host) hasSSHD() bool {
+	_, err := os.Stat(h.path("etc/ssh/sshd_config"))
+	return err == nil
+}
+
+// module looks for the PAM module: lines that name one which is not there ask
+// nobody.
 func (h *Host) module() error {
 	for _, dir := range moduleDirs {
 		files, err := filepath.Glob(h.path(dir, "pam_curfew.so"))
@@ -170,16 +176,22 @@ func (h *Host) Uninstall(ctx context.Context) error {
 // Unwired lists what is missing or altered of the wiring.
 func (h *Host) Unwired() []string {
 	var missing []string
-	w, was, err := h.wiring()
+	w, was, err := h.Wiring()
 	known := was && err == nil
 	for name, want := range map[string]string{sudoersFile: sudoersText, sshdFile: sshdText} {
+		if name == sshdFile && !h.hasSSHD() {
+			continue
+		}
 		if b, err := os.ReadFile(h.path(name)); err != nil || string(b) != want {
 			missing = append(missing, "/"+name)
 		}
 	}
 	for _, s := range services {
 		b, err := os.ReadFile(h.path("etc/pam.d", s))
-		if err == nil && !wired(string(b), func(args []string) bool { return !known || slices.Equal(args, w.args()) }) {
+		if err != nil {
+			continue
+		}
+		if lack, _ := lacks(string(b), w, known); lack != "" {
 			missing = append(missing, "/etc/pam.d/"+s)
 		}
 	}
@@ -187,28 +199,74 @@ func (h *Host) Unwired() []string {
 	return missing
 }
 
-// wired says whether PAM asks us before any other for the account, and after
-// every other for the session (pam.d(5)), and with the arguments that count.
-func wired(text string, count func(args []string) bool) bool {
-	var account, session []string
+// control is what PAM makes of our answer: that of "required", but for a module
+// that is not there, or cannot be loaded. Under "required" everybody would be
+// kept out then, root on the console as well.
+const control = "[success=ok new_authtok_reqd=ok ignore=ignore module_unknown=ignore default=bad]"
+
+// lacks says what a service file lacks for PAM to ask us before any other for
+// the account, and after every other for the session (pam.d(5)), with the
+// arguments of the wiring, if that is known. Hard are lines of an earlier
+// version, which do the same while the module is there.
+func lacks(text string, w Wiring, known bool) (lack string, hard bool) {
+	var account, session pamLine
 	for line := range strings.Lines(strings.ReplaceAll(text, "\\\n", " ")) {
-		line, _, _ = strings.Cut(line, "#")
-		words := strings.Fields(line)
-		if len(words) == 0 {
+		l, ok := parsePAM(line)
+		if !ok {
 			continue
 		}
-		kind := strings.ToLower(strings.TrimPrefix(words[0], "-"))
-		if account == nil && (kind == "account" || kind == "@include") {
-			account = words
+		if account.kind == "" && (l.kind == "account" || l.kind == "@include") {
+			account = l
 		}
-		if kind == "session" || kind == "@include" {
-			session = words
+		if l.kind == "session" || l.kind == "@include" {
+			session = l
 		}
 	}
-	ours := func(words []string, kind string) bool {
-		return len(words) >= 3 && words[0] == kind && words[1] == "required" && words[2] == "pam_curfew.so" && count(words[3:])
+	for _, want := range []struct {
+		place, kind string
+		line        pamLine
+	}{{"first", "account", account}, {"last", "session", session}} {
+		l := want.line
+		switch {
+		case l.kind != want.kind || l.dash || l.module != "pam_curfew.so":
+			return "its " + want.place + " " + want.kind + " line is not ours", false
+		case l.control != control && l.control != "required":
+			return "our " + want.kind + " line has another control than it was given", false
+		case known && !slices.Equal(l.args, w.args()):
+			return "our " + want.kind + " line has other arguments than it was given", false
+		}
+		hard = hard || l.control == "required"
 	}
-	return ours(account, "account") && ours(session, "session")
+	return "", hard
+}
+
+// A pamLine is one line of a service's file.
+type pamLine struct {
+	kind, control, module string
+	dash                  bool // nobody is told if the module is not there
+	args                  []string
+}
+
+// parsePAM reads a line, unless there is nothing on it.
+func parsePAM(line string) (l pamLine, ok bool) {
+	line, _, _ = strings.Cut(line, "#")
+	words := strings.Fields(line)
+	if len(words) == 0 {
+		return l, false
+	}
+	l.dash = strings.HasPrefix(words[0], "-")
+	l.kind = strings.ToLower(strings.TrimPrefix(words[0], "-"))
+	words = words[1:]
+	n := 1
+	if len(words) > 0 && strings.HasPrefix(words[0], "[") {
+		for n < len(words) && !strings.HasSuffix(words[n-1], "]") {
+			n++
+		}
+	}
+	if len(words) > n {
+		l.control, l.module, l.args = strings.Join(words[:n], " "), words[n], words[n+1:]
+	}
+	return l, true
 }
 
 // reloadSSHD has a running sshd read its configuration again. A host where it
@@ -277,7 +335,7 @@ func (w Wiring) args() []string {
 // phase with "done" as soon as one module says yes. Session comes last: then
 // the login has its loginuid and its logind session.
 func wire(b []byte, w Wiring) []byte {
-	line := strings.Join(append([]string{"required pam_curfew.so"}, w.args()...), " ")
+	line := strings.Join(append([]string{control, "pam_curfew.so"}, w.args()...), " ")
 	open := begin
 	if len(b) > 0 && b[len(b)-1] != '\n' {
 		open = glue

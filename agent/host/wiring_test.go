@@ -121,16 +121,19 @@ func TestUnwiredSeesWhatPAMWouldDo(t *testing.T) {
 		old, new string
 		said     bool
 	}{
-		"as installed":         {"", "", false},
-		"auth added in front":  {"# curfew begin", "auth required pam_x.so\n# curfew begin", false},
-		"comment":              {"account required pam_curfew.so", "#account required pam_curfew.so", true},
-		"optional":             {"account required pam_curfew.so", "account optional pam_curfew.so", true},
-		"another module":       {"account required pam_curfew.so", "account required pam_permit.so pam_curfew.so", true},
-		"sufficient before":    {"# curfew begin", "account sufficient pam_permit.so\n# curfew begin", true},
-		"continued":            {"# curfew begin", "account \\\n sufficient pam_permit.so\n# curfew begin", true},
-		"included before":      {"# curfew begin", "@include x\n# curfew begin", true},
-		"session not there":    {"session required pam_curfew.so", "", true},
-		"session not the last": {"session required pam_curfew.so", "session required pam_curfew.so\nsession required pam_x.so", true},
+		"as installed":                  {"", "", false},
+		"auth added in front":           {"# curfew begin", "auth required pam_x.so\n# curfew begin", false},
+		"comment":                       {"account [", "#account [", true},
+		"optional":                      {"account " + control, "account optional", true},
+		"another module":                {"account " + control, "account required pam_permit.so", true},
+		"of an earlier version":         {"account " + control, "account required", false},
+		"a control that lets a no pass": {"module_unknown=ignore default=bad", "module_unknown=ignore default=ignore", true},
+		"a line that is silent without its module": {"account [", "-account [", true},
+		"sufficient before":                        {"# curfew begin", "account sufficient pam_permit.so\n# curfew begin", true},
+		"continued":                                {"# curfew begin", "account \\\n sufficient pam_permit.so\n# curfew begin", true},
+		"included before":                          {"# curfew begin", "@include x\n# curfew begin", true},
+		"session not there":                        {"session " + control + " pam_curfew.so", "", true},
+		"session not the last":                     {"session " + control + " pam_curfew.so", "session " + control + " pam_curfew.so\nsession required pam_x.so", true},
 	} {
 		h := debian(t)
 		text := string(wire([]byte("auth required pam_unix.so\n@include common-account\n"), Wiring{}))
