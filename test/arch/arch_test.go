@@ -44,11 +44,12 @@ var rooms = map[string][]string{
 
 	// The root package of a side wires its rooms and knows what they share.
 	"agent": {
-		"agent/door", "agent/enforce", "agent/host", "agent/keep", "agent/uplink", "agent/watch", "agent/writer",
+		"agent/doctor", "agent/door", "agent/enforce", "agent/host", "agent/keep", "agent/uplink", "agent/watch", "agent/writer",
 		"clock", "grant", "ledger", "wire/door", "wire/invite",
 	},
+	"agent/doctor":       {},
 	"agent/enforce":      {"grant"},
-	"agent/host":         {"agent/enforce", "agent/host/remains", "agent/host/tree", "clock", "grant"},
+	"agent/host":         {"agent/doctor", "agent/enforce", "agent/host/remains", "agent/host/tree", "clock", "grant"},
 	"agent/host/remains": {"agent/host/tree", "grant"},
 	"agent/host/tree":    {},
 	"agent/keep":         {"canon", "clock", "dsse", "grant", "ledger"},
@@ -84,7 +85,7 @@ var rooms = map[string][]string{
 		"controlplane/roster", "dsse", "ledger", "packaging/man", "wire/api", "wire/invite", "wire/signature",
 	},
 	"cmd/curfew-server": {"clock", "controlplane", "controlplane/policy", "controlplane/policy/folder", "packaging/man"},
-	"cmd/curfew-agent":  {"agent", "completion", "packaging/man"},
+	"cmd/curfew-agent":  {"agent", "agent/doctor", "completion", "packaging/man"},
 	"test":              {"clock", "dsse", "grant", "ledger", "wire/api", "wire/invite"},
 }
 
@@ -96,7 +97,7 @@ var landing = []string{"controlplane/request", "cmd/curfew-server"}
 var (
 	pure = []string{
 		"canon", "dsse", "grant", "ledger",
-		"agent/enforce", "controlplane/policy", "controlplane/policy/plan", "controlplane/policy/trial", "controlplane/request",
+		"agent/doctor", "agent/enforce", "controlplane/policy", "controlplane/policy/plan", "controlplane/policy/trial", "controlplane/request",
 	}
 	worldy = []string{
 		"context", "database/sql", "io/ioutil", "log", "log/slog", "math/rand", "math/rand/v2", "net", "net/http",
