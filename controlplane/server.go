@@ -77,7 +77,7 @@ func Open(ctx context.Context, c Config, o Options) (*Server, error) {
 	s.rules = newRules(c.PolicyDir, p.store, o.Clock, o.Log)
 	s.rules.load(ctx)
 	s.fleet = fleet.New(fleet.Config{
-		CA: p.ca, Store: p.store, Names: names(c.AgentsURL), Clock: o.Clock, Log: o.Log,
+		CA: p.ca, Store: p.store, Names: names(c.AgentsURL), Clock: o.Clock, Log: o.Log, Version: o.Version,
 		SSHCA: func() string { return p.keys.Load().SSHCA() },
 	})
 	p.store.OnSets(func(hosts []string) { s.fleet.Changed(hosts...) })

@@ -87,6 +87,7 @@ func (s *session) receive(ctx context.Context, up func()) error {
 			s.mu.Lock()
 			s.state, s.current = says.State, false // the newest counts, whatever came of the others
 			s.mu.Unlock()
+			s.setPlane(says.State.GetVersion())
 			poke(s.offered)
 		case *uplink.Down_Kept:
 			if err := s.keptUpTo(says.Kept.GetSeq()); err != nil {

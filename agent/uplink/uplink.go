@@ -112,6 +112,7 @@ type Client struct {
 	heard       time.Time
 	connected   bool
 	refused     string // why the control plane refuses this host
+	plane       string // version of the control plane
 }
 
 // New returns a client; [Client.Run] starts it.
@@ -168,6 +169,19 @@ func (c *Client) Refused() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.refused
+}
+
+// Plane is the version of the control plane; empty, if it was not heard yet.
+func (c *Client) Plane() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.plane
+}
+
+func (c *Client) setPlane(version string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.plane = version
 }
 
 func (c *Client) setRefused(err error) {

@@ -50,8 +50,10 @@ type Config struct {
 	Names []string
 	// SSHCA returns the public key of the SSH CA, in authorized_keys format.
 	SSHCA func() string
-	Clock clock.Clock
-	Log   *slog.Logger
+	// Version is this server's, which hosts compare with their own. Optional.
+	Version string
+	Clock   clock.Clock
+	Log     *slog.Logger
 
 	// Heartbeat is the longest silence on a stream: hosts tell by it that
 	// they are not cut off, and each beat looks for what a lost wake-up

@@ -311,7 +311,7 @@ func (st *stream) send(ctx context.Context) error {
 			}
 			if v.Revision != sent.Revision || !bytes.Equal(v.Keyring, sent.Keyring) {
 				sent = v
-				err = st.duplex.Send(&uplink.Down{Says: &uplink.Down_State{State: &uplink.State{Keyring: v.Keyring, Set: v.Set}}})
+				err = st.duplex.Send(&uplink.Down{Says: &uplink.Down_State{State: &uplink.State{Keyring: v.Keyring, Set: v.Set, Version: st.Version}}})
 			}
 			if err != nil {
 				return err

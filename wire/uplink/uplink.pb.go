@@ -487,6 +487,8 @@ type Applied struct {
 	Settled       bool                   `protobuf:"varint,3,opt,name=settled,proto3" json:"settled,omitempty"`   // a whole pass found nothing more to do
 	Unwired       []string               `protobuf:"bytes,4,rep,name=unwired,proto3" json:"unwired,omitempty"`    // what sshd, sudo and PAM lack to ask the agent
 	Ask           uint64                 `protobuf:"varint,5,opt,name=ask,proto3" json:"ask,omitempty"`           // the host asks for the time; 0: it does not
+	Access        string                 `protobuf:"bytes,6,opt,name=access,proto3" json:"access,omitempty"`      // who may use sudo and su without a grant: observe, enforce; empty: not wired
+	Doctor        *Examination           `protobuf:"bytes,7,opt,name=doctor,proto3" json:"doctor,omitempty"`      // what `curfew-agent doctor` says; none, if it has not looked yet
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -556,6 +558,141 @@ func (x *Applied) GetAsk() uint64 {
 	return 0
 }
 
+func (x *Applied) GetAccess() string {
+	if x != nil {
+		return x.Access
+	}
+	return ""
+}
+
+func (x *Applied) GetDoctor() *Examination {
+	if x != nil {
+		return x.Doctor
+	}
+	return nil
+}
+
+// Examination is what is wrong with the host, as its doctor found it.
+type Examination struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	At            int64                  `protobuf:"varint,1,opt,name=at,proto3" json:"at,omitempty"` // nanoseconds since 1970
+	Findings      []*Finding             `protobuf:"bytes,2,rep,name=findings,proto3" json:"findings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Examination) Reset() {
+	*x = Examination{}
+	mi := &file_wire_uplink_uplink_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Examination) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Examination) ProtoMessage() {}
+
+func (x *Examination) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_uplink_uplink_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Examination.ProtoReflect.Descriptor instead.
+func (*Examination) Descriptor() ([]byte, []int) {
+	return file_wire_uplink_uplink_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Examination) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *Examination) GetFindings() []*Finding {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
+}
+
+type Finding struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Check         string                 `protobuf:"bytes,1,opt,name=check,proto3" json:"check,omitempty"`
+	Severity      string                 `protobuf:"bytes,2,opt,name=severity,proto3" json:"severity,omitempty"` // warning, broken
+	Says          string                 `protobuf:"bytes,3,opt,name=says,proto3" json:"says,omitempty"`
+	Mend          string                 `protobuf:"bytes,4,opt,name=mend,proto3" json:"mend,omitempty"` // the command that mends it, on the host
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Finding) Reset() {
+	*x = Finding{}
+	mi := &file_wire_uplink_uplink_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Finding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Finding) ProtoMessage() {}
+
+func (x *Finding) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_uplink_uplink_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Finding.ProtoReflect.Descriptor instead.
+func (*Finding) Descriptor() ([]byte, []int) {
+	return file_wire_uplink_uplink_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Finding) GetCheck() string {
+	if x != nil {
+		return x.Check
+	}
+	return ""
+}
+
+func (x *Finding) GetSeverity() string {
+	if x != nil {
+		return x.Severity
+	}
+	return ""
+}
+
+func (x *Finding) GetSays() string {
+	if x != nil {
+		return x.Says
+	}
+	return ""
+}
+
+func (x *Finding) GetMend() string {
+	if x != nil {
+		return x.Mend
+	}
+	return ""
+}
+
 // Records carries ledger entries in the order of their numbers.
 type Records struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -566,7 +703,7 @@ type Records struct {
 
 func (x *Records) Reset() {
 	*x = Records{}
-	mi := &file_wire_uplink_uplink_proto_msgTypes[7]
+	mi := &file_wire_uplink_uplink_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -578,7 +715,7 @@ func (x *Records) String() string {
 func (*Records) ProtoMessage() {}
 
 func (x *Records) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_uplink_uplink_proto_msgTypes[7]
+	mi := &file_wire_uplink_uplink_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -591,7 +728,7 @@ func (x *Records) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Records.ProtoReflect.Descriptor instead.
 func (*Records) Descriptor() ([]byte, []int) {
-	return file_wire_uplink_uplink_proto_rawDescGZIP(), []int{7}
+	return file_wire_uplink_uplink_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Records) GetRecords() []*Record {
@@ -611,7 +748,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_wire_uplink_uplink_proto_msgTypes[8]
+	mi := &file_wire_uplink_uplink_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -623,7 +760,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_uplink_uplink_proto_msgTypes[8]
+	mi := &file_wire_uplink_uplink_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -636,7 +773,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_wire_uplink_uplink_proto_rawDescGZIP(), []int{8}
+	return file_wire_uplink_uplink_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Record) GetSeq() uint64 {
@@ -666,7 +803,7 @@ type Down struct {
 
 func (x *Down) Reset() {
 	*x = Down{}
-	mi := &file_wire_uplink_uplink_proto_msgTypes[9]
+	mi := &file_wire_uplink_uplink_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -678,7 +815,7 @@ func (x *Down) String() string {
 func (*Down) ProtoMessage() {}
 
 func (x *Down) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_uplink_uplink_proto_msgTypes[9]
+	mi := &file_wire_uplink_uplink_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -691,7 +828,7 @@ func (x *Down) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Down.ProtoReflect.Descriptor instead.
 func (*Down) Descriptor() ([]byte, []int) {
-	return file_wire_uplink_uplink_proto_rawDescGZIP(), []int{9}
+	return file_wire_uplink_uplink_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Down) GetSays() isDown_Says {
@@ -740,13 +877,14 @@ type State struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Keyring       []byte                 `protobuf:"bytes,1,opt,name=keyring,proto3" json:"keyring,omitempty"` // envelope of grant.Keyring
 	Set           []byte                 `protobuf:"bytes,2,opt,name=set,proto3" json:"set,omitempty"`         // envelope of grant.Set
+	Version       string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"` // of the control plane
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_wire_uplink_uplink_proto_msgTypes[10]
+	mi := &file_wire_uplink_uplink_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -758,7 +896,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_uplink_uplink_proto_msgTypes[10]
+	mi := &file_wire_uplink_uplink_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -771,7 +909,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_wire_uplink_uplink_proto_rawDescGZIP(), []int{10}
+	return file_wire_uplink_uplink_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *State) GetKeyring() []byte {
@@ -788,6 +926,13 @@ func (x *State) GetSet() []byte {
 	return nil
 }
 
+func (x *State) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
 // Kept says that every record up to seq is stored for good.
 type Kept struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -800,7 +945,7 @@ type Kept struct {
 
 func (x *Kept) Reset() {
 	*x = Kept{}
-	mi := &file_wire_uplink_uplink_proto_msgTypes[11]
+	mi := &file_wire_uplink_uplink_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -812,7 +957,7 @@ func (x *Kept) String() string {
 func (*Kept) ProtoMessage() {}
 
 func (x *Kept) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_uplink_uplink_proto_msgTypes[11]
+	mi := &file_wire_uplink_uplink_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -825,7 +970,7 @@ func (x *Kept) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kept.ProtoReflect.Descriptor instead.
 func (*Kept) Descriptor() ([]byte, []int) {
-	return file_wire_uplink_uplink_proto_rawDescGZIP(), []int{11}
+	return file_wire_uplink_uplink_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Kept) GetSeq() uint64 {
@@ -894,13 +1039,23 @@ const file_wire_uplink_uplink_proto_rawDesc = "" +
 	"\x06outbox\x18\x05 \x01(\tR\x06outbox\x12\x12\n" +
 	"\x04mode\x18\x06 \x01(\tR\x04mode\x12\"\n" +
 	"\rssh_host_keys\x18\a \x03(\tR\vsshHostKeys\x12\x1c\n" +
-	"\taddresses\x18\b \x03(\tR\taddresses\"\x85\x01\n" +
+	"\taddresses\x18\b \x03(\tR\taddresses\"\xd4\x01\n" +
 	"\aApplied\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x18\n" +
 	"\arefused\x18\x02 \x01(\tR\arefused\x12\x18\n" +
 	"\asettled\x18\x03 \x01(\bR\asettled\x12\x18\n" +
 	"\aunwired\x18\x04 \x03(\tR\aunwired\x12\x10\n" +
-	"\x03ask\x18\x05 \x01(\x04R\x03ask\"=\n" +
+	"\x03ask\x18\x05 \x01(\x04R\x03ask\x12\x16\n" +
+	"\x06access\x18\x06 \x01(\tR\x06access\x125\n" +
+	"\x06doctor\x18\a \x01(\v2\x1d.curfew.uplink.v1.ExaminationR\x06doctor\"T\n" +
+	"\vExamination\x12\x0e\n" +
+	"\x02at\x18\x01 \x01(\x03R\x02at\x125\n" +
+	"\bfindings\x18\x02 \x03(\v2\x19.curfew.uplink.v1.FindingR\bfindings\"c\n" +
+	"\aFinding\x12\x14\n" +
+	"\x05check\x18\x01 \x01(\tR\x05check\x12\x1a\n" +
+	"\bseverity\x18\x02 \x01(\tR\bseverity\x12\x12\n" +
+	"\x04says\x18\x03 \x01(\tR\x04says\x12\x12\n" +
+	"\x04mend\x18\x04 \x01(\tR\x04mend\"=\n" +
 	"\aRecords\x122\n" +
 	"\arecords\x18\x01 \x03(\v2\x18.curfew.uplink.v1.RecordR\arecords\"0\n" +
 	"\x06Record\x12\x10\n" +
@@ -909,10 +1064,11 @@ const file_wire_uplink_uplink_proto_rawDesc = "" +
 	"\x04Down\x12/\n" +
 	"\x05state\x18\x01 \x01(\v2\x17.curfew.uplink.v1.StateH\x00R\x05state\x12,\n" +
 	"\x04kept\x18\x02 \x01(\v2\x16.curfew.uplink.v1.KeptH\x00R\x04keptB\x06\n" +
-	"\x04says\"3\n" +
+	"\x04says\"M\n" +
 	"\x05State\x12\x18\n" +
 	"\akeyring\x18\x01 \x01(\fR\akeyring\x12\x10\n" +
-	"\x03set\x18\x02 \x01(\fR\x03set\"E\n" +
+	"\x03set\x18\x02 \x01(\fR\x03set\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\"E\n" +
 	"\x04Kept\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x15\n" +
 	"\x06now_ns\x18\x02 \x01(\x03R\x05nowNs\x12\x14\n" +
@@ -934,7 +1090,7 @@ func file_wire_uplink_uplink_proto_rawDescGZIP() []byte {
 	return file_wire_uplink_uplink_proto_rawDescData
 }
 
-var file_wire_uplink_uplink_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_wire_uplink_uplink_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_wire_uplink_uplink_proto_goTypes = []any{
 	(*EnrolRequest)(nil), // 0: curfew.uplink.v1.EnrolRequest
 	(*EnrolReply)(nil),   // 1: curfew.uplink.v1.EnrolReply
@@ -943,34 +1099,38 @@ var file_wire_uplink_uplink_proto_goTypes = []any{
 	(*Up)(nil),           // 4: curfew.uplink.v1.Up
 	(*Hello)(nil),        // 5: curfew.uplink.v1.Hello
 	(*Applied)(nil),      // 6: curfew.uplink.v1.Applied
-	(*Records)(nil),      // 7: curfew.uplink.v1.Records
-	(*Record)(nil),       // 8: curfew.uplink.v1.Record
-	(*Down)(nil),         // 9: curfew.uplink.v1.Down
-	(*State)(nil),        // 10: curfew.uplink.v1.State
-	(*Kept)(nil),         // 11: curfew.uplink.v1.Kept
-	nil,                  // 12: curfew.uplink.v1.EnrolRequest.LabelsEntry
-	nil,                  // 13: curfew.uplink.v1.EnrolReply.LabelsEntry
+	(*Examination)(nil),  // 7: curfew.uplink.v1.Examination
+	(*Finding)(nil),      // 8: curfew.uplink.v1.Finding
+	(*Records)(nil),      // 9: curfew.uplink.v1.Records
+	(*Record)(nil),       // 10: curfew.uplink.v1.Record
+	(*Down)(nil),         // 11: curfew.uplink.v1.Down
+	(*State)(nil),        // 12: curfew.uplink.v1.State
+	(*Kept)(nil),         // 13: curfew.uplink.v1.Kept
+	nil,                  // 14: curfew.uplink.v1.EnrolRequest.LabelsEntry
+	nil,                  // 15: curfew.uplink.v1.EnrolReply.LabelsEntry
 }
 var file_wire_uplink_uplink_proto_depIdxs = []int32{
-	12, // 0: curfew.uplink.v1.EnrolRequest.labels:type_name -> curfew.uplink.v1.EnrolRequest.LabelsEntry
-	13, // 1: curfew.uplink.v1.EnrolReply.labels:type_name -> curfew.uplink.v1.EnrolReply.LabelsEntry
+	14, // 0: curfew.uplink.v1.EnrolRequest.labels:type_name -> curfew.uplink.v1.EnrolRequest.LabelsEntry
+	15, // 1: curfew.uplink.v1.EnrolReply.labels:type_name -> curfew.uplink.v1.EnrolReply.LabelsEntry
 	5,  // 2: curfew.uplink.v1.Up.hello:type_name -> curfew.uplink.v1.Hello
 	6,  // 3: curfew.uplink.v1.Up.applied:type_name -> curfew.uplink.v1.Applied
-	7,  // 4: curfew.uplink.v1.Up.records:type_name -> curfew.uplink.v1.Records
-	8,  // 5: curfew.uplink.v1.Records.records:type_name -> curfew.uplink.v1.Record
-	10, // 6: curfew.uplink.v1.Down.state:type_name -> curfew.uplink.v1.State
-	11, // 7: curfew.uplink.v1.Down.kept:type_name -> curfew.uplink.v1.Kept
-	0,  // 8: curfew.uplink.v1.Uplink.Enrol:input_type -> curfew.uplink.v1.EnrolRequest
-	2,  // 9: curfew.uplink.v1.Uplink.Renew:input_type -> curfew.uplink.v1.RenewRequest
-	4,  // 10: curfew.uplink.v1.Uplink.Connect:input_type -> curfew.uplink.v1.Up
-	1,  // 11: curfew.uplink.v1.Uplink.Enrol:output_type -> curfew.uplink.v1.EnrolReply
-	3,  // 12: curfew.uplink.v1.Uplink.Renew:output_type -> curfew.uplink.v1.RenewReply
-	9,  // 13: curfew.uplink.v1.Uplink.Connect:output_type -> curfew.uplink.v1.Down
-	11, // [11:14] is the sub-list for method output_type
-	8,  // [8:11] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	9,  // 4: curfew.uplink.v1.Up.records:type_name -> curfew.uplink.v1.Records
+	7,  // 5: curfew.uplink.v1.Applied.doctor:type_name -> curfew.uplink.v1.Examination
+	8,  // 6: curfew.uplink.v1.Examination.findings:type_name -> curfew.uplink.v1.Finding
+	10, // 7: curfew.uplink.v1.Records.records:type_name -> curfew.uplink.v1.Record
+	12, // 8: curfew.uplink.v1.Down.state:type_name -> curfew.uplink.v1.State
+	13, // 9: curfew.uplink.v1.Down.kept:type_name -> curfew.uplink.v1.Kept
+	0,  // 10: curfew.uplink.v1.Uplink.Enrol:input_type -> curfew.uplink.v1.EnrolRequest
+	2,  // 11: curfew.uplink.v1.Uplink.Renew:input_type -> curfew.uplink.v1.RenewRequest
+	4,  // 12: curfew.uplink.v1.Uplink.Connect:input_type -> curfew.uplink.v1.Up
+	1,  // 13: curfew.uplink.v1.Uplink.Enrol:output_type -> curfew.uplink.v1.EnrolReply
+	3,  // 14: curfew.uplink.v1.Uplink.Renew:output_type -> curfew.uplink.v1.RenewReply
+	11, // 15: curfew.uplink.v1.Uplink.Connect:output_type -> curfew.uplink.v1.Down
+	13, // [13:16] is the sub-list for method output_type
+	10, // [10:13] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_wire_uplink_uplink_proto_init() }
@@ -983,7 +1143,7 @@ func file_wire_uplink_uplink_proto_init() {
 		(*Up_Applied)(nil),
 		(*Up_Records)(nil),
 	}
-	file_wire_uplink_uplink_proto_msgTypes[9].OneofWrappers = []any{
+	file_wire_uplink_uplink_proto_msgTypes[11].OneofWrappers = []any{
 		(*Down_State)(nil),
 		(*Down_Kept)(nil),
 	}
@@ -993,7 +1153,7 @@ func file_wire_uplink_uplink_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_uplink_uplink_proto_rawDesc), len(file_wire_uplink_uplink_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
