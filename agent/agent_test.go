@@ -9,6 +9,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"curfew.internal/agent/doctor"
 	"curfew.internal/agent/enforce"
 	"curfew.internal/grant"
 	"curfew.internal/ledger"
@@ -30,6 +31,8 @@ func TestKnock(t *testing.T) {
 		{name: "su into an account that ended, by root", knock: Knock{Service: "su", User: "bob", RUser: "root"}, says: "ended"},
 		{name: "su from a live account into one that ended", knock: Knock{Service: "su", User: "bob", RUser: "ana"}, says: "ended"},
 		{name: "nobody at all", knock: Knock{}, strange: true},
+		{name: "the doctor is told that it came through", knock: Knock{Service: "sshd", User: "nobody", TTY: doctor.TTY}, strange: true, says: doctor.Answer},
+		{name: "whoever says to be the doctor gets no further", knock: Knock{Service: "sshd", User: "bob", TTY: doctor.TTY}, says: "ended"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld()

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 
+	"curfew.internal/agent/doctor"
 	"curfew.internal/grant"
 	"curfew.internal/ledger"
 )
@@ -56,12 +57,22 @@ func (a *Agent) Knock(ctx context.Context, k Knock) Answer {
 		mine = append(mine, g)
 	}
 	if len(mine) == 0 {
-		return Answer{Stranger: true}
+		return a.stranger(k)
 	}
 	if !k.Open {
 		return Answer{Allow: true}
 	}
 	return a.openSession(ctx, k, mine[0], live)
+}
+
+// stranger answers for accounts that are not ours. The doctor, who asks as one
+// of them, is told that it came through.
+func (*Agent) stranger(k Knock) Answer {
+	answer := Answer{Stranger: true}
+	if k.TTY == doctor.TTY && !k.Open {
+		answer.Message = doctor.Answer
+	}
+	return answer
 }
 
 // subjects are the accounts that a knock concerns, the one that acts first.

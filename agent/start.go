@@ -49,6 +49,7 @@ type parts struct {
 	log      *slog.Logger
 	unwired  unwired
 	units    host.Units
+	version  Version
 }
 
 // open makes ready what both a running agent and a sweep stand on. A sweep
@@ -178,6 +179,7 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	p.version = v
 	if p.writers, err = writer.Open(p.watch, p.clock); err != nil {
 		log.WarnContext(ctx, "who changes a file of ours will not be known", "err", err)
 	}

@@ -15,6 +15,8 @@ type Status struct {
 	Fleet     string        `json:"fleet"`
 	Host      string        `json:"host"`
 	At        time.Time     `json:"at"`
+	Version   string        `json:"version"`
+	Plane     string        `json:"plane,omitempty"` // version of the control plane, once it was heard
 	Mode      string        `json:"mode"`
 	Connected bool          `json:"connected"`
 	Refused   string        `json:"refused,omitempty"` // by the control plane, and why
@@ -44,7 +46,7 @@ func (a *Agent) publish(ctx context.Context, p *parts, client *uplink.Client, pa
 		}
 		now := a.now()
 		err = folder.Save(statusName, Status{
-			Fleet: a.Fleet, Host: a.Name, At: now, Mode: p.watch.Mode(), Connected: client.Connected(), Refused: client.Refused(), Revision: a.Revision(),
+			Fleet: a.Fleet, Host: a.Name, At: now, Version: string(p.version), Plane: client.Plane(), Mode: p.watch.Mode(), Connected: client.Connected(), Refused: client.Refused(), Revision: a.Revision(),
 			Settled: a.Settled(), Grants: a.live(now), Sessions: a.sessionsNow(), Sent: counts.Made - counts.Lost, Lost: counts.Lost, Unwired: p.unwired.list(), Clock: a.ClockText(),
 		})
 		if err != nil {

@@ -16,7 +16,7 @@ func (h *Host) Places() []string {
 	names := []string{
 		"etc/sudoers", "etc/sudoers.d", "etc/sudo.conf", "usr/bin/sudo", "usr/lib/sudo", "usr/libexec/sudo",
 		"etc/pam.d", "etc/pam.conf", "etc/security", "etc/nsswitch.conf", "etc/ssh/sshd_config", "etc/ssh/sshd_config.d",
-		"run/userdb", "usr/bin/curfew-agent", "usr/sbin/sshd",
+		"run/userdb", "usr/bin/curfew-agent", "usr/libexec/curfew-agent", "usr/sbin/sshd",
 	}
 	for _, pattern := range append([]string{"usr/lib/systemd/system/curfew-*", "etc/systemd/system/curfew-*", "run/systemd/transient/curfew-*"}, moduleDirs...) {
 		found, _ := filepath.Glob(h.path(pattern)) // the patterns are good

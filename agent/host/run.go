@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,25 +26,42 @@ func (h *Host) run(ctx context.Context, name string, args ...string) (string, er
 }
 
 func (h *Host) feed(ctx context.Context, input, name string, args ...string) (string, error) {
+	var out bytes.Buffer
+	err := h.start(ctx, strings.NewReader(input), &out, &out, append([]string{name}, args...))
+	return out.String(), err
+}
+
+// output starts a program as run does, and returns what it printed for others
+// to read: its warnings are left out.
+func (h *Host) output(ctx context.Context, name string, args ...string) (string, error) {
+	var out bytes.Buffer
+	err := h.start(ctx, nil, &out, nil, append([]string{name}, args...))
+	return out.String(), err
+}
+
+func (h *Host) start(ctx context.Context, input io.Reader, out, warnings io.Writer, words []string) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	file, err := h.find(name)
+	file, err := h.find(words[0])
 	if err != nil {
-		return "", err
+		return err
 	}
-	var out bytes.Buffer
-	cmd := exec.CommandContext(ctx, file, args...) //nolint:gosec // a program of the host, by a fixed name
+	cmd := exec.CommandContext(ctx, file, words[1:]...) //nolint:gosec // a program of the host, by a fixed name
 	cmd.Env = []string{"PATH=" + strings.Join(searchPath, ":"), "LC_ALL=C"}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), &out, &out
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = input, out, warnings
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
-		return out.String(), fmt.Errorf("%s: %w", name, err)
+		return fmt.Errorf("%s: %w", words[0], err)
 	}
-	return out.String(), nil
+	return nil
 }
 
 func (h *Host) find(name string) (string, error) {
-	for _, dir := range searchPath {
+	dirs := searchPath
+	if filepath.IsAbs(name) {
+		dirs = []string{"/"}
+	}
+	for _, dir := range dirs {
 		file := filepath.Join(dir, name)
 		if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
 			return file, nil

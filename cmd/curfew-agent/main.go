@@ -36,6 +36,7 @@ type commands struct {
 	Uninstall  uninstallCmd  `cmd:"" help:"Take the wiring out again: every file is what it was."`
 	Sweep      sweepCmd      `cmd:"" help:"Take away what has ended, once, without agent or control plane."`
 	Status     statusCmd     `cmd:"" help:"Say what this host is held to, and whether all is well."`
+	Doctor     doctorCmd     `cmd:"" help:"Say what is wrong with this host, and the command that mends it. Exit code: 0 fine, 1 warnings, 2 broken."`
 	Completion completionCmd `cmd:"" help:"Print what makes your shell complete these commands."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
 	Man        man.Command   `cmd:"" hidden:"" help:"Print the manual page."`
@@ -64,6 +65,9 @@ func main() {
 	k.BindTo(ctx, (*context.Context)(nil))
 	err = k.Run(p)
 	stop()
+	if code := exit(0); errors.As(err, &code) {
+		os.Exit(int(code))
+	}
 	if err != nil && !errors.Is(err, context.Canceled) {
 		fmt.Fprintln(os.Stderr, "curfew-agent: "+err.Error())
 		os.Exit(1)

@@ -31,6 +31,34 @@ rm /etc/sudoers.d/standing
 	}
 }
 
+// byHand: whoever deletes or spoils the module, on a host in enforce mode and
+// without an agent, locks nobody out: not root on the console, not ssh, not
+// sudo. The doctor names it.
+func byHand(t *testing.T, h *lab.Host) {
+	t.Helper()
+	for name, fault := range map[string]string{"deleted": "rm $so", "emptied": ": > $so", "no program": "echo x > $so"} {
+		script := `set -e
+so=/usr/lib/x86_64-linux-gnu/security/pam_curfew.so
+grep -q 'pam_curfew.so enforce' /etc/pam.d/sudo
+cp $so /root/so
+` + fault + `
+pamtester login root acct_mgmt open_session close_session
+pamtester sshd nobody acct_mgmt open_session close_session
+su -s /bin/true nobody
+sudo -n true
+useradd -m free; echo 'free ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/free; chmod 440 /etc/sudoers.d/free
+runuser -u free -- sudo -n true
+userdel -r free 2>/dev/null; rm /etc/sudoers.d/free
+curfew-agent doctor || true
+cp /root/so $so
+`
+		out, err := h.Sh(t.Context(), script)
+		if err != nil || name == "deleted" && !strings.Contains(out, "pam_curfew.so is in none of the folders") {
+			t.Errorf("%s: %v %s", name, err, out)
+		}
+	}
+}
+
 func decommissioned(t *testing.T, s *scene) {
 	t.Helper()
 	h, err := s.fleet.Add(t.Context(), "db2", "tier=db")
@@ -194,6 +222,7 @@ func uninstalled(t *testing.T, s *scene) {
 	t.Helper()
 	h, err := s.fleet.Host(t.Context(), "bare",
 		lab.File{Path: "/usr/bin/curfew-agent", From: s.fleet.Repo + "/bin/curfew-agent", Mode: 0o755},
+		lab.File{Path: "/usr/libexec/curfew-agent/pam-try", From: s.fleet.Repo + "/bin/pam-try", Mode: 0o755},
 		lab.File{Path: "/usr/lib/x86_64-linux-gnu/security/pam_curfew.so", From: s.fleet.Repo + "/bin/pam_curfew.so", Mode: 0o644})
 	if err != nil {
 		t.Fatal(err)
@@ -223,6 +252,7 @@ func uninstalled(t *testing.T, s *scene) {
 		t.Errorf("before:\n%s\nafter:\n%s", before, after)
 	}
 	enforced(t, h)
+	byHand(t, h)
 	if err := h.PowerOff(t.Context()); err != nil {
 		t.Fatal(err)
 	}

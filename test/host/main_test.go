@@ -49,6 +49,7 @@ func TestOnRealHosts(t *testing.T) {
 		{"the door comes back, and wiring that is taken out shows", unwired},
 		{"decommissioned: what stands on the host is taken away, then it is refused", decommissioned},
 		{"the control plane runs under its own unit", unit},
+		{"a healthy host is fine, and what is broken is named and mended", doctored},
 		{"uninstall leaves every file as it was, and enforce mode locks nobody out", uninstalled},
 	} {
 		if !t.Run(c.name, func(t *testing.T) { c.run(t, s) }) && t.Context().Err() != nil {

@@ -1,0 +1,163 @@
+package host
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"curfew.internal/test/lab"
+)
+
+// report is what `curfew-agent doctor --output json` prints.
+type report struct {
+	Host     string
+	Severity string
+	Checks   []string
+	Findings []finding
+}
+
+type finding struct{ Check, Severity, Says, Mend string }
+
+// examine runs the doctor, and holds its exit code against what it says.
+func examine(t *testing.T, h *lab.Host) report {
+	t.Helper()
+	out, err := h.Sh(t.Context(), "curfew-agent doctor --output json; echo code $?")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, code, _ := strings.Cut(strings.TrimSpace(out), "\ncode ")
+	var r report
+	if err := json.Unmarshal([]byte(text), &r); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if want := map[string]string{"fine": "0", "note": "0", "warning": "1", "broken": "2"}[r.Severity]; code != want || len(r.Checks) < 12 {
+		t.Errorf("exit code %s for %+v", code, r)
+	}
+	return r
+}
+
+// found is the finding of a check that says so.
+func (r report) found(check, says string) (finding, error) {
+	for _, f := range r.Findings {
+		if f.Check == check && strings.Contains(f.Says, says) {
+			return f, nil
+		}
+	}
+	return finding{}, fmt.Errorf("no finding of %s that says %q in %+v", check, says, r.Findings)
+}
+
+// well waits until the doctor finds nothing that needs mending.
+func well(t *testing.T, s *scene) {
+	t.Helper()
+	s.until(t, "a healthy host", func() error {
+		if r := examine(t, s.db1); r.Severity != "fine" && r.Severity != "note" {
+			return fmt.Errorf("%+v", r)
+		}
+		return nil
+	})
+}
+
+// doctored: each fault is named, and the command that is printed beside it
+// mends it, where a command on the host can.
+func doctored(t *testing.T, s *scene) {
+	t.Helper()
+	well(t, s)
+	ctx := context.WithoutCancel(t.Context())
+	t.Cleanup(func() { // whatever fails: the tests after this one need the host
+		if _, err := s.db1.Sh(ctx, "rm -f /etc/sudoers.d/zz*; curfew-agent install; systemctl unmask curfew-sweep.timer; systemctl start curfew-agent curfew-sweep.timer"); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, c := range []struct{ name, fault, check, says string }{
+		{"agent stopped", "systemctl stop curfew-agent", "units", "curfew-agent.service is inactive"},
+		// A running agent would put these right itself.
+		{"PAM line removed", "systemctl stop curfew-agent && sed -i /pam_curfew/d /etc/pam.d/sudo", "wiring", "/etc/pam.d/sudo: its first account line is not ours"},
+		{"sshd's file removed", "rm /etc/ssh/sshd_config.d/curfew.conf", "wiring", "/etc/ssh/sshd_config.d/curfew.conf: it is not there"},
+		{"agent to be started again", "true", "agent", "the agent was last alive"},
+		{"names not asked for", "sed -i 's/ systemd//' /etc/nsswitch.conf", "names", "does not ask systemd for passwd, group, shadow"},
+		{"sudoers broken", "echo foo bar > /etc/sudoers.d/zz && chmod 440 /etc/sudoers.d/zz", "sudo", "/etc/sudoers.d/zz:1"},
+		{"another's password", "printf '# mine\nDefaults targetpw\n' > /etc/sudoers.d/zz && chmod 440 /etc/sudoers.d/zz", "sudo", "/etc/sudoers.d/zz:2: Defaults targetpw true"},
+		{"the door not asked", "printf 'Defaults !pam_acct_mgmt\n' > /etc/sudoers.d/zz", "sudo", "the door stands open"},
+		{"sshd without PAM", "cp -p /etc/ssh/sshd_config /root/ && sed -i '1i UsePAM no' /etc/ssh/sshd_config", "sshd", "UsePAM no"},
+		{"sweep timer masked", "systemctl mask --now curfew-sweep.timer", "units", "curfew-sweep.timer is masked"},
+		{"a unit overridden", "mkdir -p /etc/systemd/system/curfew-agent.service.d && printf '[Service]\nNice=1\n' > /etc/systemd/system/curfew-agent.service.d/x.conf && systemctl daemon-reload", "units", "curfew-agent.service is overridden"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s.sh(t, c.fault)
+			var f finding
+			s.until(t, "the finding", func() (err error) {
+				f, err = examine(t, s.db1).found(c.check, c.says)
+				return err
+			})
+			if out, err := s.db1.Sh(t.Context(), f.Mend); err != nil {
+				t.Fatalf("%s: %v %s", f.Mend, err, out)
+			}
+			s.until(t, "its end", func() error {
+				if f, err := examine(t, s.db1).found(c.check, c.says); err == nil {
+					return fmt.Errorf("after the mending: %+v", f)
+				}
+				return nil
+			})
+		})
+	}
+	s.sh(t, "mv /root/sshd_config /etc/ssh/ && rm -f /etc/sudoers.d/zz* && systemctl reload ssh")
+	unmendable(t, s)
+	well(t, s)
+}
+
+// ahead is a host whose clock was five minutes ahead, and was put right: the
+// mark of trusted time, as docs/protocol/uplink.md has it.
+const ahead = `systemctl stop curfew-agent && python3 - <<'E' && systemctl start curfew-agent
+import hashlib
+p = "/var/lib/curfew/clock"
+b = open(p, "rb").read()
+head, rest = b.split(b"\n", 1)
+body = rest[32:]
+assert hashlib.sha256(body).digest() == rest[:32] and body[0] == 8
+wall = at = 0
+i = 1
+while True:
+    wall |= (body[i] & 127) << at
+    at += 7
+    i += 1
+    if body[i - 1] < 128:
+        break
+wall += 300 * 10**9
+out = bytearray([8])
+while wall > 127:
+    out.append(wall & 127 | 128)
+    wall >>= 7
+out.append(wall)
+body = bytes(out) + body[i:]
+open(p, "wb").write(head + b"\n" + hashlib.sha256(body).digest() + body)
+E`
+
+// unmendable is what no command on the host puts right: it is named all the
+// same.
+func unmendable(t *testing.T, s *scene) {
+	t.Helper()
+	named := func(what, check, says string) {
+		t.Helper()
+		s.until(t, what, func() error {
+			_, err := examine(t, s.db1).found(check, says)
+			return err
+		})
+	}
+	s.sh(t, "mv /etc/curfew/ssh_ca.pub /root/")
+	named("a lost authority", "sshd", "cannot trust our authority")
+	s.sh(t, "mv /root/ssh_ca.pub /etc/curfew/")
+	if err := s.fleet.KillServer(); err != nil {
+		t.Fatal(err)
+	}
+	named("no control plane", "uplink", "is not heard")
+	s.sh(t, ahead)
+	named("a clock that was ahead", "clock", "before the latest time that was seen here")
+	if err := s.fleet.StartServer(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.sh(t, "mount -t tmpfs -o size=2m tmpfs /var/lib/curfew; dd if=/dev/zero of=/var/lib/curfew/fill bs=4k 2>/dev/null; true")
+	named("no room", "room", "/var/lib/curfew is full")
+	s.sh(t, "umount /var/lib/curfew")
+}
