@@ -152,10 +152,13 @@ func (a *Agent) Record(_ context.Context, entries []ledger.Entry) error {
 		if s, ok := a.session(e.Session); ok {
 			e.Grant, e.Person, e.Approvers, e.Service = s.Grant, s.Person, s.Approvers, s.Service
 		}
+		e.Object, e.Text = valid(e.Object), printable(outside(*e))
 		if p := e.Process; p != nil {
-			p.Comm, p.Path, p.Cwd, p.TTY = valid(p.Comm), valid(p.Path), valid(p.Cwd), valid(p.TTY)
-			for j := range p.Argv {
-				p.Argv[j] = valid(p.Argv[j])
+			p.Comm, p.Path, p.Cwd, p.TTY, p.Script = valid(p.Comm), valid(p.Path), valid(p.Cwd), valid(p.TTY), valid(p.Script)
+			for _, words := range [][]string{p.Argv, p.Env} {
+				for j := range words {
+					words[j] = valid(words[j])
+				}
 			}
 		}
 	}

@@ -87,7 +87,7 @@ func open(f Folders, beside bool, log *slog.Logger) (*Agent, *parts, error) {
 	}
 	var labels Labels = heldLabels{}
 	p.watch, err = watch.Open(watch.Config{
-		PinDir: filepath.Join(f.BPF, "curfew"), Log: log, Clock: p.clock, Places: func() []watch.Place { return f.guarded(p.host.Places()) },
+		PinDir: filepath.Join(f.BPF, "curfew"), Log: log, Clock: p.clock, Places: func() []watch.Place { return f.places(p.host) },
 	})
 	switch {
 	case err == nil:
@@ -115,12 +115,15 @@ func open(f Folders, beside bool, log *slog.Logger) (*Agent, *parts, error) {
 	return a, p, nil
 }
 
-// guarded are our folders and the host's places. The homes in one are the
-// people's.
-func (f Folders) guarded(host []string) []watch.Place {
+// places are our folders and the host's that are guarded, and those where it is
+// told who writes. The homes in one are the people's.
+func (f Folders) places(h *host.Host) []watch.Place {
 	places := []watch.Place{{Path: enforce.HomeDir, Free: true}}
-	for _, name := range append([]string{f.Config, f.State, f.Run}, host...) {
+	for _, name := range append([]string{f.Config, f.State, f.Run}, h.Places()...) {
 		places = append(places, watch.Place{Path: name})
+	}
+	for _, name := range h.Witnessed() {
+		places = append(places, watch.Place{Path: name, Seen: true})
 	}
 	return places
 }

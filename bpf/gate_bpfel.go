@@ -31,6 +31,7 @@ type GateLabel struct {
 		Euid uint32
 		Gid  uint32
 		Egid uint32
+		Caps uint64
 	}
 	ToldExit uint64
 }

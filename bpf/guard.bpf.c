@@ -10,51 +10,25 @@
  * It refuses and tells; before the end it kills nobody. What a labelled task
  * has somebody else do, the first process above all, it does not see:
  * docs/threat-model.md.
- *
- * Files are known by device and inode: a folder with all that lies under it,
- * and the folders on the way there, which stay where they are.
  */
 #include "kernel.h"
 #include "record.h"
 #include "label.h"
 #include "who.h"
 #include "tell.h"
+#include "ward.h"
 
 #define PTRACE_MODE_ATTACH 0x02
 #define CAP_SYS_TIME	   25
 #define FIRMWARE	   1 /* of what the kernel reads: a device's, not code */
 #define SPREAD		   0x1e0000 /* MS_UNBINDABLE, _PRIVATE, _SLAVE, _SHARED */
 #define OTHER		   0x1020   /* MS_BIND, MS_REMOUNT */
-#define DEPTH		   64
-#define NAME		   16
-#define PROC_MAGIC	   0x9fa0
-#define SYSFS_MAGIC	   0x62656572
-#define CGROUP_MAGIC	   0x27e0eb /* the first version */
 #define SET_FLAGS	   0x6602   /* of ioctl(2), without the size */
 #define SET_XATTR	   0x5820
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-struct ward {
-	__u64 dev; /* as the kernel encodes it: 12 bits major, 20 minor */
-	__u64 ino;
-};
-
-enum place {
-	UNDER = 1, /* ours, and what lies under it */
-	WAY = 2,   /* on the way to one */
-	FREE = 3,  /* under one, and yet anybody's */
-};
-
-const enum place *unused_place __attribute__((unused));
 const enum act *unused_act __attribute__((unused));
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1024);
-	__type(key, struct ward);
-	__type(value, __u32);
-} wards SEC(".maps");
 
 /* Processes that are ours: the agent marks itself. */
 struct {
@@ -119,84 +93,11 @@ refuse(struct label *label, __u32 act)
 	return -EPERM;
 }
 
-static __always_inline __u32
-place_of(struct dentry *dentry)
-{
-	struct inode *inode = BPF_CORE_READ(dentry, d_inode);
-	struct ward ward = {};
-	__u32 *place;
-
-	if (!inode)
-		return 0;
-	ward.dev = BPF_CORE_READ(inode, i_sb, s_dev);
-	ward.ino = BPF_CORE_READ(inode, i_ino);
-	place = bpf_map_lookup_elem(&wards, &ward);
-	return place ? *place : 0;
-}
-
-struct climb {
-	struct dentry *at;
-	__u32 found;
-};
-
-static long
-climb(__u32 i, struct climb *c)
-{
-	struct dentry *at = c->at, *parent = BPF_CORE_READ(at, d_parent);
-	__u32 place = place_of(at);
-
-	(void)i;
-	if (place == UNDER || place == FREE) {
-		c->found = place == UNDER;
-		return 1;
-	}
-	if (!parent || parent == at)
-		return 1;
-	c->at = parent;
-	return 0;
-}
-
-/* Whether a file is ours: it, or a folder above it. */
-static __always_inline int protected(struct dentry *dentry)
-{
-	struct climb c = { .at = dentry };
-
-	bpf_loop(DEPTH, climb, &c, 0);
-	return c.found;
-}
-
-/* Files by which the kernel is told to run a program for somebody, or to run
- * ours no more. Their inodes come and go. */
-static __always_inline int
-is_lever(struct dentry *dentry)
-{
-	static const char names[][NAME] = {
-		"ftrace_enabled",
-		"core_pattern",
-		"modprobe",
-		"poweroff_cmd",
-		"uevent_helper",
-		"release_agent",
-	};
-	unsigned long magic = BPF_CORE_READ(dentry, d_inode, i_sb, s_magic);
-	char name[NAME] = {};
-
-	if (magic != PROC_MAGIC && magic != SYSFS_MAGIC &&
-	    magic != CGROUP_MAGIC)
-		return 0;
-	bpf_probe_read_kernel_str(
-	    name, sizeof(name), BPF_CORE_READ(dentry, d_name.name));
-	for (__u32 i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-		if (!bpf_strncmp(name, sizeof(name), names[i]))
-			return 1;
-	return 0;
-}
-
 /* Whether it has to stay where it is. */
 static __always_inline int
 stays(struct dentry *dentry)
 {
-	return place_of(dentry) == WAY || protected(dentry);
+	return (place_of(dentry) & ~SEEN) == WAY || protected(dentry);
 }
 
 #define HOOK(hook) SEC("lsm/" #hook) int guard_##hook(__u64 *ctx)

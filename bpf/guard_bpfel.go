@@ -47,17 +47,10 @@ type GuardLabel struct {
 		Euid uint32
 		Gid  uint32
 		Egid uint32
+		Caps uint64
 	}
 	ToldExit uint64
 }
-
-type GuardPlace uint32
-
-const (
-	GuardPlaceUNDER GuardPlace = 1
-	GuardPlaceWAY   GuardPlace = 2
-	GuardPlaceFREE  GuardPlace = 3
-)
 
 type GuardRefusals struct {
 	_      structs.HostLayout
@@ -136,7 +129,6 @@ const (
 	GuardProgGuardTaskSetscheduler    = "guard_task_setscheduler"
 	GuardVarSetattrHasIds             = "setattr_has_ids"
 	GuardVarUnusedAct                 = "unused_act"
-	GuardVarUnusedPlace               = "unused_place"
 )
 
 // LoadGuard returns the embedded CollectionSpec for Guard.
@@ -237,7 +229,6 @@ type GuardMapSpecs struct {
 type GuardVariableSpecs struct {
 	SetattrHasIds *ebpf.VariableSpec `ebpf:"setattr_has_ids"`
 	UnusedAct     *ebpf.VariableSpec `ebpf:"unused_act"`
-	UnusedPlace   *ebpf.VariableSpec `ebpf:"unused_place"`
 }
 
 // GuardObjects contains all objects after they have been loaded into the kernel.
@@ -295,7 +286,6 @@ func (m *GuardMaps) Close() error {
 type GuardVariables struct {
 	SetattrHasIds *ebpf.Variable `ebpf:"setattr_has_ids"`
 	UnusedAct     *ebpf.Variable `ebpf:"unused_act"`
-	UnusedPlace   *ebpf.Variable `ebpf:"unused_place"`
 }
 
 // GuardPrograms contains all programs after they have been loaded into the kernel.

@@ -14,6 +14,11 @@
 #define EPERM		  1
 #define SIGKILL		  9
 #define FMODE_WRITE	  0x2
+#define S_IFMT		  0170000
+#define S_IFSOCK	  0140000
+#define S_IFBLK		  0060000
+#define TIF_32BIT	  (1UL << 22) /* of arm64 */
+#define TS_COMPAT	  0x2	      /* the system call is one of 32 bits */
 #define PF_KTHREAD	  0x00200000
 #define SIGNAL_GROUP_EXIT 0x4
 
@@ -51,11 +56,22 @@ typedef struct {
 	__u32 val;
 } kgid_t;
 
+/* One word, or two of half the size before Linux 6.3. */
+typedef struct {
+	__u64 val;
+} kernel_cap_t;
+
+struct user_namespace {
+	int level;
+};
+
 struct cred {
 	kuid_t uid;
 	kgid_t gid;
 	kuid_t euid;
 	kgid_t egid;
+	kernel_cap_t cap_permitted;
+	struct user_namespace *user_ns;
 };
 
 struct super_block {
@@ -64,6 +80,7 @@ struct super_block {
 };
 
 struct inode {
+	unsigned short i_mode;
 	unsigned long i_ino;
 	unsigned int i_nlink;
 	struct super_block *i_sb;
@@ -103,11 +120,72 @@ struct file {
 	unsigned int f_mode;
 	struct path f_path;
 	struct inode *f_inode;
+	void *private_data;
+};
+
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+
+struct files_struct {
+	struct fdtable *fdt;
+};
+
+struct in6_addr {
+	__u8 bytes[16];
+};
+
+struct sock_common {
+	unsigned short skc_family;
+	__be16 skc_dport;
+	__be32 skc_daddr;
+	struct in6_addr skc_v6_daddr;
+};
+
+struct sock {
+	struct sock_common __sk_common;
+	__u16 sk_protocol;
+};
+
+struct socket {
+	struct sock *sk;
+};
+
+struct sockaddr_un {
+	char sun_path[108];
+};
+
+struct unix_address {
+	int len;
+	struct sockaddr_un name[];
+};
+
+struct unix_sock {
+	struct unix_address *addr;
+	struct sock *peer;
+};
+
+struct module {
+	char name[56];
+};
+
+struct bpf_prog_aux {
+	char name[16];
+};
+
+struct bpf_prog {
+	__u32 type;
+	struct bpf_prog_aux *aux;
+};
+
+struct io_kiocb {
+	__u8 opcode;
 };
 
 struct linux_binprm {
 	struct file *file;
-	const char *filename;
+	const char *filename, *interp;
 };
 
 struct tty_struct {
@@ -126,10 +204,16 @@ struct signal_struct {
 };
 
 struct mm_struct {
-	unsigned long arg_start, arg_end;
+	unsigned long arg_start, arg_end, env_start, env_end;
+};
+
+struct thread_info {
+	unsigned long flags;
+	__u32 status; /* x86 */
 };
 
 struct task_struct {
+	struct thread_info thread_info;
 	unsigned int __state;
 	unsigned int flags;
 	int tgid;
@@ -144,13 +228,16 @@ struct task_struct {
 	struct pid *thread_pid;
 	const struct cred *cred;
 	struct fs_struct *fs;
+	struct files_struct *files;
 	struct signal_struct *signal;
+	kuid_t loginuid;
 	char comm[16];
 };
 
 struct pt_regs {
-	unsigned long orig_ax; /* x86 */
-	int syscallno;	       /* arm64 */
+	unsigned long bx, cx, dx, si, di, r10, orig_ax; /* x86 */
+	__u64 regs[31], orig_x0;			/* arm64 */
+	int syscallno;
 };
 
 struct bpf_map {

@@ -55,6 +55,7 @@ type LockLabel struct {
 		Euid uint32
 		Gid  uint32
 		Egid uint32
+		Caps uint64
 	}
 	ToldExit uint64
 }

@@ -9,7 +9,7 @@
 
 #include "kernel.h"
 
-#define LAYOUT	  2
+#define LAYOUT	  3
 #define CHUNK	  4096 /* bytes of text in one piece */
 #define PARTS_MAX 2048 /* pieces of argv: 8 MiB, and the kernel takes 6 */
 
@@ -19,10 +19,12 @@ enum kind {
 	EXIT = 3,
 	SETID = 4,
 	REFUSED = 5,
+	DEED = 6,
 };
 
 struct ids {
 	__u32 uid, euid, gid, egid;
+	__u64 caps; /* permitted, in the first user namespace */
 };
 
 /* What a labelled task carries. A child has its parent's. */
@@ -54,8 +56,10 @@ struct refusals {
 	__u64 made, proved;
 };
 
-/* The session of the agent's self-test. */
-#define PROBE (~0ULL)
+/* The session of the agent's self-test, and that of whoever has no label and
+ * gained privilege. */
+#define PROBE	  (~0ULL)
+#define STRANGERS (~0ULL - 1)
 
 /* Sums over all sessions, since the maps were made. */
 struct sums {
@@ -80,10 +84,10 @@ struct process {
 	__u8 comm[16];
 };
 
-/* In text follow the path of the image that runs, the working directory, the
- * name that was given to exec, and argv if it is no longer than CHUNK. A
- * longer argv went before, in pieces with the same number: so whoever reads
- * this record has all of them that there are. */
+/* In text follow the chosen variables, the path of the image that runs, the
+ * working directory, the name that was given to exec, and argv if it is no
+ * longer than CHUNK. A longer argv went before, in pieces with the same number:
+ * so whoever reads this record has all of them that there are. */
 struct exec {
 	struct head head;
 	struct process process;
@@ -91,9 +95,13 @@ struct exec {
 	__u64 ino;
 	__u32 links;
 	__u32 argv_len; /* all of it */
-	__u16 path_len, cwd_len, name_len, argv_here;
+	__u32 env_cut;	/* bytes of the environment that were not looked at */
+	__u32 login;	/* the login's uid, or none: ~0 */
+	__u16 env_len, path_len, cwd_len, name_len, argv_here;
+	__u16 script; /* the name is that of a file that an interpreter runs */
+	__u32 inside; /* of a variable that is longer than CHUNK, so far */
 	__u8 tty[32];
-	__u8 text[4 * CHUNK];
+	__u8 text[5 * CHUNK];
 };
 
 struct argv {
@@ -124,6 +132,41 @@ struct change {
 	__u32 code; /* of an exit as wait(2) gives it; of a refusal, the act */
 	__u32 pad;
 	__u64 lasted_ns;
+};
+
+/* What a labelled task did; told once it is done. */
+enum did {
+	DID_IDS = 1, /* not told as a deed */
+	DID_CONNECT,
+	DID_OPEN,
+	DID_TRACE,
+	DID_POKE,
+	DID_MOUNT,
+	DID_UMOUNT,
+	DID_MOVE,
+	DID_PIVOT,
+	DID_SPREAD,
+	DID_MODULE,
+	DID_UNLOAD,
+	DID_BPF,
+	DID_KEXEC,
+	DID_CLOCK,
+	DID_ADJUST,
+	DID_RING,
+	DID_SOCKETCALL, /* of 32 bits; told as what it was for */
+};
+
+/* In text follow two texts: a path, a name; where a mount is from. */
+struct deed {
+	struct head head;
+	struct process process;
+	__u32 what;
+	__u32 number; /* a pid, a command, flags */
+	__u64 dev, ino;
+	__u16 family, port; /* the port as it is on the wire */
+	__u16 first, second;
+	__u8 address[16];
+	__u8 text[2 * CHUNK];
 };
 
 /* How a pid namespace numbers a process. */

@@ -35,6 +35,45 @@ type WatchChange struct {
 	LastedNs uint64
 }
 
+type WatchDeed struct {
+	_       structs.HostLayout
+	Head    WatchHead
+	Process WatchProcess
+	What    uint32
+	Number  uint32
+	Dev     uint64
+	Ino     uint64
+	Family  uint16
+	Port    uint16
+	First   uint16
+	Second  uint16
+	Address [16]uint8
+	Text    [8192]uint8
+}
+
+type WatchDid uint32
+
+const (
+	WatchDidDID_IDS        WatchDid = 1
+	WatchDidDID_CONNECT    WatchDid = 2
+	WatchDidDID_OPEN       WatchDid = 3
+	WatchDidDID_TRACE      WatchDid = 4
+	WatchDidDID_POKE       WatchDid = 5
+	WatchDidDID_MOUNT      WatchDid = 6
+	WatchDidDID_UMOUNT     WatchDid = 7
+	WatchDidDID_MOVE       WatchDid = 8
+	WatchDidDID_PIVOT      WatchDid = 9
+	WatchDidDID_SPREAD     WatchDid = 10
+	WatchDidDID_MODULE     WatchDid = 11
+	WatchDidDID_UNLOAD     WatchDid = 12
+	WatchDidDID_BPF        WatchDid = 13
+	WatchDidDID_KEXEC      WatchDid = 14
+	WatchDidDID_CLOCK      WatchDid = 15
+	WatchDidDID_ADJUST     WatchDid = 16
+	WatchDidDID_RING       WatchDid = 17
+	WatchDidDID_SOCKETCALL WatchDid = 18
+)
+
 type WatchEnd struct {
 	_              structs.HostLayout
 	DeadlineBootNs uint64
@@ -50,12 +89,17 @@ type WatchExec struct {
 	Ino      uint64
 	Links    uint32
 	ArgvLen  uint32
+	EnvCut   uint32
+	Login    uint32
+	EnvLen   uint16
 	PathLen  uint16
 	CwdLen   uint16
 	NameLen  uint16
 	ArgvHere uint16
+	Script   uint16
+	Inside   uint32
 	Tty      [32]uint8
-	Text     [16384]uint8
+	Text     [20480]uint8
 }
 
 type WatchGone struct {
@@ -79,6 +123,7 @@ type WatchIds struct {
 	Euid uint32
 	Gid  uint32
 	Egid uint32
+	Caps uint64
 }
 
 type WatchKind uint32
@@ -89,6 +134,7 @@ const (
 	WatchKindEXIT    WatchKind = 3
 	WatchKindSETID   WatchKind = 4
 	WatchKindREFUSED WatchKind = 5
+	WatchKindDEED    WatchKind = 6
 )
 
 type WatchLabel struct {
@@ -105,6 +151,15 @@ type WatchNumber struct {
 	Ns  uint32
 	Pid uint32
 }
+
+type WatchPlace uint32
+
+const (
+	WatchPlaceUNDER WatchPlace = 1
+	WatchPlaceWAY   WatchPlace = 2
+	WatchPlaceFREE  WatchPlace = 3
+	WatchPlaceSEEN  WatchPlace = 4
+)
 
 type WatchProcess struct {
 	_    structs.HostLayout
@@ -139,31 +194,47 @@ type WatchTask struct {
 	Pad     uint32
 }
 
+type WatchWard struct {
+	_   structs.HostLayout
+	Dev uint64
+	Ino uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	WatchMapArgvBuffer   = "argv_buffer"
-	WatchMapEnds         = "ends"
-	WatchMapEvents       = "events"
-	WatchMapExecBuffer   = "exec_buffer"
-	WatchMapExits        = "exits"
-	WatchMapLabels       = "labels"
-	WatchMapLayout       = "layout"
-	WatchMapPathBuffer   = "path_buffer"
-	WatchMapReached      = "reached"
-	WatchMapSessions     = "sessions"
-	WatchMapTotals       = "totals"
-	WatchProgOnExec      = "on_exec"
-	WatchProgOnExit      = "on_exit"
-	WatchProgOnFork      = "on_fork"
-	WatchProgOnPrepare   = "on_prepare"
-	WatchProgOnSysExit   = "on_sys_exit"
-	WatchProgTasks       = "tasks"
-	WatchVarUnusedChange = "unused_change"
-	WatchVarUnusedKind   = "unused_kind"
-	WatchVarUnusedNumber = "unused_number"
-	WatchVarUnusedTask   = "unused_task"
+	WatchMapArgvBuffer    = "argv_buffer"
+	WatchMapDeedBuffer    = "deed_buffer"
+	WatchMapEnds          = "ends"
+	WatchMapEvents        = "events"
+	WatchMapExecBuffer    = "exec_buffer"
+	WatchMapExits         = "exits"
+	WatchMapGains         = "gains"
+	WatchMapHome          = "home"
+	WatchMapLabels        = "labels"
+	WatchMapLayout        = "layout"
+	WatchMapPathBuffer    = "path_buffer"
+	WatchMapReached       = "reached"
+	WatchMapSessions      = "sessions"
+	WatchMapTotals        = "totals"
+	WatchMapWards         = "wards"
+	WatchProgOnExec       = "on_exec"
+	WatchProgOnExit       = "on_exit"
+	WatchProgOnFork       = "on_fork"
+	WatchProgOnModule     = "on_module"
+	WatchProgOnModuleGone = "on_module_gone"
+	WatchProgOnPrepare    = "on_prepare"
+	WatchProgOnRing       = "on_ring"
+	WatchProgOnState      = "on_state"
+	WatchProgOnSysExit    = "on_sys_exit"
+	WatchProgTasks        = "tasks"
+	WatchVarUnusedChange  = "unused_change"
+	WatchVarUnusedDid     = "unused_did"
+	WatchVarUnusedKind    = "unused_kind"
+	WatchVarUnusedNumber  = "unused_number"
+	WatchVarUnusedPlace   = "unused_place"
+	WatchVarUnusedTask    = "unused_task"
 )
 
 // LoadWatch returns the embedded CollectionSpec for Watch.
@@ -208,12 +279,16 @@ type WatchSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type WatchProgramSpecs struct {
-	OnExec    *ebpf.ProgramSpec `ebpf:"on_exec"`
-	OnExit    *ebpf.ProgramSpec `ebpf:"on_exit"`
-	OnFork    *ebpf.ProgramSpec `ebpf:"on_fork"`
-	OnPrepare *ebpf.ProgramSpec `ebpf:"on_prepare"`
-	OnSysExit *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
-	Tasks     *ebpf.ProgramSpec `ebpf:"tasks"`
+	OnExec       *ebpf.ProgramSpec `ebpf:"on_exec"`
+	OnExit       *ebpf.ProgramSpec `ebpf:"on_exit"`
+	OnFork       *ebpf.ProgramSpec `ebpf:"on_fork"`
+	OnModule     *ebpf.ProgramSpec `ebpf:"on_module"`
+	OnModuleGone *ebpf.ProgramSpec `ebpf:"on_module_gone"`
+	OnPrepare    *ebpf.ProgramSpec `ebpf:"on_prepare"`
+	OnRing       *ebpf.ProgramSpec `ebpf:"on_ring"`
+	OnState      *ebpf.ProgramSpec `ebpf:"on_state"`
+	OnSysExit    *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
+	Tasks        *ebpf.ProgramSpec `ebpf:"tasks"`
 }
 
 // WatchMapSpecs contains maps before they are loaded into the kernel.
@@ -221,16 +296,20 @@ type WatchProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type WatchMapSpecs struct {
 	ArgvBuffer *ebpf.MapSpec `ebpf:"argv_buffer"`
+	DeedBuffer *ebpf.MapSpec `ebpf:"deed_buffer"`
 	Ends       *ebpf.MapSpec `ebpf:"ends"`
 	Events     *ebpf.MapSpec `ebpf:"events"`
 	ExecBuffer *ebpf.MapSpec `ebpf:"exec_buffer"`
 	Exits      *ebpf.MapSpec `ebpf:"exits"`
+	Gains      *ebpf.MapSpec `ebpf:"gains"`
+	Home       *ebpf.MapSpec `ebpf:"home"`
 	Labels     *ebpf.MapSpec `ebpf:"labels"`
 	Layout     *ebpf.MapSpec `ebpf:"layout"`
 	PathBuffer *ebpf.MapSpec `ebpf:"path_buffer"`
 	Reached    *ebpf.MapSpec `ebpf:"reached"`
 	Sessions   *ebpf.MapSpec `ebpf:"sessions"`
 	Totals     *ebpf.MapSpec `ebpf:"totals"`
+	Wards      *ebpf.MapSpec `ebpf:"wards"`
 }
 
 // WatchVariableSpecs contains global variables before they are loaded into the kernel.
@@ -238,8 +317,10 @@ type WatchMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type WatchVariableSpecs struct {
 	UnusedChange *ebpf.VariableSpec `ebpf:"unused_change"`
+	UnusedDid    *ebpf.VariableSpec `ebpf:"unused_did"`
 	UnusedKind   *ebpf.VariableSpec `ebpf:"unused_kind"`
 	UnusedNumber *ebpf.VariableSpec `ebpf:"unused_number"`
+	UnusedPlace  *ebpf.VariableSpec `ebpf:"unused_place"`
 	UnusedTask   *ebpf.VariableSpec `ebpf:"unused_task"`
 }
 
@@ -264,31 +345,39 @@ func (o *WatchObjects) Close() error {
 // It can be passed to LoadWatchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type WatchMaps struct {
 	ArgvBuffer *ebpf.Map `ebpf:"argv_buffer"`
+	DeedBuffer *ebpf.Map `ebpf:"deed_buffer"`
 	Ends       *ebpf.Map `ebpf:"ends"`
 	Events     *ebpf.Map `ebpf:"events"`
 	ExecBuffer *ebpf.Map `ebpf:"exec_buffer"`
 	Exits      *ebpf.Map `ebpf:"exits"`
+	Gains      *ebpf.Map `ebpf:"gains"`
+	Home       *ebpf.Map `ebpf:"home"`
 	Labels     *ebpf.Map `ebpf:"labels"`
 	Layout     *ebpf.Map `ebpf:"layout"`
 	PathBuffer *ebpf.Map `ebpf:"path_buffer"`
 	Reached    *ebpf.Map `ebpf:"reached"`
 	Sessions   *ebpf.Map `ebpf:"sessions"`
 	Totals     *ebpf.Map `ebpf:"totals"`
+	Wards      *ebpf.Map `ebpf:"wards"`
 }
 
 func (m *WatchMaps) Close() error {
 	return _WatchClose(
 		m.ArgvBuffer,
+		m.DeedBuffer,
 		m.Ends,
 		m.Events,
 		m.ExecBuffer,
 		m.Exits,
+		m.Gains,
+		m.Home,
 		m.Labels,
 		m.Layout,
 		m.PathBuffer,
 		m.Reached,
 		m.Sessions,
 		m.Totals,
+		m.Wards,
 	)
 }
 
@@ -297,8 +386,10 @@ func (m *WatchMaps) Close() error {
 // It can be passed to LoadWatchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type WatchVariables struct {
 	UnusedChange *ebpf.Variable `ebpf:"unused_change"`
+	UnusedDid    *ebpf.Variable `ebpf:"unused_did"`
 	UnusedKind   *ebpf.Variable `ebpf:"unused_kind"`
 	UnusedNumber *ebpf.Variable `ebpf:"unused_number"`
+	UnusedPlace  *ebpf.Variable `ebpf:"unused_place"`
 	UnusedTask   *ebpf.Variable `ebpf:"unused_task"`
 }
 
@@ -306,12 +397,16 @@ type WatchVariables struct {
 //
 // It can be passed to LoadWatchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type WatchPrograms struct {
-	OnExec    *ebpf.Program `ebpf:"on_exec"`
-	OnExit    *ebpf.Program `ebpf:"on_exit"`
-	OnFork    *ebpf.Program `ebpf:"on_fork"`
-	OnPrepare *ebpf.Program `ebpf:"on_prepare"`
-	OnSysExit *ebpf.Program `ebpf:"on_sys_exit"`
-	Tasks     *ebpf.Program `ebpf:"tasks"`
+	OnExec       *ebpf.Program `ebpf:"on_exec"`
+	OnExit       *ebpf.Program `ebpf:"on_exit"`
+	OnFork       *ebpf.Program `ebpf:"on_fork"`
+	OnModule     *ebpf.Program `ebpf:"on_module"`
+	OnModuleGone *ebpf.Program `ebpf:"on_module_gone"`
+	OnPrepare    *ebpf.Program `ebpf:"on_prepare"`
+	OnRing       *ebpf.Program `ebpf:"on_ring"`
+	OnState      *ebpf.Program `ebpf:"on_state"`
+	OnSysExit    *ebpf.Program `ebpf:"on_sys_exit"`
+	Tasks        *ebpf.Program `ebpf:"tasks"`
 }
 
 func (p *WatchPrograms) Close() error {
@@ -319,7 +414,11 @@ func (p *WatchPrograms) Close() error {
 		p.OnExec,
 		p.OnExit,
 		p.OnFork,
+		p.OnModule,
+		p.OnModuleGone,
 		p.OnPrepare,
+		p.OnRing,
+		p.OnState,
 		p.OnSysExit,
 		p.Tasks,
 	)

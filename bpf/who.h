@@ -6,15 +6,39 @@
 #include "kernel.h"
 #include "record.h"
 
+/* What somebody may in a user namespace of her own is no privilege. */
+static __always_inline __u64
+caps_of(const struct cred *cred)
+{
+	__u64 caps = 0;
+
+	if (BPF_CORE_READ(cred, user_ns, level))
+		return 0;
+	bpf_probe_read_kernel(&caps, sizeof(caps),
+	    (void *)cred + bpf_core_field_offset(struct cred, cap_permitted));
+	return caps;
+}
+
 static __always_inline void
 read_ids(struct task_struct *task, struct ids *ids)
 {
 	const struct cred *cred = BPF_CORE_READ(task, cred);
 
+	ids->caps = caps_of(cred);
 	ids->uid = BPF_CORE_READ(cred, uid.val);
 	ids->euid = BPF_CORE_READ(cred, euid.val);
 	ids->gid = BPF_CORE_READ(cred, gid.val);
 	ids->egid = BPF_CORE_READ(cred, egid.val);
+}
+
+/* Who logged in, whatever ids the task took since (pam_loginuid(8)): ~0 for
+ * nobody, as for what the first process started. */
+static __always_inline __u32
+login_of(struct task_struct *task)
+{
+	if (!bpf_core_field_exists(struct task_struct, loginuid))
+		return ~0U;
+	return BPF_CORE_READ(task, loginuid.val);
 }
 
 /* The number of a pid in the namespace at a level. */

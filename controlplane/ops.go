@@ -50,6 +50,7 @@ var (
 	ruleFigure  = prometheus.NewDesc("curfew_policy_problems", "Mistakes for which the policy folder, as it is now, was not taken.", nil, nil)
 	mumFigure   = prometheus.NewDesc("curfew_grants_unconfirmed", "Ended grants, by host, for which the host has signed no receipt for over a minute.", nil, nil)
 	lateFigure  = prometheus.NewDesc("curfew_forward_behind", "Entries of the record that a target of forward has not taken yet.", []string{"target"}, nil)
+	gainFigure  = prometheus.NewDesc("curfew_privilege_without_grant", "Processes of the last 24 hours that gained privilege without a grant.", nil, nil)
 	readFigure  = prometheus.NewDesc("curfew_scrape_ok", "1 if the database could be read for these figures.", nil, nil)
 )
 
@@ -61,7 +62,7 @@ type figures struct {
 
 // Describe implements [prometheus.Collector].
 func (f *figures) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{hostsFigure, keyFigure, openFigure, ruleFigure, mumFigure, lateFigure, readFigure} {
+	for _, d := range []*prometheus.Desc{hostsFigure, keyFigure, openFigure, ruleFigure, mumFigure, lateFigure, gainFigure, readFigure} {
 		to <- d
 	}
 }
@@ -73,7 +74,7 @@ func (f *figures) Collect(to chan<- prometheus.Metric) {
 	}
 	gauge(keyFigure, f.keys.Load().GoodUntil().Sub(f.clock.Now().Wall).Seconds())
 	gauge(ruleFigure, float64(len(f.rules.State().Problems)))
-	count, err := f.store.Count(f.ctx)
+	count, err := f.store.Count(f.ctx, f.clock.Now().Wall.Add(-24*time.Hour))
 	silent, silentErr := f.api.Unconfirmed(f.ctx)
 	last, lastErr := f.store.LastEvent(f.ctx)
 	if err != nil || silentErr != nil || lastErr != nil {
@@ -85,6 +86,7 @@ func (f *figures) Collect(to chan<- prometheus.Metric) {
 		gauge(lateFigure, float64(last-min(last, upTo)), target)
 	}
 	gauge(mumFigure, float64(len(silent)))
+	gauge(gainFigure, float64(count.Privileged))
 	gauge(openFigure, float64(count.Asked), "asked")
 	gauge(openFigure, float64(count.Issued), "issued")
 	up := 0

@@ -33,12 +33,16 @@ const (
 	Admin                      // somebody changed who or what the fleet is; Text says how
 	Leftovers                  // what a grant's sessions left; Receipt is the host's word on it
 	Decision                   // a step in a request's life, told by the control plane
+	Connect                    // a labelled process began a connection to Object
+	Open                       // a labelled process opened Object for writing, a file that matters
+	Act                        // a labelled process acted on the machine or on others; Text says how
+	Privilege                  // a process of a login without a grant gained privilege
 )
 
 var kindNames = map[Kind]string{
 	Exec: "exec", Exit: "exit", SetID: "setid", Login: "login", Logout: "logout", Refused: "refused", Gap: "gap",
 	Installed: "installed", Removed: "removed", SetRefused: "set-refused", Drift: "drift", Agent: "agent", Admin: "admin",
-	Leftovers: "leftovers", Decision: "decision",
+	Leftovers: "leftovers", Decision: "decision", Connect: "connect", Open: "open", Act: "act", Privilege: "privilege",
 }
 
 // String is the kind's name in pages and searches.
@@ -70,9 +74,9 @@ type Entry struct {
 	Person     string
 	Approvers  []string
 	Session    uint64 // the label; zero if none
-	SessionSeq uint64 // numbered in the kernel from 1, for Exec, Exit and SetID; of a Gap: the first that is missing
+	SessionSeq uint64 // numbered in the kernel from 1, for what a Process did; of a Gap: the first that is missing
 
-	Process *Process // for Exec, Exit, SetID; the caller for Login and Refused; the writer for Drift
+	Process *Process // of what the kernel tells; the caller for Login and Refused; the writer for Drift
 	Service string   // PAM service, for Login, Logout, Refused
 	Text    string   // one line for people
 	Lost    uint64   // for Gap
@@ -84,10 +88,17 @@ type Entry struct {
 	Step    string // asked, approved, signed, revoked, ...
 	Digest  []byte // of what was asked, as approvers were shown it
 	Signed  []byte // the envelope of the grant, verbatim, where one was made
+
+	Object string    // for Connect, Open, Act: an address, a path, a process, ...
+	Since  time.Time // for Gap: nothing before is missing; At: nothing after. Zero, if that is not known
 }
 
-// IDs are a process's user and group ids.
-type IDs struct{ UID, EUID, GID, EGID uint32 }
+// IDs are a process's user and group ids, and its permitted capabilities
+// outside of user namespaces, bit by bit.
+type IDs struct {
+	UID, EUID, GID, EGID uint32
+	Caps                 uint64
+}
 
 // A Process is what the kernel said of one.
 type Process struct {
@@ -106,6 +117,10 @@ type Process struct {
 	ExitCode  uint32
 	Signal    uint32
 	Lasted    time.Duration // for Exit: since the exec or fork
+	Env       []string      // the variables that are told: NAME=VALUE
+	EnvCut    uint64        // bytes of the environment that were not looked at, or had no room
+	Script    string        // what was to be executed, where Path is its interpreter's
+	Login     uint32        // the uid that logged in (pam_loginuid(8)); zero for none, and for root
 }
 
 // ErrEntry is the class of refusals of bytes that are no entry.
@@ -135,6 +150,8 @@ func (e Entry) Bytes() []byte {
 	w.Text(17, e.Step)
 	w.Blob(18, e.Digest)
 	w.Blob(19, e.Signed)
+	w.Text(20, e.Object)
+	w.Nanos(21, e.Since)
 	return w.Bytes()
 }
 
@@ -194,6 +211,10 @@ func (e *Entry) field(f canon.Field) error {
 		return f.Blob(&e.Digest)
 	case 19:
 		return f.Blob(&e.Signed)
+	case 20:
+		return f.Text(&e.Object)
+	case 21:
+		return f.Nanos(&e.Since)
 	}
 	return f.Unknown()
 }
@@ -216,6 +237,10 @@ func (p Process) bytes() []byte {
 	w.Uint(14, uint64(p.ExitCode))
 	w.Uint(15, uint64(p.Signal))
 	w.Uint(16, uint64(max(0, p.Lasted)))
+	w.Texts(17, p.Env)
+	w.Uint(18, p.EnvCut)
+	w.Text(19, p.Script)
+	w.Uint(20, uint64(p.Login))
 	return w.Bytes()
 }
 
@@ -253,6 +278,14 @@ func (p *Process) field(f canon.Field) error {
 		return f.Uint32(&p.Signal)
 	case 16:
 		return duration(f, &p.Lasted)
+	case 17:
+		return f.Texts(&p.Env)
+	case 18:
+		return f.Uint(&p.EnvCut)
+	case 19:
+		return f.Text(&p.Script)
+	case 20:
+		return f.Uint32(&p.Login)
 	}
 	return f.Unknown()
 }
@@ -263,6 +296,7 @@ func (i IDs) bytes() []byte {
 	w.Uint(2, uint64(i.EUID))
 	w.Uint(3, uint64(i.GID))
 	w.Uint(4, uint64(i.EGID))
+	w.Uint(5, i.Caps)
 	return w.Bytes()
 }
 
@@ -276,6 +310,8 @@ func (i *IDs) field(f canon.Field) error {
 		return f.Uint32(&i.GID)
 	case 4:
 		return f.Uint32(&i.EGID)
+	case 5:
+		return f.Uint(&i.Caps)
 	}
 	return f.Unknown()
 }

@@ -31,6 +31,19 @@ func (h *Host) Places() []string {
 	return own
 }
 
+// Witnessed are the folders in which it is told who opens a file for writing:
+// they decide what runs here, for whom, and who gets in.
+func (h *Host) Witnessed() []string {
+	var all []string
+	for _, name := range []string{
+		"etc", "root", "boot", "usr/bin", "usr/sbin", "usr/local", "usr/lib/systemd", "usr/lib/modules",
+		"var/spool/cron", "var/spool/at", "run/systemd/system", "run/systemd/transient",
+	} {
+		all = append(all, h.path(name))
+	}
+	return all
+}
+
 // ownGroup is our control group (cgroups(7)), but for the root.
 func ownGroup() (string, bool) {
 	b, err := os.ReadFile("/proc/self/cgroup")

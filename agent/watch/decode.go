@@ -65,8 +65,13 @@ func (d *decoder) read(b []byte, boot time.Time) (ledger.Entry, bool, error) {
 	case bpf.WatchKindREFUSED:
 		e.Kind = ledger.Refused
 		err = change(b, &e)
+	case bpf.WatchKindDEED:
+		err = deed(b, &e)
 	default:
 		err = fmt.Errorf("kind %d: %w", h.Kind, errRecord)
+	}
+	if e.Session == strangers && err == nil {
+		gain(&e)
 	}
 	return e, err == nil, err
 }
@@ -116,6 +121,7 @@ func (d *decoder) exec(b []byte, e *ledger.Entry) error {
 		part, rest = rest[:n], rest[n:]
 		return part
 	}
+	env := take(x.EnvLen)
 	path, cwd, name := take(x.PathLen), take(x.CwdLen), take(x.NameLen)
 	argv := take(x.ArgvHere)
 	if x.ArgvHere == 0 {
@@ -129,8 +135,15 @@ func (d *decoder) exec(b []byte, e *ledger.Entry) error {
 	p.Argv, p.ArgvCut = split(argv), uint64(x.ArgvLen)-uint64(len(argv))
 	p.TTY = tty(x.Tty[:])
 	p.Device, p.Inode, p.Links = unix.Mkdev(uint32(x.Dev>>20), uint32(x.Dev&0xfffff)), x.Ino, x.Links //nolint:gosec // 32 bits in the kernel
+	p.Env, p.EnvCut = split(env), uint64(x.EnvCut)
+	if x.Login != noLogin {
+		p.Login = x.Login
+	}
 	if given := clean(name); given != p.Path {
 		e.Text = "started as " + given
+	}
+	if x.Script != 0 {
+		p.Script = clean(name)
 	}
 	e.Process = p
 	return nil
@@ -161,7 +174,7 @@ func process(p *bpf.WatchProcess) *ledger.Process {
 }
 
 func ids(i bpf.WatchIds) ledger.IDs {
-	return ledger.IDs{UID: i.Uid, EUID: i.Euid, GID: i.Gid, EGID: i.Egid}
+	return ledger.IDs{UID: i.Uid, EUID: i.Euid, GID: i.Gid, EGID: i.Egid, Caps: i.Caps}
 }
 
 // acts are what labelled processes may not do to us.
@@ -184,6 +197,23 @@ func split(argv []byte) []string {
 		args = append(args, clean(part))
 	}
 	return args
+}
+
+// noLogin is the login's uid of a process that nobody's login started.
+const noLogin = 1<<32 - 1
+
+// gain makes of what was told of a process without a label what it is: it
+// gained privilege, and no grant says so.
+func gain(e *ledger.Entry) {
+	how := "by " + e.Kind.String()
+	if e.Kind == ledger.SetID && e.Process.Login == 0 {
+		e.Process.Login = e.Process.OldIDs.UID
+	}
+	if e.Kind == ledger.Exec && e.Process.IDs.UID == 0 {
+		how = "in a way that was not seen" // it was root already
+	}
+	e.Kind = ledger.Privilege
+	e.Text = fmt.Sprintf("privilege gained without a grant, %s: login uid %d", how, e.Process.Login)
 }
 
 // tty names a terminal as ps and who do.

@@ -23,10 +23,11 @@ import (
 var before = refuser{"guard-", bpf.GuardMapGuarded, bpf.LoadGuard}
 
 // A Place is a file, or a folder with what lies under it, that labelled
-// processes may not change; or a folder under one that they may.
+// processes may not change; or a folder under one that they may; or one where
+// it is told who opens for writing.
 type Place struct {
-	Path string
-	Free bool
+	Path       string
+	Free, Seen bool
 }
 
 // openGate loads programs, gives them what they have to know, and only then
@@ -69,7 +70,7 @@ func (w *Watch) Guard(session uint64, on bool) error {
 // others in their places.
 const resync = 10 * time.Second
 
-// Refresh keeps the kernel's list of guarded files true until ctx is done.
+// Refresh keeps the kernel's list of files that matter true until ctx is done.
 func (w *Watch) Refresh(ctx context.Context) error {
 	for {
 		select {
@@ -77,21 +78,21 @@ func (w *Watch) Refresh(ctx context.Context) error {
 			return context.Cause(ctx)
 		case <-w.clock.After(resync):
 		}
-		if w.guard == nil {
-			continue
-		}
 		if err := w.know(w.guard); err != nil {
-			w.log.WarnContext(ctx, "guarded files not looked up", "err", err)
+			w.log.WarnContext(ctx, "files that matter not looked up", "err", err)
 		}
 	}
 }
 
-// know tells the kernel who we are and which files are ours. What is new is
+// know tells the kernel who we are and which files matter. What is new is
 // there before what is old goes.
 func (w *Watch) know(g *gate) error {
 	one := uint32(1)
-	if err := onPidfd(os.Getpid(), 0, func(fd int) error { return g.maps[bpf.GuardMapOurs].Put(int32(fd), &one) }); err != nil { //nolint:gosec // a descriptor
-		return fmt.Errorf("mark the agent: %w", err)
+	if g != nil {
+		err := onPidfd(os.Getpid(), 0, func(fd int) error { return g.maps[bpf.GuardMapOurs].Put(int32(fd), &one) }) //nolint:gosec // a descriptor
+		if err != nil {
+			return fmt.Errorf("mark the agent: %w", err)
+		}
 	}
 	places := []Place{{Path: w.dir}}
 	if w.places != nil {
@@ -101,15 +102,15 @@ func (w *Watch) know(g *gate) error {
 	if err != nil {
 		return err
 	}
-	wards := g.maps[bpf.GuardMapWards]
+	wards := w.maps.Wards
 	for ward, place := range found {
 		if err := wards.Put(&ward, uint32(place)); err != nil {
-			return fmt.Errorf("guard a file: %w", err)
+			return fmt.Errorf("note a file that matters: %w", err)
 		}
 	}
-	var ward bpf.GuardWard
+	var ward bpf.WatchWard
 	var place uint32
-	var gone []bpf.GuardWard
+	var gone []bpf.WatchWard
 	it := wards.Iterate()
 	for it.Next(&ward, &place) {
 		if _, ok := found[ward]; !ok {
@@ -121,19 +122,19 @@ func (w *Watch) know(g *gate) error {
 		errs = append(errs, wards.Delete(&ward))
 	}
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("forget files that were guarded: %w", err)
+		return fmt.Errorf("forget files that mattered: %w", err)
 	}
 	return nil
 }
 
 // wardsOf finds the places, and the folders on the way to them.
-func wardsOf(places []Place) (map[bpf.GuardWard]bpf.GuardPlace, error) {
+func wardsOf(places []Place) (map[bpf.WatchWard]bpf.WatchPlace, error) {
 	mounts, err := devices()
 	if err != nil {
 		return nil, err
 	}
-	found := map[bpf.GuardWard]bpf.GuardPlace{}
-	add := func(path string, place bpf.GuardPlace) error {
+	found := map[bpf.WatchWard]bpf.WatchPlace{}
+	add := func(path string, place bpf.WatchPlace) error {
 		ward, err := wardOf(path, mounts)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 			return nil
@@ -141,8 +142,11 @@ func wardsOf(places []Place) (map[bpf.GuardWard]bpf.GuardPlace, error) {
 		if err != nil {
 			return fmt.Errorf("look at %s: %w", path, err)
 		}
-		if have, ok := found[ward]; !ok || have == bpf.GuardPlaceWAY {
-			found[ward] = place
+		switch have := found[ward]; {
+		case place == bpf.WatchPlaceSEEN:
+			found[ward] = have | place
+		case have&^bpf.WatchPlaceSEEN == 0 || have&^bpf.WatchPlaceSEEN == bpf.WatchPlaceWAY:
+			found[ward] = have&bpf.WatchPlaceSEEN | place
 		}
 		return nil
 	}
@@ -152,13 +156,17 @@ func wardsOf(places []Place) (map[bpf.GuardWard]bpf.GuardPlace, error) {
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		place := bpf.GuardPlaceUNDER
-		if p.Free {
-			place = bpf.GuardPlaceFREE
+		place := bpf.WatchPlaceUNDER
+		switch {
+		case p.Free:
+			place = bpf.WatchPlaceFREE
+		case p.Seen:
+			errs = append(errs, err, add(path, bpf.WatchPlaceSEEN))
+			continue
 		}
 		errs = append(errs, err, add(path, place))
 		for dir := filepath.Dir(path); err == nil; dir = filepath.Dir(dir) {
-			errs = append(errs, add(dir, bpf.GuardPlaceWAY))
+			errs = append(errs, add(dir, bpf.WatchPlaceWAY))
 			if dir == "/" {
 				break
 			}
@@ -169,28 +177,28 @@ func wardsOf(places []Place) (map[bpf.GuardWard]bpf.GuardPlace, error) {
 
 // wardOf names a file as the kernel does: by the device of its file system,
 // which on some, as btrfs, is not the one that stat(2) gives.
-func wardOf(path string, mounts map[string]uint64) (bpf.GuardWard, error) {
+func wardOf(path string, mounts map[string]uint64) (bpf.WatchWard, error) {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 	if err != nil {
-		return bpf.GuardWard{}, err
+		return bpf.WatchWard{}, err
 	}
 	defer func() { _ = unix.Close(fd) }() // nothing was written
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return bpf.GuardWard{}, err
+		return bpf.WatchWard{}, err
 	}
 	info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
 	if err != nil {
-		return bpf.GuardWard{}, err
+		return bpf.WatchWard{}, err
 	}
 	for line := range strings.Lines(string(info)) {
 		if id, ok := strings.CutPrefix(line, "mnt_id:"); ok {
 			if dev, ok := mounts[strings.TrimSpace(id)]; ok {
-				return bpf.GuardWard{Dev: dev, Ino: st.Ino}, nil
+				return bpf.WatchWard{Dev: dev, Ino: st.Ino}, nil
 			}
 		}
 	}
-	return bpf.GuardWard{}, errors.New("its mount is not in /proc/self/mountinfo")
+	return bpf.WatchWard{}, errors.New("its mount is not in /proc/self/mountinfo")
 }
 
 // devices are those of the mounts, by number (proc_pid_mountinfo(5)), as the

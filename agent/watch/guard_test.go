@@ -37,15 +37,15 @@ func TestWardsAreThePlacesAndTheWayThere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]bpf.GuardPlace{
-		"run/home": bpf.GuardPlaceFREE, "run": bpf.GuardPlaceUNDER, "etc/pam.d": bpf.GuardPlaceUNDER, "etc/sudoers": bpf.GuardPlaceUNDER,
-		"etc": bpf.GuardPlaceWAY, ".": bpf.GuardPlaceWAY, "..": bpf.GuardPlaceWAY, "other": 0,
+	for name, want := range map[string]bpf.WatchPlace{
+		"run/home": bpf.WatchPlaceFREE, "run": bpf.WatchPlaceUNDER, "etc/pam.d": bpf.WatchPlaceUNDER, "etc/sudoers": bpf.WatchPlaceUNDER,
+		"etc": bpf.WatchPlaceWAY, ".": bpf.WatchPlaceWAY, "..": bpf.WatchPlaceWAY, "other": 0,
 	} {
 		var st unix.Stat_t
 		if err := unix.Lstat(filepath.Join(dir, name), &st); err != nil {
 			t.Fatal(err)
 		}
-		ward := bpf.GuardWard{Dev: uint64(unix.Major(st.Dev))<<20 | uint64(unix.Minor(st.Dev)), Ino: st.Ino}
+		ward := bpf.WatchWard{Dev: uint64(unix.Major(st.Dev))<<20 | uint64(unix.Minor(st.Dev)), Ino: st.Ino}
 		if found[ward] != want {
 			t.Errorf("%s is %d, not %d", name, found[ward], want)
 		}

@@ -177,7 +177,7 @@ func (w *Watch) Sessions() ([]uint64, error) {
 	var e bpf.WatchEnd
 	it := w.maps.Ends.Iterate()
 	for it.Next(&id, &e) {
-		if e.Over == 0 && id != probeSession {
+		if e.Over == 0 && id < strangers {
 			ids = append(ids, id)
 		}
 	}

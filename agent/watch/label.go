@@ -21,7 +21,7 @@ var ErrSession = errors.New("not a number for a session")
 // another session than their parent was stay with theirs. The pidfd names the
 // process whatever becomes of its pid; -1 where there is none.
 func (w *Watch) Label(pid, pidfd int, session, deadlineBootNS uint64) error {
-	if session == noSession || session == probeSession {
+	if session == noSession || session >= strangers {
 		return fmt.Errorf("%d: %w", session, ErrSession)
 	}
 	return w.label(pid, pidfd, session, deadlineBootNS)
@@ -224,6 +224,8 @@ func readIDs(pid int, ids *bpf.WatchIds) error {
 			_, err = fmt.Sscanf(string(line), "Uid: %d %d", &ids.Uid, &ids.Euid)
 		case bytes.HasPrefix(line, []byte("Gid:")):
 			_, err = fmt.Sscanf(string(line), "Gid: %d %d", &ids.Gid, &ids.Egid)
+		case bytes.HasPrefix(line, []byte("CapPrm:")):
+			_, err = fmt.Sscanf(string(line), "CapPrm: %x", &ids.Caps)
 		}
 		if err != nil {
 			return fmt.Errorf("read the ids of process %d: %w", pid, err)

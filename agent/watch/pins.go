@@ -21,7 +21,7 @@ import (
 const linkDir = "links-"
 
 // scratch maps hold nothing from one event to the next.
-var scratch = map[string]bool{bpf.WatchMapExecBuffer: true, bpf.WatchMapArgvBuffer: true, bpf.WatchMapPathBuffer: true}
+var scratch = map[string]bool{bpf.WatchMapExecBuffer: true, bpf.WatchMapArgvBuffer: true, bpf.WatchMapPathBuffer: true, bpf.WatchMapDeedBuffer: true}
 
 // takeMaps loads the programs over the pinned maps. Maps that another layout
 // wrote cannot be read: then all begins anew, and that is said.
@@ -81,20 +81,28 @@ func (w *Watch) load(dir string) error {
 	return nil
 }
 
-// fit leaves out what an older kernel has no tracepoint for. Before 6.10 a
-// thread that was there when its process was labelled, and then execs, loses
-// the label.
+// optional are the programs that an older kernel, or one without modules or
+// io_uring, has no tracepoint for. Without on_prepare (before 6.10), a thread
+// that was there when its process was labelled, and then execs, loses the label.
+var optional = map[string]string{
+	"on_prepare": "sched_prepare_exec", "on_module": "module_load", "on_module_gone": "module_free", "on_ring": "io_uring_submit_req",
+}
+
+// fit leaves out what this kernel has no tracepoint for.
 func fit(spec *ebpf.CollectionSpec) error {
 	kernel, err := btf.LoadKernelSpec()
 	if err != nil {
 		return fmt.Errorf("read the kernel's types: %w", err)
 	}
-	_, err = kernel.AnyTypesByName("btf_trace_sched_prepare_exec")
-	if errors.Is(err, btf.ErrNotFound) {
-		delete(spec.Programs, "on_prepare")
-		return nil
+	for name, point := range optional {
+		_, err := kernel.AnyTypesByName("btf_trace_" + point)
+		if errors.Is(err, btf.ErrNotFound) {
+			delete(spec.Programs, name)
+		} else if err != nil {
+			return fmt.Errorf("look for the tracepoint %s: %w", point, err)
+		}
 	}
-	return err
+	return nil
 }
 
 // takeOver attaches our programs beside those of the agent before us, and

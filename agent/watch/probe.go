@@ -16,6 +16,9 @@ import (
 // probeSession is the session of the self-test. Its events are not told.
 const probeSession = math.MaxUint64
 
+// strangers is the session of those without a label who gain privilege.
+const strangers = math.MaxUint64 - 1
+
 // ErrBlind means that the kernel took the programs, and they do not work.
 var ErrBlind = errors.New("the kernel loaded the programs, and does not run them as it should")
 

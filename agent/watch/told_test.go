@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"curfew.internal/bpf"
 	"curfew.internal/ledger"
 	"curfew.internal/test/need"
 )
@@ -175,9 +176,13 @@ stop.set()
 		t.Fatal(err)
 	}
 	until(t, "end", func() bool { return len(b.where(ledger.Exit, pid(s.Process.Pid))) == 1 })
+	var own bpf.WatchIds
+	if err := readIDs(os.Getpid(), &own); err != nil || own.Caps == 0 {
+		t.Fatal(own, err)
+	}
 	want := []ledger.IDs{
-		{UID: 0, EUID: 0, GID: 0, EGID: 0},
-		{UID: 0, EUID: 0, GID: 70001, EGID: 70002},
+		{UID: 0, EUID: 0, GID: 0, EGID: 0, Caps: own.Caps},
+		{UID: 0, EUID: 0, GID: 70001, EGID: 70002, Caps: own.Caps},
 		{UID: 70004, EUID: 70005, GID: 70001, EGID: 70002},
 		{UID: 70004, EUID: 70004, GID: 70001, EGID: 70002},
 	}

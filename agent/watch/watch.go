@@ -28,8 +28,8 @@ type Config struct {
 	PinDir string // on a bpffs; ours alone
 	Log    *slog.Logger
 	Clock  clock.Clock
-	// Places looks up the files and folders that labelled processes may not
-	// change. Those that are not there are passed over.
+	// Places looks up the files and folders that matter. Those that are not
+	// there are passed over.
 	Places func() []Place
 }
 
@@ -86,6 +86,9 @@ func (w *Watch) open(dir string) error {
 	if err := w.takeMaps(dir); err != nil {
 		return err
 	}
+	if err := w.settle(); err != nil {
+		return err
+	}
 	if err := w.takeOver(dir); err != nil {
 		return err
 	}
@@ -98,11 +101,29 @@ func (w *Watch) open(dir string) error {
 	if w.guard, err = w.openGate(before, w.know); err != nil {
 		w.log.Warn("the kernel cannot keep us from a granted root", "err", err)
 	}
+	if w.guard == nil {
+		if err := w.know(nil); err != nil {
+			return err
+		}
+	}
 	if w.tasks, err = link.AttachIter(link.IterOptions{Program: w.progs["tasks"]}); err != nil {
 		return fmt.Errorf("attach the task iterator: %w", err)
 	}
 	w.ring, err = openRing(w.maps.Events)
 	return err
+}
+
+// settle makes ready for those without a label who gain privilege: what
+// runs in our pid namespace, or below it, is of this host.
+func (w *Watch) settle() error {
+	home, err := namespace()
+	if err != nil {
+		return fmt.Errorf("look at our pid namespace: %w", err)
+	}
+	if err := w.maps.Home.Put(uint32(0), home); err != nil {
+		return fmt.Errorf("say which pid namespace is ours: %w", err)
+	}
+	return w.begin(strangers, 0)
 }
 
 // claim makes the folder and holds a lock on it: two agents that read one

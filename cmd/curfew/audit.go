@@ -27,7 +27,7 @@ type filter struct {
 	Host    string   `placeholder:"NAME" help:"On one host."`
 	Path    string   `placeholder:"PATH" help:"Of one program, by its path as the kernel resolved it, or of those under a folder."`
 	Outcome string   `enum:",ok,refused,failed" default:"" placeholder:"OUTCOME" help:"What came out: ok, refused or failed."`
-	Kind    string   `placeholder:"KIND" help:"Of one kind: exec, exit, setid, login, logout, refused, gap, installed, removed, leftovers, drift, admin, decision, ..."`
+	Kind    string   `placeholder:"KIND" help:"Of one kind: exec, exit, setid, connect, open, act, privilege, login, logout, refused, gap, installed, removed, leftovers, drift, admin, decision, ..."`
 	Words   []string `arg:"" optional:"" help:"Words, or their beginnings, that all occur in the command line or text."`
 }
 
@@ -149,14 +149,15 @@ func told(e *api.Event) string {
 	var b strings.Builder
 	switch {
 	case pr != nil && e.Kind == "exec":
-		fmt.Fprintf(&b, "[%d] %s", pr.Pid, strings.Join(pr.Argv, " "))
-		if pr.ArgvCut > 0 {
-			fmt.Fprintf(&b, " … (%d bytes more were not recorded)", pr.ArgvCut)
+		started(&b, pr)
+		if strings.Contains(e.Text, handedOver) {
+			fmt.Fprintf(&b, "; %s", e.Text)
 		}
-		fmt.Fprintf(&b, "  uid=%d->%d cwd=%s", pr.OldIds.GetEuid(), pr.Ids.GetEuid(), pr.Cwd)
-		if pr.Tty != "" {
-			fmt.Fprintf(&b, " tty=%s", pr.Tty)
-		}
+	case pr != nil && e.Kind == "privilege":
+		fmt.Fprintf(&b, "%s; ", e.Text)
+		started(&b, pr)
+	case pr != nil && e.Object != "":
+		fmt.Fprintf(&b, "[%d] %s %s", pr.Pid, pr.Comm, e.Text)
 	case pr != nil && e.Kind == "exit":
 		fmt.Fprintf(&b, "[%d] %s exit=%d", pr.Pid, pr.Comm, pr.ExitCode)
 		if pr.Signal > 0 {
@@ -185,6 +186,33 @@ func told(e *api.Event) string {
 		fmt.Fprintf(&b, " (%d events were lost)", e.Lost)
 	}
 	return b.String()
+}
+
+// handedOver begins what a host says of work that goes on outside of the session.
+const handedOver = "handed over to"
+
+// started tells of a program: who runs it, from where, and what about it is
+// not as usual.
+func started(b *strings.Builder, pr *api.Process) {
+	fmt.Fprintf(b, "[%d] %s", pr.Pid, strings.Join(pr.Argv, " "))
+	if pr.ArgvCut > 0 {
+		fmt.Fprintf(b, " … (%d bytes more were not recorded)", pr.ArgvCut)
+	}
+	fmt.Fprintf(b, "  uid=%d->%d cwd=%s", pr.OldIds.GetEuid(), pr.Ids.GetEuid(), pr.Cwd)
+	if pr.Tty != "" {
+		fmt.Fprintf(b, " tty=%s", pr.Tty)
+	}
+	if pr.Script != "" {
+		fmt.Fprintf(b, " script=%s", pr.Script)
+	}
+	if pr.Path != "" && pr.Links == 0 {
+		fmt.Fprintf(b, " file=%s, WHICH HAS NO NAME", pr.Path)
+	}
+	for _, v := range pr.Env {
+		if strings.HasPrefix(v, "LD_") || strings.HasPrefix(v, "BASH_ENV=") {
+			fmt.Fprintf(b, " %s", v)
+		}
+	}
 }
 
 // leftovers tells what a host found when it looked for what sessions left.
@@ -283,6 +311,9 @@ func changes(old, ids *api.IDs) string {
 		if c.was != c.now {
 			fmt.Fprintf(&b, " %s=%d->%d", c.name, c.was, c.now)
 		}
+	}
+	if old.GetCaps() != ids.GetCaps() {
+		fmt.Fprintf(&b, " caps=%x->%x", old.GetCaps(), ids.GetCaps())
 	}
 	return b.String()
 }

@@ -130,6 +130,8 @@ type Server struct {
 	Clock     clock.Clock
 	Log       *slog.Logger
 	Stop      <-chan struct{} // closed when streams have to end
+
+	alerted *uint64 // the event up to which [Server.Alert] has told; its alone
 }
 
 var _ apiconnect.CurfewHandler = (*Server)(nil)

@@ -189,7 +189,8 @@ func moment(r roster.Request, e roster.Event) *api.Moment {
 		if p := e.Entry.Process; p != nil && m.Text == "" {
 			m.Text = strings.Join(p.Argv, " ")
 		}
-	case ledger.Login, ledger.Logout, ledger.Refused, ledger.Gap, ledger.SetRefused, ledger.Drift, ledger.Agent, ledger.Admin, ledger.Decision:
+	case ledger.Login, ledger.Logout, ledger.Refused, ledger.Gap, ledger.SetRefused, ledger.Drift, ledger.Agent, ledger.Admin, ledger.Decision,
+		ledger.Connect, ledger.Open, ledger.Act, ledger.Privilege:
 	}
 	return m
 }

@@ -15,7 +15,10 @@ func eventMessage(v roster.Event) *api.Event {
 	m := &api.Event{
 		Id: v.ID, At: timestamppb.New(e.At), Host: v.Host, Kind: v.Kind, Grant: e.Grant, Person: e.Person, Approvers: e.Approvers,
 		Role: v.Role, Session: e.Session, SessionSeq: e.SessionSeq, Process: processMessage(e.Process), Service: e.Service,
-		Text: e.Text, Lost: e.Lost, Request: e.Request, Step: e.Step, Outcome: v.Outcome(),
+		Text: e.Text, Lost: e.Lost, Request: e.Request, Step: e.Step, Outcome: v.Outcome(), Object: e.Object,
+	}
+	if !e.Since.IsZero() {
+		m.Since = timestamppb.New(e.Since)
 	}
 	if e.Took > 0 {
 		m.Took = durationpb.New(e.Took)
@@ -61,6 +64,7 @@ func processMessage(p *ledger.Process) *api.Process {
 	m := &api.Process{
 		Pid: p.PID, Ppid: p.PPID, Ids: idsMessage(p.IDs), OldIds: idsMessage(p.OldIDs), Comm: p.Comm, Path: p.Path, Argv: p.Argv,
 		ArgvCut: p.ArgvCut, Cwd: p.Cwd, Tty: p.TTY, Device: p.Device, Inode: p.Inode, Links: p.Links, ExitCode: p.ExitCode, Signal: p.Signal,
+		Env: p.Env, EnvCut: p.EnvCut, Script: p.Script, Login: p.Login,
 	}
 	if p.Lasted > 0 {
 		m.Lasted = durationpb.New(p.Lasted)
@@ -69,5 +73,5 @@ func processMessage(p *ledger.Process) *api.Process {
 }
 
 func idsMessage(i ledger.IDs) *api.IDs {
-	return &api.IDs{Uid: i.UID, Euid: i.EUID, Gid: i.GID, Egid: i.EGID}
+	return &api.IDs{Uid: i.UID, Euid: i.EUID, Gid: i.GID, Egid: i.EGID, Caps: i.Caps}
 }

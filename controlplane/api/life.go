@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"curfew.internal/controlplane/request"
 	"curfew.internal/controlplane/roster"
 	"curfew.internal/grant"
+	"curfew.internal/ledger"
 )
 
 // The states of a request's life, as messages and the store have them.
@@ -205,9 +207,41 @@ func (s *Server) Unconfirmed(ctx context.Context) ([]roster.Unconfirmed, error) 
 	return s.Store.Unconfirmed(ctx, s.now().Add(-patiently), s.now().Add(-silence))
 }
 
-// Alert tells, once each, of ends that no host has signed for: in the log, and
-// in the story of the grant.
+// Alert tells, once each, of ends that no host has signed for, in the log and
+// in the story of the grant; and in the log of what hosts told that somebody
+// should look at.
 func (s *Server) Alert(ctx context.Context) error {
+	return errors.Join(s.alertUnconfirmed(ctx), s.alertTold(ctx))
+}
+
+// alertTold logs what came since the last look. What came while no server ran
+// stands in the record.
+func (s *Server) alertTold(ctx context.Context) error {
+	last, err := s.Store.LastEvent(ctx)
+	if err != nil {
+		return fmt.Errorf("look for alerts: %w", err)
+	}
+	if s.alerted == nil {
+		s.alerted = &last
+	}
+	for q := (roster.Search{Kind: ledger.Privilege.String(), After: *s.alerted, Limit: maxEvents}); ; {
+		events, err := s.Store.Events(ctx, q)
+		if err != nil {
+			return fmt.Errorf("look for alerts: %w", err)
+		}
+		for _, e := range events {
+			q.After = e.ID
+			s.Log.ErrorContext(ctx, "alert: privilege was gained without a grant", "host", e.Host, "event", e.ID, "what", e.Entry.Text)
+		}
+		if len(events) < q.Limit {
+			break
+		}
+	}
+	s.alerted = &last
+	return nil
+}
+
+func (s *Server) alertUnconfirmed(ctx context.Context) error {
 	all, err := s.Unconfirmed(ctx)
 	if err != nil {
 		return fmt.Errorf("look for ends without a receipt: %w", err)

@@ -62,7 +62,9 @@ func class(v roster.Event) (uid, activity int) {
 		return entityManagement, 3 // update
 	case ledger.Admin:
 		return entityManagement, otherActivity
-	case ledger.Gap, ledger.SetRefused, ledger.Drift, ledger.Agent, ledger.Leftovers:
+	case ledger.Privilege:
+		return processActivity, 1 // launch: what gained it
+	case ledger.Gap, ledger.SetRefused, ledger.Drift, ledger.Agent, ledger.Leftovers, ledger.Connect, ledger.Open, ledger.Act:
 	}
 	return baseEvent, otherActivity
 }

@@ -35,9 +35,9 @@ func gravityOf(v roster.Event) gravity {
 		return warning
 	}
 	switch v.Entry.Kind { //nolint:exhaustive // the others are plain
-	case ledger.Drift:
+	case ledger.Drift, ledger.Privilege:
 		return warning
-	case ledger.Admin:
+	case ledger.Admin, ledger.Act:
 		return notable
 	}
 	return plain

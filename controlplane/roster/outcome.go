@@ -48,7 +48,7 @@ func (v Event) Outcome() string {
 			return Failed
 		}
 		return WentWell
-	case ledger.Exec, ledger.SetID, ledger.Logout, ledger.Drift, ledger.Agent, ledger.Admin:
+	case ledger.Exec, ledger.SetID, ledger.Logout, ledger.Drift, ledger.Agent, ledger.Admin, ledger.Connect, ledger.Open, ledger.Act, ledger.Privilege:
 	}
 	return ""
 }

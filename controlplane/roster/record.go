@@ -80,5 +80,6 @@ type Unconfirmed struct {
 // A Count is what there is now.
 type Count struct {
 	Asked, Issued int
+	Privileged    int // gains of privilege without a grant, since a time
 	Hosts         []string
 }

@@ -22,9 +22,14 @@ const (
 // words is what a search looks in: the entry's words in small letters, each
 // with a space before it.
 func words(e ledger.Entry) string {
-	all := []string{e.Text, e.Service, e.Step}
+	all := []string{e.Text, e.Service, e.Step, e.Object}
 	if p := e.Process; p != nil {
-		all = append(append(all, p.Argv...), p.Path, p.Comm, p.Cwd)
+		all = append(append(all, p.Argv...), p.Path, p.Comm, p.Cwd, p.Script)
+		for _, v := range p.Env {
+			if strings.HasPrefix(v, "LD_") { // the others are much alike, and would only swell what is searched
+				all = append(all, v)
+			}
+		}
 	}
 	var b strings.Builder
 	for _, text := range all {

@@ -211,11 +211,16 @@ func (s *Store) State(ctx context.Context, name string) (roster.State, error) {
 	return v, nil
 }
 
-// Count counts what the operator's figures show.
-func (s *Store) Count(ctx context.Context) (roster.Count, error) {
+// Count counts what the operator's figures show: gains of privilege since a
+// time, and what there is now.
+func (s *Store) Count(ctx context.Context, since time.Time) (roster.Count, error) {
 	var c roster.Count
 	err := s.read.QueryRowContext(ctx, `SELECT count(*) FILTER (WHERE state = 'asked'), count(*) FILTER (WHERE state = 'issued')
 		FROM requests WHERE state IN ('asked', 'issued')`).Scan(&c.Asked, &c.Issued)
+	if err != nil {
+		return c, err
+	}
+	err = s.read.QueryRowContext(ctx, `SELECT count(*) FROM entries WHERE kind IN ('gap', 'privilege') AND kind = 'privilege' AND at >= ?`, ns(since)).Scan(&c.Privileged)
 	if err != nil {
 		return c, err
 	}

@@ -2085,6 +2085,8 @@ type Event struct {
 	Request       string                 `protobuf:"bytes,17,opt,name=request,proto3" json:"request,omitempty"` // of a decision
 	Step          string                 `protobuf:"bytes,18,opt,name=step,proto3" json:"step,omitempty"`       // of a decision: asked, approved, signed, ...
 	Outcome       string                 `protobuf:"bytes,19,opt,name=outcome,proto3" json:"outcome,omitempty"` // ok, refused, failed, or none
+	Object        string                 `protobuf:"bytes,20,opt,name=object,proto3" json:"object,omitempty"`   // of a connect, open or act: an address, a path, a process, ...
+	Since         *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=since,proto3" json:"since,omitempty"`     // of a gap: nothing before is missing, nor after `at`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2252,12 +2254,27 @@ func (x *Event) GetOutcome() string {
 	return ""
 }
 
+func (x *Event) GetObject() string {
+	if x != nil {
+		return x.Object
+	}
+	return ""
+}
+
+func (x *Event) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
 type IDs struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Uid           uint32                 `protobuf:"varint,1,opt,name=uid,proto3" json:"uid,omitempty"`
 	Euid          uint32                 `protobuf:"varint,2,opt,name=euid,proto3" json:"euid,omitempty"`
 	Gid           uint32                 `protobuf:"varint,3,opt,name=gid,proto3" json:"gid,omitempty"`
 	Egid          uint32                 `protobuf:"varint,4,opt,name=egid,proto3" json:"egid,omitempty"`
+	Caps          uint64                 `protobuf:"varint,5,opt,name=caps,proto3" json:"caps,omitempty"` // permitted capabilities, a bit each (capabilities(7))
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2320,6 +2337,13 @@ func (x *IDs) GetEgid() uint32 {
 	return 0
 }
 
+func (x *IDs) GetCaps() uint64 {
+	if x != nil {
+		return x.Caps
+	}
+	return 0
+}
+
 type Process struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Pid           uint32                 `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
@@ -2338,6 +2362,10 @@ type Process struct {
 	ExitCode      uint32                 `protobuf:"varint,14,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"`
 	Signal        uint32                 `protobuf:"varint,15,opt,name=signal,proto3" json:"signal,omitempty"`
 	Lasted        *durationpb.Duration   `protobuf:"bytes,16,opt,name=lasted,proto3" json:"lasted,omitempty"`
+	Env           []string               `protobuf:"bytes,17,rep,name=env,proto3" json:"env,omitempty"`                      // the variables that are told
+	EnvCut        uint64                 `protobuf:"varint,18,opt,name=env_cut,json=envCut,proto3" json:"env_cut,omitempty"` // bytes of the environment that were not looked at, or had no room
+	Script        string                 `protobuf:"bytes,19,opt,name=script,proto3" json:"script,omitempty"`                // what was to be executed, where path is its interpreter's
+	Login         uint32                 `protobuf:"varint,20,opt,name=login,proto3" json:"login,omitempty"`                 // the uid that logged in; 0: none, or root
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2482,6 +2510,34 @@ func (x *Process) GetLasted() *durationpb.Duration {
 		return x.Lasted
 	}
 	return nil
+}
+
+func (x *Process) GetEnv() []string {
+	if x != nil {
+		return x.Env
+	}
+	return nil
+}
+
+func (x *Process) GetEnvCut() uint64 {
+	if x != nil {
+		return x.EnvCut
+	}
+	return 0
+}
+
+func (x *Process) GetScript() string {
+	if x != nil {
+		return x.Script
+	}
+	return ""
+}
+
+func (x *Process) GetLogin() uint32 {
+	if x != nil {
+		return x.Login
+	}
+	return 0
 }
 
 type Receipt struct {
@@ -3981,7 +4037,7 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x04path\x18\f \x01(\tR\x04path\"U\n" +
 	"\x11SearchEventsReply\x12,\n" +
 	"\x06events\x18\x01 \x03(\v2\x14.curfew.api.v1.EventR\x06events\x12\x12\n" +
-	"\x04next\x18\x02 \x01(\x04R\x04next\"\xa3\x04\n" +
+	"\x04next\x18\x02 \x01(\x04R\x04next\"\xed\x04\n" +
 	"\x05Event\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
@@ -4003,12 +4059,15 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\areceipt\x18\x10 \x01(\v2\x16.curfew.api.v1.ReceiptR\areceipt\x12\x18\n" +
 	"\arequest\x18\x11 \x01(\tR\arequest\x12\x12\n" +
 	"\x04step\x18\x12 \x01(\tR\x04step\x12\x18\n" +
-	"\aoutcome\x18\x13 \x01(\tR\aoutcome\"Q\n" +
+	"\aoutcome\x18\x13 \x01(\tR\aoutcome\x12\x16\n" +
+	"\x06object\x18\x14 \x01(\tR\x06object\x120\n" +
+	"\x05since\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"e\n" +
 	"\x03IDs\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\rR\x03uid\x12\x12\n" +
 	"\x04euid\x18\x02 \x01(\rR\x04euid\x12\x10\n" +
 	"\x03gid\x18\x03 \x01(\rR\x03gid\x12\x12\n" +
-	"\x04egid\x18\x04 \x01(\rR\x04egid\"\xa9\x03\n" +
+	"\x04egid\x18\x04 \x01(\rR\x04egid\x12\x12\n" +
+	"\x04caps\x18\x05 \x01(\x04R\x04caps\"\x82\x04\n" +
 	"\aProcess\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\rR\x03pid\x12\x12\n" +
 	"\x04ppid\x18\x02 \x01(\rR\x04ppid\x12$\n" +
@@ -4026,7 +4085,11 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x05links\x18\r \x01(\rR\x05links\x12\x1b\n" +
 	"\texit_code\x18\x0e \x01(\rR\bexitCode\x12\x16\n" +
 	"\x06signal\x18\x0f \x01(\rR\x06signal\x121\n" +
-	"\x06lasted\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\x06lasted\"\x85\x03\n" +
+	"\x06lasted\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\x06lasted\x12\x10\n" +
+	"\x03env\x18\x11 \x03(\tR\x03env\x12\x17\n" +
+	"\aenv_cut\x18\x12 \x01(\x04R\x06envCut\x12\x16\n" +
+	"\x06script\x18\x13 \x01(\tR\x06script\x12\x14\n" +
+	"\x05login\x18\x14 \x01(\rR\x05login\"\x85\x03\n" +
 	"\aReceipt\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x10\n" +
 	"\x03why\x18\x02 \x01(\tR\x03why\x125\n" +
@@ -4266,91 +4329,92 @@ var file_wire_api_api_proto_depIdxs = []int32{
 	31, // 25: curfew.api.v1.Event.process:type_name -> curfew.api.v1.Process
 	58, // 26: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
 	32, // 27: curfew.api.v1.Event.receipt:type_name -> curfew.api.v1.Receipt
-	30, // 28: curfew.api.v1.Process.ids:type_name -> curfew.api.v1.IDs
-	30, // 29: curfew.api.v1.Process.old_ids:type_name -> curfew.api.v1.IDs
-	58, // 30: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
-	57, // 31: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
-	57, // 32: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
-	57, // 33: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
-	15, // 34: curfew.api.v1.TimelineReply.request:type_name -> curfew.api.v1.Request
-	35, // 35: curfew.api.v1.TimelineReply.moments:type_name -> curfew.api.v1.Moment
-	57, // 36: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
-	58, // 37: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
-	29, // 38: curfew.api.v1.Moment.event:type_name -> curfew.api.v1.Event
-	57, // 39: curfew.api.v1.ExportRecordRequest.since:type_name -> google.protobuf.Timestamp
-	9,  // 40: curfew.api.v1.InviteReply.person:type_name -> curfew.api.v1.Person
-	57, // 41: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
-	9,  // 42: curfew.api.v1.ListPeopleReply.people:type_name -> curfew.api.v1.Person
-	54, // 43: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
-	57, // 44: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
-	50, // 45: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
-	55, // 46: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
-	57, // 47: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
-	57, // 48: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
-	56, // 49: curfew.api.v1.PolicyStatusReply.files:type_name -> curfew.api.v1.PolicyStatusReply.FilesEntry
-	0,  // 50: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
-	2,  // 51: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
-	3,  // 52: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
-	5,  // 53: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
-	7,  // 54: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
-	10, // 55: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
-	13, // 56: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
-	17, // 57: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
-	18, // 58: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
-	17, // 59: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
-	20, // 60: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
-	21, // 61: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
-	22, // 62: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
-	23, // 63: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
-	24, // 64: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
-	25, // 65: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
-	27, // 66: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	27, // 67: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	33, // 68: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
-	36, // 69: curfew.api.v1.Curfew.GetCheckpoint:input_type -> curfew.api.v1.GetCheckpointRequest
-	38, // 70: curfew.api.v1.Curfew.ExportRecord:input_type -> curfew.api.v1.ExportRecordRequest
-	40, // 71: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
-	41, // 72: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
-	43, // 73: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
-	44, // 74: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
-	46, // 75: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
-	48, // 76: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
-	51, // 77: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
-	52, // 78: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
-	1,  // 79: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
-	4,  // 80: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
-	4,  // 81: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
-	6,  // 82: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
-	8,  // 83: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
-	11, // 84: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
-	15, // 85: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
-	15, // 86: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
-	19, // 87: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
-	15, // 88: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
-	15, // 89: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
-	15, // 90: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
-	15, // 91: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
-	15, // 92: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
-	15, // 93: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
-	26, // 94: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
-	28, // 95: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
-	29, // 96: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
-	34, // 97: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
-	37, // 98: curfew.api.v1.Curfew.GetCheckpoint:output_type -> curfew.api.v1.GetCheckpointReply
-	39, // 99: curfew.api.v1.Curfew.ExportRecord:output_type -> curfew.api.v1.ExportPart
-	42, // 100: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
-	42, // 101: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
-	9,  // 102: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
-	45, // 103: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
-	47, // 104: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
-	49, // 105: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
-	50, // 106: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
-	53, // 107: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
-	79, // [79:108] is the sub-list for method output_type
-	50, // [50:79] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	57, // 28: curfew.api.v1.Event.since:type_name -> google.protobuf.Timestamp
+	30, // 29: curfew.api.v1.Process.ids:type_name -> curfew.api.v1.IDs
+	30, // 30: curfew.api.v1.Process.old_ids:type_name -> curfew.api.v1.IDs
+	58, // 31: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
+	57, // 32: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
+	57, // 33: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
+	57, // 34: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
+	15, // 35: curfew.api.v1.TimelineReply.request:type_name -> curfew.api.v1.Request
+	35, // 36: curfew.api.v1.TimelineReply.moments:type_name -> curfew.api.v1.Moment
+	57, // 37: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
+	58, // 38: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
+	29, // 39: curfew.api.v1.Moment.event:type_name -> curfew.api.v1.Event
+	57, // 40: curfew.api.v1.ExportRecordRequest.since:type_name -> google.protobuf.Timestamp
+	9,  // 41: curfew.api.v1.InviteReply.person:type_name -> curfew.api.v1.Person
+	57, // 42: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
+	9,  // 43: curfew.api.v1.ListPeopleReply.people:type_name -> curfew.api.v1.Person
+	54, // 44: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
+	57, // 45: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
+	50, // 46: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
+	55, // 47: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
+	57, // 48: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
+	57, // 49: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
+	56, // 50: curfew.api.v1.PolicyStatusReply.files:type_name -> curfew.api.v1.PolicyStatusReply.FilesEntry
+	0,  // 51: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
+	2,  // 52: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
+	3,  // 53: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
+	5,  // 54: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
+	7,  // 55: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
+	10, // 56: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
+	13, // 57: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
+	17, // 58: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
+	18, // 59: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
+	17, // 60: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
+	20, // 61: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
+	21, // 62: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
+	22, // 63: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
+	23, // 64: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
+	24, // 65: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
+	25, // 66: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
+	27, // 67: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	27, // 68: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	33, // 69: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
+	36, // 70: curfew.api.v1.Curfew.GetCheckpoint:input_type -> curfew.api.v1.GetCheckpointRequest
+	38, // 71: curfew.api.v1.Curfew.ExportRecord:input_type -> curfew.api.v1.ExportRecordRequest
+	40, // 72: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
+	41, // 73: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
+	43, // 74: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
+	44, // 75: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
+	46, // 76: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
+	48, // 77: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
+	51, // 78: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
+	52, // 79: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
+	1,  // 80: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
+	4,  // 81: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
+	4,  // 82: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
+	6,  // 83: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
+	8,  // 84: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
+	11, // 85: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
+	15, // 86: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
+	15, // 87: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
+	19, // 88: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
+	15, // 89: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
+	15, // 90: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
+	15, // 91: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
+	15, // 92: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
+	15, // 93: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
+	15, // 94: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
+	26, // 95: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
+	28, // 96: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
+	29, // 97: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
+	34, // 98: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
+	37, // 99: curfew.api.v1.Curfew.GetCheckpoint:output_type -> curfew.api.v1.GetCheckpointReply
+	39, // 100: curfew.api.v1.Curfew.ExportRecord:output_type -> curfew.api.v1.ExportPart
+	42, // 101: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
+	42, // 102: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
+	9,  // 103: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
+	45, // 104: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
+	47, // 105: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
+	49, // 106: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
+	50, // 107: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
+	53, // 108: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
+	80, // [80:109] is the sub-list for method output_type
+	51, // [51:80] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_wire_api_api_proto_init() }
