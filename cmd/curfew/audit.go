@@ -28,7 +28,7 @@ type filter struct {
 	Path    string   `placeholder:"PATH" help:"Of one program, by its path as the kernel resolved it, or of those under a folder."`
 	Outcome string   `enum:",ok,refused,failed" default:"" placeholder:"OUTCOME" help:"What came out: ok, refused or failed."`
 	Kind    string   `placeholder:"KIND" help:"Of one kind: exec, exit, setid, connect, open, act, privilege, login, logout, refused, gap, installed, removed, leftovers, drift, admin, decision, ..."`
-	Words   []string `arg:"" optional:"" help:"Words, or their beginnings, that all occur in the command line or text."`
+	Words   []string `arg:"" optional:"" help:"Words, or beginnings with a * behind them, that all occur in the command line or text."`
 }
 
 func (f filter) query() *api.SearchEventsRequest {

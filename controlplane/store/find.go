@@ -107,12 +107,17 @@ func (s *Store) Events(ctx context.Context, q roster.Search) ([]roster.Event, er
 		w.and(`(e.path = ? OR substr(e.path, 1, length(?)) = ?)`, q.Path, under, under)
 	}
 	for _, word := range q.Words {
-		// The words of a word stand side by side, and the last may go on. What has
-		// none stands nowhere.
-		if len(tokens(word)) == 0 {
+		// The words of a word stand side by side. What has none stands nowhere.
+		text, open := strings.CutSuffix(word, "*")
+		all := tokens(text)
+		if len(all) == 0 {
 			w.and(`1 = 0`)
 		}
-		w.and(`e.words LIKE ?`, "% "+strings.Join(tokens(word), " ")+"%")
+		end := " %"
+		if open {
+			end = "%"
+		}
+		w.and(`e.words || ' ' LIKE ?`, "% "+strings.Join(all, " ")+end)
 	}
 	w.span(number, q)
 	if q.For != "" {

@@ -45,8 +45,10 @@ func TestSearch(t *testing.T) {
 		{"since and until", roster.Search{Since: noon.Add(2), Until: noon.Add(3)}, []uint64{2}},
 		{"what tells of a time long ago, and came late", roster.Search{Until: noon}, []uint64{4}},
 		{"nothing tells of the future", roster.Search{Since: noon.Add(time.Hour)}, nil},
-		{"a word may go on", roster.Search{Words: []string{"postgres"}}, []uint64{4}},
-		{"a word does not begin in the middle", roster.Search{Words: []string{"gresql"}}, nil},
+		{"a word is a whole one", roster.Search{Words: []string{"postgres"}}, nil},
+		{"a word may go on", roster.Search{Words: []string{"/lib/postgres*"}}, []uint64{4}},
+		{"a word does not begin in the middle", roster.Search{Words: []string{"*gresql", "gresql*"}}, nil},
+		{"a star alone", roster.Search{Words: []string{"*"}}, nil},
 		{"parts of a word stand side by side", roster.Search{Words: []string{"lib/15"}}, nil},
 		{"a path in words", roster.Search{Words: []string{"/usr/lib/postgresql/15/bin"}}, []uint64{4}},
 		{"no letter", roster.Search{Words: []string{"%"}}, nil},
@@ -119,11 +121,12 @@ func TestTheIndexMissesNothing(t *testing.T) {
 		from := rapid.IntRange(0, len(text)-1).Draw(r, "from")
 		part := string(text[from : from+rapid.IntRange(1, min(40, len(text)-from)).Draw(r, "length")])
 		q := roster.Search{Words: strings.Fields(part), Kind: "exec"}
+		if n := len(q.Words); n > 0 && rapid.Bool().Draw(r, "open") {
+			q.Words[n-1] += "*"
+		}
 		var want []uint64
 		for _, v := range all {
-			if !slices.ContainsFunc(q.Words, func(w string) bool {
-				return len(tokens(w)) == 0 || !strings.Contains(words(v.Entry), " "+strings.Join(tokens(w), " "))
-			}) {
+			if !slices.ContainsFunc(q.Words, func(w string) bool { return !stands(w, words(v.Entry)) }) {
 				want = append(want, v.ID)
 			}
 		}
@@ -139,6 +142,16 @@ func TestTheIndexMissesNothing(t *testing.T) {
 			r.Fatalf("%q: %v, want %v", q.Words, ids, want)
 		}
 	})
+}
+
+// stands reports whether a word that is asked for stands among words.
+func stands(word, among string) bool {
+	text, open := strings.CutSuffix(word, "*")
+	all := tokens(text)
+	if !open {
+		all = append(all, "")
+	}
+	return len(tokens(text)) > 0 && strings.Contains(among+" ", " "+strings.Join(all, " "))
 }
 
 func TestHoursBefore1970(t *testing.T) {

@@ -17,6 +17,8 @@ import (
 // leaves out; what has the words and names that are asked for it never misses.
 type index struct {
 	make []string // statements
+	mend []string // the same, of the version after
+	take string   // takes in the entries after a number; empty: that happens by itself
 	// narrow adds its condition, and says from where to read and by which
 	// number to order.
 	narrow func(w *where, q roster.Search) (from, number string)
@@ -32,6 +34,9 @@ var sqliteIndex = index{
 			INSERT INTO entry_words (rowid, words) VALUES (NEW.id, ` + indexedText("NEW.") + `);
 		END`,
 	},
+	// Once for all of a change: after each row the index would write to the disk.
+	mend: []string{`DROP TRIGGER entries_found`},
+	take: `INSERT INTO entry_words (rowid, words) SELECT id, ` + indexedText("") + ` FROM entries WHERE id > ? ORDER BY id`,
 	narrow: func(w *where, q roster.Search) (from, number string) {
 		var terms []string
 		for key, v := range map[string]string{"k": q.Kind, "p": q.Person, "h": q.Host, "g": q.Grant, "r": q.Role, "o": q.Outcome} {
@@ -107,7 +112,8 @@ func wanted(q roster.Search) []token {
 		}
 	}
 	for _, word := range q.Words {
-		add(word, true)
+		text, open := strings.CutSuffix(word, "*")
+		add(text, open)
 	}
 	add(q.Path, false)
 	return all
@@ -120,13 +126,38 @@ func findable(d dialect) *goose.Migration {
 		if err := t.fill(ctx); err != nil {
 			return fmt.Errorf("make entries findable: %w", err)
 		}
-		for _, statement := range d.index.make {
-			if err := t.run(ctx, statement); err != nil {
-				return fmt.Errorf("index entries: %w", err)
-			}
-		}
-		return nil
+		return t.indexed(ctx, d.index.make)
 	}}, nil)
+}
+
+// indexedAtOnce is the migration that has entries indexed with their change.
+func indexedAtOnce(d dialect) *goose.Migration {
+	return goose.NewGoMigration(53, &goose.GoFunc{RunTx: func(ctx context.Context, inner *sql.Tx) error {
+		t := &tx{conn: conn{inner, d}}
+		return t.indexed(ctx, d.index.mend)
+	}}, nil)
+}
+
+// find makes what the change added to the record findable.
+func (t *tx) find(ctx context.Context) error {
+	if len(t.grown.leaves) == 0 {
+		return nil
+	}
+	if take := t.dialect.index.take; take != "" {
+		if err := t.run(ctx, take, t.grown.from); err != nil {
+			return fmt.Errorf("index entries: %w", err)
+		}
+	}
+	return t.putHours(ctx)
+}
+
+func (t *tx) indexed(ctx context.Context, statements []string) error {
+	for _, s := range statements {
+		if err := t.run(ctx, s); err != nil {
+			return fmt.Errorf("index entries: %w", err)
+		}
+	}
+	return nil
 }
 
 // stored is a row of entries, read again.

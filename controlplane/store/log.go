@@ -123,9 +123,6 @@ func (t *tx) seal(ctx context.Context) error {
 		}
 		fresh = append(fresh, more...)
 	}
-	if err := t.putHours(ctx); err != nil {
-		return err
-	}
 	return t.putHashes(ctx, first, fresh)
 }
 

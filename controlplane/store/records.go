@@ -26,7 +26,7 @@ func (s *Store) KeepRecords(ctx context.Context, name, outbox string, records []
 		if err != nil {
 			return err
 		}
-		k := keeper{tx: t, host: h, fleet: s.fleet, outbox: outbox}
+		k := keeper{tx: t, host: h, fleet: s.fleet, outbox: outbox, strangers: map[string]bool{}}
 		for _, r := range records {
 			if upTo, err = k.next(ctx, upTo, r); err != nil {
 				return err
@@ -43,9 +43,10 @@ func (s *Store) KeepRecords(ctx context.Context, name, outbox string, records []
 // keeper inserts records of one host.
 type keeper struct {
 	*tx
-	host   roster.Host
-	fleet  string
-	outbox string
+	host      roster.Host
+	fleet     string
+	outbox    string
+	strangers map[string]bool // grants that were looked up
 }
 
 // next keeps the record if it goes on from upTo, and returns where it ends
@@ -102,9 +103,13 @@ func (k keeper) strange(ctx context.Context, id string) (bool, error) {
 	if id == "" {
 		return false, nil
 	}
-	var is bool
+	is, known := k.strangers[id]
+	if known {
+		return is, nil
+	}
 	err := k.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM grants g WHERE g.id = ?) AND NOT EXISTS
 		(SELECT 1 FROM grants g JOIN request_hosts r ON r.request = g.request WHERE g.id = ? AND r.host = ?)`, id, id, k.host.Name).Scan(&is)
+	k.strangers[id] = is
 	return is, err
 }
 

@@ -110,6 +110,9 @@ func (s *Store) write(ctx context.Context, f func(*tx) error) error {
 	if err == nil {
 		err = t.seal(ctx)
 	}
+	if err == nil {
+		err = t.find(ctx)
+	}
 	news := news{By: s.me, Hosts: t.hosts, Quiet: t.quiet}
 	if err == nil {
 		err = t.tellOthers(ctx, news)

@@ -1886,7 +1886,7 @@ type SearchEventsRequest struct {
 	Person        string                 `protobuf:"bytes,2,opt,name=person,proto3" json:"person,omitempty"`
 	Host          string                 `protobuf:"bytes,3,opt,name=host,proto3" json:"host,omitempty"`
 	Kind          string                 `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
-	Words         string                 `protobuf:"bytes,5,opt,name=words,proto3" json:"words,omitempty"` // all of them occur in the command line or text; a word may be the beginning of a longer one
+	Words         string                 `protobuf:"bytes,5,opt,name=words,proto3" json:"words,omitempty"` // all of them occur in the command line or text; word* is also the beginning of a longer one
 	Since         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=since,proto3" json:"since,omitempty"`
 	Until         *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=until,proto3" json:"until,omitempty"`
 	After         uint64                 `protobuf:"varint,8,opt,name=after,proto3" json:"after,omitempty"` // event id: page on, or tail on, from here

@@ -1,0 +1,117 @@
+package store
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"curfew.internal/controlplane/roster"
+	"curfew.internal/ledger"
+)
+
+var recordSize = flag.Int("record", 100_000, "entries of the record that BenchmarkRecord fills and searches")
+
+// filling is what hosts of a fleet send: starts and exits of programs, of 200
+// people on 100 hosts over a year, and here and there a rare word.
+func filling(n int) ledger.Entry {
+	e := ledger.Entry{
+		Kind: ledger.Exec, At: noon.Add(time.Duration(n) * 3 * time.Second), Person: fmt.Sprintf("person%d", n/500%200), Grant: fmt.Sprintf("g-%012d", n/500),
+		Approvers: []string{"ben"}, Session: uint64(n / 500), SessionSeq: uint64(n%500) + 1,
+		Process: &ledger.Process{
+			PID: uint32(n), PPID: 7, Comm: "systemctl", Path: fmt.Sprintf("/usr/bin/tool%d", n%300), Cwd: fmt.Sprintf("/home/person%d", n/500%200), TTY: "pts/0",
+			Argv: []string{fmt.Sprintf("tool%d", n%300), "restart", fmt.Sprintf("unit-%d.service", n%5000), "--now"}, Device: 64769, Inode: uint64(n % 300), Links: 1,
+		},
+	}
+	switch {
+	case n%100_000 == 77:
+		e.Process.Argv = []string{"cat", "/etc/shadow"}
+	case n%2 == 1:
+		e.Kind, e.Process.Argv, e.Process.ExitCode = ledger.Exit, nil, uint32(n/2%20/19)
+	}
+	return e
+}
+
+// BenchmarkRecord fills a record and searches it:
+//
+//	go test ./controlplane/store -run '^$' -bench Record -benchtime 1x -record 10000000
+func BenchmarkRecord(b *testing.B) {
+	ctx, dir := b.Context(), b.TempDir()
+	if server != nil {
+		return // figures are of SQLite
+	}
+	s, err := Open(ctx, filepath.Join(dir, "db"), "lab")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	s.Use(signer{})
+	began := time.Now()
+	for i := range 100 {
+		h := roster.Host{Name: fmt.Sprintf("host%d", i), Labels: map[string]string{}, ReceiptKey: make([]byte, 32), Identity: fmt.Sprint(i), EnrolledAt: noon}
+		err := s.write(ctx, func(t *tx) error { return putHost(ctx, t, h, false) })
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	upTo := map[string]uint64{}
+	for n := 0; n < *recordSize; {
+		host := fmt.Sprintf("host%d", n/500%100)
+		var batch []roster.Record
+		for range 500 {
+			e := filling(n)
+			e.Host = host
+			upTo[host]++
+			batch = append(batch, roster.Record{Seq: upTo[host], Entry: e.Bytes()})
+			n++
+		}
+		if _, err := s.KeepRecords(ctx, host, "o", batch); err != nil {
+			b.Fatal(err)
+		}
+	}
+	took := time.Since(began)
+	info, err := os.Stat(filepath.Join(dir, "db"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	fmt.Printf("%d entries kept in %v: %.0f a second, %.0f bytes an entry\n", *recordSize, took.Round(time.Second), float64(*recordSize)/took.Seconds(), float64(info.Size())/float64(*recordSize))
+	for _, c := range []struct {
+		name string
+		q    roster.Search
+	}{
+		{"a rare word", roster.Search{Words: []string{"/etc/shadow"}}},
+		{"a word of every second entry", roster.Search{Words: []string{"restart"}}},
+		{"the beginning of one", roster.Search{Words: []string{"unit-49*"}}},
+		{"a frequent word by one person", roster.Search{Words: []string{"restart"}, Person: "person7"}},
+		{"two words that seldom meet", roster.Search{Words: []string{"tool7", "unit-4907"}}},
+		{"one program's failures on one host", roster.Search{Path: "/usr/bin/tool19", Outcome: roster.Failed, Host: "host7"}},
+		{"one host's last day", roster.Search{Host: "host7", Since: filling(*recordSize).At.Add(-24 * time.Hour)}},
+		{"a word in one hour of the middle", roster.Search{Words: []string{"tool7"}, Since: filling(*recordSize / 2).At, Until: filling(*recordSize / 2).At.Add(time.Hour)}},
+		{"a page from the middle", roster.Search{After: uint64(*recordSize / 2)}},
+		{"what is not there", roster.Search{Words: []string{"nothing", "restart"}}},
+	} {
+		b.Run(c.name, func(b *testing.B) { searches(ctx, b, s, c.q) })
+	}
+}
+
+func searches(ctx context.Context, b *testing.B, s *Store, q roster.Search) {
+	b.Helper()
+	q.Limit = 100
+	var all []time.Duration
+	found := 0
+	for range 20 {
+		began := time.Now()
+		got, err := s.Events(ctx, q)
+		if err != nil {
+			b.Fatal(err)
+		}
+		all = append(all, time.Since(began))
+		found = len(got)
+	}
+	slices.Sort(all)
+	fmt.Printf("%-40s %4d found  median %8.2fms  most %8.2fms\n", b.Name()[len("BenchmarkRecord/"):], found, float64(all[10])/1e6, float64(all[19])/1e6)
+}
