@@ -13,11 +13,11 @@ func (o *Outbox) sayHeld() {
 		return
 	}
 	o.mu.Lock()
-	n := uint64(0)
+	n := o.spared
 	if o.failing == nil {
 		o.owed = 0 // its gap was written with the rest
 	} else {
-		n = uint64(len(o.pending)) + o.lost + o.owed
+		n += uint64(len(o.pending)) + o.lost + o.owed
 	}
 	o.mu.Unlock()
 	if n == o.saidHeld {

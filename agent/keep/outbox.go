@@ -69,6 +69,7 @@ type Outbox struct {
 	pending      []pending
 	pendingBytes int
 	lost         uint64        // entries dropped since the last gap
+	spared       uint64        // the same, of what goes first
 	owed         uint64        // entries of an agent before this one, whose gap is pending
 	attempt      chan struct{} // closed after the next write, done or not
 	failing      error         // why the last write did not happen
@@ -123,11 +124,11 @@ func (o *Outbox) Append(entries ...ledger.Entry) error {
 		return nil
 	}
 	o.mu.Lock()
-	before := o.lost
+	lost := false
 	for _, e := range entries {
-		o.put(e)
+		lost = !o.put(e) || lost
 	}
-	lost, last, running := o.lost > before, o.next-1, o.running
+	last, running := o.next-1, o.running
 	o.mu.Unlock()
 	if !running {
 		// Before and after the life of the writer, whoever appends writes.
@@ -167,8 +168,9 @@ func (o *Outbox) wait(seq uint64) error {
 	}
 }
 
-// put numbers an entry, if memory has room for it; the caller holds mu.
-func (o *Outbox) put(e ledger.Entry) {
+// put numbers an entry, and reports whether there was room for it; the caller
+// holds mu.
+func (o *Outbox) put(e ledger.Entry) bool {
 	b := e.Bytes()
 	if len(b) > maxEntry {
 		b = o.gap(ledger.Entry{
@@ -178,10 +180,17 @@ func (o *Outbox) put(e ledger.Entry) {
 	}
 	if o.pendingBytes+len(b) > o.memory {
 		o.lost++
-		return
+		return false
+	}
+	if spare := o.hasSpare(len(b)); spare {
+		o.tellSpared()
+	} else if sparable(e.Kind) {
+		o.spare()
+		return false
 	}
 	o.closeGap()
 	o.queue(b)
+	return true
 }
 
 // closeGap says, before anything else is said, how much is missing here.

@@ -292,6 +292,10 @@ func (o *Outbox) Kept(upTo uint64, first bool) error {
 	behind := first && len(o.segments) > 0 && upTo+o.base+1 < o.segments[0].first
 	if !ahead && !behind {
 		gone := o.drop(upTo + o.base)
+		if o.spared > 0 && o.hasSpare(0) {
+			o.tellSpared()
+			poke(o.work)
+		}
 		o.mu.Unlock()
 		return remove(gone)
 	}
