@@ -85,6 +85,7 @@ func Open(ctx context.Context, c Config, o Options) (*Server, error) {
 		Fleet: c.Fleet, Store: p.store, Desk: p.desk, Rules: s.rules, Codes: p.codes, Ledger: s.book, Connected: s.fleet.Connected,
 		Authority: func() api.Authority { return p.keys.Load() }, Clock: o.Clock, Log: o.Log, Stop: s.stop,
 	}
+	s.fleet.Shell = api.Shell{Server: s.api}
 	if err := s.listen(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}

@@ -38,6 +38,7 @@ type world struct {
 	store     *store
 	log       *journal
 	clock     *setClock
+	shell     *desk
 
 	mu      sync.Mutex
 	server  *fleet.Server
@@ -69,7 +70,7 @@ func (w *world) serve() (stop func()) {
 		return err == nil
 	})
 	s := fleet.New(fleet.Config{
-		CA: w.ca, Store: w.store, Names: []string{"127.0.0.1"}, SSHCA: func() string { return "ssh-ed25519 AAAA ca\n" },
+		CA: w.ca, Store: w.store, Names: []string{"127.0.0.1"}, SSHCA: func() string { return "ssh-ed25519 AAAA ca\n" }, Shell: w.shell,
 		Clock: w.clock, Log: slog.New(slog.NewTextHandler(w.log, nil)), Heartbeat: 50 * time.Millisecond, Proof: 500 * time.Millisecond,
 	})
 	w.mu.Lock()

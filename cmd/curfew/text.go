@@ -117,6 +117,10 @@ func describe(w io.Writer, r *api.Request) error {
 		add("guard", "none: what runs may switch Curfew off on the host")
 	}
 	add("ticket", r.Ticket)
+	if o := r.Origin; o != nil {
+		add("asked in", fmt.Sprintf("a shell on %s, session %s", o.Host, o.Session))
+		add("to run", fmt.Sprintf("as %s says, %s in %s", o.Host, o.Command, o.Directory))
+	}
 	add("may run", strings.Join(r.Commands, "; "))
 	add("as", strings.Join(r.RunAs, ", "))
 	rows = append(rows, [2]string{"asked", at(r.AskedAt)})

@@ -31,6 +31,9 @@ type Desk interface {
 	Login(ctx context.Context, l roster.Login) (roster.Session, error)
 	Session(ctx context.Context, id string) (roster.Session, roster.Person, error)
 	SpendCode(ctx context.Context, person, code string) error
+	// SpendCodeAt is for a code that was typed on a host: one that is wrong
+	// keeps nobody from her own devices.
+	SpendCodeAt(ctx context.Context, person, code string) error
 }
 
 // Rules is the policy in force.

@@ -47,9 +47,17 @@ func (s *Server) CreateRequest(ctx context.Context, m *api.CreateRequestRequest)
 	}
 	hosts := slices.Clone(m.Hosts)
 	slices.Sort(hosts)
-	return s.ask(ctx, m.Code, roster.Request{
+	return s.askFor(ctx, m.Code, roster.Request{
 		Asked: roster.Asked{Role: m.Role, Hosts: slices.Compact(hosts), Duration: d, Reason: m.Reason, Ticket: m.Ticket}, Key: m.Key,
 	})
+}
+
+// askFor makes the caller's request. Her code is looked at last, so that a
+// mistake in the rest costs none.
+func (s *Server) askFor(ctx context.Context, code string, r roster.Request) (*api.Request, error) {
+	r.Person, r.FullName = who(ctx).Name, who(ctx).FullName
+	r, err := s.ask(ctx, r, func(ctx context.Context) error { return s.spend(ctx, code) })
+	return s.message(ctx, r, err)
 }
 
 // Extend implements the API.
@@ -72,7 +80,7 @@ func (s *Server) Extend(ctx context.Context, m *api.ExtendRequest) (*api.Request
 	if reason == "" {
 		reason = old.Reason
 	}
-	return s.ask(ctx, m.Code, roster.Request{Asked: roster.Asked{
+	return s.askFor(ctx, m.Code, roster.Request{Asked: roster.Asked{
 		Role: old.Role, Hosts: old.Hosts, Duration: d, Reason: reason, Ticket: old.Ticket, Extends: old.Grant.ID,
 	}, Key: m.Key})
 }
@@ -100,29 +108,30 @@ func checkAsked(r roster.Request) error {
 	return nil
 }
 
-// ask judges the request and keeps it. The code is looked at last, so that a
-// mistake in the rest costs none.
-func (s *Server) ask(ctx context.Context, code string, r roster.Request) (*api.Request, error) {
-	r.Person, r.FullName, r.Factor, r.State = who(ctx).Name, who(ctx).FullName, factor, stateAsked
+// ask judges the request of the person that it names, has her prove herself,
+// and keeps it.
+func (s *Server) ask(ctx context.Context, r roster.Request, prove func(context.Context) error) (roster.Request, error) {
+	no := roster.Request{}
+	r.Factor, r.State = factor, stateAsked
 	if err := checkAsked(r); err != nil {
-		return nil, err
+		return no, err
 	}
 	if r.Key != "" {
 		was, err := s.Store.RequestOf(ctx, r.Person, r.Key)
 		if err == nil && !was.SameAs(r.Asked) {
-			return nil, errKey
+			return no, errKey
 		}
 		if err == nil || !is(err, roster.ErrUnknown) {
-			return s.message(ctx, was, err)
+			return was, err
 		}
 	}
 	sc, err := s.scene(ctx, r)
 	if err != nil {
-		return nil, err
+		return no, err
 	}
 	v, err := s.Rules.Judge(sc.question(r), sc.hosts, sc.now)
 	if err != nil {
-		return nil, err
+		return no, err
 	}
 	r.ID, r.AskedAt, r.LapsesAt = newID("r"), sc.now, sc.now.Add(v.Waits)
 	r.Resolved, r.Lease, r.Needed, r.Policy = v.Role, v.Lease, v.Needed, v.Version
@@ -131,7 +140,7 @@ func (s *Server) ask(ctx context.Context, code string, r roster.Request) (*api.R
 	// Even a request that has to wait has to make a grant that could stand.
 	issued, err := s.issue(r, v, sc, nil)
 	if err != nil {
-		return nil, err
+		return no, err
 	}
 	if v.Needed == 0 {
 		c = issued
@@ -139,20 +148,20 @@ func (s *Server) ask(ctx context.Context, code string, r roster.Request) (*api.R
 	c.Apart = v.Apart
 	c.Steps = append([]roster.Decision{
 		{At: sc.now, What: stateAsked, Person: r.Person, Text: fmt.Sprintf("%s on %s for %v: %s", r.Role, strings.Join(r.Hosts, ", "), r.Duration, r.Reason)},
-		{At: sc.now, What: "mfa", Person: r.Person, Text: "proved herself with " + factor},
+		{At: sc.now, What: "mfa", Person: r.Person, Text: "proved herself with " + factor + typedOn(r.Origin)},
 	}, c.Steps...)
-	if err := s.spend(ctx, code); err != nil {
-		return nil, err
+	if err := prove(ctx); err != nil {
+		return no, err
 	}
 	r, err = s.Store.Ask(ctx, r, sc.now, c)
 	if is(err, roster.ErrExists) {
-		return nil, errKey
+		return no, errKey
 	}
 	if err != nil {
-		return nil, conflict(err, v.Apart)
+		return no, conflict(err, v.Apart)
 	}
 	s.Log.InfoContext(ctx, "request made", "request", r.ID, "person", r.Person, "role", r.Role, "state", r.State)
-	return s.message(ctx, r, nil)
+	return r, nil
 }
 
 var errKey = roster.Refuse(roster.Taken, "this key was used for another request: choose a new one")

@@ -56,6 +56,9 @@ func digest(r roster.Request) []byte {
 	w.Texts(13, r.Resolved.Remove)
 	w.Uint(14, uint64(r.Resolved.Drain/time.Second)) //nolint:gosec // the policy refuses negative ones
 	w.Bool(15, r.Resolved.Unguarded)
+	if o := r.Origin; o != nil {
+		w.Texts(16, []string{o.Host, o.Session, o.Command, o.Directory})
+	}
 	sum := sha256.Sum256(w.Bytes())
 	return sum[:]
 }

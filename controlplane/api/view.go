@@ -141,6 +141,9 @@ func (s *Server) message(ctx context.Context, r roster.Request, err error) (*api
 		Digest: r.Digest, ApprovalsNeeded: uint32(r.Needed), DecidedBy: r.DecidedBy, DecisionNote: r.DecisionNote, //nolint:gosec // a handful
 		Commands: commands(r.Resolved), RunAs: r.Resolved.RunAs, Extends: r.Extends, Unguarded: r.Resolved.Unguarded,
 	}
+	if o := r.Origin; o != nil {
+		m.Origin = &api.Origin{Host: o.Host, Session: o.Session, Command: o.Command, Directory: o.Directory}
+	}
 	if r.Resolved.Drain > 0 {
 		m.Drain = durationpb.New(r.Resolved.Drain)
 	}

@@ -111,13 +111,19 @@ func (r *rules) MayApprove(person, requester, role string) bool {
 		slices.ContainsFunc(r.before, func(s roster.Step) bool { return slices.Contains(slices.Concat(s.By, s.Later), person) }))
 }
 
-func (r *rules) Offers(person string, _ []roster.Host, at time.Time) []roster.Offer {
+func (r *rules) Offers(person string, hosts []roster.Host, at time.Time) []roster.Offer {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !slices.Contains(r.eligible, person) || !r.until.IsZero() && !at.Before(r.until) {
 		return nil
 	}
-	return []roster.Offer{{Role: r.role, Needed: r.needed, MaxDuration: 2 * time.Hour}}
+	var names []string
+	for _, h := range hosts {
+		if h.Labels["tier"] == "db" {
+			names = append(names, h.Name)
+		}
+	}
+	return []roster.Offer{{Role: r.role, Needed: r.needed, MaxDuration: 2 * time.Hour, Hosts: names}}
 }
 
 func (*rules) State() roster.PolicyState {

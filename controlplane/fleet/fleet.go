@@ -52,8 +52,10 @@ type Config struct {
 	SSHCA func() string
 	// Version is this server's, which hosts compare with their own. Optional.
 	Version string
-	Clock   clock.Clock
-	Log     *slog.Logger
+	// Shell answers people who typed sudo on a host.
+	Shell Shell
+	Clock clock.Clock
+	Log   *slog.Logger
 
 	// Heartbeat is the longest silence on a stream: hosts tell by it that
 	// they are not cut off, and each beat looks for what a lost wake-up
@@ -84,6 +86,8 @@ type Server struct {
 	Config
 
 	enrolments *limiter
+	offers     *limiter       // by host
+	asks       *limiter       // by host
 	calls      sync.WaitGroup // what streams have started
 
 	mu      sync.Mutex         // guards what follows
@@ -104,7 +108,9 @@ func New(c Config) *Server {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Server{Config: c, streams: map[string]*stream{}, enrolments: newLimiter(rate.Every(time.Second/5), 30)}
+	s := &Server{Config: c, streams: map[string]*stream{}, enrolments: newLimiter(rate.Every(time.Second/5), 30)}
+	s.offers, s.asks = shares()
+	return s
 }
 
 // TLS is the server's side of the hosts' connections: a client certificate is

@@ -17,7 +17,10 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"curfew.internal/clock"
 	"curfew.internal/controlplane/roster"
@@ -62,6 +65,9 @@ type Desk struct {
 	Clock clock.Clock
 	Fleet string
 	Box   *Box
+
+	mu    sync.Mutex               // guards what follows
+	tries map[string]*rate.Limiter // by person: codes that hosts bring
 }
 
 // Invite makes a code's secret, which lets the person enrol a device and a

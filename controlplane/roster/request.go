@@ -17,6 +17,7 @@ type Asked struct {
 	Ticket   string        `json:"ticket,omitempty"`
 	Extends  string        `json:"extends,omitempty"` // the grant to go on from
 	Factor   string        `json:"factor"`            // that she proved herself with
+	Origin   *Origin       `json:"origin,omitempty"`  // the shell that it was typed in
 
 	Resolved grant.Role    `json:"resolved"`
 	Lease    time.Duration `json:"lease,omitempty"`
@@ -27,7 +28,14 @@ type Asked struct {
 // SameAs reports whether both ask for the same.
 func (a Asked) SameAs(b Asked) bool {
 	return a.Role == b.Role && slices.Equal(a.Hosts, b.Hosts) && a.Duration == b.Duration && a.Reason == b.Reason &&
-		a.Ticket == b.Ticket && a.Extends == b.Extends
+		a.Ticket == b.Ticket && a.Extends == b.Extends && a.origin() == b.origin()
+}
+
+func (a Asked) origin() Origin {
+	if a.Origin == nil {
+		return Origin{}
+	}
+	return *a.Origin
 }
 
 // A Request is what a person asked for, and what became of it.

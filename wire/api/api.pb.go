@@ -997,6 +997,7 @@ type Request struct {
 	Drain           *durationpb.Duration   `protobuf:"bytes,26,opt,name=drain,proto3" json:"drain,omitempty"`                       // how long what runs at the end may go on
 	WaitsFor        string                 `protobuf:"bytes,27,opt,name=waits_for,json=waitsFor,proto3" json:"waits_for,omitempty"` // for asked: how many of whom may approve next, and who may later
 	Unguarded       bool                   `protobuf:"varint,28,opt,name=unguarded,proto3" json:"unguarded,omitempty"`              // what runs may take the agent away
+	Origin          *Origin                `protobuf:"bytes,29,opt,name=origin,proto3" json:"origin,omitempty"`                     // if it was asked for in a shell on a host
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1227,6 +1228,83 @@ func (x *Request) GetUnguarded() bool {
 	return false
 }
 
+func (x *Request) GetOrigin() *Origin {
+	if x != nil {
+		return x.Origin
+	}
+	return nil
+}
+
+// Origin is where a request was typed. The host says so: it is to be believed
+// as far as the host is.
+type Origin struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	Session       string                 `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
+	Command       string                 `protobuf:"bytes,3,opt,name=command,proto3" json:"command,omitempty"`
+	Directory     string                 `protobuf:"bytes,4,opt,name=directory,proto3" json:"directory,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Origin) Reset() {
+	*x = Origin{}
+	mi := &file_wire_api_api_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Origin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Origin) ProtoMessage() {}
+
+func (x *Origin) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Origin.ProtoReflect.Descriptor instead.
+func (*Origin) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Origin) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *Origin) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *Origin) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+func (x *Origin) GetDirectory() string {
+	if x != nil {
+		return x.Directory
+	}
+	return ""
+}
+
 // HostState is what a host last said of a grant.
 type HostState struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1241,7 +1319,7 @@ type HostState struct {
 
 func (x *HostState) Reset() {
 	*x = HostState{}
-	mi := &file_wire_api_api_proto_msgTypes[16]
+	mi := &file_wire_api_api_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1253,7 +1331,7 @@ func (x *HostState) String() string {
 func (*HostState) ProtoMessage() {}
 
 func (x *HostState) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[16]
+	mi := &file_wire_api_api_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1266,7 +1344,7 @@ func (x *HostState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostState.ProtoReflect.Descriptor instead.
 func (*HostState) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{16}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *HostState) GetHost() string {
@@ -1313,7 +1391,7 @@ type GetRequestRequest struct {
 
 func (x *GetRequestRequest) Reset() {
 	*x = GetRequestRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[17]
+	mi := &file_wire_api_api_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1325,7 +1403,7 @@ func (x *GetRequestRequest) String() string {
 func (*GetRequestRequest) ProtoMessage() {}
 
 func (x *GetRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[17]
+	mi := &file_wire_api_api_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1338,7 +1416,7 @@ func (x *GetRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequestRequest.ProtoReflect.Descriptor instead.
 func (*GetRequestRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{17}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetRequestRequest) GetId() string {
@@ -1359,7 +1437,7 @@ type ListRequestsRequest struct {
 
 func (x *ListRequestsRequest) Reset() {
 	*x = ListRequestsRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[18]
+	mi := &file_wire_api_api_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1371,7 +1449,7 @@ func (x *ListRequestsRequest) String() string {
 func (*ListRequestsRequest) ProtoMessage() {}
 
 func (x *ListRequestsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[18]
+	mi := &file_wire_api_api_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1384,7 +1462,7 @@ func (x *ListRequestsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequestsRequest.ProtoReflect.Descriptor instead.
 func (*ListRequestsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{18}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListRequestsRequest) GetAll() bool {
@@ -1417,7 +1495,7 @@ type ListRequestsReply struct {
 
 func (x *ListRequestsReply) Reset() {
 	*x = ListRequestsReply{}
-	mi := &file_wire_api_api_proto_msgTypes[19]
+	mi := &file_wire_api_api_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1429,7 +1507,7 @@ func (x *ListRequestsReply) String() string {
 func (*ListRequestsReply) ProtoMessage() {}
 
 func (x *ListRequestsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[19]
+	mi := &file_wire_api_api_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1442,7 +1520,7 @@ func (x *ListRequestsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequestsReply.ProtoReflect.Descriptor instead.
 func (*ListRequestsReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{19}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListRequestsReply) GetRequests() []*Request {
@@ -1464,7 +1542,7 @@ type ApproveRequest struct {
 
 func (x *ApproveRequest) Reset() {
 	*x = ApproveRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[20]
+	mi := &file_wire_api_api_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1476,7 +1554,7 @@ func (x *ApproveRequest) String() string {
 func (*ApproveRequest) ProtoMessage() {}
 
 func (x *ApproveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[20]
+	mi := &file_wire_api_api_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1489,7 +1567,7 @@ func (x *ApproveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveRequest.ProtoReflect.Descriptor instead.
 func (*ApproveRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{20}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ApproveRequest) GetId() string {
@@ -1530,7 +1608,7 @@ type DenyRequest struct {
 
 func (x *DenyRequest) Reset() {
 	*x = DenyRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[21]
+	mi := &file_wire_api_api_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1542,7 +1620,7 @@ func (x *DenyRequest) String() string {
 func (*DenyRequest) ProtoMessage() {}
 
 func (x *DenyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[21]
+	mi := &file_wire_api_api_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1555,7 +1633,7 @@ func (x *DenyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenyRequest.ProtoReflect.Descriptor instead.
 func (*DenyRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{21}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DenyRequest) GetId() string {
@@ -1581,7 +1659,7 @@ type WithdrawRequest struct {
 
 func (x *WithdrawRequest) Reset() {
 	*x = WithdrawRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[22]
+	mi := &file_wire_api_api_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1593,7 +1671,7 @@ func (x *WithdrawRequest) String() string {
 func (*WithdrawRequest) ProtoMessage() {}
 
 func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[22]
+	mi := &file_wire_api_api_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1606,7 +1684,7 @@ func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{22}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WithdrawRequest) GetId() string {
@@ -1626,7 +1704,7 @@ type RevokeRequest struct {
 
 func (x *RevokeRequest) Reset() {
 	*x = RevokeRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[23]
+	mi := &file_wire_api_api_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1638,7 +1716,7 @@ func (x *RevokeRequest) String() string {
 func (*RevokeRequest) ProtoMessage() {}
 
 func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[23]
+	mi := &file_wire_api_api_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1651,7 +1729,7 @@ func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeRequest.ProtoReflect.Descriptor instead.
 func (*RevokeRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{23}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RevokeRequest) GetGrant() string {
@@ -1681,7 +1759,7 @@ type ExtendRequest struct {
 
 func (x *ExtendRequest) Reset() {
 	*x = ExtendRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[24]
+	mi := &file_wire_api_api_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1693,7 +1771,7 @@ func (x *ExtendRequest) String() string {
 func (*ExtendRequest) ProtoMessage() {}
 
 func (x *ExtendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[24]
+	mi := &file_wire_api_api_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1706,7 +1784,7 @@ func (x *ExtendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtendRequest.ProtoReflect.Descriptor instead.
 func (*ExtendRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{24}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ExtendRequest) GetGrant() string {
@@ -1754,7 +1832,7 @@ type IssueSSHCertificateRequest struct {
 
 func (x *IssueSSHCertificateRequest) Reset() {
 	*x = IssueSSHCertificateRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[25]
+	mi := &file_wire_api_api_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1766,7 +1844,7 @@ func (x *IssueSSHCertificateRequest) String() string {
 func (*IssueSSHCertificateRequest) ProtoMessage() {}
 
 func (x *IssueSSHCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[25]
+	mi := &file_wire_api_api_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1779,7 +1857,7 @@ func (x *IssueSSHCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueSSHCertificateRequest.ProtoReflect.Descriptor instead.
 func (*IssueSSHCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{25}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *IssueSSHCertificateRequest) GetHost() string {
@@ -1810,7 +1888,7 @@ type IssueSSHCertificateReply struct {
 
 func (x *IssueSSHCertificateReply) Reset() {
 	*x = IssueSSHCertificateReply{}
-	mi := &file_wire_api_api_proto_msgTypes[26]
+	mi := &file_wire_api_api_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1822,7 +1900,7 @@ func (x *IssueSSHCertificateReply) String() string {
 func (*IssueSSHCertificateReply) ProtoMessage() {}
 
 func (x *IssueSSHCertificateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[26]
+	mi := &file_wire_api_api_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1835,7 +1913,7 @@ func (x *IssueSSHCertificateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueSSHCertificateReply.ProtoReflect.Descriptor instead.
 func (*IssueSSHCertificateReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{26}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *IssueSSHCertificateReply) GetCertificate() string {
@@ -1900,7 +1978,7 @@ type SearchEventsRequest struct {
 
 func (x *SearchEventsRequest) Reset() {
 	*x = SearchEventsRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[27]
+	mi := &file_wire_api_api_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1912,7 +1990,7 @@ func (x *SearchEventsRequest) String() string {
 func (*SearchEventsRequest) ProtoMessage() {}
 
 func (x *SearchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[27]
+	mi := &file_wire_api_api_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1925,7 +2003,7 @@ func (x *SearchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchEventsRequest.ProtoReflect.Descriptor instead.
 func (*SearchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{27}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SearchEventsRequest) GetGrant() string {
@@ -2022,7 +2100,7 @@ type SearchEventsReply struct {
 
 func (x *SearchEventsReply) Reset() {
 	*x = SearchEventsReply{}
-	mi := &file_wire_api_api_proto_msgTypes[28]
+	mi := &file_wire_api_api_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2034,7 +2112,7 @@ func (x *SearchEventsReply) String() string {
 func (*SearchEventsReply) ProtoMessage() {}
 
 func (x *SearchEventsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[28]
+	mi := &file_wire_api_api_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2047,7 +2125,7 @@ func (x *SearchEventsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchEventsReply.ProtoReflect.Descriptor instead.
 func (*SearchEventsReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{28}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SearchEventsReply) GetEvents() []*Event {
@@ -2093,7 +2171,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_wire_api_api_proto_msgTypes[29]
+	mi := &file_wire_api_api_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2105,7 +2183,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[29]
+	mi := &file_wire_api_api_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2118,7 +2196,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{29}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Event) GetId() uint64 {
@@ -2281,7 +2359,7 @@ type IDs struct {
 
 func (x *IDs) Reset() {
 	*x = IDs{}
-	mi := &file_wire_api_api_proto_msgTypes[30]
+	mi := &file_wire_api_api_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2293,7 +2371,7 @@ func (x *IDs) String() string {
 func (*IDs) ProtoMessage() {}
 
 func (x *IDs) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[30]
+	mi := &file_wire_api_api_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2306,7 +2384,7 @@ func (x *IDs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IDs.ProtoReflect.Descriptor instead.
 func (*IDs) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{30}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *IDs) GetUid() uint32 {
@@ -2372,7 +2450,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_wire_api_api_proto_msgTypes[31]
+	mi := &file_wire_api_api_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2384,7 +2462,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[31]
+	mi := &file_wire_api_api_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2397,7 +2475,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{31}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Process) GetPid() uint32 {
@@ -2560,7 +2638,7 @@ type Receipt struct {
 
 func (x *Receipt) Reset() {
 	*x = Receipt{}
-	mi := &file_wire_api_api_proto_msgTypes[32]
+	mi := &file_wire_api_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2572,7 +2650,7 @@ func (x *Receipt) String() string {
 func (*Receipt) ProtoMessage() {}
 
 func (x *Receipt) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[32]
+	mi := &file_wire_api_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2585,7 +2663,7 @@ func (x *Receipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
 func (*Receipt) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{32}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Receipt) GetHost() string {
@@ -2681,7 +2759,7 @@ type TimelineRequest struct {
 
 func (x *TimelineRequest) Reset() {
 	*x = TimelineRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[33]
+	mi := &file_wire_api_api_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2693,7 +2771,7 @@ func (x *TimelineRequest) String() string {
 func (*TimelineRequest) ProtoMessage() {}
 
 func (x *TimelineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[33]
+	mi := &file_wire_api_api_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2706,7 +2784,7 @@ func (x *TimelineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineRequest.ProtoReflect.Descriptor instead.
 func (*TimelineRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{33}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TimelineRequest) GetGrant() string {
@@ -2726,7 +2804,7 @@ type TimelineReply struct {
 
 func (x *TimelineReply) Reset() {
 	*x = TimelineReply{}
-	mi := &file_wire_api_api_proto_msgTypes[34]
+	mi := &file_wire_api_api_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2738,7 +2816,7 @@ func (x *TimelineReply) String() string {
 func (*TimelineReply) ProtoMessage() {}
 
 func (x *TimelineReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[34]
+	mi := &file_wire_api_api_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2751,7 +2829,7 @@ func (x *TimelineReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineReply.ProtoReflect.Descriptor instead.
 func (*TimelineReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{34}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *TimelineReply) GetRequest() *Request {
@@ -2783,7 +2861,7 @@ type Moment struct {
 
 func (x *Moment) Reset() {
 	*x = Moment{}
-	mi := &file_wire_api_api_proto_msgTypes[35]
+	mi := &file_wire_api_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2795,7 +2873,7 @@ func (x *Moment) String() string {
 func (*Moment) ProtoMessage() {}
 
 func (x *Moment) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[35]
+	mi := &file_wire_api_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2808,7 +2886,7 @@ func (x *Moment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Moment.ProtoReflect.Descriptor instead.
 func (*Moment) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{35}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Moment) GetAt() *timestamppb.Timestamp {
@@ -2869,7 +2947,7 @@ type GetCheckpointRequest struct {
 
 func (x *GetCheckpointRequest) Reset() {
 	*x = GetCheckpointRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[36]
+	mi := &file_wire_api_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2881,7 +2959,7 @@ func (x *GetCheckpointRequest) String() string {
 func (*GetCheckpointRequest) ProtoMessage() {}
 
 func (x *GetCheckpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[36]
+	mi := &file_wire_api_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2894,7 +2972,7 @@ func (x *GetCheckpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCheckpointRequest.ProtoReflect.Descriptor instead.
 func (*GetCheckpointRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{36}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *GetCheckpointRequest) GetFrom() uint64 {
@@ -2915,7 +2993,7 @@ type GetCheckpointReply struct {
 
 func (x *GetCheckpointReply) Reset() {
 	*x = GetCheckpointReply{}
-	mi := &file_wire_api_api_proto_msgTypes[37]
+	mi := &file_wire_api_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2927,7 +3005,7 @@ func (x *GetCheckpointReply) String() string {
 func (*GetCheckpointReply) ProtoMessage() {}
 
 func (x *GetCheckpointReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[37]
+	mi := &file_wire_api_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2940,7 +3018,7 @@ func (x *GetCheckpointReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCheckpointReply.ProtoReflect.Descriptor instead.
 func (*GetCheckpointReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{37}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *GetCheckpointReply) GetNote() []byte {
@@ -2975,7 +3053,7 @@ type ExportRecordRequest struct {
 
 func (x *ExportRecordRequest) Reset() {
 	*x = ExportRecordRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[38]
+	mi := &file_wire_api_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2987,7 +3065,7 @@ func (x *ExportRecordRequest) String() string {
 func (*ExportRecordRequest) ProtoMessage() {}
 
 func (x *ExportRecordRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[38]
+	mi := &file_wire_api_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3000,7 +3078,7 @@ func (x *ExportRecordRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportRecordRequest.ProtoReflect.Descriptor instead.
 func (*ExportRecordRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{38}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ExportRecordRequest) GetGrant() string {
@@ -3033,7 +3111,7 @@ type ExportPart struct {
 
 func (x *ExportPart) Reset() {
 	*x = ExportPart{}
-	mi := &file_wire_api_api_proto_msgTypes[39]
+	mi := &file_wire_api_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3045,7 +3123,7 @@ func (x *ExportPart) String() string {
 func (*ExportPart) ProtoMessage() {}
 
 func (x *ExportPart) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[39]
+	mi := &file_wire_api_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3058,7 +3136,7 @@ func (x *ExportPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportPart.ProtoReflect.Descriptor instead.
 func (*ExportPart) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{39}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ExportPart) GetData() []byte {
@@ -3080,7 +3158,7 @@ type AddPersonRequest struct {
 
 func (x *AddPersonRequest) Reset() {
 	*x = AddPersonRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[40]
+	mi := &file_wire_api_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3092,7 +3170,7 @@ func (x *AddPersonRequest) String() string {
 func (*AddPersonRequest) ProtoMessage() {}
 
 func (x *AddPersonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[40]
+	mi := &file_wire_api_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3105,7 +3183,7 @@ func (x *AddPersonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddPersonRequest.ProtoReflect.Descriptor instead.
 func (*AddPersonRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{40}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *AddPersonRequest) GetName() string {
@@ -3146,7 +3224,7 @@ type InvitePersonRequest struct {
 
 func (x *InvitePersonRequest) Reset() {
 	*x = InvitePersonRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[41]
+	mi := &file_wire_api_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3158,7 +3236,7 @@ func (x *InvitePersonRequest) String() string {
 func (*InvitePersonRequest) ProtoMessage() {}
 
 func (x *InvitePersonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[41]
+	mi := &file_wire_api_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3171,7 +3249,7 @@ func (x *InvitePersonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvitePersonRequest.ProtoReflect.Descriptor instead.
 func (*InvitePersonRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{41}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *InvitePersonRequest) GetName() string {
@@ -3199,7 +3277,7 @@ type InviteReply struct {
 
 func (x *InviteReply) Reset() {
 	*x = InviteReply{}
-	mi := &file_wire_api_api_proto_msgTypes[42]
+	mi := &file_wire_api_api_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3211,7 +3289,7 @@ func (x *InviteReply) String() string {
 func (*InviteReply) ProtoMessage() {}
 
 func (x *InviteReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[42]
+	mi := &file_wire_api_api_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3224,7 +3302,7 @@ func (x *InviteReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InviteReply.ProtoReflect.Descriptor instead.
 func (*InviteReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{42}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *InviteReply) GetPerson() *Person {
@@ -3257,7 +3335,7 @@ type DisablePersonRequest struct {
 
 func (x *DisablePersonRequest) Reset() {
 	*x = DisablePersonRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[43]
+	mi := &file_wire_api_api_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3269,7 +3347,7 @@ func (x *DisablePersonRequest) String() string {
 func (*DisablePersonRequest) ProtoMessage() {}
 
 func (x *DisablePersonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[43]
+	mi := &file_wire_api_api_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3282,7 +3360,7 @@ func (x *DisablePersonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisablePersonRequest.ProtoReflect.Descriptor instead.
 func (*DisablePersonRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{43}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *DisablePersonRequest) GetName() string {
@@ -3300,7 +3378,7 @@ type ListPeopleRequest struct {
 
 func (x *ListPeopleRequest) Reset() {
 	*x = ListPeopleRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[44]
+	mi := &file_wire_api_api_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3312,7 +3390,7 @@ func (x *ListPeopleRequest) String() string {
 func (*ListPeopleRequest) ProtoMessage() {}
 
 func (x *ListPeopleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[44]
+	mi := &file_wire_api_api_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3325,7 +3403,7 @@ func (x *ListPeopleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeopleRequest.ProtoReflect.Descriptor instead.
 func (*ListPeopleRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{44}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{45}
 }
 
 type ListPeopleReply struct {
@@ -3337,7 +3415,7 @@ type ListPeopleReply struct {
 
 func (x *ListPeopleReply) Reset() {
 	*x = ListPeopleReply{}
-	mi := &file_wire_api_api_proto_msgTypes[45]
+	mi := &file_wire_api_api_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3349,7 +3427,7 @@ func (x *ListPeopleReply) String() string {
 func (*ListPeopleReply) ProtoMessage() {}
 
 func (x *ListPeopleReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[45]
+	mi := &file_wire_api_api_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3362,7 +3440,7 @@ func (x *ListPeopleReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeopleReply.ProtoReflect.Descriptor instead.
 func (*ListPeopleReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{45}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListPeopleReply) GetPeople() []*Person {
@@ -3383,7 +3461,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[46]
+	mi := &file_wire_api_api_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3395,7 +3473,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[46]
+	mi := &file_wire_api_api_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3408,7 +3486,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{46}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *CreateJoinTokenRequest) GetLabels() map[string]string {
@@ -3442,7 +3520,7 @@ type CreateJoinTokenReply struct {
 
 func (x *CreateJoinTokenReply) Reset() {
 	*x = CreateJoinTokenReply{}
-	mi := &file_wire_api_api_proto_msgTypes[47]
+	mi := &file_wire_api_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3454,7 +3532,7 @@ func (x *CreateJoinTokenReply) String() string {
 func (*CreateJoinTokenReply) ProtoMessage() {}
 
 func (x *CreateJoinTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[47]
+	mi := &file_wire_api_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3467,7 +3545,7 @@ func (x *CreateJoinTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenReply.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{47}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *CreateJoinTokenReply) GetToken() string {
@@ -3492,7 +3570,7 @@ type ListHostsRequest struct {
 
 func (x *ListHostsRequest) Reset() {
 	*x = ListHostsRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[48]
+	mi := &file_wire_api_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3504,7 +3582,7 @@ func (x *ListHostsRequest) String() string {
 func (*ListHostsRequest) ProtoMessage() {}
 
 func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[48]
+	mi := &file_wire_api_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3517,7 +3595,7 @@ func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsRequest.ProtoReflect.Descriptor instead.
 func (*ListHostsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{48}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{49}
 }
 
 type ListHostsReply struct {
@@ -3529,7 +3607,7 @@ type ListHostsReply struct {
 
 func (x *ListHostsReply) Reset() {
 	*x = ListHostsReply{}
-	mi := &file_wire_api_api_proto_msgTypes[49]
+	mi := &file_wire_api_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3541,7 +3619,7 @@ func (x *ListHostsReply) String() string {
 func (*ListHostsReply) ProtoMessage() {}
 
 func (x *ListHostsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[49]
+	mi := &file_wire_api_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3554,7 +3632,7 @@ func (x *ListHostsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsReply.ProtoReflect.Descriptor instead.
 func (*ListHostsReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{49}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListHostsReply) GetHosts() []*Host {
@@ -3585,7 +3663,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_wire_api_api_proto_msgTypes[50]
+	mi := &file_wire_api_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3597,7 +3675,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[50]
+	mi := &file_wire_api_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3610,7 +3688,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{50}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Host) GetName() string {
@@ -3713,7 +3791,7 @@ type DecommissionHostRequest struct {
 
 func (x *DecommissionHostRequest) Reset() {
 	*x = DecommissionHostRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[51]
+	mi := &file_wire_api_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3725,7 +3803,7 @@ func (x *DecommissionHostRequest) String() string {
 func (*DecommissionHostRequest) ProtoMessage() {}
 
 func (x *DecommissionHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[51]
+	mi := &file_wire_api_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3738,7 +3816,7 @@ func (x *DecommissionHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecommissionHostRequest.ProtoReflect.Descriptor instead.
 func (*DecommissionHostRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{51}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *DecommissionHostRequest) GetName() string {
@@ -3757,7 +3835,7 @@ type PolicyStatusRequest struct {
 
 func (x *PolicyStatusRequest) Reset() {
 	*x = PolicyStatusRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[52]
+	mi := &file_wire_api_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3769,7 +3847,7 @@ func (x *PolicyStatusRequest) String() string {
 func (*PolicyStatusRequest) ProtoMessage() {}
 
 func (x *PolicyStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[52]
+	mi := &file_wire_api_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3782,7 +3860,7 @@ func (x *PolicyStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatusRequest.ProtoReflect.Descriptor instead.
 func (*PolicyStatusRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{52}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *PolicyStatusRequest) GetFiles() bool {
@@ -3805,7 +3883,7 @@ type PolicyStatusReply struct {
 
 func (x *PolicyStatusReply) Reset() {
 	*x = PolicyStatusReply{}
-	mi := &file_wire_api_api_proto_msgTypes[53]
+	mi := &file_wire_api_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3817,7 +3895,7 @@ func (x *PolicyStatusReply) String() string {
 func (*PolicyStatusReply) ProtoMessage() {}
 
 func (x *PolicyStatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[53]
+	mi := &file_wire_api_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3830,7 +3908,7 @@ func (x *PolicyStatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatusReply.ProtoReflect.Descriptor instead.
 func (*PolicyStatusReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{53}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *PolicyStatusReply) GetVersion() string {
@@ -3943,7 +4021,7 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x06person\x18\x01 \x01(\tR\x06person\x12\x16\n" +
 	"\x06factor\x18\x02 \x01(\tR\x06factor\x12*\n" +
 	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
-	"\x04note\x18\x04 \x01(\tR\x04note\"\xf6\a\n" +
+	"\x04note\x18\x04 \x01(\tR\x04note\"\xa5\b\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06person\x18\x02 \x01(\tR\x06person\x12\x1b\n" +
@@ -3976,7 +4054,13 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\aextends\x18\x19 \x01(\tR\aextends\x12/\n" +
 	"\x05drain\x18\x1a \x01(\v2\x19.google.protobuf.DurationR\x05drain\x12\x1b\n" +
 	"\twaits_for\x18\x1b \x01(\tR\bwaitsFor\x12\x1c\n" +
-	"\tunguarded\x18\x1c \x01(\bR\tunguarded\"\x93\x01\n" +
+	"\tunguarded\x18\x1c \x01(\bR\tunguarded\x12-\n" +
+	"\x06origin\x18\x1d \x01(\v2\x15.curfew.api.v1.OriginR\x06origin\"n\n" +
+	"\x06Origin\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x18\n" +
+	"\asession\x18\x02 \x01(\tR\asession\x12\x18\n" +
+	"\acommand\x18\x03 \x01(\tR\acommand\x12\x1c\n" +
+	"\tdirectory\x18\x04 \x01(\tR\tdirectory\"\x93\x01\n" +
 	"\tHostState\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12*\n" +
@@ -4238,7 +4322,7 @@ func file_wire_api_api_proto_rawDescGZIP() []byte {
 	return file_wire_api_api_proto_rawDescData
 }
 
-var file_wire_api_api_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
+var file_wire_api_api_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
 var file_wire_api_api_proto_goTypes = []any{
 	(*EnrollRequest)(nil),              // 0: curfew.api.v1.EnrollRequest
 	(*EnrollReply)(nil),                // 1: curfew.api.v1.EnrollReply
@@ -4256,165 +4340,167 @@ var file_wire_api_api_proto_goTypes = []any{
 	(*CreateRequestRequest)(nil),       // 13: curfew.api.v1.CreateRequestRequest
 	(*Approval)(nil),                   // 14: curfew.api.v1.Approval
 	(*Request)(nil),                    // 15: curfew.api.v1.Request
-	(*HostState)(nil),                  // 16: curfew.api.v1.HostState
-	(*GetRequestRequest)(nil),          // 17: curfew.api.v1.GetRequestRequest
-	(*ListRequestsRequest)(nil),        // 18: curfew.api.v1.ListRequestsRequest
-	(*ListRequestsReply)(nil),          // 19: curfew.api.v1.ListRequestsReply
-	(*ApproveRequest)(nil),             // 20: curfew.api.v1.ApproveRequest
-	(*DenyRequest)(nil),                // 21: curfew.api.v1.DenyRequest
-	(*WithdrawRequest)(nil),            // 22: curfew.api.v1.WithdrawRequest
-	(*RevokeRequest)(nil),              // 23: curfew.api.v1.RevokeRequest
-	(*ExtendRequest)(nil),              // 24: curfew.api.v1.ExtendRequest
-	(*IssueSSHCertificateRequest)(nil), // 25: curfew.api.v1.IssueSSHCertificateRequest
-	(*IssueSSHCertificateReply)(nil),   // 26: curfew.api.v1.IssueSSHCertificateReply
-	(*SearchEventsRequest)(nil),        // 27: curfew.api.v1.SearchEventsRequest
-	(*SearchEventsReply)(nil),          // 28: curfew.api.v1.SearchEventsReply
-	(*Event)(nil),                      // 29: curfew.api.v1.Event
-	(*IDs)(nil),                        // 30: curfew.api.v1.IDs
-	(*Process)(nil),                    // 31: curfew.api.v1.Process
-	(*Receipt)(nil),                    // 32: curfew.api.v1.Receipt
-	(*TimelineRequest)(nil),            // 33: curfew.api.v1.TimelineRequest
-	(*TimelineReply)(nil),              // 34: curfew.api.v1.TimelineReply
-	(*Moment)(nil),                     // 35: curfew.api.v1.Moment
-	(*GetCheckpointRequest)(nil),       // 36: curfew.api.v1.GetCheckpointRequest
-	(*GetCheckpointReply)(nil),         // 37: curfew.api.v1.GetCheckpointReply
-	(*ExportRecordRequest)(nil),        // 38: curfew.api.v1.ExportRecordRequest
-	(*ExportPart)(nil),                 // 39: curfew.api.v1.ExportPart
-	(*AddPersonRequest)(nil),           // 40: curfew.api.v1.AddPersonRequest
-	(*InvitePersonRequest)(nil),        // 41: curfew.api.v1.InvitePersonRequest
-	(*InviteReply)(nil),                // 42: curfew.api.v1.InviteReply
-	(*DisablePersonRequest)(nil),       // 43: curfew.api.v1.DisablePersonRequest
-	(*ListPeopleRequest)(nil),          // 44: curfew.api.v1.ListPeopleRequest
-	(*ListPeopleReply)(nil),            // 45: curfew.api.v1.ListPeopleReply
-	(*CreateJoinTokenRequest)(nil),     // 46: curfew.api.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenReply)(nil),       // 47: curfew.api.v1.CreateJoinTokenReply
-	(*ListHostsRequest)(nil),           // 48: curfew.api.v1.ListHostsRequest
-	(*ListHostsReply)(nil),             // 49: curfew.api.v1.ListHostsReply
-	(*Host)(nil),                       // 50: curfew.api.v1.Host
-	(*DecommissionHostRequest)(nil),    // 51: curfew.api.v1.DecommissionHostRequest
-	(*PolicyStatusRequest)(nil),        // 52: curfew.api.v1.PolicyStatusRequest
-	(*PolicyStatusReply)(nil),          // 53: curfew.api.v1.PolicyStatusReply
-	nil,                                // 54: curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
-	nil,                                // 55: curfew.api.v1.Host.LabelsEntry
-	nil,                                // 56: curfew.api.v1.PolicyStatusReply.FilesEntry
-	(*timestamppb.Timestamp)(nil),      // 57: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 58: google.protobuf.Duration
+	(*Origin)(nil),                     // 16: curfew.api.v1.Origin
+	(*HostState)(nil),                  // 17: curfew.api.v1.HostState
+	(*GetRequestRequest)(nil),          // 18: curfew.api.v1.GetRequestRequest
+	(*ListRequestsRequest)(nil),        // 19: curfew.api.v1.ListRequestsRequest
+	(*ListRequestsReply)(nil),          // 20: curfew.api.v1.ListRequestsReply
+	(*ApproveRequest)(nil),             // 21: curfew.api.v1.ApproveRequest
+	(*DenyRequest)(nil),                // 22: curfew.api.v1.DenyRequest
+	(*WithdrawRequest)(nil),            // 23: curfew.api.v1.WithdrawRequest
+	(*RevokeRequest)(nil),              // 24: curfew.api.v1.RevokeRequest
+	(*ExtendRequest)(nil),              // 25: curfew.api.v1.ExtendRequest
+	(*IssueSSHCertificateRequest)(nil), // 26: curfew.api.v1.IssueSSHCertificateRequest
+	(*IssueSSHCertificateReply)(nil),   // 27: curfew.api.v1.IssueSSHCertificateReply
+	(*SearchEventsRequest)(nil),        // 28: curfew.api.v1.SearchEventsRequest
+	(*SearchEventsReply)(nil),          // 29: curfew.api.v1.SearchEventsReply
+	(*Event)(nil),                      // 30: curfew.api.v1.Event
+	(*IDs)(nil),                        // 31: curfew.api.v1.IDs
+	(*Process)(nil),                    // 32: curfew.api.v1.Process
+	(*Receipt)(nil),                    // 33: curfew.api.v1.Receipt
+	(*TimelineRequest)(nil),            // 34: curfew.api.v1.TimelineRequest
+	(*TimelineReply)(nil),              // 35: curfew.api.v1.TimelineReply
+	(*Moment)(nil),                     // 36: curfew.api.v1.Moment
+	(*GetCheckpointRequest)(nil),       // 37: curfew.api.v1.GetCheckpointRequest
+	(*GetCheckpointReply)(nil),         // 38: curfew.api.v1.GetCheckpointReply
+	(*ExportRecordRequest)(nil),        // 39: curfew.api.v1.ExportRecordRequest
+	(*ExportPart)(nil),                 // 40: curfew.api.v1.ExportPart
+	(*AddPersonRequest)(nil),           // 41: curfew.api.v1.AddPersonRequest
+	(*InvitePersonRequest)(nil),        // 42: curfew.api.v1.InvitePersonRequest
+	(*InviteReply)(nil),                // 43: curfew.api.v1.InviteReply
+	(*DisablePersonRequest)(nil),       // 44: curfew.api.v1.DisablePersonRequest
+	(*ListPeopleRequest)(nil),          // 45: curfew.api.v1.ListPeopleRequest
+	(*ListPeopleReply)(nil),            // 46: curfew.api.v1.ListPeopleReply
+	(*CreateJoinTokenRequest)(nil),     // 47: curfew.api.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenReply)(nil),       // 48: curfew.api.v1.CreateJoinTokenReply
+	(*ListHostsRequest)(nil),           // 49: curfew.api.v1.ListHostsRequest
+	(*ListHostsReply)(nil),             // 50: curfew.api.v1.ListHostsReply
+	(*Host)(nil),                       // 51: curfew.api.v1.Host
+	(*DecommissionHostRequest)(nil),    // 52: curfew.api.v1.DecommissionHostRequest
+	(*PolicyStatusRequest)(nil),        // 53: curfew.api.v1.PolicyStatusRequest
+	(*PolicyStatusReply)(nil),          // 54: curfew.api.v1.PolicyStatusReply
+	nil,                                // 55: curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
+	nil,                                // 56: curfew.api.v1.Host.LabelsEntry
+	nil,                                // 57: curfew.api.v1.PolicyStatusReply.FilesEntry
+	(*timestamppb.Timestamp)(nil),      // 58: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 59: google.protobuf.Duration
 }
 var file_wire_api_api_proto_depIdxs = []int32{
-	57, // 0: curfew.api.v1.SessionReply.expires:type_name -> google.protobuf.Timestamp
+	58, // 0: curfew.api.v1.SessionReply.expires:type_name -> google.protobuf.Timestamp
 	9,  // 1: curfew.api.v1.WhoamiReply.person:type_name -> curfew.api.v1.Person
-	57, // 2: curfew.api.v1.WhoamiReply.session_expires:type_name -> google.protobuf.Timestamp
+	58, // 2: curfew.api.v1.WhoamiReply.session_expires:type_name -> google.protobuf.Timestamp
 	12, // 3: curfew.api.v1.ListRolesReply.roles:type_name -> curfew.api.v1.Role
-	58, // 4: curfew.api.v1.Role.max_duration:type_name -> google.protobuf.Duration
-	57, // 5: curfew.api.v1.Role.eligible_until:type_name -> google.protobuf.Timestamp
-	58, // 6: curfew.api.v1.CreateRequestRequest.duration:type_name -> google.protobuf.Duration
-	57, // 7: curfew.api.v1.Approval.at:type_name -> google.protobuf.Timestamp
-	58, // 8: curfew.api.v1.Request.duration:type_name -> google.protobuf.Duration
-	57, // 9: curfew.api.v1.Request.asked_at:type_name -> google.protobuf.Timestamp
-	57, // 10: curfew.api.v1.Request.lapses_at:type_name -> google.protobuf.Timestamp
+	59, // 4: curfew.api.v1.Role.max_duration:type_name -> google.protobuf.Duration
+	58, // 5: curfew.api.v1.Role.eligible_until:type_name -> google.protobuf.Timestamp
+	59, // 6: curfew.api.v1.CreateRequestRequest.duration:type_name -> google.protobuf.Duration
+	58, // 7: curfew.api.v1.Approval.at:type_name -> google.protobuf.Timestamp
+	59, // 8: curfew.api.v1.Request.duration:type_name -> google.protobuf.Duration
+	58, // 9: curfew.api.v1.Request.asked_at:type_name -> google.protobuf.Timestamp
+	58, // 10: curfew.api.v1.Request.lapses_at:type_name -> google.protobuf.Timestamp
 	14, // 11: curfew.api.v1.Request.approvals:type_name -> curfew.api.v1.Approval
-	57, // 12: curfew.api.v1.Request.not_before:type_name -> google.protobuf.Timestamp
-	57, // 13: curfew.api.v1.Request.not_after:type_name -> google.protobuf.Timestamp
-	16, // 14: curfew.api.v1.Request.host_states:type_name -> curfew.api.v1.HostState
-	57, // 15: curfew.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
-	58, // 16: curfew.api.v1.Request.drain:type_name -> google.protobuf.Duration
-	57, // 17: curfew.api.v1.HostState.at:type_name -> google.protobuf.Timestamp
-	15, // 18: curfew.api.v1.ListRequestsReply.requests:type_name -> curfew.api.v1.Request
-	58, // 19: curfew.api.v1.ExtendRequest.duration:type_name -> google.protobuf.Duration
-	57, // 20: curfew.api.v1.IssueSSHCertificateReply.expires:type_name -> google.protobuf.Timestamp
-	57, // 21: curfew.api.v1.SearchEventsRequest.since:type_name -> google.protobuf.Timestamp
-	57, // 22: curfew.api.v1.SearchEventsRequest.until:type_name -> google.protobuf.Timestamp
-	29, // 23: curfew.api.v1.SearchEventsReply.events:type_name -> curfew.api.v1.Event
-	57, // 24: curfew.api.v1.Event.at:type_name -> google.protobuf.Timestamp
-	31, // 25: curfew.api.v1.Event.process:type_name -> curfew.api.v1.Process
-	58, // 26: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
-	32, // 27: curfew.api.v1.Event.receipt:type_name -> curfew.api.v1.Receipt
-	57, // 28: curfew.api.v1.Event.since:type_name -> google.protobuf.Timestamp
-	30, // 29: curfew.api.v1.Process.ids:type_name -> curfew.api.v1.IDs
-	30, // 30: curfew.api.v1.Process.old_ids:type_name -> curfew.api.v1.IDs
-	58, // 31: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
-	57, // 32: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
-	57, // 33: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
-	57, // 34: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
-	15, // 35: curfew.api.v1.TimelineReply.request:type_name -> curfew.api.v1.Request
-	35, // 36: curfew.api.v1.TimelineReply.moments:type_name -> curfew.api.v1.Moment
-	57, // 37: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
-	58, // 38: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
-	29, // 39: curfew.api.v1.Moment.event:type_name -> curfew.api.v1.Event
-	57, // 40: curfew.api.v1.ExportRecordRequest.since:type_name -> google.protobuf.Timestamp
-	9,  // 41: curfew.api.v1.InviteReply.person:type_name -> curfew.api.v1.Person
-	57, // 42: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
-	9,  // 43: curfew.api.v1.ListPeopleReply.people:type_name -> curfew.api.v1.Person
-	54, // 44: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
-	57, // 45: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
-	50, // 46: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
-	55, // 47: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
-	57, // 48: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
-	57, // 49: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
-	56, // 50: curfew.api.v1.PolicyStatusReply.files:type_name -> curfew.api.v1.PolicyStatusReply.FilesEntry
-	0,  // 51: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
-	2,  // 52: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
-	3,  // 53: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
-	5,  // 54: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
-	7,  // 55: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
-	10, // 56: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
-	13, // 57: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
-	17, // 58: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
-	18, // 59: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
-	17, // 60: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
-	20, // 61: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
-	21, // 62: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
-	22, // 63: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
-	23, // 64: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
-	24, // 65: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
-	25, // 66: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
-	27, // 67: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	27, // 68: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	33, // 69: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
-	36, // 70: curfew.api.v1.Curfew.GetCheckpoint:input_type -> curfew.api.v1.GetCheckpointRequest
-	38, // 71: curfew.api.v1.Curfew.ExportRecord:input_type -> curfew.api.v1.ExportRecordRequest
-	40, // 72: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
-	41, // 73: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
-	43, // 74: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
-	44, // 75: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
-	46, // 76: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
-	48, // 77: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
-	51, // 78: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
-	52, // 79: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
-	1,  // 80: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
-	4,  // 81: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
-	4,  // 82: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
-	6,  // 83: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
-	8,  // 84: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
-	11, // 85: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
-	15, // 86: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
-	15, // 87: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
-	19, // 88: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
-	15, // 89: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
-	15, // 90: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
-	15, // 91: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
-	15, // 92: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
-	15, // 93: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
-	15, // 94: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
-	26, // 95: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
-	28, // 96: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
-	29, // 97: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
-	34, // 98: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
-	37, // 99: curfew.api.v1.Curfew.GetCheckpoint:output_type -> curfew.api.v1.GetCheckpointReply
-	39, // 100: curfew.api.v1.Curfew.ExportRecord:output_type -> curfew.api.v1.ExportPart
-	42, // 101: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
-	42, // 102: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
-	9,  // 103: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
-	45, // 104: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
-	47, // 105: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
-	49, // 106: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
-	50, // 107: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
-	53, // 108: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
-	80, // [80:109] is the sub-list for method output_type
-	51, // [51:80] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	58, // 12: curfew.api.v1.Request.not_before:type_name -> google.protobuf.Timestamp
+	58, // 13: curfew.api.v1.Request.not_after:type_name -> google.protobuf.Timestamp
+	17, // 14: curfew.api.v1.Request.host_states:type_name -> curfew.api.v1.HostState
+	58, // 15: curfew.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
+	59, // 16: curfew.api.v1.Request.drain:type_name -> google.protobuf.Duration
+	16, // 17: curfew.api.v1.Request.origin:type_name -> curfew.api.v1.Origin
+	58, // 18: curfew.api.v1.HostState.at:type_name -> google.protobuf.Timestamp
+	15, // 19: curfew.api.v1.ListRequestsReply.requests:type_name -> curfew.api.v1.Request
+	59, // 20: curfew.api.v1.ExtendRequest.duration:type_name -> google.protobuf.Duration
+	58, // 21: curfew.api.v1.IssueSSHCertificateReply.expires:type_name -> google.protobuf.Timestamp
+	58, // 22: curfew.api.v1.SearchEventsRequest.since:type_name -> google.protobuf.Timestamp
+	58, // 23: curfew.api.v1.SearchEventsRequest.until:type_name -> google.protobuf.Timestamp
+	30, // 24: curfew.api.v1.SearchEventsReply.events:type_name -> curfew.api.v1.Event
+	58, // 25: curfew.api.v1.Event.at:type_name -> google.protobuf.Timestamp
+	32, // 26: curfew.api.v1.Event.process:type_name -> curfew.api.v1.Process
+	59, // 27: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
+	33, // 28: curfew.api.v1.Event.receipt:type_name -> curfew.api.v1.Receipt
+	58, // 29: curfew.api.v1.Event.since:type_name -> google.protobuf.Timestamp
+	31, // 30: curfew.api.v1.Process.ids:type_name -> curfew.api.v1.IDs
+	31, // 31: curfew.api.v1.Process.old_ids:type_name -> curfew.api.v1.IDs
+	59, // 32: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
+	58, // 33: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
+	58, // 34: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
+	58, // 35: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
+	15, // 36: curfew.api.v1.TimelineReply.request:type_name -> curfew.api.v1.Request
+	36, // 37: curfew.api.v1.TimelineReply.moments:type_name -> curfew.api.v1.Moment
+	58, // 38: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
+	59, // 39: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
+	30, // 40: curfew.api.v1.Moment.event:type_name -> curfew.api.v1.Event
+	58, // 41: curfew.api.v1.ExportRecordRequest.since:type_name -> google.protobuf.Timestamp
+	9,  // 42: curfew.api.v1.InviteReply.person:type_name -> curfew.api.v1.Person
+	58, // 43: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
+	9,  // 44: curfew.api.v1.ListPeopleReply.people:type_name -> curfew.api.v1.Person
+	55, // 45: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
+	58, // 46: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
+	51, // 47: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
+	56, // 48: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
+	58, // 49: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
+	58, // 50: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
+	57, // 51: curfew.api.v1.PolicyStatusReply.files:type_name -> curfew.api.v1.PolicyStatusReply.FilesEntry
+	0,  // 52: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
+	2,  // 53: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
+	3,  // 54: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
+	5,  // 55: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
+	7,  // 56: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
+	10, // 57: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
+	13, // 58: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
+	18, // 59: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
+	19, // 60: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
+	18, // 61: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
+	21, // 62: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
+	22, // 63: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
+	23, // 64: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
+	24, // 65: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
+	25, // 66: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
+	26, // 67: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
+	28, // 68: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	28, // 69: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	34, // 70: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
+	37, // 71: curfew.api.v1.Curfew.GetCheckpoint:input_type -> curfew.api.v1.GetCheckpointRequest
+	39, // 72: curfew.api.v1.Curfew.ExportRecord:input_type -> curfew.api.v1.ExportRecordRequest
+	41, // 73: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
+	42, // 74: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
+	44, // 75: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
+	45, // 76: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
+	47, // 77: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
+	49, // 78: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
+	52, // 79: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
+	53, // 80: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
+	1,  // 81: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
+	4,  // 82: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
+	4,  // 83: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
+	6,  // 84: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
+	8,  // 85: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
+	11, // 86: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
+	15, // 87: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
+	15, // 88: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
+	20, // 89: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
+	15, // 90: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
+	15, // 91: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
+	15, // 92: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
+	15, // 93: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
+	15, // 94: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
+	15, // 95: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
+	27, // 96: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
+	29, // 97: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
+	30, // 98: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
+	35, // 99: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
+	38, // 100: curfew.api.v1.Curfew.GetCheckpoint:output_type -> curfew.api.v1.GetCheckpointReply
+	40, // 101: curfew.api.v1.Curfew.ExportRecord:output_type -> curfew.api.v1.ExportPart
+	43, // 102: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
+	43, // 103: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
+	9,  // 104: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
+	46, // 105: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
+	48, // 106: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
+	50, // 107: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
+	51, // 108: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
+	54, // 109: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
+	81, // [81:110] is the sub-list for method output_type
+	52, // [52:81] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_wire_api_api_proto_init() }
@@ -4428,7 +4514,7 @@ func file_wire_api_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_api_api_proto_rawDesc), len(file_wire_api_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   57,
+			NumMessages:   58,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

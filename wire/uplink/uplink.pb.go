@@ -994,6 +994,480 @@ func (x *Kept) GetAsked() uint64 {
 	return 0
 }
 
+// Typed is what a person typed behind sudo, in a shell on the host.
+type Typed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Person        string                 `protobuf:"bytes,1,opt,name=person,proto3" json:"person,omitempty"`
+	Session       uint64                 `protobuf:"varint,2,opt,name=session,proto3" json:"session,omitempty"` // the label of her shell
+	RunAs         string                 `protobuf:"bytes,3,opt,name=run_as,json=runAs,proto3" json:"run_as,omitempty"`
+	Paths         []string               `protobuf:"bytes,4,rep,name=paths,proto3" json:"paths,omitempty"` // of the program: the same file in each spelling, sudo's own first
+	Args          []string               `protobuf:"bytes,5,rep,name=args,proto3" json:"args,omitempty"`
+	Shell         bool                   `protobuf:"varint,6,opt,name=shell,proto3" json:"shell,omitempty"` // no program, but a shell: a role has to allow everything; args is what was typed
+	Directory     string                 `protobuf:"bytes,7,opt,name=directory,proto3" json:"directory,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Typed) Reset() {
+	*x = Typed{}
+	mi := &file_wire_uplink_uplink_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Typed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Typed) ProtoMessage() {}
+
+func (x *Typed) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_uplink_uplink_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Typed.ProtoReflect.Descriptor instead.
+func (*Typed) Descriptor() ([]byte, []int) {
+	return file_wire_uplink_uplink_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Typed) GetPerson() string {
+	if x != nil {
+		return x.Person
+	}
+	return ""
+}
+
+func (x *Typed) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *Typed) GetRunAs() string {
+	if x != nil {
+		return x.RunAs
+	}
+	return ""
+}
+
+func (x *Typed) GetPaths() []string {
+	if x != nil {
+		return x.Paths
+	}
+	return nil
+}
+
+func (x *Typed) GetArgs() []string {
+	if x != nil {
+		return x.Args
+	}
+	return nil
+}
+
+func (x *Typed) GetShell() bool {
+	if x != nil {
+		return x.Shell
+	}
+	return false
+}
+
+func (x *Typed) GetDirectory() string {
+	if x != nil {
+		return x.Directory
+	}
+	return ""
+}
+
+type OfferReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Roles         []*Offered             `protobuf:"bytes,1,rep,name=roles,proto3" json:"roles,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OfferReply) Reset() {
+	*x = OfferReply{}
+	mi := &file_wire_uplink_uplink_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OfferReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OfferReply) ProtoMessage() {}
+
+func (x *OfferReply) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_uplink_uplink_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OfferReply.ProtoReflect.Descriptor instead.
+func (*OfferReply) Descriptor() ([]byte, []int) {
+	return file_wire_uplink_uplink_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *OfferReply) GetRoles() []*Offered {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+type Offered struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Name           string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Description    string                 `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
+	MaxSeconds     uint64                 `protobuf:"varint,3,opt,name=max_seconds,json=maxSeconds,proto3" json:"max_seconds,omitempty"`
+	ReasonRequired bool                   `protobuf:"varint,4,opt,name=reason_required,json=reasonRequired,proto3" json:"reason_required,omitempty"`
+	TicketRequired bool                   `protobuf:"varint,5,opt,name=ticket_required,json=ticketRequired,proto3" json:"ticket_required,omitempty"`
+	Approvers      []string               `protobuf:"bytes,6,rep,name=approvers,proto3" json:"approvers,omitempty"`
+	Needed         uint32                 `protobuf:"varint,7,opt,name=needed,proto3" json:"needed,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Offered) Reset() {
+	*x = Offered{}
+	mi := &file_wire_uplink_uplink_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Offered) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Offered) ProtoMessage() {}
+
+func (x *Offered) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_uplink_uplink_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Offered.ProtoReflect.Descriptor instead.
+func (*Offered) Descriptor() ([]byte, []int) {
+	return file_wire_uplink_uplink_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Offered) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Offered) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *Offered) GetMaxSeconds() uint64 {
+	if x != nil {
+		return x.MaxSeconds
+	}
+	return 0
+}
+
+func (x *Offered) GetReasonRequired() bool {
+	if x != nil {
+		return x.ReasonRequired
+	}
+	return false
+}
+
+func (x *Offered) GetTicketRequired() bool {
+	if x != nil {
+		return x.TicketRequired
+	}
+	return false
+}
+
+func (x *Offered) GetApprovers() []string {
+	if x != nil {
+		return x.Approvers
+	}
+	return nil
+}
+
+func (x *Offered) GetNeeded() uint32 {
+	if x != nil {
+		return x.Needed
+	}
+	return 0
+}
+
+type AskRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Typed         *Typed                 `protobuf:"bytes,1,opt,name=typed,proto3" json:"typed,omitempty"`
+	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
+	Seconds       uint64                 `protobuf:"varint,3,opt,name=seconds,proto3" json:"seconds,omitempty"`
+	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Ticket        string                 `protobuf:"bytes,5,opt,name=ticket,proto3" json:"ticket,omitempty"`
+	Code          string                 `protobuf:"bytes,6,opt,name=code,proto3" json:"code,omitempty"` // TOTP
+	Key           string                 `protobuf:"bytes,7,opt,name=key,proto3" json:"key,omitempty"`   // chosen by the agent
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AskRequest) Reset() {
+	*x = AskRequest{}
+	mi := &file_wire_uplink_uplink_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AskRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AskRequest) ProtoMessage() {}
+
+func (x *AskRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_uplink_uplink_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AskRequest.ProtoReflect.Descriptor instead.
+func (*AskRequest) Descriptor() ([]byte, []int) {
+	return file_wire_uplink_uplink_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *AskRequest) GetTyped() *Typed {
+	if x != nil {
+		return x.Typed
+	}
+	return nil
+}
+
+func (x *AskRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *AskRequest) GetSeconds() uint64 {
+	if x != nil {
+		return x.Seconds
+	}
+	return 0
+}
+
+func (x *AskRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *AskRequest) GetTicket() string {
+	if x != nil {
+		return x.Ticket
+	}
+	return ""
+}
+
+func (x *AskRequest) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *AskRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+type TakeBackRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Person        string                 `protobuf:"bytes,1,opt,name=person,proto3" json:"person,omitempty"`
+	Key           string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TakeBackRequest) Reset() {
+	*x = TakeBackRequest{}
+	mi := &file_wire_uplink_uplink_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TakeBackRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TakeBackRequest) ProtoMessage() {}
+
+func (x *TakeBackRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_uplink_uplink_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TakeBackRequest.ProtoReflect.Descriptor instead.
+func (*TakeBackRequest) Descriptor() ([]byte, []int) {
+	return file_wire_uplink_uplink_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *TakeBackRequest) GetPerson() string {
+	if x != nil {
+		return x.Person
+	}
+	return ""
+}
+
+func (x *TakeBackRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+// Asked says how a request stands.
+type Asked struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`                       // as in the API
+	WaitsFor      string                 `protobuf:"bytes,3,opt,name=waits_for,json=waitsFor,proto3" json:"waits_for,omitempty"` // how many of whom
+	Lapses        uint64                 `protobuf:"varint,4,opt,name=lapses,proto3" json:"lapses,omitempty"`                    // seconds since 1970
+	Approved      []string               `protobuf:"bytes,5,rep,name=approved,proto3" json:"approved,omitempty"`                 // by whom, so far
+	DecidedBy     string                 `protobuf:"bytes,6,opt,name=decided_by,json=decidedBy,proto3" json:"decided_by,omitempty"`
+	Note          string                 `protobuf:"bytes,7,opt,name=note,proto3" json:"note,omitempty"`
+	Grant         string                 `protobuf:"bytes,8,opt,name=grant,proto3" json:"grant,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Asked) Reset() {
+	*x = Asked{}
+	mi := &file_wire_uplink_uplink_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Asked) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Asked) ProtoMessage() {}
+
+func (x *Asked) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_uplink_uplink_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Asked.ProtoReflect.Descriptor instead.
+func (*Asked) Descriptor() ([]byte, []int) {
+	return file_wire_uplink_uplink_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Asked) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Asked) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Asked) GetWaitsFor() string {
+	if x != nil {
+		return x.WaitsFor
+	}
+	return ""
+}
+
+func (x *Asked) GetLapses() uint64 {
+	if x != nil {
+		return x.Lapses
+	}
+	return 0
+}
+
+func (x *Asked) GetApproved() []string {
+	if x != nil {
+		return x.Approved
+	}
+	return nil
+}
+
+func (x *Asked) GetDecidedBy() string {
+	if x != nil {
+		return x.DecidedBy
+	}
+	return ""
+}
+
+func (x *Asked) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+func (x *Asked) GetGrant() string {
+	if x != nil {
+		return x.Grant
+	}
+	return ""
+}
+
 var File_wire_uplink_uplink_proto protoreflect.FileDescriptor
 
 const file_wire_uplink_uplink_proto_rawDesc = "" +
@@ -1072,11 +1546,56 @@ const file_wire_uplink_uplink_proto_rawDesc = "" +
 	"\x04Kept\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x15\n" +
 	"\x06now_ns\x18\x02 \x01(\x03R\x05nowNs\x12\x14\n" +
-	"\x05asked\x18\x03 \x01(\x04R\x05asked2\xd3\x01\n" +
+	"\x05asked\x18\x03 \x01(\x04R\x05asked\"\xae\x01\n" +
+	"\x05Typed\x12\x16\n" +
+	"\x06person\x18\x01 \x01(\tR\x06person\x12\x18\n" +
+	"\asession\x18\x02 \x01(\x04R\asession\x12\x15\n" +
+	"\x06run_as\x18\x03 \x01(\tR\x05runAs\x12\x14\n" +
+	"\x05paths\x18\x04 \x03(\tR\x05paths\x12\x12\n" +
+	"\x04args\x18\x05 \x03(\tR\x04args\x12\x14\n" +
+	"\x05shell\x18\x06 \x01(\bR\x05shell\x12\x1c\n" +
+	"\tdirectory\x18\a \x01(\tR\tdirectory\"=\n" +
+	"\n" +
+	"OfferReply\x12/\n" +
+	"\x05roles\x18\x01 \x03(\v2\x19.curfew.uplink.v1.OfferedR\x05roles\"\xe8\x01\n" +
+	"\aOffered\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
+	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x1f\n" +
+	"\vmax_seconds\x18\x03 \x01(\x04R\n" +
+	"maxSeconds\x12'\n" +
+	"\x0freason_required\x18\x04 \x01(\bR\x0ereasonRequired\x12'\n" +
+	"\x0fticket_required\x18\x05 \x01(\bR\x0eticketRequired\x12\x1c\n" +
+	"\tapprovers\x18\x06 \x03(\tR\tapprovers\x12\x16\n" +
+	"\x06needed\x18\a \x01(\rR\x06needed\"\xbf\x01\n" +
+	"\n" +
+	"AskRequest\x12-\n" +
+	"\x05typed\x18\x01 \x01(\v2\x17.curfew.uplink.v1.TypedR\x05typed\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x18\n" +
+	"\aseconds\x18\x03 \x01(\x04R\aseconds\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06ticket\x18\x05 \x01(\tR\x06ticket\x12\x12\n" +
+	"\x04code\x18\x06 \x01(\tR\x04code\x12\x10\n" +
+	"\x03key\x18\a \x01(\tR\x03key\";\n" +
+	"\x0fTakeBackRequest\x12\x16\n" +
+	"\x06person\x18\x01 \x01(\tR\x06person\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\"\xc7\x01\n" +
+	"\x05Asked\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x1b\n" +
+	"\twaits_for\x18\x03 \x01(\tR\bwaitsFor\x12\x16\n" +
+	"\x06lapses\x18\x04 \x01(\x04R\x06lapses\x12\x1a\n" +
+	"\bapproved\x18\x05 \x03(\tR\bapproved\x12\x1d\n" +
+	"\n" +
+	"decided_by\x18\x06 \x01(\tR\tdecidedBy\x12\x12\n" +
+	"\x04note\x18\a \x01(\tR\x04note\x12\x14\n" +
+	"\x05grant\x18\b \x01(\tR\x05grant2\x9b\x03\n" +
 	"\x06Uplink\x12E\n" +
 	"\x05Enrol\x12\x1e.curfew.uplink.v1.EnrolRequest\x1a\x1c.curfew.uplink.v1.EnrolReply\x12E\n" +
 	"\x05Renew\x12\x1e.curfew.uplink.v1.RenewRequest\x1a\x1c.curfew.uplink.v1.RenewReply\x12;\n" +
-	"\aConnect\x12\x14.curfew.uplink.v1.Up\x1a\x16.curfew.uplink.v1.Down(\x010\x01B\x1dZ\x1bcurfew.internal/wire/uplinkb\x06proto3"
+	"\aConnect\x12\x14.curfew.uplink.v1.Up\x1a\x16.curfew.uplink.v1.Down(\x010\x01\x12>\n" +
+	"\x05Offer\x12\x17.curfew.uplink.v1.Typed\x1a\x1c.curfew.uplink.v1.OfferReply\x12>\n" +
+	"\x03Ask\x12\x1c.curfew.uplink.v1.AskRequest\x1a\x17.curfew.uplink.v1.Asked0\x01\x12F\n" +
+	"\bTakeBack\x12!.curfew.uplink.v1.TakeBackRequest\x1a\x17.curfew.uplink.v1.AskedB\x1dZ\x1bcurfew.internal/wire/uplinkb\x06proto3"
 
 var (
 	file_wire_uplink_uplink_proto_rawDescOnce sync.Once
@@ -1090,28 +1609,34 @@ func file_wire_uplink_uplink_proto_rawDescGZIP() []byte {
 	return file_wire_uplink_uplink_proto_rawDescData
 }
 
-var file_wire_uplink_uplink_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_wire_uplink_uplink_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_wire_uplink_uplink_proto_goTypes = []any{
-	(*EnrolRequest)(nil), // 0: curfew.uplink.v1.EnrolRequest
-	(*EnrolReply)(nil),   // 1: curfew.uplink.v1.EnrolReply
-	(*RenewRequest)(nil), // 2: curfew.uplink.v1.RenewRequest
-	(*RenewReply)(nil),   // 3: curfew.uplink.v1.RenewReply
-	(*Up)(nil),           // 4: curfew.uplink.v1.Up
-	(*Hello)(nil),        // 5: curfew.uplink.v1.Hello
-	(*Applied)(nil),      // 6: curfew.uplink.v1.Applied
-	(*Examination)(nil),  // 7: curfew.uplink.v1.Examination
-	(*Finding)(nil),      // 8: curfew.uplink.v1.Finding
-	(*Records)(nil),      // 9: curfew.uplink.v1.Records
-	(*Record)(nil),       // 10: curfew.uplink.v1.Record
-	(*Down)(nil),         // 11: curfew.uplink.v1.Down
-	(*State)(nil),        // 12: curfew.uplink.v1.State
-	(*Kept)(nil),         // 13: curfew.uplink.v1.Kept
-	nil,                  // 14: curfew.uplink.v1.EnrolRequest.LabelsEntry
-	nil,                  // 15: curfew.uplink.v1.EnrolReply.LabelsEntry
+	(*EnrolRequest)(nil),    // 0: curfew.uplink.v1.EnrolRequest
+	(*EnrolReply)(nil),      // 1: curfew.uplink.v1.EnrolReply
+	(*RenewRequest)(nil),    // 2: curfew.uplink.v1.RenewRequest
+	(*RenewReply)(nil),      // 3: curfew.uplink.v1.RenewReply
+	(*Up)(nil),              // 4: curfew.uplink.v1.Up
+	(*Hello)(nil),           // 5: curfew.uplink.v1.Hello
+	(*Applied)(nil),         // 6: curfew.uplink.v1.Applied
+	(*Examination)(nil),     // 7: curfew.uplink.v1.Examination
+	(*Finding)(nil),         // 8: curfew.uplink.v1.Finding
+	(*Records)(nil),         // 9: curfew.uplink.v1.Records
+	(*Record)(nil),          // 10: curfew.uplink.v1.Record
+	(*Down)(nil),            // 11: curfew.uplink.v1.Down
+	(*State)(nil),           // 12: curfew.uplink.v1.State
+	(*Kept)(nil),            // 13: curfew.uplink.v1.Kept
+	(*Typed)(nil),           // 14: curfew.uplink.v1.Typed
+	(*OfferReply)(nil),      // 15: curfew.uplink.v1.OfferReply
+	(*Offered)(nil),         // 16: curfew.uplink.v1.Offered
+	(*AskRequest)(nil),      // 17: curfew.uplink.v1.AskRequest
+	(*TakeBackRequest)(nil), // 18: curfew.uplink.v1.TakeBackRequest
+	(*Asked)(nil),           // 19: curfew.uplink.v1.Asked
+	nil,                     // 20: curfew.uplink.v1.EnrolRequest.LabelsEntry
+	nil,                     // 21: curfew.uplink.v1.EnrolReply.LabelsEntry
 }
 var file_wire_uplink_uplink_proto_depIdxs = []int32{
-	14, // 0: curfew.uplink.v1.EnrolRequest.labels:type_name -> curfew.uplink.v1.EnrolRequest.LabelsEntry
-	15, // 1: curfew.uplink.v1.EnrolReply.labels:type_name -> curfew.uplink.v1.EnrolReply.LabelsEntry
+	20, // 0: curfew.uplink.v1.EnrolRequest.labels:type_name -> curfew.uplink.v1.EnrolRequest.LabelsEntry
+	21, // 1: curfew.uplink.v1.EnrolReply.labels:type_name -> curfew.uplink.v1.EnrolReply.LabelsEntry
 	5,  // 2: curfew.uplink.v1.Up.hello:type_name -> curfew.uplink.v1.Hello
 	6,  // 3: curfew.uplink.v1.Up.applied:type_name -> curfew.uplink.v1.Applied
 	9,  // 4: curfew.uplink.v1.Up.records:type_name -> curfew.uplink.v1.Records
@@ -1120,17 +1645,25 @@ var file_wire_uplink_uplink_proto_depIdxs = []int32{
 	10, // 7: curfew.uplink.v1.Records.records:type_name -> curfew.uplink.v1.Record
 	12, // 8: curfew.uplink.v1.Down.state:type_name -> curfew.uplink.v1.State
 	13, // 9: curfew.uplink.v1.Down.kept:type_name -> curfew.uplink.v1.Kept
-	0,  // 10: curfew.uplink.v1.Uplink.Enrol:input_type -> curfew.uplink.v1.EnrolRequest
-	2,  // 11: curfew.uplink.v1.Uplink.Renew:input_type -> curfew.uplink.v1.RenewRequest
-	4,  // 12: curfew.uplink.v1.Uplink.Connect:input_type -> curfew.uplink.v1.Up
-	1,  // 13: curfew.uplink.v1.Uplink.Enrol:output_type -> curfew.uplink.v1.EnrolReply
-	3,  // 14: curfew.uplink.v1.Uplink.Renew:output_type -> curfew.uplink.v1.RenewReply
-	11, // 15: curfew.uplink.v1.Uplink.Connect:output_type -> curfew.uplink.v1.Down
-	13, // [13:16] is the sub-list for method output_type
-	10, // [10:13] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	16, // 10: curfew.uplink.v1.OfferReply.roles:type_name -> curfew.uplink.v1.Offered
+	14, // 11: curfew.uplink.v1.AskRequest.typed:type_name -> curfew.uplink.v1.Typed
+	0,  // 12: curfew.uplink.v1.Uplink.Enrol:input_type -> curfew.uplink.v1.EnrolRequest
+	2,  // 13: curfew.uplink.v1.Uplink.Renew:input_type -> curfew.uplink.v1.RenewRequest
+	4,  // 14: curfew.uplink.v1.Uplink.Connect:input_type -> curfew.uplink.v1.Up
+	14, // 15: curfew.uplink.v1.Uplink.Offer:input_type -> curfew.uplink.v1.Typed
+	17, // 16: curfew.uplink.v1.Uplink.Ask:input_type -> curfew.uplink.v1.AskRequest
+	18, // 17: curfew.uplink.v1.Uplink.TakeBack:input_type -> curfew.uplink.v1.TakeBackRequest
+	1,  // 18: curfew.uplink.v1.Uplink.Enrol:output_type -> curfew.uplink.v1.EnrolReply
+	3,  // 19: curfew.uplink.v1.Uplink.Renew:output_type -> curfew.uplink.v1.RenewReply
+	11, // 20: curfew.uplink.v1.Uplink.Connect:output_type -> curfew.uplink.v1.Down
+	15, // 21: curfew.uplink.v1.Uplink.Offer:output_type -> curfew.uplink.v1.OfferReply
+	19, // 22: curfew.uplink.v1.Uplink.Ask:output_type -> curfew.uplink.v1.Asked
+	19, // 23: curfew.uplink.v1.Uplink.TakeBack:output_type -> curfew.uplink.v1.Asked
+	18, // [18:24] is the sub-list for method output_type
+	12, // [12:18] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_wire_uplink_uplink_proto_init() }
@@ -1153,7 +1686,7 @@ func file_wire_uplink_uplink_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_uplink_uplink_proto_rawDesc), len(file_wire_uplink_uplink_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,9 +22,12 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Uplink_Enrol_FullMethodName   = "/curfew.uplink.v1.Uplink/Enrol"
-	Uplink_Renew_FullMethodName   = "/curfew.uplink.v1.Uplink/Renew"
-	Uplink_Connect_FullMethodName = "/curfew.uplink.v1.Uplink/Connect"
+	Uplink_Enrol_FullMethodName    = "/curfew.uplink.v1.Uplink/Enrol"
+	Uplink_Renew_FullMethodName    = "/curfew.uplink.v1.Uplink/Renew"
+	Uplink_Connect_FullMethodName  = "/curfew.uplink.v1.Uplink/Connect"
+	Uplink_Offer_FullMethodName    = "/curfew.uplink.v1.Uplink/Offer"
+	Uplink_Ask_FullMethodName      = "/curfew.uplink.v1.Uplink/Ask"
+	Uplink_TakeBack_FullMethodName = "/curfew.uplink.v1.Uplink/TakeBack"
 )
 
 // UplinkClient is the client API for Uplink service.
@@ -38,6 +41,14 @@ type UplinkClient interface {
 	Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewReply, error)
 	// Connect is open as long as the host is up.
 	Connect(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Up, Down], error)
+	// The rest is for people who are logged in to the host and type sudo there.
+	// Offer lists the roles that would let a person run what she typed.
+	Offer(ctx context.Context, in *Typed, opts ...grpc.CallOption) (*OfferReply, error)
+	// Ask makes a request in her name, and tells what becomes of it until that
+	// is decided. The same key again goes on with the same request.
+	Ask(ctx context.Context, in *AskRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Asked], error)
+	// TakeBack withdraws the request with the key, if nobody decided on it.
+	TakeBack(ctx context.Context, in *TakeBackRequest, opts ...grpc.CallOption) (*Asked, error)
 }
 
 type uplinkClient struct {
@@ -81,6 +92,45 @@ func (c *uplinkClient) Connect(ctx context.Context, opts ...grpc.CallOption) (gr
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Uplink_ConnectClient = grpc.BidiStreamingClient[Up, Down]
 
+func (c *uplinkClient) Offer(ctx context.Context, in *Typed, opts ...grpc.CallOption) (*OfferReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(OfferReply)
+	err := c.cc.Invoke(ctx, Uplink_Offer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *uplinkClient) Ask(ctx context.Context, in *AskRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Asked], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Uplink_ServiceDesc.Streams[1], Uplink_Ask_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[AskRequest, Asked]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Uplink_AskClient = grpc.ServerStreamingClient[Asked]
+
+func (c *uplinkClient) TakeBack(ctx context.Context, in *TakeBackRequest, opts ...grpc.CallOption) (*Asked, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Asked)
+	err := c.cc.Invoke(ctx, Uplink_TakeBack_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // UplinkServer is the server API for Uplink service.
 // All implementations must embed UnimplementedUplinkServer
 // for forward compatibility.
@@ -92,6 +142,14 @@ type UplinkServer interface {
 	Renew(context.Context, *RenewRequest) (*RenewReply, error)
 	// Connect is open as long as the host is up.
 	Connect(grpc.BidiStreamingServer[Up, Down]) error
+	// The rest is for people who are logged in to the host and type sudo there.
+	// Offer lists the roles that would let a person run what she typed.
+	Offer(context.Context, *Typed) (*OfferReply, error)
+	// Ask makes a request in her name, and tells what becomes of it until that
+	// is decided. The same key again goes on with the same request.
+	Ask(*AskRequest, grpc.ServerStreamingServer[Asked]) error
+	// TakeBack withdraws the request with the key, if nobody decided on it.
+	TakeBack(context.Context, *TakeBackRequest) (*Asked, error)
 	mustEmbedUnimplementedUplinkServer()
 }
 
@@ -110,6 +168,15 @@ func (UnimplementedUplinkServer) Renew(context.Context, *RenewRequest) (*RenewRe
 }
 func (UnimplementedUplinkServer) Connect(grpc.BidiStreamingServer[Up, Down]) error {
 	return status.Error(codes.Unimplemented, "method Connect not implemented")
+}
+func (UnimplementedUplinkServer) Offer(context.Context, *Typed) (*OfferReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Offer not implemented")
+}
+func (UnimplementedUplinkServer) Ask(*AskRequest, grpc.ServerStreamingServer[Asked]) error {
+	return status.Error(codes.Unimplemented, "method Ask not implemented")
+}
+func (UnimplementedUplinkServer) TakeBack(context.Context, *TakeBackRequest) (*Asked, error) {
+	return nil, status.Error(codes.Unimplemented, "method TakeBack not implemented")
 }
 func (UnimplementedUplinkServer) mustEmbedUnimplementedUplinkServer() {}
 func (UnimplementedUplinkServer) testEmbeddedByValue()                {}
@@ -175,6 +242,53 @@ func _Uplink_Connect_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Uplink_ConnectServer = grpc.BidiStreamingServer[Up, Down]
 
+func _Uplink_Offer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(Typed)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(UplinkServer).Offer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Uplink_Offer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(UplinkServer).Offer(ctx, req.(*Typed))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Uplink_Ask_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(AskRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(UplinkServer).Ask(m, &grpc.GenericServerStream[AskRequest, Asked]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Uplink_AskServer = grpc.ServerStreamingServer[Asked]
+
+func _Uplink_TakeBack_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TakeBackRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(UplinkServer).TakeBack(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Uplink_TakeBack_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(UplinkServer).TakeBack(ctx, req.(*TakeBackRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Uplink_ServiceDesc is the grpc.ServiceDesc for Uplink service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -190,6 +304,14 @@ var Uplink_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Renew",
 			Handler:    _Uplink_Renew_Handler,
 		},
+		{
+			MethodName: "Offer",
+			Handler:    _Uplink_Offer_Handler,
+		},
+		{
+			MethodName: "TakeBack",
+			Handler:    _Uplink_TakeBack_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -197,6 +319,11 @@ var Uplink_ServiceDesc = grpc.ServiceDesc{
 			Handler:       _Uplink_Connect_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "Ask",
+			Handler:       _Uplink_Ask_Handler,
+			ServerStreams: true,
 		},
 	},
 	Metadata: "wire/uplink/uplink.proto",

@@ -1,0 +1,246 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"curfew.internal/controlplane/roster"
+	"curfew.internal/grant"
+)
+
+// Bounds of what can be shown to those who approve.
+const (
+	maxShown = 1000
+	maxPaths = 8
+)
+
+// A Shell answers hosts, for people who typed sudo there. A host is believed
+// as far as its own doors go: it can ask for roles on itself alone, for people
+// who have a grant on it, and with a code of theirs.
+type Shell struct{ *Server }
+
+// Offer lists the roles that would let the person run what she typed: those
+// that allow least come first.
+func (s Shell) Offer(ctx context.Context, t roster.Typed) ([]roster.Offer, error) {
+	if _, err := origin(t); err != nil {
+		return nil, err
+	}
+	now := s.now()
+	live, err := s.Store.LiveOn(ctx, t.Person, t.Host, now)
+	if err != nil {
+		return nil, err
+	}
+	if len(live) == 0 {
+		return nil, roster.Refuse(roster.Denied, "no grant of %s stands on %s: ask with `curfew request`", t.Person, t.Host)
+	}
+	hosts, err := s.liveHosts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	hosts = slices.DeleteFunc(hosts, func(h roster.Host) bool { return h.Name != t.Host })
+	offers := slices.DeleteFunc(s.Rules.Offers(t.Person, hosts, now), func(o roster.Offer) bool {
+		return !slices.Contains(o.Hosts, t.Host) || !allows(o.Role, t)
+	})
+	slices.SortFunc(offers, func(a, b roster.Offer) int {
+		return cmp.Or(cmp.Compare(width(a.Role), width(b.Role)), cmp.Compare(a.Role.Name, b.Role.Name))
+	})
+	return offers, nil
+}
+
+// allows says whether the role lets what was typed be run.
+func allows(r grant.Role, t roster.Typed) bool {
+	if t.Shell {
+		return r.AnyCommand && slices.Contains(r.RunAs, t.RunAs)
+	}
+	return slices.ContainsFunc(t.Paths, func(path string) bool { return r.Allows(t.RunAs, append([]string{path}, t.Args...)) })
+}
+
+// width is how much a role allows.
+func width(r grant.Role) int {
+	if r.AnyCommand {
+		return 1 << 20
+	}
+	return len(r.Commands)
+}
+
+// origin is what was typed as approvers read it. What cannot be shown is
+// refused.
+func origin(t roster.Typed) (*roster.Origin, error) {
+	err := invalid(cmp.Or(grant.CheckPerson(t.Person), grant.CheckHost(t.Host), grant.CheckAccount(t.RunAs)))
+	if err != nil {
+		return nil, err
+	}
+	words := t.Args
+	if t.Shell {
+		words = append([]string{"sudo"}, words...)
+	} else {
+		if len(t.Paths) == 0 || len(t.Paths) > maxPaths || slices.ContainsFunc(t.Paths, func(p string) bool { return !path.IsAbs(p) || path.Clean(p) != p }) {
+			return nil, roster.Refuse(roster.Invalid, "the program is named by 1 to %d absolute paths", maxPaths)
+		}
+		words = append([]string{t.Paths[0]}, words...)
+	}
+	o := &roster.Origin{Host: t.Host, Session: strconv.FormatUint(t.Session, 16), Command: spell(words), Directory: spell([]string{t.Directory})}
+	if t.RunAs != "root" && !t.Shell {
+		o.Command += " (as " + t.RunAs + ")"
+	}
+	if len(o.Command) > maxShown || len(o.Directory) > maxShown {
+		return nil, roster.Refuse(roster.Invalid, "what you typed is too long to be shown to those who approve: put it into a script, or ask with `curfew request`")
+	}
+	return o, nil
+}
+
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9._+@/,:=#%~{}^-]+$`)
+
+// spell writes words so that each is told from the next, and nothing hides.
+func spell(words []string) string {
+	var all []string
+	for _, w := range words {
+		if !plainWord.MatchString(w) {
+			w = strconv.Quote(w)
+		}
+		all = append(all, w)
+	}
+	return strings.Join(all, " ")
+}
+
+// typedOn says where a code was typed that was not typed on a device.
+func typedOn(o *roster.Origin) string {
+	if o == nil {
+		return ""
+	}
+	return fmt.Sprintf(", typed in session %s on %s for: %s", o.Session, o.Host, o.Command)
+}
+
+// keyOn keeps the keys of hosts apart from each other, and from those of
+// people's devices.
+func keyOn(host, key string) string { return "host " + host + " " + key }
+
+// Ask makes the request, or finds it by its key, and tells how it stands until
+// it is decided.
+func (s Shell) Ask(ctx context.Context, w roster.Wish, tell func(roster.Told) error) error {
+	r, err := s.make(ctx, w)
+	if err != nil {
+		return s.told(err)
+	}
+	last := roster.Told{}
+	for {
+		changed := s.Store.Changed() // before the look, so that nothing falls in between
+		if r, err = s.Store.Request(ctx, r.ID); err != nil {
+			return s.told(err)
+		}
+		now, err := s.stands(ctx, r)
+		if err != nil {
+			return s.told(err)
+		}
+		if last.ID == "" || last.State != now.State || last.WaitsFor != now.WaitsFor || len(last.Approved) != len(now.Approved) {
+			if err := tell(now); err != nil {
+				return err
+			}
+		}
+		last = now
+		if r.State != stateAsked {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.Stop:
+			return errStopping
+		case <-changed:
+		case <-s.Clock.After(lookAgain):
+		}
+	}
+}
+
+func (s Shell) make(ctx context.Context, w roster.Wish) (roster.Request, error) {
+	o, err := origin(w.Typed)
+	if err != nil {
+		return roster.Request{}, err
+	}
+	r := roster.Request{
+		Asked:  roster.Asked{Role: w.Role, Hosts: []string{w.Host}, Duration: w.Duration, Reason: w.Reason, Ticket: w.Ticket, Origin: o},
+		Person: w.Person, Key: keyOn(w.Host, w.Key),
+	}
+	if w.Key == "" {
+		return r, roster.Refuse(roster.Invalid, "a request from a shell has a key")
+	}
+	// What was made already goes on, whatever has changed since.
+	was, err := s.Store.RequestOf(ctx, r.Person, r.Key)
+	if err == nil || !is(err, roster.ErrUnknown) {
+		if err == nil && !was.SameAs(r.Asked) {
+			err = errKey
+		}
+		return was, err
+	}
+	offers, err := s.Offer(ctx, w.Typed)
+	if err != nil {
+		return r, err
+	}
+	i := slices.IndexFunc(offers, func(of roster.Offer) bool { return of.Role.Name == w.Role })
+	if i < 0 {
+		return r, roster.Refuse(roster.Denied, "you may not ask for role %.64q here, or it does not allow what you typed", w.Role)
+	}
+	p, err := s.Store.Person(ctx, w.Person)
+	if err != nil {
+		return r, err
+	}
+	r.FullName = p.FullName
+	return s.ask(ctx, r, func(ctx context.Context) error { return s.Desk.SpendCodeAt(ctx, w.Person, w.Code) })
+}
+
+// told is the error as the person may read it.
+func (s Shell) told(err error) error {
+	if is(err, roster.ErrUnknown) {
+		return errNoRequest
+	}
+	return err
+}
+
+// stands is how a request stands.
+func (s Shell) stands(ctx context.Context, r roster.Request) (roster.Told, error) {
+	t := roster.Told{ID: r.ID, State: r.State, Lapses: r.LapsesAt, By: r.DecidedBy, Note: r.DecisionNote}
+	for _, a := range r.Approvals {
+		t.Approved = append(t.Approved, a.Person)
+	}
+	if r.Grant != nil {
+		t.Grant = r.Grant.ID
+	}
+	if r.State != stateAsked {
+		return t, nil
+	}
+	hosts, err := s.liveHosts(ctx)
+	if err != nil {
+		return t, err
+	}
+	if st, ok := s.standing(r, hosts, s.now()); ok {
+		t.WaitsFor = st.String()
+	}
+	return t, nil
+}
+
+// TakeBack withdraws the request that the host made with the key, and says
+// how it stands then: somebody may have been faster.
+func (s Shell) TakeBack(ctx context.Context, host, person, key string) (roster.Told, error) {
+	r, err := s.Store.RequestOf(ctx, person, keyOn(host, key))
+	if err != nil {
+		return roster.Told{}, s.told(err)
+	}
+	now := s.now()
+	r, err = s.Store.Change(ctx, r.ID, now, func(r roster.Request) (roster.Change, error) {
+		if r.State != stateAsked {
+			return roster.Change{}, nil
+		}
+		const why = "given up in the shell"
+		return roster.Change{State: stateWithdrawn, By: r.Person, Note: why, Steps: []roster.Decision{{At: now, What: stateWithdrawn, Person: r.Person, Text: why}}}, nil
+	})
+	if err != nil {
+		return roster.Told{}, err
+	}
+	return s.stands(ctx, r)
+}
