@@ -123,6 +123,9 @@ type Agent struct {
 	// Heard says when the control plane was last heard, for leases.
 	Heard func() time.Time
 
+	// Plane takes what people on this host ask for.
+	Plane Plane
+
 	// Writer, if set, says who touched a thing's file last, and of late.
 	Writer func(t enforce.Thing) (writer.Writer, bool)
 

@@ -40,55 +40,14 @@ func mayRun(r grant.Role, words []string) bool {
 
 func last(path string) string { return path[strings.LastIndexByte(path, '/')+1:] }
 
-// Options of sudo(8) that leave the command what it is: those alone, and those
-// that a value follows. With any other, what sudo runs is not what stands
-// there (-s, -i, -e), or not known to us.
-const (
-	sudoFlags  = "ABbEHknNPS"
-	sudoValued = "CDgpRrTtu"
-)
-
-var (
-	sudoLongFlags  = []string{"askpass", "bell", "background", "set-home", "non-interactive", "no-update", "preserve-env", "preserve-groups", "reset-timestamp", "stdin"}
-	sudoLongValued = []string{"close-from", "chdir", "group", "prompt", "chroot", "role", "command-timeout", "type", "user"}
-)
-
 // sudoCommand reads the command out of sudo's own arguments.
 func sudoCommand(argv []string) (words []string, ok bool) {
-	for i := 1; i < len(argv); i++ {
-		w := argv[i]
-		if w == "--" {
-			return argv[i+1:], i+1 < len(argv)
-		}
-		if w != "" && w[0] != '-' && w[0] != '/' && strings.Contains(w, "=") {
-			continue // a variable for the command
-		}
-		if len(w) < 2 || w[0] != '-' {
-			return argv[i:], w != ""
-		}
-		follows, known := sudoOption(w)
-		if !known {
-			return nil, false
-		}
-		if follows {
-			i++
-		}
+	if len(argv) == 0 {
+		return nil, false
 	}
-	return nil, false
-}
-
-// sudoOption says whether a value follows the option as a word of its own.
-func sudoOption(w string) (follows, known bool) {
-	if name, long := strings.CutPrefix(w, "--"); long {
-		name, _, given := strings.Cut(name, "=")
-		if slices.Contains(sudoLongValued, name) {
-			return !given, true
-		}
-		return false, slices.Contains(sudoLongFlags, name) && (!given || name == "preserve-env")
+	c := ReadSudo(argv[1:])
+	if !c.Known || c.Shell || c.Words[0] == "" {
+		return nil, false
 	}
-	rest := strings.TrimLeft(w[1:], sudoFlags)
-	if rest == "" {
-		return false, true
-	}
-	return len(rest) == 1, strings.ContainsRune(sudoValued, rune(rest[0]))
+	return c.Words, true
 }

@@ -214,9 +214,11 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 		default: // told already
 		}
 	}
+	a.Plane = client
+	shells := &door.Shells{Path: filepath.Join(f.Run, "sudo.sock"), Talk: a.visit, Log: log}
 	server := &door.Server{Path: filepath.Join(f.Run, "door.sock"), Decide: a.answer, Log: log, Moved: a.doorMoved}
 	a.Parts = []func(context.Context) error{
-		p.kept.Run, client.Run, server.Serve, a.notify, a.warn, a.looks,
+		p.kept.Run, client.Run, server.Serve, shells.Serve, a.notify, a.warn, a.looks,
 		func(ctx context.Context) error { return a.keepHeard(ctx, p.kept) },
 		func(ctx context.Context) error {
 			return p.host.Watch(ctx, p.marked, func() { p.writers.Hear(); a.Wake() })

@@ -11,10 +11,11 @@ import (
 // A Caller is the process that knocks, as the kernel took it at connect.
 type Caller struct {
 	PID int
+	UID uint32
 	FD  int // a pidfd: names the process whatever becomes of its pid; -1 before Linux 6.5. Closed when the decider is back
 }
 
-// caller says who is at the other end. Nobody but root may ask.
+// caller says who is at the other end.
 func caller(c *net.UnixConn) (Caller, error) {
 	p := Caller{FD: -1}
 	raw, err := c.SyscallConn()
@@ -29,13 +30,10 @@ func caller(c *net.UnixConn) (Caller, error) {
 	if err := errors.Join(err, serr); err != nil {
 		return p, fmt.Errorf("ask who calls: %w", err)
 	}
-	if cred.Uid != 0 {
-		return p, fmt.Errorf("caller has uid %d, not 0", cred.Uid)
-	}
 	if cred.Pid <= 0 {
 		return p, errors.New("caller's process cannot be seen from here")
 	}
-	p.PID = int(cred.Pid)
+	p.PID, p.UID = int(cred.Pid), cred.Uid
 	err = raw.Control(func(fd uintptr) {
 		p.FD, serr = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PEERPIDFD)
 	})

@@ -1,13 +1,16 @@
-// Package door serves the socket on which the PAM module knocks.
+// Package door serves the sockets on which the host's programs knock: the PAM
+// module, and sudo's forerunner in people's shells.
 //
 // It carries questions to the one who decides and answers back; every
 // failure, delay and doubt on the way is a no. It decides nothing itself.
 package door
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -42,6 +45,9 @@ type Server struct {
 	// Moved, if set, is called when the socket was taken away and is there
 	// again.
 	Moved func()
+
+	mode  fs.FileMode                                // of the socket; 0600
+	visit func(context.Context, *net.UnixConn) error // hears a caller out; attend
 }
 
 // Serve answers until ctx is done, and then until every answer is out. A
@@ -149,7 +155,11 @@ func (s *Server) take(ctx context.Context, c *net.UnixConn, slots chan struct{},
 	}
 	wg.Go(func() {
 		defer func() { <-slots }()
-		if err := s.attend(ctx, c); err != nil {
+		visit := s.visit
+		if visit == nil {
+			visit = s.attend
+		}
+		if err := visit(ctx, c); err != nil {
 			s.Log.WarnContext(ctx, "door caller not answered", "err", err)
 		}
 	})
@@ -191,7 +201,7 @@ func (s *Server) listen() (*net.UnixListener, error) {
 		return nil, fmt.Errorf("open the door: %w", err)
 	}
 	l.SetUnlinkOnClose(false)
-	err = os.Chmod(fresh, 0o600)
+	err = os.Chmod(fresh, cmp.Or(s.mode, 0o600))
 	if err == nil {
 		err = os.Rename(fresh, s.Path)
 	}
@@ -205,7 +215,11 @@ func (s *Server) listen() (*net.UnixListener, error) {
 // names the process, until it is back.
 func (s *Server) attend(ctx context.Context, c *net.UnixConn) error {
 	who, err := caller(c)
+	if err == nil && who.UID != 0 {
+		err = fmt.Errorf("caller has uid %d, not 0", who.UID)
+	}
 	if err != nil {
+		who.close()
 		return errors.Join(err, c.Close())
 	}
 	defer who.close()

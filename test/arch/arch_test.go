@@ -40,12 +40,13 @@ var rooms = map[string][]string{
 	"wire/uplink":    {},
 	"wire/door":      {},
 	"wire/invite":    {"canon"},
+	"wire/shell":     {},
 	"wire/signature": {},
 
 	// The root package of a side wires its rooms and knows what they share.
 	"agent": {
 		"agent/doctor", "agent/door", "agent/enforce", "agent/host", "agent/keep", "agent/uplink", "agent/watch", "agent/writer",
-		"clock", "grant", "ledger", "wire/door", "wire/invite",
+		"clock", "grant", "ledger", "wire/door", "wire/invite", "wire/shell",
 	},
 	"agent/doctor":       {},
 	"agent/enforce":      {"grant"},
@@ -53,7 +54,7 @@ var rooms = map[string][]string{
 	"agent/host/remains": {"agent/host/tree", "grant"},
 	"agent/host/tree":    {},
 	"agent/keep":         {"canon", "clock", "dsse", "grant", "ledger"},
-	"agent/door":         {"clock", "wire/door"},
+	"agent/door":         {"clock", "wire/door", "wire/shell"},
 	"agent/uplink":       {"clock", "dsse", "grant", "ledger", "wire/invite", "wire/uplink"},
 	"agent/watch":        {"bpf", "clock", "ledger"},
 	"agent/writer":       {"clock", "ledger"},
@@ -85,7 +86,7 @@ var rooms = map[string][]string{
 		"controlplane/roster", "dsse", "ledger", "packaging/man", "wire/api", "wire/invite", "wire/signature",
 	},
 	"cmd/curfew-server": {"clock", "controlplane", "controlplane/policy", "controlplane/policy/folder", "packaging/man"},
-	"cmd/curfew-agent":  {"agent", "agent/doctor", "completion", "packaging/man"},
+	"cmd/curfew-agent":  {"agent", "agent/doctor", "completion", "packaging/man", "wire/shell"},
 	"test":              {"clock", "dsse", "grant", "ledger", "wire/api", "wire/invite"},
 }
 

@@ -42,9 +42,10 @@ var levers = []lever{
 		imports: []string{"github.com/google/renameio"},
 		// The agent joins a fleet once, and init makes one; fleet, identity and sign make their
 		// own keys; forward adds to a file that the operator names; watch pins in
-		// bpffs; door owns its socket; the command line has a device key.
+		// bpffs; door owns its socket; the command line has a device key, and what
+		// runs before sudo asks at the terminal.
 		rooms: []string{
-			"agent", "agent/door", "agent/host", "agent/keep", "agent/watch", "cmd/curfew",
+			"agent", "agent/door", "agent/host", "agent/keep", "agent/watch", "cmd/curfew", "cmd/curfew-agent",
 			"controlplane", "controlplane/fleet", "controlplane/forward", "controlplane/identity", "controlplane/sign", "test",
 		},
 	},
