@@ -6,11 +6,10 @@
  * Curfew gave, that is no; to everybody else it is as if we were not there,
  * but for sudo and su on a host in enforce mode.
  *
- *   account  required  pam_curfew.so [enforce] [breakglass=GROUP] [door=PATH]
- *   session  required  pam_curfew.so [enforce] [breakglass=GROUP] [door=PATH]
- *
- * The wire form is drawn in docs/protocol/door.md. PAM_SILENT is not heeded:
- * sudo sets it at each call, and a no without its reason helps nobody.
+ *   auth              for sudo alone, as if requisite
+ *   account, session  required  pam_curfew.so [enforce] [breakglass=GROUP]
+ * (and [door=PATH]; docs/protocol/door.md draws the wire form). PAM_SILENT is
+ * not heeded: sudo sets it always, and a no without its reason helps nobody.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -104,8 +103,7 @@ read_call(struct call *c, pam_handle_t *pamh, int argc, const char **argv)
 	c->ruser = item(pamh, PAM_RUSER);
 	c->tty = item(pamh, PAM_TTY);
 	c->rhost = item(pamh, PAM_RHOST);
-	/* su says who calls only if the name is still there; the process's
-	 * real uid says it always. */
+	/* su may not say who calls; the process's real uid always does. */
 	if (c->ruser[0] == '\0' && getuid() != 0 &&
 	    (pw = pam_modutil_getpwuid(pamh, getuid())) != NULL)
 		c->ruser = pw->pw_name;
@@ -151,8 +149,7 @@ of_root(const char *path, mode_t type)
 	       st.st_uid == 0 && (st.st_mode & (S_IWGRP | S_IWOTH)) == 0;
 }
 
-/* A door that somebody else could have put up is none: no link, a socket of
- * root's, in a folder of root's. */
+/* A door has to be a socket of root's, no link, in a folder of root's. */
 static int
 genuine(struct sockaddr_un sa)
 {
@@ -228,8 +225,7 @@ ask(const struct call *c, uint32_t kind, struct door_reply *r)
 	if (!ready(fd, POLLIN, &deadline) ||
 	    recv(fd, &got, sizeof(got), MSG_TRUNC) != (ssize_t)sizeof(got))
 		goto out;
-	/* One question has one answer, and then the agent hangs up: whoever
-	 * gives two is not our agent, however late the second comes. */
+	/* The agent answers once and hangs up; who says more is not it. */
 	if (!ready(fd, POLLIN, &deadline) ||
 	    recv(fd, &more, sizeof(more), 0) != 0)
 		goto out;
@@ -272,8 +268,7 @@ elevates(const char *service)
 	       strcmp(service, "su") == 0 || strcmp(service, "su-l") == 0;
 }
 
-/* Whether root calls. sudo and su say it in PAM_RUSER; who is nobody's name
- * is whoever the process is. */
+/* Whether root calls. sudo and su say it in PAM_RUSER, or the process does. */
 static int
 by_root(pam_handle_t *pamh, const struct call *c)
 {
@@ -303,8 +298,7 @@ stranger(pam_handle_t *pamh, const struct call *c)
 	if (!refused_by_mode(pamh, c))
 		return PAM_IGNORE;
 	pam_error(pamh,
-	    "curfew: this host gives %s to live grants only; ask "
-	    "with `curfew request`",
+	    "curfew: here %s is for live grants only: `curfew request` asks",
 	    c->service);
 	pam_syslog(pamh, LOG_NOTICE, "refused: no grant, host in enforce mode");
 	return PAM_PERM_DENIED;
@@ -353,8 +347,7 @@ decide(pam_handle_t *pamh, const struct call *c, uint32_t kind)
 		pam_syslog(pamh, LOG_NOTICE, "refused: no account is named");
 		return PAM_PERM_DENIED;
 	}
-	/* What runs on after its account was taken away has no name to ask
-	 * for. */
+	/* What outlives its account has no name to ask for. */
 	if (c->ruser[0] == '\0' && given(getuid()))
 		return refuse(pamh,
 		    "curfew: your account on this host has "
@@ -414,12 +407,18 @@ pam_sm_close_session(pam_handle_t *pamh, int flags, int argc, const char **argv)
 	return PAM_IGNORE;
 }
 
-/* Who somebody is, we do not say. */
+/* sudo asks for a password only where no rule of a grant matched, and our
+ * accounts have none. Not PAM_AUTH_ERR: sudo would ask twice more. */
 EXPORT int
 pam_sm_authenticate(pam_handle_t *pamh, int flags, int argc, const char **argv)
 {
-	(void)pamh, (void)flags, (void)argc, (void)argv;
-	return PAM_IGNORE;
+	(void)flags, (void)argc, (void)argv;
+	if (!managed(pamh, item(pamh, PAM_RUSER)))
+		return PAM_IGNORE;
+	(void)refuse(pamh,
+	    "curfew: no grant of yours lets sudo run this: `curfew request`",
+	    "no grant for this command");
+	return PAM_CRED_INSUFFICIENT;
 }
 
 EXPORT int

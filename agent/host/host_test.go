@@ -219,8 +219,8 @@ func TestWiringComesOutByteForByte(t *testing.T) {
 			return
 		}
 		w := Wiring{Enforce: rapid.Bool().Draw(t, "enforce")}
-		once := wire(unwire([]byte(before)), w)
-		twice := wire(unwire(once), w)
+		once := wire(unwire([]byte(before)), w, "")
+		twice := wire(unwire(once), w, "")
 		if string(once) != string(twice) {
 			t.Fatalf("%q and %q", once, twice)
 		}

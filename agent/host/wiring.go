@@ -67,11 +67,16 @@ func (h *Host) install(ctx context.Context, w Wiring, asked func(file string) bo
 			return err
 		}
 	}
+	if asked("/" + profileFile) {
+		if err := h.installProfile(); err != nil {
+			return err
+		}
+	}
 	for _, s := range services {
 		if !asked("/etc/pam.d/" + s) {
 			continue
 		}
-		if err := h.edit("etc/pam.d/"+s, func(b []byte) []byte { return wire(unwire(b), w) }); err != nil {
+		if err := h.edit("etc/pam.d/"+s, func(b []byte) []byte { return wire(unwire(b), w, authOf[s]) }); err != nil {
 			return err
 		}
 	}
@@ -164,6 +169,7 @@ func (h *Host) Uninstall(ctx context.Context) error {
 	for _, s := range services {
 		errs = append(errs, h.edit("etc/pam.d/"+s, unwire))
 	}
+	errs = append(errs, h.removeProfile())
 	for _, name := range []string{sudoersFile, sshdFile} {
 		if err := os.Remove(h.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("remove %s: %w", name, err))
@@ -178,10 +184,14 @@ func (h *Host) Unwired() []string {
 	var missing []string
 	w, was, err := h.Wiring()
 	known := was && err == nil
-	for name, want := range map[string]string{sudoersFile: sudoersText, sshdFile: sshdText} {
-		if name == sshdFile && !h.hasSSHD() {
-			continue
-		}
+	texts := map[string]string{sudoersFile: sudoersText}
+	if h.hasSSHD() {
+		texts[sshdFile] = sshdText
+	}
+	if h.hasProfile() {
+		texts[profileFile] = profileText
+	}
+	for name, want := range texts {
 		if b, err := os.ReadFile(h.path(name)); err != nil || string(b) != want {
 			missing = append(missing, "/"+name)
 		}
@@ -331,16 +341,24 @@ func (w Wiring) args() []string {
 	return args
 }
 
-// wire adds our lines. Account comes first: Debian's common-account ends the
-// phase with "done" as soon as one module says yes. Session comes last: then
-// the login has its loginuid and its logind session.
-func wire(b []byte, w Wiring) []byte {
+// authOf are the lines of the services that ask for a password where no rule
+// of a grant matches: accounts of ours have none.
+var authOf = map[string]string{"sudo": authLine, "sudo-i": authLine}
+
+// As in control, but that nobody else is asked after our no.
+const authLine = "auth [success=ok ignore=ignore module_unknown=ignore default=die] pam_curfew.so\n"
+
+// wire adds our lines. Auth, where there is one, and account come first:
+// Debian's common-account ends the phase with "done" as soon as one module
+// says yes. Session comes last: then the login has its loginuid and its logind
+// session.
+func wire(b []byte, w Wiring, auth string) []byte {
 	line := strings.Join(append([]string{control, "pam_curfew.so"}, w.args()...), " ")
 	open := begin
 	if len(b) > 0 && b[len(b)-1] != '\n' {
 		open = glue
 	}
-	return []byte(begin + "account " + line + "\n" + end + string(b) +
+	return []byte(begin + auth + "account " + line + "\n" + end + string(b) +
 		open + "session " + line + "\n" + end)
 }
 

@@ -109,7 +109,7 @@ func TestUninstallAfterSomebodyWentOnBelow(t *testing.T) {
 		"auth required pam_unix.so\n": "auth required pam_unix.so\nsession optional pam_x.so\n",
 		"":                            "session optional pam_x.so\n",
 	} {
-		b := append(wire([]byte(before), Wiring{}), "session optional pam_x.so\n"...)
+		b := append(wire([]byte(before), Wiring{}, authLine), "session optional pam_x.so\n"...)
 		if got := string(unwire(b)); got != after {
 			t.Errorf("%q came out as %q", before, got)
 		}
@@ -136,7 +136,7 @@ func TestUnwiredSeesWhatPAMWouldDo(t *testing.T) {
 		"session not the last":                     {"session " + control + " pam_curfew.so", "session " + control + " pam_curfew.so\nsession required pam_x.so", true},
 	} {
 		h := debian(t)
-		text := string(wire([]byte("auth required pam_unix.so\n@include common-account\n"), Wiring{}))
+		text := string(wire([]byte("auth required pam_unix.so\n@include common-account\n"), Wiring{}, ""))
 		put(t, h, "etc/pam.d/sshd", strings.Replace(text, c.old, c.new, 1))
 		if unwired(h, "/etc/pam.d/sshd") != c.said {
 			t.Errorf("%s: %v", name, h.Unwired())

@@ -71,6 +71,12 @@ roles:
     commands: [/usr/bin/id]
     max_duration: 1h
     approval: [{by: [sue, uwe]}, {by: [tom], count: all}]
+  elevated:
+    description: Look about
+    hosts: {tier: db}
+    commands: [/usr/bin/id, /usr/bin/id -u, /usr/bin/pwd]
+    max_duration: 1h
+    approval: {by: [bob]}
 groups:
   all: [ana, ben, dan, eva, fay, gus, hal, ida, jon, kim, lou, mia, ned, oli, pia, quin, rex, sam, tia, uma, vic, wil, xia, yan, zoe, abe, bea, cid, dov, eli, fox, gil, hux, ivy, jay, kit, lea, mel, dee, eno, flo, hea]
 eligible:
@@ -78,6 +84,8 @@ eligible:
   - {role: second, groups: [all]}
   - {role: guarded, people: [ana, dan]}
   - {role: turns, people: [ros]}
+  - {role: elevated, people: [ora, pip, quy]}
+  - {role: second, people: [ora, pip, quy]}
   - {role: leased, groups: [all]}
   - {role: narrow, groups: [all]}
   - {role: draining, groups: [all]}

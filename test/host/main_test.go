@@ -43,6 +43,7 @@ func TestOnRealHosts(t *testing.T) {
 		{"files and forwards go where her shell may, and no longer", carried},
 		{"the call by curl is as it is written", documented},
 		{"the policy in force is explained, and a change of it is planned", planned},
+		{"sudo that is typed without a grant asks for one", elevated},
 		{"an approval in two steps is given in turn", inTurn},
 		{"people are told at their terminal that the end is near", warned},
 		{"an older set put back on the disk brings nothing back", rolledBack},
