@@ -29,13 +29,25 @@ type codes struct {
 }
 
 // Invite makes a code for a person.
-func (c *codes) Invite(ctx context.Context, person, by string) (string, time.Time, error) {
+func (c *codes) Invite(ctx context.Context, person, by string) (roster.Code, error) {
 	secret, expires, err := c.desk.Invite(ctx, person, by)
-	if err != nil {
-		return "", time.Time{}, err
-	}
+	return c.code(secret, expires), err
+}
+
+// InviteBeside makes a code for a device beside those that the person has.
+func (c *codes) InviteBeside(ctx context.Context, person string) (roster.Code, error) {
+	secret, expires, err := c.desk.InviteBeside(ctx, person)
+	return c.code(secret, expires), err
+}
+
+func (c *codes) code(secret string, expires time.Time) roster.Code {
 	code := invite.Code{Kind: invite.Person, URL: c.config.URL, CA: c.people, Fleet: c.config.Fleet, Secret: secret}
-	return code.String(), expires, nil
+	v := roster.Code{Text: code.String(), Expires: expires}
+	if c.config.Web != nil {
+		// Behind the #, where no server and no log sees it.
+		v.Link = c.config.Web.Origin + "/enrol#" + secret
+	}
+	return v
 }
 
 // Join makes a code for a host; for one of that name, unless it is empty.

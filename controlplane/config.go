@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/goccy/go-yaml"
 
@@ -31,6 +32,11 @@ const ConfigHelp = `The configuration file is YAML; unknown keys are mistakes.
   tls_key: ...                         # its chain up to the root
   forward:                             # who else gets the record: docs/audit.md
     - {name: siem, form: syslog, to: "tls://logs.example:6514"}
+  web:                                 # pages for people; without it there are none
+    origin: https://curfew.example     # where browsers reach them: passkeys are bound to it
+    listen: ":7446"                    # their address
+    tls_cert: ...                      # a certificate that browsers trust
+    tls_key: ...
 
 SIGHUP reads the policy folder again; it is read when it changes, too.`
 
@@ -71,6 +77,43 @@ type Config struct {
 	// Forward lists who else gets the record, as syslog, OCSF or
 	// OpenTelemetry logs. Optional.
 	Forward []forward.Target `yaml:"forward,omitempty"`
+	// Web are the pages for people. Optional; without it there are none.
+	Web *Web `yaml:"web,omitempty"`
+}
+
+// Web is where the pages are.
+type Web struct {
+	// Origin is where browsers reach them, such as https://curfew.example or
+	// https://curfew.example:7446. Passkeys are bound to its name: with
+	// another one, everybody has to enrol again.
+	Origin string `yaml:"origin"`
+	// Listen is their address. Optional; :7446.
+	Listen string `yaml:"listen,omitempty"`
+	// TLSCert and TLSKey are PEM files with a certificate that browsers
+	// trust: they refuse passkeys on a page whose certificate they do not.
+	// Optional; that of the people's API, or one from the server's own CA.
+	TLSCert string `yaml:"tls_cert,omitempty"`
+	TLSKey  string `yaml:"tls_key,omitempty"`
+}
+
+func (w *Web) check() error {
+	if w == nil {
+		return nil
+	}
+	var errs []error
+	u, err := url.Parse(w.Origin)
+	if err != nil || u.Hostname() == "" || w.Origin != "https://"+strings.ToLower(u.Host) || u.Port() == "443" {
+		errs = append(errs, errors.New("web.origin: write it like https://curfew.example, in small letters, with a port if it is not 443"))
+	} else if net.ParseIP(u.Hostname()) != nil {
+		errs = append(errs, errors.New("web.origin: write a name: passkeys are not bound to addresses"))
+	}
+	if _, _, err := net.SplitHostPort(w.Listen); err != nil {
+		errs = append(errs, fmt.Errorf("web.listen: write ADDRESS:PORT or :PORT: %w", err))
+	}
+	if (w.TLSCert == "") != (w.TLSKey == "") {
+		errs = append(errs, errors.New("web.tls_cert and web.tls_key go together"))
+	}
+	return errors.Join(errs...)
 }
 
 // ReadConfig reads the configuration file, and reports all that is wrong in
@@ -98,6 +141,9 @@ func (c *Config) fill() {
 			*to = v
 		}
 	}
+	if c.Web != nil && c.Web.Listen == "" {
+		c.Web.Listen = ":7446"
+	}
 	if c.AgentsURL == "" {
 		u, err := url.Parse(c.URL)
 		_, port, perr := net.SplitHostPort(c.Agents)
@@ -108,7 +154,7 @@ func (c *Config) fill() {
 }
 
 func (c *Config) check() error {
-	errs := []error{grant.CheckFleet(c.Fleet), checkURL("url", c.URL), checkURL("agents_url", c.AgentsURL), forward.Check(c.Forward)}
+	errs := []error{grant.CheckFleet(c.Fleet), checkURL("url", c.URL), checkURL("agents_url", c.AgentsURL), forward.Check(c.Forward), c.Web.check()}
 	for name, dir := range map[string]string{"data_dir": c.DataDir, "policy_dir": c.PolicyDir} {
 		if !filepath.IsAbs(dir) {
 			errs = append(errs, fmt.Errorf("%s: write an absolute path", name))

@@ -58,6 +58,11 @@ func open(ctx context.Context, c Config, k clock.Clock) (*plane, error) {
 		return nil, errors.Join(err, p.store.Close())
 	}
 	p.desk = &identity.Desk{Store: p.store, Clock: k, Fleet: c.Fleet, Box: box}
+	if c.Web != nil {
+		if p.desk.Passkeys, err = identity.NewPasskeys(c.Fleet, c.Web.Origin); err != nil {
+			return nil, errors.Join(err, p.store.Close())
+		}
+	}
 	p.codes = &codes{config: c, store: p.store, desk: p.desk, clock: k, ca: p.ca.Hash(), people: people, root: p.keys.Load().Root()}
 	return p, nil
 }

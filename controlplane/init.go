@@ -34,8 +34,7 @@ type Plan struct {
 
 // Made is what came of a plan.
 type Made struct {
-	Invite  string // for the first admin
-	Expires time.Time
+	Code roster.Code // for the first admin
 }
 
 // console is who did what was done with curfew-server itself.
@@ -76,7 +75,7 @@ func Init(ctx context.Context, p Plan, k clock.Clock) (Made, error) {
 	m := Made{}
 	_, err = opened.store.AddPerson(ctx, roster.Person{Name: p.Admin, FullName: p.FullName, Admin: true}, roster.Act{By: console, At: k.Now().Wall})
 	if err == nil {
-		m.Invite, m.Expires, err = opened.codes.Invite(ctx, p.Admin, console)
+		m.Code, err = opened.codes.Invite(ctx, p.Admin, console)
 	}
 	return m, errors.Join(err, opened.close())
 }
@@ -149,13 +148,13 @@ func writeNew(file string, b []byte) error {
 
 // Invite makes a new code for a person: for one who lost her second factor or
 // her device, when no admin can sign in.
-func Invite(ctx context.Context, c Config, k clock.Clock, person string) (string, time.Time, error) {
+func Invite(ctx context.Context, c Config, k clock.Clock, person string) (roster.Code, error) {
 	p, err := open(ctx, c, k)
 	if err != nil {
-		return "", time.Time{}, err
+		return roster.Code{}, err
 	}
-	code, expires, err := p.codes.Invite(ctx, person, console)
-	return code, expires, errors.Join(err, p.close())
+	code, err := p.codes.Invite(ctx, person, console)
+	return code, errors.Join(err, p.close())
 }
 
 // JoinFor says whom a join token is for.

@@ -57,8 +57,8 @@ type Server struct {
 	api     *api.Server
 	forward *forward.Forwarder
 
-	people, agents, ops net.Listener
-	stop                chan struct{}
+	people, agents, ops, web net.Listener // web: nil without pages
+	stop                     chan struct{}
 }
 
 // Open opens the fleet and takes the addresses.
@@ -105,7 +105,11 @@ func names(url string) []string {
 
 func (s *Server) listen(ctx context.Context) error {
 	var lc net.ListenConfig
-	for to, addr := range map[*net.Listener]string{&s.people: s.config.Listen, &s.agents: s.config.Agents, &s.ops: s.config.Ops} {
+	all := map[*net.Listener]string{&s.people: s.config.Listen, &s.agents: s.config.Agents, &s.ops: s.config.Ops}
+	if s.config.Web != nil {
+		all[&s.web] = s.config.Web.Listen
+	}
+	for to, addr := range all {
 		l, err := lc.Listen(ctx, "tcp", addr)
 		if err != nil {
 			return fmt.Errorf("listen: %w", err)
@@ -121,7 +125,7 @@ func (s *Server) listen(ctx context.Context) error {
 // Close gives back what Open took; for a server that was never run.
 func (s *Server) Close() error {
 	errs := []error{s.close()}
-	for _, l := range []net.Listener{s.people, s.agents, s.ops} {
+	for _, l := range []net.Listener{s.people, s.agents, s.ops, s.web} {
 		if l != nil {
 			errs = append(errs, l.Close())
 		}
@@ -143,6 +147,13 @@ func (s *Server) Run(ctx context.Context, reload <-chan struct{}) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.serve(ctx, people, s.people) })
+	if s.web != nil {
+		pages, err := s.webServer()
+		if err != nil {
+			return errors.Join(err, s.Close())
+		}
+		g.Go(func() error { return s.serve(ctx, pages, s.web) })
+	}
 	g.Go(func() error { return s.serve(ctx, s.opsServer(ctx), s.ops) })
 	g.Go(func() error { return s.fleet.Serve(ctx, s.agents) })
 	g.Go(func() error { return s.rules.watch(ctx, reload) })
@@ -154,6 +165,9 @@ func (s *Server) Run(ctx context.Context, reload <-chan struct{}) error {
 		close(s.stop)
 		return nil
 	})
+	if s.web != nil {
+		s.log.InfoContext(ctx, "pages are up", "origin", s.config.Web.Origin, "web", s.web.Addr().String())
+	}
 	s.log.InfoContext(ctx, "control plane is up", "fleet", s.config.Fleet, "version", s.version,
 		"people", s.people.Addr().String(), "agents", s.agents.Addr().String(), "ops", s.ops.Addr().String())
 	err = g.Wait()

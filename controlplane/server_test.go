@@ -103,7 +103,7 @@ func newTown(t *testing.T) *town {
 	}}
 	made, err := Init(t.Context(), w.plan, clock.System{})
 	must(t, err)
-	w.code = made.Invite
+	w.code = made.Code.Text
 	return w
 }
 
@@ -327,7 +327,7 @@ func TestInitWritesOverNothing(t *testing.T) {
 	if info, err := os.Stat(w.plan.Config.DataDir); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("data folder: %v, %v", info, err)
 	}
-	_, _, err = Invite(t.Context(), w.plan.Config, clock.System{}, "nobody")
+	_, err = Invite(t.Context(), w.plan.Config, clock.System{}, "nobody")
 	if !errors.Is(err, roster.ErrUnknown) {
 		t.Errorf("invite nobody: %v", err)
 	}

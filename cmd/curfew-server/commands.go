@@ -36,13 +36,20 @@ type initCmd struct {
 	Listen    string `help:"Address of the people's API." default:":7443"`
 	Agents    string `help:"Address for hosts." default:":7444"`
 	Ops       string `help:"Address of health and metrics." default:"127.0.0.1:7445"`
+	Web       string `help:"Where browsers will reach the pages, such as https://curfew.example:7446. Without it there are none." placeholder:"ORIGIN"`
+	WebListen string `help:"Address of the pages." default:":7446"`
 }
 
 // Run makes a fleet.
 func (c initCmd) Run(ctx context.Context) error {
+	var web *controlplane.Web
+	if c.Web != "" {
+		web = &controlplane.Web{Origin: c.Web, Listen: c.WebListen}
+	}
 	made, err := controlplane.Init(ctx, controlplane.Plan{
 		Config: controlplane.Config{
 			Fleet: c.Fleet, URL: c.URL, AgentsURL: c.AgentsURL, Listen: c.Listen, Agents: c.Agents, Ops: c.Ops, DataDir: c.DataDir, Store: c.Store, PolicyDir: c.PolicyDir,
+			Web: web,
 		},
 		ConfigFile: c.Config, RootKey: c.RootKey, Admin: c.Admin, FullName: c.FullName,
 	}, clock.System{})
@@ -58,8 +65,11 @@ func (c initCmd) Run(ctx context.Context) error {
 3. Start the server: curfew-server serve --config %s
 4. %s signs up with this code, once, before %s:
 
-`, c.Fleet, c.RootKey, c.PolicyDir, c.Config, c.Admin, made.Expires.Format(time.RFC1123))
-	_, err = fmt.Fprintln(os.Stdout, made.Invite)
+`, c.Fleet, c.RootKey, c.PolicyDir, c.Config, c.Admin, made.Code.Expires.Format(time.RFC1123))
+	if _, err = fmt.Fprintln(os.Stdout, made.Code.Text); err != nil || made.Code.Link == "" {
+		return err
+	}
+	_, err = fmt.Fprintf(os.Stderr, "\nOr, in place of that, with a passkey in a browser: %s\n", made.Code.Link)
 	return err
 }
 
@@ -117,12 +127,16 @@ func (c inviteCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	code, expires, err := controlplane.Invite(ctx, config, clock.System{}, c.Name)
+	code, err := controlplane.Invite(ctx, config, clock.System{}, c.Name)
 	if err != nil {
 		return err
 	}
-	return show(code, "%s signs up anew with this code, once, before %s. Her earlier devices and second factor stop counting then.",
-		c.Name, expires.Format(time.RFC1123))
+	or := ""
+	if code.Link != "" {
+		or = " In place of it, in a browser, with a passkey: " + code.Link
+	}
+	return show(code.Text, "%s signs up anew with this code, once, before %s. Her earlier devices and factors stop counting then.%s",
+		c.Name, code.Expires.Format(time.RFC1123), or)
 }
 
 type joinTokenCmd struct {

@@ -63,7 +63,10 @@ func (p *program) invited(r *api.InviteReply) error {
 		if _, err := fmt.Fprintf(p.err, "For %s alone, once, until %s: curfew login CODE, with this code:\n", r.Person.Name, at(r.Expires)); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintln(p.out, r.Invite)
+		if _, err := fmt.Fprintln(p.out, r.Invite); err != nil || r.Link == "" {
+			return err
+		}
+		_, err := fmt.Fprintf(p.err, "Or, in place of that, with a passkey in a browser: %s\n", r.Link)
 		return err
 	})
 }

@@ -51,6 +51,7 @@ type commands struct {
 	Login      loginCmd      `cmd:"" group:"me" help:"Enrol with a code, or sign in again."`
 	Logout     logoutCmd     `cmd:"" group:"me" help:"End the session."`
 	Whoami     whoamiCmd     `cmd:"" group:"me" help:"Say who is signed in."`
+	Pages      pagesCmd      `cmd:"" group:"me" help:"Print a link that signs a browser in to the server's pages, once."`
 	Curl       curlCmd       `cmd:"" group:"me" help:"Call the API with JSON, signed as you."`
 	Completion completionCmd `cmd:"" group:"me" help:"Print what makes your shell complete curfew's commands."`
 	Version    versionCmd    `cmd:"" group:"me" help:"Print the version."`

@@ -251,6 +251,35 @@ func (logoutCmd) Run(ctx context.Context, p *program) error {
 	return errors.Join(err, p.saveSession(s))
 }
 
+type pagesCmd struct{}
+
+// Help says what the link is good for.
+func (pagesCmd) Help() string {
+	return `Whoever opens the link within two minutes is signed in as you, once, for two
+hours. You can make a passkey in that browser then (click your name), and need
+no link again.`
+}
+
+// Run prints a link.
+func (pagesCmd) Run(ctx context.Context, p *program) error {
+	client, err := p.client()
+	if err != nil {
+		return err
+	}
+	code, err := p.factor()
+	if err != nil {
+		return err
+	}
+	r, err := client.OpenPages(ctx, &api.OpenPagesRequest{Code: code})
+	if err != nil {
+		return err
+	}
+	return p.print(r, func() error {
+		_, err := fmt.Fprintln(p.out, r.Link)
+		return err
+	})
+}
+
 type whoamiCmd struct{}
 
 // Run prints who is signed in.

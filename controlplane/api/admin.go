@@ -19,24 +19,24 @@ func admin(ctx context.Context) error {
 	return nil
 }
 
-// provedFor is how long a code of the second factor counts for an admin's
+// provedFor is how long a proof by a factor counts for an admin's
 // calls on the same session.
 const provedFor = 15 * time.Minute
 
 // freshAdmin lets an admin pass who proved herself on this session a short
 // while ago, or does so now. What lets somebody in asks for it; what only
 // takes away does not.
-func (s *Server) freshAdmin(ctx context.Context, code string) error {
+func (s *Server) freshAdmin(ctx context.Context, m proving) error {
 	if err := admin(ctx); err != nil {
 		return err
 	}
 	if ago := s.now().Sub(who(ctx).session.Proved); ago >= 0 && ago < provedFor {
 		return nil
 	}
-	if code == "" {
+	if m.GetCode() == "" && len(m.GetAssertion()) == 0 {
 		return errStale
 	}
-	return s.spend(ctx, code)
+	return s.spend(ctx, m)
 }
 
 // AddPerson implements the API.
@@ -47,7 +47,7 @@ func (s *Server) AddPerson(ctx context.Context, m *api.AddPersonRequest) (*api.I
 	if err := errors.Join(grant.CheckPerson(m.Name), grant.CheckText("full name", m.FullName, 100)); err != nil {
 		return nil, invalid(err)
 	}
-	if err := s.freshAdmin(ctx, m.Code); err != nil {
+	if err := s.freshAdmin(ctx, m); err != nil {
 		return nil, err
 	}
 	p, err := s.Store.AddPerson(ctx, roster.Person{Name: m.Name, FullName: m.FullName, Admin: m.Admin}, s.act(ctx))
@@ -70,7 +70,7 @@ func (s *Server) InvitePerson(ctx context.Context, m *api.InvitePersonRequest) (
 	if err != nil {
 		return nil, err
 	}
-	if err := s.freshAdmin(ctx, m.Code); err != nil {
+	if err := s.freshAdmin(ctx, m); err != nil {
 		return nil, err
 	}
 	s.Log.InfoContext(ctx, "person invited", "person", p.Name, "by", who(ctx).Name)
@@ -86,14 +86,14 @@ func (s *Server) person(ctx context.Context, name string) (roster.Person, error)
 }
 
 func (s *Server) invite(ctx context.Context, p roster.Person) (*api.InviteReply, error) {
-	code, expires, err := s.Codes.Invite(ctx, p.Name, who(ctx).Name)
+	code, err := s.Codes.Invite(ctx, p.Name, who(ctx).Name)
 	if is(err, roster.ErrDisabled) {
 		return nil, roster.Refuse(roster.Conflict, "%s is disabled", p.Name)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &api.InviteReply{Person: personMessage(p), Invite: code, Expires: timestamppb.New(expires)}, nil
+	return &api.InviteReply{Person: personMessage(p), Invite: code.Text, Link: code.Link, Expires: timestamppb.New(code.Expires)}, nil
 }
 
 // DisablePerson implements the API.
@@ -144,7 +144,7 @@ func (s *Server) CreateJoinToken(ctx context.Context, m *api.CreateJoinTokenRequ
 	if err := roster.CheckLabels(m.Labels); err != nil {
 		return nil, err
 	}
-	if err := s.freshAdmin(ctx, m.Code); err != nil {
+	if err := s.freshAdmin(ctx, m); err != nil {
 		return nil, err
 	}
 	code, expires, err := s.Codes.Join(ctx, m.Host, m.Labels, who(ctx).Name)

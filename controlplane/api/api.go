@@ -34,6 +34,17 @@ type Desk interface {
 	// SpendCodeAt is for a code that was typed on a host: one that is wrong
 	// keeps nobody from her own devices.
 	SpendCodeAt(ctx context.Context, person, code string) error
+	ProvePasskey(ctx context.Context, person string, answer, about []byte) error
+	Browsers
+}
+
+// Browsers knows who is calling from a browser.
+type Browsers interface {
+	AskPasskey(ctx context.Context, person string, about []byte) (roster.Ceremony, error)
+	Browser(ctx context.Context, secret string) (roster.Session, roster.Person, error)
+	AskAnother(ctx context.Context, person string) (roster.Ceremony, error)
+	AddPasskey(ctx context.Context, person string, answer []byte, name string) error
+	Link(s roster.Session) (roster.Link, error)
 }
 
 // Rules is the policy in force.
@@ -56,7 +67,9 @@ type Authority interface {
 
 // Codes makes the codes that people paste.
 type Codes interface {
-	Invite(ctx context.Context, person, by string) (code string, expires time.Time, err error)
+	Invite(ctx context.Context, person, by string) (roster.Code, error)
+	// InviteBeside is for a device beside those that the person has.
+	InviteBeside(ctx context.Context, person string) (roster.Code, error)
 	Join(ctx context.Context, host string, labels map[string]string, by string) (code string, expires time.Time, err error)
 }
 
@@ -75,6 +88,9 @@ type People interface {
 	AddPerson(ctx context.Context, p roster.Person, a roster.Act) (roster.Person, error)
 	DisablePerson(ctx context.Context, name string, a roster.Act) (roster.Person, error)
 	EndSession(ctx context.Context, id string) error
+	Sessions(ctx context.Context, person string, at time.Time) ([]roster.Session, error)
+	Factors(ctx context.Context, person string) (roster.Factors, error)
+	RemovePasskey(ctx context.Context, id []byte, a roster.Act) error
 	Proved(ctx context.Context, session string, at time.Time) error
 	UseNonce(ctx context.Context, session, nonce string, until, at time.Time) error
 	Host(ctx context.Context, name string) (roster.Host, error)
@@ -185,15 +201,6 @@ type callerKey struct{}
 func who(ctx context.Context) caller {
 	c, _ := ctx.Value(callerKey{}).(caller)
 	return c
-}
-
-// spend uses up the caller's code, with which she proves herself on her
-// session too.
-func (s *Server) spend(ctx context.Context, code string) error {
-	if err := s.Desk.SpendCode(ctx, who(ctx).Name, code); err != nil {
-		return err
-	}
-	return s.Store.Proved(ctx, who(ctx).session.ID, s.now())
 }
 
 // act is the caller doing something to the fleet now.

@@ -47,16 +47,16 @@ func (s *Server) CreateRequest(ctx context.Context, m *api.CreateRequestRequest)
 	}
 	hosts := slices.Clone(m.Hosts)
 	slices.Sort(hosts)
-	return s.askFor(ctx, m.Code, roster.Request{
+	return s.askFor(ctx, m, roster.Request{
 		Asked: roster.Asked{Role: m.Role, Hosts: slices.Compact(hosts), Duration: d, Reason: m.Reason, Ticket: m.Ticket}, Key: m.Key,
 	})
 }
 
-// askFor makes the caller's request. Her code is looked at last, so that a
+// askFor makes the caller's request. Her proof is looked at last, so that a
 // mistake in the rest costs none.
-func (s *Server) askFor(ctx context.Context, code string, r roster.Request) (*api.Request, error) {
-	r.Person, r.FullName = who(ctx).Name, who(ctx).FullName
-	r, err := s.ask(ctx, r, func(ctx context.Context) error { return s.spend(ctx, code) })
+func (s *Server) askFor(ctx context.Context, m proving, r roster.Request) (*api.Request, error) {
+	r.Person, r.FullName, r.Factor = who(ctx).Name, who(ctx).FullName, factor(m)
+	r, err := s.ask(ctx, r, func(ctx context.Context) error { return s.spend(ctx, m) })
 	return s.message(ctx, r, err)
 }
 
@@ -80,7 +80,7 @@ func (s *Server) Extend(ctx context.Context, m *api.ExtendRequest) (*api.Request
 	if reason == "" {
 		reason = old.Reason
 	}
-	return s.askFor(ctx, m.Code, roster.Request{Asked: roster.Asked{
+	return s.askFor(ctx, m, roster.Request{Asked: roster.Asked{
 		Role: old.Role, Hosts: old.Hosts, Duration: d, Reason: reason, Ticket: old.Ticket, Extends: old.Grant.ID,
 	}, Key: m.Key})
 }
@@ -112,7 +112,7 @@ func checkAsked(r roster.Request) error {
 // and keeps it.
 func (s *Server) ask(ctx context.Context, r roster.Request, prove func(context.Context) error) (roster.Request, error) {
 	no := roster.Request{}
-	r.Factor, r.State = factor, stateAsked
+	r.State = stateAsked
 	if err := checkAsked(r); err != nil {
 		return no, err
 	}
@@ -148,7 +148,7 @@ func (s *Server) ask(ctx context.Context, r roster.Request, prove func(context.C
 	c.Apart = v.Apart
 	c.Steps = append([]roster.Decision{
 		{At: sc.now, What: stateAsked, Person: r.Person, Text: fmt.Sprintf("%s on %s for %v: %s", r.Role, strings.Join(r.Hosts, ", "), r.Duration, r.Reason)},
-		{At: sc.now, What: "mfa", Person: r.Person, Text: "proved herself with " + factor + typedOn(r.Origin)},
+		{At: sc.now, What: "mfa", Person: r.Person, Text: "proved herself with " + r.Factor + typedOn(r.Origin)},
 	}, c.Steps...)
 	if err := prove(ctx); err != nil {
 		return no, err

@@ -32,7 +32,7 @@ func (s *Server) Approve(ctx context.Context, m *api.ApproveRequest) (*api.Reque
 	if _, err := approve(r); err != nil {
 		return nil, err
 	}
-	if err := s.spend(ctx, m.Code); err != nil {
+	if err := s.spend(ctx, m); err != nil {
 		return nil, err
 	}
 	var apart []string
@@ -79,7 +79,7 @@ func (s *Server) approve(r roster.Request, by string, m *api.ApproveRequest, sc 
 	if !bytes.Equal(m.Digest, r.Digest) {
 		return no, roster.Refuse(roster.Conflict, "this is not the request as you were shown it: look at it again, then decide")
 	}
-	a := roster.Approval{Person: by, Factor: factor, At: sc.now, Note: m.Note}
+	a := roster.Approval{Person: by, Factor: factor(m), At: sc.now, Note: m.Note}
 	// An earlier approval counts only while its giver could still give it.
 	w.Given = append(slices.Clone(r.Approvals), a)
 	c := roster.Change{}
@@ -90,7 +90,7 @@ func (s *Server) approve(r roster.Request, by string, m *api.ApproveRequest, sc 
 	}
 	c.Approval, c.Apart = &a, v.Apart
 	c.Steps = append([]roster.Decision{
-		{At: sc.now, What: "mfa", Person: by, Text: "proved herself with " + factor},
+		{At: sc.now, What: "mfa", Person: by, Text: "proved herself with " + a.Factor},
 		{At: sc.now, What: "approved", Person: by, Text: m.Note},
 	}, c.Steps...)
 	return c, nil

@@ -30,9 +30,6 @@ const (
 	stateRevoked   = string(request.Revoked)
 )
 
-// factor is how people prove themselves.
-const factor = "totp"
-
 func newID(prefix string) string { return prefix + "-" + strings.ToLower(rand.Text()[:16]) }
 
 // digest is over all that an approver is shown of a request. Programs echo

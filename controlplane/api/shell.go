@@ -190,7 +190,7 @@ func (s Shell) make(ctx context.Context, w roster.Wish) (roster.Request, error) 
 	if err != nil {
 		return r, err
 	}
-	r.FullName = p.FullName
+	r.FullName, r.Factor = p.FullName, factorCode
 	return s.ask(ctx, r, func(ctx context.Context) error { return s.Desk.SpendCodeAt(ctx, w.Person, w.Code) })
 }
 

@@ -95,20 +95,28 @@ func (s *Server) waitsFor(r roster.Request, name string, hosts []roster.Host, no
 // WatchRequest implements the API.
 func (s *Server) WatchRequest(ctx context.Context, m *api.GetRequestRequest, stream *connect.ServerStream[api.Request]) error {
 	var last *api.Request
-	for {
-		changed := s.Store.Changed() // before the look, so that nothing falls in between
+	return s.Follow(ctx, func() (bool, error) {
 		now, err := s.GetRequest(ctx, m)
 		if err != nil {
-			return err
+			return true, err
 		}
 		if last == nil || !proto.Equal(last, now) {
 			if err := stream.Send(now); err != nil {
-				return err
+				return true, err
 			}
 		}
 		last = now
-		if request.Over(request.State(now.State)) {
-			return nil
+		return request.Over(request.State(now.State)), nil
+	})
+}
+
+// Follow looks, and looks again whenever something has changed, until there is
+// nothing more to see or the caller's session is over.
+func (s *Server) Follow(ctx context.Context, look func() (over bool, err error)) error {
+	for {
+		changed := s.Store.Changed() // before the look, so that nothing falls in between
+		if over, err := look(); over || err != nil {
+			return err
 		}
 		select {
 		case <-ctx.Done():
@@ -139,7 +147,10 @@ func (s *Server) message(ctx context.Context, r roster.Request, err error) (*api
 		Id: r.ID, Person: r.Person, FullName: r.FullName, Role: r.Role, Hosts: r.Hosts, Duration: durationpb.New(r.Duration),
 		Reason: r.Reason, Ticket: r.Ticket, State: r.State, AskedAt: timestamppb.New(r.AskedAt), LapsesAt: timestamppb.New(r.LapsesAt),
 		Digest: r.Digest, ApprovalsNeeded: uint32(r.Needed), DecidedBy: r.DecidedBy, DecisionNote: r.DecisionNote, //nolint:gosec // a handful
-		Commands: commands(r.Resolved), RunAs: r.Resolved.RunAs, Extends: r.Extends, Unguarded: r.Resolved.Unguarded,
+		Commands: commands(r.Resolved), RunAs: r.Resolved.RunAs, Extends: r.Extends, Unguarded: r.Resolved.Unguarded, NoExec: r.Resolved.NoExec,
+	}
+	for _, d := range r.Resolved.Network {
+		m.Network = append(m.Network, d.String())
 	}
 	if o := r.Origin; o != nil {
 		m.Origin = &api.Origin{Host: o.Host, Session: o.Session, Command: o.Command, Directory: o.Directory}

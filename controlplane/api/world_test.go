@@ -133,8 +133,14 @@ func (*rules) State() roster.PolicyState {
 // codes are bare secrets.
 type codes struct{ *world }
 
-func (c codes) Invite(ctx context.Context, person, by string) (string, time.Time, error) {
-	return c.desk.Invite(ctx, person, by)
+func (c codes) Invite(ctx context.Context, person, by string) (roster.Code, error) {
+	secret, expires, err := c.desk.Invite(ctx, person, by)
+	return roster.Code{Text: secret, Expires: expires}, err
+}
+
+func (c codes) InviteBeside(ctx context.Context, person string) (roster.Code, error) {
+	secret, expires, err := c.desk.InviteBeside(ctx, person)
+	return roster.Code{Text: secret, Expires: expires}, err
 }
 
 func (c codes) Join(ctx context.Context, host string, labels map[string]string, by string) (string, time.Time, error) {

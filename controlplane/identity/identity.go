@@ -57,6 +57,16 @@ type Store interface {
 	Device(ctx context.Context, key []byte) (roster.Device, error)
 	AddSession(ctx context.Context, s roster.Session, at time.Time) error
 	Session(ctx context.Context, id string, at time.Time) (roster.Session, roster.Person, error)
+	UseNonce(ctx context.Context, session, nonce string, until, at time.Time) error
+	Keys
+}
+
+// Keys keeps people's passkeys.
+type Keys interface {
+	Factors(ctx context.Context, person string) (roster.Factors, error)
+	Passkey(ctx context.Context, id []byte) (roster.Passkey, error)
+	AddPasskey(ctx context.Context, k roster.Passkey) error
+	UpdatePasskey(ctx context.Context, id []byte, f func(roster.Passkey) (roster.Passkey, error)) error
 }
 
 // A Desk lets people in.
@@ -65,6 +75,8 @@ type Desk struct {
 	Clock clock.Clock
 	Fleet string
 	Box   *Box
+	// Passkeys is the relying party of the pages; nil without pages.
+	Passkeys *Passkeys
 
 	mu    sync.Mutex               // guards what follows
 	tries map[string]*rate.Limiter // by person: codes that hosts bring
@@ -73,11 +85,20 @@ type Desk struct {
 // Invite makes a code's secret, which lets the person enrol a device and a
 // second factor in place of those that she has.
 func (d *Desk) Invite(ctx context.Context, person, by string) (secret string, expires time.Time, err error) {
+	return d.invite(ctx, roster.Invite{Person: person}, by)
+}
+
+// InviteBeside makes a code's secret for somebody who has just proved
+// herself: it lets her enrol one device more beside what she has.
+func (d *Desk) InviteBeside(ctx context.Context, person string) (secret string, expires time.Time, err error) {
+	return d.invite(ctx, roster.Invite{Person: person, Adds: true}, person)
+}
+
+func (d *Desk) invite(ctx context.Context, i roster.Invite, by string) (secret string, expires time.Time, err error) {
 	secret = rand.Text()
 	now := d.Clock.Now().Wall
-	expires = now.Add(InviteLife).Truncate(time.Second)
-	err = d.Store.PutInvite(ctx, roster.Invite{Hash: sha256.Sum256([]byte(secret)), Person: person, Expires: expires}, roster.Act{By: by, At: now})
-	return secret, expires, err
+	i.Hash, i.Expires = sha256.Sum256([]byte(secret)), now.Add(InviteLife).Truncate(time.Second)
+	return secret, i.Expires, d.Store.PutInvite(ctx, i, roster.Act{By: by, At: now})
 }
 
 // Enroll shows the holder of a code her new second factor. It can be asked

@@ -30,6 +30,53 @@ type memory struct {
 	factors  map[string]roster.TOTP
 	devices  map[string]roster.Device
 	sessions map[string]roster.Session
+	passkeys map[string]roster.Passkey
+	nonces   map[string]bool
+}
+
+func (m *memory) UseNonce(_ context.Context, session, nonce string, _, _ time.Time) error {
+	if m.nonces[session+nonce] {
+		return roster.ErrUsed
+	}
+	m.nonces[session+nonce] = true
+	return nil
+}
+
+func (m *memory) Factors(_ context.Context, p string) (roster.Factors, error) {
+	var f roster.Factors
+	_, f.TOTP = m.factors[p]
+	for _, k := range m.passkeys {
+		if k.Person == p {
+			f.Passkeys = append(f.Passkeys, k)
+		}
+	}
+	return f, nil
+}
+
+func (m *memory) Passkey(_ context.Context, id []byte) (roster.Passkey, error) {
+	k, ok := m.passkeys[string(id)]
+	if !ok {
+		return k, roster.ErrUnknown
+	}
+	return k, nil
+}
+
+func (m *memory) AddPasskey(_ context.Context, k roster.Passkey) error {
+	if _, ok := m.passkeys[string(k.ID)]; ok {
+		return roster.ErrExists
+	}
+	m.passkeys[string(k.ID)] = k
+	return nil
+}
+
+func (m *memory) UpdatePasskey(_ context.Context, id []byte, f func(roster.Passkey) (roster.Passkey, error)) error {
+	k, ok := m.passkeys[string(id)]
+	if !ok {
+		return roster.ErrUnknown
+	}
+	k, err := f(k)
+	m.passkeys[string(id)] = k
+	return err
 }
 
 func (m *memory) PutInvite(_ context.Context, i roster.Invite, _ roster.Act) error {
@@ -52,9 +99,13 @@ func (m *memory) UseInvite(_ context.Context, e roster.Enrolment, _ time.Time) e
 		return roster.ErrUsed
 	}
 	delete(m.invites, e.Invite)
+	m.sessions[e.Session.ID] = e.Session
+	if e.Passkey != nil {
+		m.passkeys[string(e.Passkey.ID)] = *e.Passkey
+		return nil
+	}
 	m.factors[e.Session.Person] = e.Factor
 	m.devices[string(e.Session.Device)] = roster.Device{Key: e.Session.Device, Person: e.Session.Person}
-	m.sessions[e.Session.ID] = e.Session
 	return nil
 }
 
@@ -109,8 +160,15 @@ func newBench(t *testing.T) *bench {
 	}
 	b := &bench{
 		clock: &fakeClock{time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)},
-		store: &memory{map[[32]byte]roster.Invite{}, map[string]roster.TOTP{}, map[string]roster.Device{}, map[string]roster.Session{}},
-		key:   ed25519.NewKeyFromSeed(make([]byte, 32)),
+		store: &memory{
+			map[[32]byte]roster.Invite{},
+			map[string]roster.TOTP{},
+			map[string]roster.Device{},
+			map[string]roster.Session{},
+			map[string]roster.Passkey{},
+			map[string]bool{},
+		},
+		key: ed25519.NewKeyFromSeed(make([]byte, 32)),
 	}
 	b.Desk = &Desk{Store: b.store, Clock: b.clock, Fleet: "lab", Box: box}
 	return b

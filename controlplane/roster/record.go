@@ -7,12 +7,13 @@ import (
 	"curfew.internal/ledger"
 )
 
-// An Enrolment is what using an invite gives: a factor, and a device that is
-// signed in.
+// An Enrolment is what using an invite gives: a device that is signed in and
+// its factor, or a passkey and a browser that is signed in.
 type Enrolment struct {
 	Invite     [32]byte
 	Factor     TOTP
 	DeviceName string
+	Passkey    *Passkey // in place of the two above
 	Session    Session
 }
 

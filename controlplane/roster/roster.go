@@ -70,7 +70,7 @@ type Person struct {
 	UID      uint32
 	Admin    bool
 	Disabled bool
-	Enrolled bool // has a second factor
+	Enrolled bool // has a factor
 }
 
 // An Invite lets one person enrol a device and a second factor. Only the hash
@@ -82,6 +82,9 @@ type Invite struct {
 	// Pending is the factor shown to the holder, until it is proved.
 	Pending TOTP
 	Device  ed25519.PublicKey // that it was shown to
+	// Adds says that what is enrolled with it comes beside what its person
+	// has, and not in its place.
+	Adds bool
 }
 
 // TOTP is a second factor (RFC 6238, SHA-1, 6 digits, 30 s).
@@ -103,13 +106,16 @@ type Device struct {
 	AddedAt time.Time
 }
 
-// A Session is a signed-in device.
+// A Session is a signed-in device or browser.
 type Session struct {
 	ID      string
 	Person  string
-	Device  ed25519.PublicKey
+	Device  ed25519.PublicKey // empty for a browser
+	Name    string            // of the device, or what the browser says it is
+	Browser bool
+	Begun   time.Time // of a browser's
 	Expires time.Time
-	Proved  time.Time // when its person last proved herself with her second factor
+	Proved  time.Time // when its person last proved herself with a factor
 }
 
 // A Record is one ledger entry as a host numbered it.

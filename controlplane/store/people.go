@@ -10,7 +10,8 @@ import (
 	"curfew.internal/grant"
 )
 
-const personColumns = `name, full_name, uid, admin, disabled, EXISTS (SELECT 1 FROM totp WHERE person = name)`
+const personColumns = `name, full_name, uid, admin, disabled, 
+	EXISTS (SELECT 1 FROM totp WHERE person = people.name) OR EXISTS (SELECT 1 FROM passkeys WHERE person = people.name)`
 
 func scanPerson(r scanner) (roster.Person, error) {
 	var p roster.Person
@@ -72,13 +73,8 @@ func (s *Store) DisablePerson(ctx context.Context, name string, a roster.Act) (r
 		if err := t.exec(ctx, `UPDATE people SET disabled = 1 WHERE name = ?`, name); err != nil {
 			return fmt.Errorf("person: %w", err)
 		}
-		for _, q := range []string{
-			`DELETE FROM sessions WHERE person = ?`, `DELETE FROM devices WHERE person = ?`,
-			`DELETE FROM totp WHERE person = ?`, `DELETE FROM invites WHERE person = ?`,
-		} {
-			if err := t.run(ctx, q, name); err != nil {
-				return err
-			}
+		if err := errors.Join(t.forget(ctx, name), t.run(ctx, `DELETE FROM invites WHERE person = ?`, name)); err != nil {
+			return err
 		}
 		if err := s.endAllOf(ctx, t, name, a); err != nil {
 			return err
@@ -91,6 +87,16 @@ func (s *Store) DisablePerson(ctx context.Context, name string, a roster.Act) (r
 		return err
 	})
 	return p, err
+}
+
+// forget takes all that the person could prove herself with.
+func (t *tx) forget(ctx context.Context, name string) error {
+	for _, table := range []string{"sessions", "web_sessions", "devices", "totp", "passkeys"} {
+		if err := t.run(ctx, `DELETE FROM `+table+` WHERE person = ?`, name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // PutInvite keeps a new invite in place of all earlier ones of the person.
@@ -106,7 +112,8 @@ func (s *Store) PutInvite(ctx context.Context, i roster.Invite, a roster.Act) er
 		if err := t.run(ctx, `DELETE FROM invites WHERE person = ?`, i.Person); err != nil {
 			return err
 		}
-		if err := t.run(ctx, `INSERT INTO invites VALUES (?, ?, ?, ?, 0, 0, ?)`, i.Hash[:], i.Person, ns(i.Expires), blob(nil), blob(nil)); err != nil {
+		if err := t.run(ctx, `INSERT INTO invites (hash, person, expires, secret, failures, retry_at, device, adds) VALUES (?, ?, ?, ?, 0, 0, ?, ?)`,
+			i.Hash[:], i.Person, ns(i.Expires), blob(nil), blob(nil), i.Adds); err != nil {
 			return err
 		}
 		return t.tell(ctx, a, "made a code for %s to enrol with", i.Person)
@@ -119,8 +126,8 @@ func (s *Store) UpdateInvite(ctx context.Context, hash [32]byte, f func(roster.I
 	var refused error
 	err := s.write(ctx, func(t *tx) error {
 		i := roster.Invite{Hash: hash}
-		err := t.QueryRowContext(ctx, `SELECT person, expires, secret, failures, retry_at, device FROM invites WHERE hash = ?`, hash[:]).
-			Scan(&i.Person, instant{&i.Expires}, &i.Pending.Secret, &i.Pending.Failures, instant{&i.Pending.RetryAt}, (*[]byte)(&i.Device))
+		err := t.QueryRowContext(ctx, `SELECT person, expires, secret, failures, retry_at, device, adds FROM invites WHERE hash = ?`, hash[:]).
+			Scan(&i.Person, instant{&i.Expires}, &i.Pending.Secret, &i.Pending.Failures, instant{&i.Pending.RetryAt}, (*[]byte)(&i.Device), &i.Adds)
 		if err != nil {
 			return fmt.Errorf("invite: %w", known(err))
 		}
@@ -131,44 +138,54 @@ func (s *Store) UpdateInvite(ctx context.Context, hash [32]byte, f func(roster.I
 	return errors.Join(err, refused)
 }
 
-// UseInvite uses the invite up. The factor and the device take the place of
-// all that the person had: whoever lost a device is rid of it.
+// UseInvite uses the invite up. What is enrolled takes the place of all that
+// the person had, so that whoever lost a device is rid of it; unless the
+// invite says that it comes beside it.
 func (s *Store) UseInvite(ctx context.Context, e roster.Enrolment, at time.Time) error {
 	return s.write(ctx, func(t *tx) error {
-		if err := t.exec(ctx, `DELETE FROM invites WHERE hash = ? AND person = ? AND expires > ?`, e.Invite[:], e.Session.Person, ns(at)); err != nil {
+		var adds bool
+		err := t.QueryRowContext(ctx, `DELETE FROM invites WHERE hash = ? AND person = ? AND expires > ? RETURNING adds`, e.Invite[:], e.Session.Person, ns(at)).Scan(&adds)
+		if errors.Is(known(err), roster.ErrUnknown) {
 			return fmt.Errorf("invite: %w", roster.ErrUsed)
 		}
-		for _, q := range []string{`DELETE FROM sessions WHERE person = ?`, `DELETE FROM devices WHERE person = ?`, `DELETE FROM totp WHERE person = ?`} {
-			if err := t.run(ctx, q, e.Session.Person); err != nil {
+		how := "beside what there was"
+		if err == nil && !adds {
+			how = "in place of all earlier ones"
+			err = t.forget(ctx, e.Session.Person)
+		}
+		if err != nil {
+			return err
+		}
+		a := roster.Act{By: e.Session.Person, At: at}
+		if e.Passkey != nil {
+			if err := errors.Join(addPasskey(ctx, t, *e.Passkey), addWebSession(ctx, t, e.Session)); err != nil {
 				return err
 			}
+			return t.tell(ctx, a, "enrolled passkey %q, %s", e.Passkey.Name, how)
 		}
-		err := t.run(ctx, `INSERT INTO totp VALUES (?, ?, ?, 0, 0)`, e.Session.Person, e.Factor.Secret, e.Factor.LastStep)
-		if err != nil {
+		if err := enrolDevice(ctx, t, e, at); err != nil {
 			return err
 		}
-		err = t.run(ctx, `INSERT INTO devices VALUES (?, ?, ?, ?)`, []byte(e.Session.Device), e.Session.Person, e.DeviceName, ns(at))
-		if err != nil {
-			return fmt.Errorf("device: %w", err)
-		}
-		if err := addSession(ctx, t, e.Session); err != nil {
-			return err
-		}
-		return t.tell(ctx, roster.Act{By: e.Session.Person, At: at}, "enrolled device %q and a second factor, in place of all earlier ones", e.DeviceName)
+		return t.tell(ctx, a, "enrolled device %q and a second factor, %s", e.DeviceName, how)
 	})
+}
+
+func enrolDevice(ctx context.Context, t *tx, e roster.Enrolment, at time.Time) error {
+	err := t.run(ctx, `INSERT INTO totp VALUES (?, ?, ?, 0, 0)
+		ON CONFLICT (person) DO UPDATE SET secret = excluded.secret, step = excluded.step, failures = 0, retry_at = 0`, e.Session.Person, e.Factor.Secret, e.Factor.LastStep)
+	if err != nil {
+		return err
+	}
+	err = t.run(ctx, `INSERT INTO devices VALUES (?, ?, ?, ?)`, []byte(e.Session.Device), e.Session.Person, e.DeviceName, ns(at))
+	if err != nil {
+		return fmt.Errorf("device: %w", err)
+	}
+	return addSession(ctx, t, e.Session)
 }
 
 func addSession(ctx context.Context, t *tx, s roster.Session) error {
 	return t.run(ctx, `INSERT INTO sessions (id, person, device, expires, proved_at) VALUES (?, ?, ?, ?, ?)`,
 		s.ID, s.Person, []byte(s.Device), ns(s.Expires), ns(s.Proved))
-}
-
-// Proved notes that the session's person proved herself.
-func (s *Store) Proved(ctx context.Context, id string, at time.Time) error {
-	return s.write(ctx, func(t *tx) error {
-		t.quiet = true
-		return t.exec(ctx, `UPDATE sessions SET proved_at = ? WHERE id = ?`, ns(at), id)
-	})
 }
 
 // UpdateFactor changes the person's second factor as f says. What f returns
@@ -199,38 +216,24 @@ func (s *Store) Device(ctx context.Context, key []byte) (roster.Device, error) {
 	return d, nil
 }
 
-// AddSession opens a session of a device that is known, and forgets those
-// that are over.
+// AddSession opens a session of a device that is known or of a browser, and
+// forgets those that are over.
 func (s *Store) AddSession(ctx context.Context, v roster.Session, at time.Time) error {
 	return s.write(ctx, func(t *tx) error {
-		if err := t.run(ctx, `DELETE FROM sessions WHERE expires <= ?`, ns(at)); err != nil {
+		for _, table := range []string{"sessions", "web_sessions"} {
+			if err := t.run(ctx, `DELETE FROM `+table+` WHERE expires <= ?`, ns(at)); err != nil {
+				return err
+			}
+		}
+		add, how := addSession, "signed in"
+		if v.Browser {
+			add, how = addWebSession, "signed in with a browser"
+		}
+		if err := add(ctx, t, v); err != nil {
 			return err
 		}
-		if err := addSession(ctx, t, v); err != nil {
-			return err
-		}
-		return t.tell(ctx, roster.Act{By: v.Person, At: at}, "signed in")
+		return t.tell(ctx, roster.Act{By: v.Person, At: at}, "%s", how)
 	})
-}
-
-// Session returns the session if it stands, and whose it is.
-func (s *Store) Session(ctx context.Context, id string, at time.Time) (roster.Session, roster.Person, error) {
-	v := roster.Session{ID: id}
-	err := s.read.QueryRowContext(ctx, `SELECT person, device, expires, proved_at FROM sessions WHERE id = ? AND expires > ?`, id, ns(at)).
-		Scan(&v.Person, (*[]byte)(&v.Device), instant{&v.Expires}, instant{&v.Proved})
-	if err != nil {
-		return v, roster.Person{}, fmt.Errorf("session: %w", known(err))
-	}
-	p, err := s.Person(ctx, v.Person)
-	if err == nil && p.Disabled {
-		err = roster.ErrDisabled
-	}
-	return v, p, err
-}
-
-// EndSession ends the session.
-func (s *Store) EndSession(ctx context.Context, id string) error {
-	return s.write(ctx, func(t *tx) error { return t.run(ctx, `DELETE FROM sessions WHERE id = ?`, id) })
 }
 
 // UseNonce keeps the session's nonce until then; [roster.ErrUsed] if it is

@@ -61,7 +61,7 @@ var rooms = map[string][]string{
 
 	"controlplane": {
 		"clock", "controlplane/api", "controlplane/fleet", "controlplane/forward", "controlplane/identity", "controlplane/policy", "controlplane/policy/folder", "controlplane/request",
-		"controlplane/roster", "controlplane/sign", "controlplane/store", "dsse", "grant", "ledger", "wire/invite", "wire/signature",
+		"controlplane/roster", "controlplane/sign", "controlplane/store", "controlplane/web", "dsse", "grant", "ledger", "wire/invite", "wire/signature",
 	},
 	"controlplane/api": {
 		"canon", "clock", "controlplane/policy", "controlplane/policy/folder", "controlplane/request", "controlplane/roster", "dsse", "grant", "ledger",
@@ -69,7 +69,7 @@ var rooms = map[string][]string{
 	},
 	"controlplane/fleet":         {"clock", "controlplane/roster", "grant", "ledger", "wire/invite", "wire/uplink"},
 	"controlplane/forward":       {"clock", "controlplane/roster", "ledger"},
-	"controlplane/identity":      {"clock", "controlplane/roster", "dsse", "grant"},
+	"controlplane/identity":      {"canon", "clock", "controlplane/roster", "dsse", "grant"},
 	"controlplane/policy":        {"controlplane/roster", "grant"},
 	"controlplane/policy/folder": {"controlplane/policy"},
 	"controlplane/policy/plan":   {"controlplane/policy", "controlplane/roster"},
@@ -78,6 +78,7 @@ var rooms = map[string][]string{
 	"controlplane/roster":        {"grant", "ledger"},                                // plain values that the others pass on
 	"controlplane/sign":          {"controlplane/roster", "dsse", "grant", "ledger"}, // it signs what the log says of itself
 	"controlplane/store":         {"controlplane/request", "controlplane/roster", "dsse", "grant", "ledger"},
+	"controlplane/web":           {"clock", "controlplane/policy", "controlplane/roster", "wire/api"}, // it calls the API through what it declares itself
 
 	"packaging/man": {}, // manual pages, from the model of a command line
 
@@ -88,6 +89,8 @@ var rooms = map[string][]string{
 	"cmd/curfew-server": {"clock", "controlplane", "controlplane/policy", "controlplane/policy/folder", "packaging/man"},
 	"cmd/curfew-agent":  {"agent", "agent/doctor", "completion", "packaging/man", "wire/shell"},
 	"test":              {"clock", "dsse", "grant", "ledger", "wire/api", "wire/invite"},
+	// It plays both ends: a control plane, and hosts that have no machine.
+	"test/pages": {"agent/uplink", "clock", "controlplane", "grant", "ledger", "wire/api", "wire/invite", "wire/signature"},
 }
 
 // landing are rooms of the plan that are still empty.

@@ -31,7 +31,7 @@ var levers = []lever{
 	{
 		what:  "reads the time",
 		calls: map[string][]string{"time": {"Now", "Since", "Until"}},
-		rooms: []string{"clock", "cmd/curfew", "cmd/curfew-agent", "cmd/curfew-server", "test"},
+		rooms: []string{"clock", "cmd/curfew", "cmd/curfew-agent", "cmd/curfew-server", "test", "test/pages"},
 	},
 	{
 		what: "writes files",
@@ -46,7 +46,7 @@ var levers = []lever{
 		// runs before sudo asks at the terminal.
 		rooms: []string{
 			"agent", "agent/door", "agent/host", "agent/keep", "agent/watch", "cmd/curfew", "cmd/curfew-agent",
-			"controlplane", "controlplane/fleet", "controlplane/forward", "controlplane/identity", "controlplane/sign", "test",
+			"controlplane", "controlplane/fleet", "controlplane/forward", "controlplane/identity", "controlplane/sign", "test", "test/pages",
 		},
 	},
 	{

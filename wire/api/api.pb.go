@@ -814,8 +814,9 @@ type CreateRequestRequest struct {
 	Duration      *durationpb.Duration   `protobuf:"bytes,3,opt,name=duration,proto3" json:"duration,omitempty"`
 	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	Ticket        string                 `protobuf:"bytes,5,opt,name=ticket,proto3" json:"ticket,omitempty"`
-	Code          string                 `protobuf:"bytes,6,opt,name=code,proto3" json:"code,omitempty"` // TOTP
-	Key           string                 `protobuf:"bytes,7,opt,name=key,proto3" json:"key,omitempty"`   // chosen by the caller: the same key again gives the same request
+	Code          string                 `protobuf:"bytes,6,opt,name=code,proto3" json:"code,omitempty"`           // TOTP
+	Key           string                 `protobuf:"bytes,7,opt,name=key,proto3" json:"key,omitempty"`             // chosen by the caller: the same key again gives the same request
+	Assertion     []byte                 `protobuf:"bytes,8,opt,name=assertion,proto3" json:"assertion,omitempty"` // of a passkey, in place of the code: docs/web.md
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -897,6 +898,13 @@ func (x *CreateRequestRequest) GetKey() string {
 		return x.Key
 	}
 	return ""
+}
+
+func (x *CreateRequestRequest) GetAssertion() []byte {
+	if x != nil {
+		return x.Assertion
+	}
+	return nil
 }
 
 type Approval struct {
@@ -998,6 +1006,8 @@ type Request struct {
 	WaitsFor        string                 `protobuf:"bytes,27,opt,name=waits_for,json=waitsFor,proto3" json:"waits_for,omitempty"` // for asked: how many of whom may approve next, and who may later
 	Unguarded       bool                   `protobuf:"varint,28,opt,name=unguarded,proto3" json:"unguarded,omitempty"`              // what runs may take the agent away
 	Origin          *Origin                `protobuf:"bytes,29,opt,name=origin,proto3" json:"origin,omitempty"`                     // if it was asked for in a shell on a host
+	Network         []string               `protobuf:"bytes,30,rep,name=network,proto3" json:"network,omitempty"`                   // where the account may connect; none: not limited
+	NoExec          bool                   `protobuf:"varint,31,opt,name=no_exec,json=noExec,proto3" json:"no_exec,omitempty"`      // what runs may not start other programs
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1233,6 +1243,20 @@ func (x *Request) GetOrigin() *Origin {
 		return x.Origin
 	}
 	return nil
+}
+
+func (x *Request) GetNetwork() []string {
+	if x != nil {
+		return x.Network
+	}
+	return nil
+}
+
+func (x *Request) GetNoExec() bool {
+	if x != nil {
+		return x.NoExec
+	}
+	return false
 }
 
 // Origin is where a request was typed. The host says so: it is to be believed
@@ -1536,6 +1560,7 @@ type ApproveRequest struct {
 	Digest        []byte                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"` // of the request as it was shown
 	Code          string                 `protobuf:"bytes,3,opt,name=code,proto3" json:"code,omitempty"`
 	Note          string                 `protobuf:"bytes,4,opt,name=note,proto3" json:"note,omitempty"`
+	Assertion     []byte                 `protobuf:"bytes,5,opt,name=assertion,proto3" json:"assertion,omitempty"` // of a passkey, in place of the code
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1596,6 +1621,13 @@ func (x *ApproveRequest) GetNote() string {
 		return x.Note
 	}
 	return ""
+}
+
+func (x *ApproveRequest) GetAssertion() []byte {
+	if x != nil {
+		return x.Assertion
+	}
+	return nil
 }
 
 type DenyRequest struct {
@@ -1753,6 +1785,7 @@ type ExtendRequest struct {
 	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	Code          string                 `protobuf:"bytes,4,opt,name=code,proto3" json:"code,omitempty"`
 	Key           string                 `protobuf:"bytes,5,opt,name=key,proto3" json:"key,omitempty"`
+	Assertion     []byte                 `protobuf:"bytes,6,opt,name=assertion,proto3" json:"assertion,omitempty"` // of a passkey, in place of the code
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1822,6 +1855,109 @@ func (x *ExtendRequest) GetKey() string {
 	return ""
 }
 
+func (x *ExtendRequest) GetAssertion() []byte {
+	if x != nil {
+		return x.Assertion
+	}
+	return nil
+}
+
+type OpenPagesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Code          string                 `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"` // TOTP
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OpenPagesRequest) Reset() {
+	*x = OpenPagesRequest{}
+	mi := &file_wire_api_api_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OpenPagesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OpenPagesRequest) ProtoMessage() {}
+
+func (x *OpenPagesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OpenPagesRequest.ProtoReflect.Descriptor instead.
+func (*OpenPagesRequest) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *OpenPagesRequest) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+type OpenPagesReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Link          string                 `protobuf:"bytes,1,opt,name=link,proto3" json:"link,omitempty"`
+	Expires       *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expires,proto3" json:"expires,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OpenPagesReply) Reset() {
+	*x = OpenPagesReply{}
+	mi := &file_wire_api_api_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OpenPagesReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OpenPagesReply) ProtoMessage() {}
+
+func (x *OpenPagesReply) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OpenPagesReply.ProtoReflect.Descriptor instead.
+func (*OpenPagesReply) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *OpenPagesReply) GetLink() string {
+	if x != nil {
+		return x.Link
+	}
+	return ""
+}
+
+func (x *OpenPagesReply) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
 type IssueSSHCertificateRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
@@ -1832,7 +1968,7 @@ type IssueSSHCertificateRequest struct {
 
 func (x *IssueSSHCertificateRequest) Reset() {
 	*x = IssueSSHCertificateRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[26]
+	mi := &file_wire_api_api_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1844,7 +1980,7 @@ func (x *IssueSSHCertificateRequest) String() string {
 func (*IssueSSHCertificateRequest) ProtoMessage() {}
 
 func (x *IssueSSHCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[26]
+	mi := &file_wire_api_api_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1857,7 +1993,7 @@ func (x *IssueSSHCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueSSHCertificateRequest.ProtoReflect.Descriptor instead.
 func (*IssueSSHCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{26}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *IssueSSHCertificateRequest) GetHost() string {
@@ -1888,7 +2024,7 @@ type IssueSSHCertificateReply struct {
 
 func (x *IssueSSHCertificateReply) Reset() {
 	*x = IssueSSHCertificateReply{}
-	mi := &file_wire_api_api_proto_msgTypes[27]
+	mi := &file_wire_api_api_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1900,7 +2036,7 @@ func (x *IssueSSHCertificateReply) String() string {
 func (*IssueSSHCertificateReply) ProtoMessage() {}
 
 func (x *IssueSSHCertificateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[27]
+	mi := &file_wire_api_api_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1913,7 +2049,7 @@ func (x *IssueSSHCertificateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueSSHCertificateReply.ProtoReflect.Descriptor instead.
 func (*IssueSSHCertificateReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{27}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *IssueSSHCertificateReply) GetCertificate() string {
@@ -1978,7 +2114,7 @@ type SearchEventsRequest struct {
 
 func (x *SearchEventsRequest) Reset() {
 	*x = SearchEventsRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[28]
+	mi := &file_wire_api_api_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1990,7 +2126,7 @@ func (x *SearchEventsRequest) String() string {
 func (*SearchEventsRequest) ProtoMessage() {}
 
 func (x *SearchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[28]
+	mi := &file_wire_api_api_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2003,7 +2139,7 @@ func (x *SearchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchEventsRequest.ProtoReflect.Descriptor instead.
 func (*SearchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{28}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SearchEventsRequest) GetGrant() string {
@@ -2100,7 +2236,7 @@ type SearchEventsReply struct {
 
 func (x *SearchEventsReply) Reset() {
 	*x = SearchEventsReply{}
-	mi := &file_wire_api_api_proto_msgTypes[29]
+	mi := &file_wire_api_api_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2112,7 +2248,7 @@ func (x *SearchEventsReply) String() string {
 func (*SearchEventsReply) ProtoMessage() {}
 
 func (x *SearchEventsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[29]
+	mi := &file_wire_api_api_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2125,7 +2261,7 @@ func (x *SearchEventsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchEventsReply.ProtoReflect.Descriptor instead.
 func (*SearchEventsReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{29}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SearchEventsReply) GetEvents() []*Event {
@@ -2171,7 +2307,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_wire_api_api_proto_msgTypes[30]
+	mi := &file_wire_api_api_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2183,7 +2319,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[30]
+	mi := &file_wire_api_api_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2196,7 +2332,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{30}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Event) GetId() uint64 {
@@ -2359,7 +2495,7 @@ type IDs struct {
 
 func (x *IDs) Reset() {
 	*x = IDs{}
-	mi := &file_wire_api_api_proto_msgTypes[31]
+	mi := &file_wire_api_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2371,7 +2507,7 @@ func (x *IDs) String() string {
 func (*IDs) ProtoMessage() {}
 
 func (x *IDs) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[31]
+	mi := &file_wire_api_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2384,7 +2520,7 @@ func (x *IDs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IDs.ProtoReflect.Descriptor instead.
 func (*IDs) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{31}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *IDs) GetUid() uint32 {
@@ -2450,7 +2586,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_wire_api_api_proto_msgTypes[32]
+	mi := &file_wire_api_api_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2462,7 +2598,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[32]
+	mi := &file_wire_api_api_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2475,7 +2611,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{32}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Process) GetPid() uint32 {
@@ -2638,7 +2774,7 @@ type Receipt struct {
 
 func (x *Receipt) Reset() {
 	*x = Receipt{}
-	mi := &file_wire_api_api_proto_msgTypes[33]
+	mi := &file_wire_api_api_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2650,7 +2786,7 @@ func (x *Receipt) String() string {
 func (*Receipt) ProtoMessage() {}
 
 func (x *Receipt) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[33]
+	mi := &file_wire_api_api_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2663,7 +2799,7 @@ func (x *Receipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
 func (*Receipt) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{33}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Receipt) GetHost() string {
@@ -2759,7 +2895,7 @@ type TimelineRequest struct {
 
 func (x *TimelineRequest) Reset() {
 	*x = TimelineRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[34]
+	mi := &file_wire_api_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2771,7 +2907,7 @@ func (x *TimelineRequest) String() string {
 func (*TimelineRequest) ProtoMessage() {}
 
 func (x *TimelineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[34]
+	mi := &file_wire_api_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2784,7 +2920,7 @@ func (x *TimelineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineRequest.ProtoReflect.Descriptor instead.
 func (*TimelineRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{34}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *TimelineRequest) GetGrant() string {
@@ -2804,7 +2940,7 @@ type TimelineReply struct {
 
 func (x *TimelineReply) Reset() {
 	*x = TimelineReply{}
-	mi := &file_wire_api_api_proto_msgTypes[35]
+	mi := &file_wire_api_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2816,7 +2952,7 @@ func (x *TimelineReply) String() string {
 func (*TimelineReply) ProtoMessage() {}
 
 func (x *TimelineReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[35]
+	mi := &file_wire_api_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2829,7 +2965,7 @@ func (x *TimelineReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineReply.ProtoReflect.Descriptor instead.
 func (*TimelineReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{35}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *TimelineReply) GetRequest() *Request {
@@ -2861,7 +2997,7 @@ type Moment struct {
 
 func (x *Moment) Reset() {
 	*x = Moment{}
-	mi := &file_wire_api_api_proto_msgTypes[36]
+	mi := &file_wire_api_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2873,7 +3009,7 @@ func (x *Moment) String() string {
 func (*Moment) ProtoMessage() {}
 
 func (x *Moment) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[36]
+	mi := &file_wire_api_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2886,7 +3022,7 @@ func (x *Moment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Moment.ProtoReflect.Descriptor instead.
 func (*Moment) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{36}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Moment) GetAt() *timestamppb.Timestamp {
@@ -2947,7 +3083,7 @@ type GetCheckpointRequest struct {
 
 func (x *GetCheckpointRequest) Reset() {
 	*x = GetCheckpointRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[37]
+	mi := &file_wire_api_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2959,7 +3095,7 @@ func (x *GetCheckpointRequest) String() string {
 func (*GetCheckpointRequest) ProtoMessage() {}
 
 func (x *GetCheckpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[37]
+	mi := &file_wire_api_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2972,7 +3108,7 @@ func (x *GetCheckpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCheckpointRequest.ProtoReflect.Descriptor instead.
 func (*GetCheckpointRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{37}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *GetCheckpointRequest) GetFrom() uint64 {
@@ -2993,7 +3129,7 @@ type GetCheckpointReply struct {
 
 func (x *GetCheckpointReply) Reset() {
 	*x = GetCheckpointReply{}
-	mi := &file_wire_api_api_proto_msgTypes[38]
+	mi := &file_wire_api_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3005,7 +3141,7 @@ func (x *GetCheckpointReply) String() string {
 func (*GetCheckpointReply) ProtoMessage() {}
 
 func (x *GetCheckpointReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[38]
+	mi := &file_wire_api_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3018,7 +3154,7 @@ func (x *GetCheckpointReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCheckpointReply.ProtoReflect.Descriptor instead.
 func (*GetCheckpointReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{38}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *GetCheckpointReply) GetNote() []byte {
@@ -3053,7 +3189,7 @@ type ExportRecordRequest struct {
 
 func (x *ExportRecordRequest) Reset() {
 	*x = ExportRecordRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[39]
+	mi := &file_wire_api_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3065,7 +3201,7 @@ func (x *ExportRecordRequest) String() string {
 func (*ExportRecordRequest) ProtoMessage() {}
 
 func (x *ExportRecordRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[39]
+	mi := &file_wire_api_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3078,7 +3214,7 @@ func (x *ExportRecordRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportRecordRequest.ProtoReflect.Descriptor instead.
 func (*ExportRecordRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{39}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ExportRecordRequest) GetGrant() string {
@@ -3111,7 +3247,7 @@ type ExportPart struct {
 
 func (x *ExportPart) Reset() {
 	*x = ExportPart{}
-	mi := &file_wire_api_api_proto_msgTypes[40]
+	mi := &file_wire_api_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3123,7 +3259,7 @@ func (x *ExportPart) String() string {
 func (*ExportPart) ProtoMessage() {}
 
 func (x *ExportPart) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[40]
+	mi := &file_wire_api_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3136,7 +3272,7 @@ func (x *ExportPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportPart.ProtoReflect.Descriptor instead.
 func (*ExportPart) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{40}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ExportPart) GetData() []byte {
@@ -3151,14 +3287,15 @@ type AddPersonRequest struct {
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	FullName      string                 `protobuf:"bytes,2,opt,name=full_name,json=fullName,proto3" json:"full_name,omitempty"`
 	Admin         bool                   `protobuf:"varint,3,opt,name=admin,proto3" json:"admin,omitempty"`
-	Code          string                 `protobuf:"bytes,4,opt,name=code,proto3" json:"code,omitempty"` // TOTP; of no need within 15 minutes of another on this session
+	Code          string                 `protobuf:"bytes,4,opt,name=code,proto3" json:"code,omitempty"`           // TOTP; of no need within 15 minutes of another on this session
+	Assertion     []byte                 `protobuf:"bytes,5,opt,name=assertion,proto3" json:"assertion,omitempty"` // of a passkey, in place of the code
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AddPersonRequest) Reset() {
 	*x = AddPersonRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[41]
+	mi := &file_wire_api_api_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3170,7 +3307,7 @@ func (x *AddPersonRequest) String() string {
 func (*AddPersonRequest) ProtoMessage() {}
 
 func (x *AddPersonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[41]
+	mi := &file_wire_api_api_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3183,7 +3320,7 @@ func (x *AddPersonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddPersonRequest.ProtoReflect.Descriptor instead.
 func (*AddPersonRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{41}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *AddPersonRequest) GetName() string {
@@ -3214,17 +3351,25 @@ func (x *AddPersonRequest) GetCode() string {
 	return ""
 }
 
+func (x *AddPersonRequest) GetAssertion() []byte {
+	if x != nil {
+		return x.Assertion
+	}
+	return nil
+}
+
 type InvitePersonRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Code          string                 `protobuf:"bytes,2,opt,name=code,proto3" json:"code,omitempty"` // as for AddPerson
+	Assertion     []byte                 `protobuf:"bytes,3,opt,name=assertion,proto3" json:"assertion,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *InvitePersonRequest) Reset() {
 	*x = InvitePersonRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[42]
+	mi := &file_wire_api_api_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3236,7 +3381,7 @@ func (x *InvitePersonRequest) String() string {
 func (*InvitePersonRequest) ProtoMessage() {}
 
 func (x *InvitePersonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[42]
+	mi := &file_wire_api_api_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3249,7 +3394,7 @@ func (x *InvitePersonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvitePersonRequest.ProtoReflect.Descriptor instead.
 func (*InvitePersonRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{42}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *InvitePersonRequest) GetName() string {
@@ -3266,18 +3411,26 @@ func (x *InvitePersonRequest) GetCode() string {
 	return ""
 }
 
+func (x *InvitePersonRequest) GetAssertion() []byte {
+	if x != nil {
+		return x.Assertion
+	}
+	return nil
+}
+
 type InviteReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Person        *Person                `protobuf:"bytes,1,opt,name=person,proto3" json:"person,omitempty"`
 	Invite        string                 `protobuf:"bytes,2,opt,name=invite,proto3" json:"invite,omitempty"`
 	Expires       *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expires,proto3" json:"expires,omitempty"`
+	Link          string                 `protobuf:"bytes,4,opt,name=link,proto3" json:"link,omitempty"` // to enrol a passkey with in a browser, in place of the command line; empty: no pages
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *InviteReply) Reset() {
 	*x = InviteReply{}
-	mi := &file_wire_api_api_proto_msgTypes[43]
+	mi := &file_wire_api_api_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3289,7 +3442,7 @@ func (x *InviteReply) String() string {
 func (*InviteReply) ProtoMessage() {}
 
 func (x *InviteReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[43]
+	mi := &file_wire_api_api_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3302,7 +3455,7 @@ func (x *InviteReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InviteReply.ProtoReflect.Descriptor instead.
 func (*InviteReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{43}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *InviteReply) GetPerson() *Person {
@@ -3326,6 +3479,13 @@ func (x *InviteReply) GetExpires() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *InviteReply) GetLink() string {
+	if x != nil {
+		return x.Link
+	}
+	return ""
+}
+
 type DisablePersonRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -3335,7 +3495,7 @@ type DisablePersonRequest struct {
 
 func (x *DisablePersonRequest) Reset() {
 	*x = DisablePersonRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[44]
+	mi := &file_wire_api_api_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3347,7 +3507,7 @@ func (x *DisablePersonRequest) String() string {
 func (*DisablePersonRequest) ProtoMessage() {}
 
 func (x *DisablePersonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[44]
+	mi := &file_wire_api_api_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3360,7 +3520,7 @@ func (x *DisablePersonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisablePersonRequest.ProtoReflect.Descriptor instead.
 func (*DisablePersonRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{44}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *DisablePersonRequest) GetName() string {
@@ -3378,7 +3538,7 @@ type ListPeopleRequest struct {
 
 func (x *ListPeopleRequest) Reset() {
 	*x = ListPeopleRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[45]
+	mi := &file_wire_api_api_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3390,7 +3550,7 @@ func (x *ListPeopleRequest) String() string {
 func (*ListPeopleRequest) ProtoMessage() {}
 
 func (x *ListPeopleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[45]
+	mi := &file_wire_api_api_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3403,7 +3563,7 @@ func (x *ListPeopleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeopleRequest.ProtoReflect.Descriptor instead.
 func (*ListPeopleRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{45}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{47}
 }
 
 type ListPeopleReply struct {
@@ -3415,7 +3575,7 @@ type ListPeopleReply struct {
 
 func (x *ListPeopleReply) Reset() {
 	*x = ListPeopleReply{}
-	mi := &file_wire_api_api_proto_msgTypes[46]
+	mi := &file_wire_api_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3427,7 +3587,7 @@ func (x *ListPeopleReply) String() string {
 func (*ListPeopleReply) ProtoMessage() {}
 
 func (x *ListPeopleReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[46]
+	mi := &file_wire_api_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3440,7 +3600,7 @@ func (x *ListPeopleReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeopleReply.ProtoReflect.Descriptor instead.
 func (*ListPeopleReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{46}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListPeopleReply) GetPeople() []*Person {
@@ -3455,13 +3615,14 @@ type CreateJoinTokenRequest struct {
 	Labels        map[string]string      `protobuf:"bytes,1,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Host          string                 `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"` // only for a host of this name; empty: any
 	Code          string                 `protobuf:"bytes,3,opt,name=code,proto3" json:"code,omitempty"` // as for AddPerson
+	Assertion     []byte                 `protobuf:"bytes,4,opt,name=assertion,proto3" json:"assertion,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[47]
+	mi := &file_wire_api_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3473,7 +3634,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[47]
+	mi := &file_wire_api_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3486,7 +3647,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{47}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *CreateJoinTokenRequest) GetLabels() map[string]string {
@@ -3510,6 +3671,13 @@ func (x *CreateJoinTokenRequest) GetCode() string {
 	return ""
 }
 
+func (x *CreateJoinTokenRequest) GetAssertion() []byte {
+	if x != nil {
+		return x.Assertion
+	}
+	return nil
+}
+
 type CreateJoinTokenReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Token         string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
@@ -3520,7 +3688,7 @@ type CreateJoinTokenReply struct {
 
 func (x *CreateJoinTokenReply) Reset() {
 	*x = CreateJoinTokenReply{}
-	mi := &file_wire_api_api_proto_msgTypes[48]
+	mi := &file_wire_api_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3532,7 +3700,7 @@ func (x *CreateJoinTokenReply) String() string {
 func (*CreateJoinTokenReply) ProtoMessage() {}
 
 func (x *CreateJoinTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[48]
+	mi := &file_wire_api_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3545,7 +3713,7 @@ func (x *CreateJoinTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenReply.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{48}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *CreateJoinTokenReply) GetToken() string {
@@ -3562,6 +3730,76 @@ func (x *CreateJoinTokenReply) GetExpires() *timestamppb.Timestamp {
 	return nil
 }
 
+// FactorRequest changes the caller's own factors. It is asked for on the pages
+// alone.
+type FactorRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	What          string                 `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"`           // passkey: add one; remove: this one; device: a code for another command line
+	Passkey       string                 `protobuf:"bytes,2,opt,name=passkey,proto3" json:"passkey,omitempty"`     // which to remove
+	Code          string                 `protobuf:"bytes,3,opt,name=code,proto3" json:"code,omitempty"`           // TOTP
+	Assertion     []byte                 `protobuf:"bytes,4,opt,name=assertion,proto3" json:"assertion,omitempty"` // of a passkey, in place of the code
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FactorRequest) Reset() {
+	*x = FactorRequest{}
+	mi := &file_wire_api_api_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FactorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FactorRequest) ProtoMessage() {}
+
+func (x *FactorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FactorRequest.ProtoReflect.Descriptor instead.
+func (*FactorRequest) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *FactorRequest) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *FactorRequest) GetPasskey() string {
+	if x != nil {
+		return x.Passkey
+	}
+	return ""
+}
+
+func (x *FactorRequest) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *FactorRequest) GetAssertion() []byte {
+	if x != nil {
+		return x.Assertion
+	}
+	return nil
+}
+
 type ListHostsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -3570,7 +3808,7 @@ type ListHostsRequest struct {
 
 func (x *ListHostsRequest) Reset() {
 	*x = ListHostsRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[49]
+	mi := &file_wire_api_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3582,7 +3820,7 @@ func (x *ListHostsRequest) String() string {
 func (*ListHostsRequest) ProtoMessage() {}
 
 func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[49]
+	mi := &file_wire_api_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3595,7 +3833,7 @@ func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsRequest.ProtoReflect.Descriptor instead.
 func (*ListHostsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{49}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{52}
 }
 
 type ListHostsReply struct {
@@ -3607,7 +3845,7 @@ type ListHostsReply struct {
 
 func (x *ListHostsReply) Reset() {
 	*x = ListHostsReply{}
-	mi := &file_wire_api_api_proto_msgTypes[50]
+	mi := &file_wire_api_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3619,7 +3857,7 @@ func (x *ListHostsReply) String() string {
 func (*ListHostsReply) ProtoMessage() {}
 
 func (x *ListHostsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[50]
+	mi := &file_wire_api_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3632,7 +3870,7 @@ func (x *ListHostsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsReply.ProtoReflect.Descriptor instead.
 func (*ListHostsReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{50}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListHostsReply) GetHosts() []*Host {
@@ -3663,7 +3901,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_wire_api_api_proto_msgTypes[51]
+	mi := &file_wire_api_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3675,7 +3913,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[51]
+	mi := &file_wire_api_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3688,7 +3926,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{51}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Host) GetName() string {
@@ -3791,7 +4029,7 @@ type DecommissionHostRequest struct {
 
 func (x *DecommissionHostRequest) Reset() {
 	*x = DecommissionHostRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[52]
+	mi := &file_wire_api_api_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3803,7 +4041,7 @@ func (x *DecommissionHostRequest) String() string {
 func (*DecommissionHostRequest) ProtoMessage() {}
 
 func (x *DecommissionHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[52]
+	mi := &file_wire_api_api_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3816,7 +4054,7 @@ func (x *DecommissionHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecommissionHostRequest.ProtoReflect.Descriptor instead.
 func (*DecommissionHostRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{52}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *DecommissionHostRequest) GetName() string {
@@ -3835,7 +4073,7 @@ type PolicyStatusRequest struct {
 
 func (x *PolicyStatusRequest) Reset() {
 	*x = PolicyStatusRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[53]
+	mi := &file_wire_api_api_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3847,7 +4085,7 @@ func (x *PolicyStatusRequest) String() string {
 func (*PolicyStatusRequest) ProtoMessage() {}
 
 func (x *PolicyStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[53]
+	mi := &file_wire_api_api_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3860,7 +4098,7 @@ func (x *PolicyStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatusRequest.ProtoReflect.Descriptor instead.
 func (*PolicyStatusRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{53}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *PolicyStatusRequest) GetFiles() bool {
@@ -3883,7 +4121,7 @@ type PolicyStatusReply struct {
 
 func (x *PolicyStatusReply) Reset() {
 	*x = PolicyStatusReply{}
-	mi := &file_wire_api_api_proto_msgTypes[54]
+	mi := &file_wire_api_api_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3895,7 +4133,7 @@ func (x *PolicyStatusReply) String() string {
 func (*PolicyStatusReply) ProtoMessage() {}
 
 func (x *PolicyStatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[54]
+	mi := &file_wire_api_api_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3908,7 +4146,7 @@ func (x *PolicyStatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatusReply.ProtoReflect.Descriptor instead.
 func (*PolicyStatusReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{54}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *PolicyStatusReply) GetVersion() string {
@@ -4008,7 +4246,7 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\tapprovers\x18\n" +
 	" \x03(\tR\tapprovers\x12)\n" +
 	"\x10approvals_needed\x18\v \x01(\rR\x0fapprovalsNeeded\x12A\n" +
-	"\x0eeligible_until\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\religibleUntil\"\xcd\x01\n" +
+	"\x0eeligible_until\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\religibleUntil\"\xeb\x01\n" +
 	"\x14CreateRequestRequest\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12\x14\n" +
 	"\x05hosts\x18\x02 \x03(\tR\x05hosts\x125\n" +
@@ -4016,12 +4254,13 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x16\n" +
 	"\x06ticket\x18\x05 \x01(\tR\x06ticket\x12\x12\n" +
 	"\x04code\x18\x06 \x01(\tR\x04code\x12\x10\n" +
-	"\x03key\x18\a \x01(\tR\x03key\"z\n" +
+	"\x03key\x18\a \x01(\tR\x03key\x12\x1c\n" +
+	"\tassertion\x18\b \x01(\fR\tassertion\"z\n" +
 	"\bApproval\x12\x16\n" +
 	"\x06person\x18\x01 \x01(\tR\x06person\x12\x16\n" +
 	"\x06factor\x18\x02 \x01(\tR\x06factor\x12*\n" +
 	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
-	"\x04note\x18\x04 \x01(\tR\x04note\"\xa5\b\n" +
+	"\x04note\x18\x04 \x01(\tR\x04note\"\xd8\b\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06person\x18\x02 \x01(\tR\x06person\x12\x1b\n" +
@@ -4055,7 +4294,9 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x05drain\x18\x1a \x01(\v2\x19.google.protobuf.DurationR\x05drain\x12\x1b\n" +
 	"\twaits_for\x18\x1b \x01(\tR\bwaitsFor\x12\x1c\n" +
 	"\tunguarded\x18\x1c \x01(\bR\tunguarded\x12-\n" +
-	"\x06origin\x18\x1d \x01(\v2\x15.curfew.api.v1.OriginR\x06origin\"n\n" +
+	"\x06origin\x18\x1d \x01(\v2\x15.curfew.api.v1.OriginR\x06origin\x12\x18\n" +
+	"\anetwork\x18\x1e \x03(\tR\anetwork\x12\x17\n" +
+	"\ano_exec\x18\x1f \x01(\bR\x06noExec\"n\n" +
 	"\x06Origin\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x18\n" +
 	"\asession\x18\x02 \x01(\tR\asession\x12\x18\n" +
@@ -4074,12 +4315,13 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\ffor_approval\x18\x02 \x01(\bR\vforApproval\x12\x14\n" +
 	"\x05limit\x18\x03 \x01(\rR\x05limit\"G\n" +
 	"\x11ListRequestsReply\x122\n" +
-	"\brequests\x18\x01 \x03(\v2\x16.curfew.api.v1.RequestR\brequests\"`\n" +
+	"\brequests\x18\x01 \x03(\v2\x16.curfew.api.v1.RequestR\brequests\"~\n" +
 	"\x0eApproveRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x12\n" +
 	"\x04code\x18\x03 \x01(\tR\x04code\x12\x12\n" +
-	"\x04note\x18\x04 \x01(\tR\x04note\"1\n" +
+	"\x04note\x18\x04 \x01(\tR\x04note\x12\x1c\n" +
+	"\tassertion\x18\x05 \x01(\fR\tassertion\"1\n" +
 	"\vDenyRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04note\x18\x02 \x01(\tR\x04note\"!\n" +
@@ -4087,13 +4329,19 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"9\n" +
 	"\rRevokeRequest\x12\x14\n" +
 	"\x05grant\x18\x01 \x01(\tR\x05grant\x12\x12\n" +
-	"\x04note\x18\x02 \x01(\tR\x04note\"\x9a\x01\n" +
+	"\x04note\x18\x02 \x01(\tR\x04note\"\xb8\x01\n" +
 	"\rExtendRequest\x12\x14\n" +
 	"\x05grant\x18\x01 \x01(\tR\x05grant\x125\n" +
 	"\bduration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x12\n" +
 	"\x04code\x18\x04 \x01(\tR\x04code\x12\x10\n" +
-	"\x03key\x18\x05 \x01(\tR\x03key\"O\n" +
+	"\x03key\x18\x05 \x01(\tR\x03key\x12\x1c\n" +
+	"\tassertion\x18\x06 \x01(\fR\tassertion\"&\n" +
+	"\x10OpenPagesRequest\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\tR\x04code\"Z\n" +
+	"\x0eOpenPagesReply\x12\x12\n" +
+	"\x04link\x18\x01 \x01(\tR\x04link\x124\n" +
+	"\aexpires\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"O\n" +
 	"\x1aIssueSSHCertificateRequest\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x1d\n" +
 	"\n" +
@@ -4213,34 +4461,43 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x05older\x18\x03 \x01(\fR\x05older\" \n" +
 	"\n" +
 	"ExportPart\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\"m\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\x8b\x01\n" +
 	"\x10AddPersonRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
 	"\tfull_name\x18\x02 \x01(\tR\bfullName\x12\x14\n" +
 	"\x05admin\x18\x03 \x01(\bR\x05admin\x12\x12\n" +
-	"\x04code\x18\x04 \x01(\tR\x04code\"=\n" +
+	"\x04code\x18\x04 \x01(\tR\x04code\x12\x1c\n" +
+	"\tassertion\x18\x05 \x01(\fR\tassertion\"[\n" +
 	"\x13InvitePersonRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
-	"\x04code\x18\x02 \x01(\tR\x04code\"\x8a\x01\n" +
+	"\x04code\x18\x02 \x01(\tR\x04code\x12\x1c\n" +
+	"\tassertion\x18\x03 \x01(\fR\tassertion\"\x9e\x01\n" +
 	"\vInviteReply\x12-\n" +
 	"\x06person\x18\x01 \x01(\v2\x15.curfew.api.v1.PersonR\x06person\x12\x16\n" +
 	"\x06invite\x18\x02 \x01(\tR\x06invite\x124\n" +
-	"\aexpires\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"*\n" +
+	"\aexpires\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x12\n" +
+	"\x04link\x18\x04 \x01(\tR\x04link\"*\n" +
 	"\x14DisablePersonRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x13\n" +
 	"\x11ListPeopleRequest\"@\n" +
 	"\x0fListPeopleReply\x12-\n" +
-	"\x06people\x18\x01 \x03(\v2\x15.curfew.api.v1.PersonR\x06people\"\xc6\x01\n" +
+	"\x06people\x18\x01 \x03(\v2\x15.curfew.api.v1.PersonR\x06people\"\xe4\x01\n" +
 	"\x16CreateJoinTokenRequest\x12I\n" +
 	"\x06labels\x18\x01 \x03(\v21.curfew.api.v1.CreateJoinTokenRequest.LabelsEntryR\x06labels\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12\x12\n" +
-	"\x04code\x18\x03 \x01(\tR\x04code\x1a9\n" +
+	"\x04code\x18\x03 \x01(\tR\x04code\x12\x1c\n" +
+	"\tassertion\x18\x04 \x01(\fR\tassertion\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"b\n" +
 	"\x14CreateJoinTokenReply\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x124\n" +
-	"\aexpires\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\x12\n" +
+	"\aexpires\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"o\n" +
+	"\rFactorRequest\x12\x12\n" +
+	"\x04what\x18\x01 \x01(\tR\x04what\x12\x18\n" +
+	"\apasskey\x18\x02 \x01(\tR\apasskey\x12\x12\n" +
+	"\x04code\x18\x03 \x01(\tR\x04code\x12\x1c\n" +
+	"\tassertion\x18\x04 \x01(\fR\tassertion\"\x12\n" +
 	"\x10ListHostsRequest\";\n" +
 	"\x0eListHostsReply\x12)\n" +
 	"\x05hosts\x18\x01 \x03(\v2\x13.curfew.api.v1.HostR\x05hosts\"\xf9\x03\n" +
@@ -4275,7 +4532,7 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\n" +
 	"FilesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x012\xba\x11\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x012\x87\x12\n" +
 	"\x06Curfew\x12B\n" +
 	"\x06Enroll\x12\x1c.curfew.api.v1.EnrollRequest\x1a\x1a.curfew.api.v1.EnrollReply\x12Q\n" +
 	"\rConfirmEnroll\x12#.curfew.api.v1.ConfirmEnrollRequest\x1a\x1b.curfew.api.v1.SessionReply\x12A\n" +
@@ -4292,7 +4549,8 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x04Deny\x12\x1a.curfew.api.v1.DenyRequest\x1a\x16.curfew.api.v1.Request\x12B\n" +
 	"\bWithdraw\x12\x1e.curfew.api.v1.WithdrawRequest\x1a\x16.curfew.api.v1.Request\x12>\n" +
 	"\x06Revoke\x12\x1c.curfew.api.v1.RevokeRequest\x1a\x16.curfew.api.v1.Request\x12>\n" +
-	"\x06Extend\x12\x1c.curfew.api.v1.ExtendRequest\x1a\x16.curfew.api.v1.Request\x12i\n" +
+	"\x06Extend\x12\x1c.curfew.api.v1.ExtendRequest\x1a\x16.curfew.api.v1.Request\x12K\n" +
+	"\tOpenPages\x12\x1f.curfew.api.v1.OpenPagesRequest\x1a\x1d.curfew.api.v1.OpenPagesReply\x12i\n" +
 	"\x13IssueSSHCertificate\x12).curfew.api.v1.IssueSSHCertificateRequest\x1a'.curfew.api.v1.IssueSSHCertificateReply\x12T\n" +
 	"\fSearchEvents\x12\".curfew.api.v1.SearchEventsRequest\x1a .curfew.api.v1.SearchEventsReply\x12H\n" +
 	"\n" +
@@ -4322,7 +4580,7 @@ func file_wire_api_api_proto_rawDescGZIP() []byte {
 	return file_wire_api_api_proto_rawDescData
 }
 
-var file_wire_api_api_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
+var file_wire_api_api_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
 var file_wire_api_api_proto_goTypes = []any{
 	(*EnrollRequest)(nil),              // 0: curfew.api.v1.EnrollRequest
 	(*EnrollReply)(nil),                // 1: curfew.api.v1.EnrollReply
@@ -4350,157 +4608,163 @@ var file_wire_api_api_proto_goTypes = []any{
 	(*WithdrawRequest)(nil),            // 23: curfew.api.v1.WithdrawRequest
 	(*RevokeRequest)(nil),              // 24: curfew.api.v1.RevokeRequest
 	(*ExtendRequest)(nil),              // 25: curfew.api.v1.ExtendRequest
-	(*IssueSSHCertificateRequest)(nil), // 26: curfew.api.v1.IssueSSHCertificateRequest
-	(*IssueSSHCertificateReply)(nil),   // 27: curfew.api.v1.IssueSSHCertificateReply
-	(*SearchEventsRequest)(nil),        // 28: curfew.api.v1.SearchEventsRequest
-	(*SearchEventsReply)(nil),          // 29: curfew.api.v1.SearchEventsReply
-	(*Event)(nil),                      // 30: curfew.api.v1.Event
-	(*IDs)(nil),                        // 31: curfew.api.v1.IDs
-	(*Process)(nil),                    // 32: curfew.api.v1.Process
-	(*Receipt)(nil),                    // 33: curfew.api.v1.Receipt
-	(*TimelineRequest)(nil),            // 34: curfew.api.v1.TimelineRequest
-	(*TimelineReply)(nil),              // 35: curfew.api.v1.TimelineReply
-	(*Moment)(nil),                     // 36: curfew.api.v1.Moment
-	(*GetCheckpointRequest)(nil),       // 37: curfew.api.v1.GetCheckpointRequest
-	(*GetCheckpointReply)(nil),         // 38: curfew.api.v1.GetCheckpointReply
-	(*ExportRecordRequest)(nil),        // 39: curfew.api.v1.ExportRecordRequest
-	(*ExportPart)(nil),                 // 40: curfew.api.v1.ExportPart
-	(*AddPersonRequest)(nil),           // 41: curfew.api.v1.AddPersonRequest
-	(*InvitePersonRequest)(nil),        // 42: curfew.api.v1.InvitePersonRequest
-	(*InviteReply)(nil),                // 43: curfew.api.v1.InviteReply
-	(*DisablePersonRequest)(nil),       // 44: curfew.api.v1.DisablePersonRequest
-	(*ListPeopleRequest)(nil),          // 45: curfew.api.v1.ListPeopleRequest
-	(*ListPeopleReply)(nil),            // 46: curfew.api.v1.ListPeopleReply
-	(*CreateJoinTokenRequest)(nil),     // 47: curfew.api.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenReply)(nil),       // 48: curfew.api.v1.CreateJoinTokenReply
-	(*ListHostsRequest)(nil),           // 49: curfew.api.v1.ListHostsRequest
-	(*ListHostsReply)(nil),             // 50: curfew.api.v1.ListHostsReply
-	(*Host)(nil),                       // 51: curfew.api.v1.Host
-	(*DecommissionHostRequest)(nil),    // 52: curfew.api.v1.DecommissionHostRequest
-	(*PolicyStatusRequest)(nil),        // 53: curfew.api.v1.PolicyStatusRequest
-	(*PolicyStatusReply)(nil),          // 54: curfew.api.v1.PolicyStatusReply
-	nil,                                // 55: curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
-	nil,                                // 56: curfew.api.v1.Host.LabelsEntry
-	nil,                                // 57: curfew.api.v1.PolicyStatusReply.FilesEntry
-	(*timestamppb.Timestamp)(nil),      // 58: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 59: google.protobuf.Duration
+	(*OpenPagesRequest)(nil),           // 26: curfew.api.v1.OpenPagesRequest
+	(*OpenPagesReply)(nil),             // 27: curfew.api.v1.OpenPagesReply
+	(*IssueSSHCertificateRequest)(nil), // 28: curfew.api.v1.IssueSSHCertificateRequest
+	(*IssueSSHCertificateReply)(nil),   // 29: curfew.api.v1.IssueSSHCertificateReply
+	(*SearchEventsRequest)(nil),        // 30: curfew.api.v1.SearchEventsRequest
+	(*SearchEventsReply)(nil),          // 31: curfew.api.v1.SearchEventsReply
+	(*Event)(nil),                      // 32: curfew.api.v1.Event
+	(*IDs)(nil),                        // 33: curfew.api.v1.IDs
+	(*Process)(nil),                    // 34: curfew.api.v1.Process
+	(*Receipt)(nil),                    // 35: curfew.api.v1.Receipt
+	(*TimelineRequest)(nil),            // 36: curfew.api.v1.TimelineRequest
+	(*TimelineReply)(nil),              // 37: curfew.api.v1.TimelineReply
+	(*Moment)(nil),                     // 38: curfew.api.v1.Moment
+	(*GetCheckpointRequest)(nil),       // 39: curfew.api.v1.GetCheckpointRequest
+	(*GetCheckpointReply)(nil),         // 40: curfew.api.v1.GetCheckpointReply
+	(*ExportRecordRequest)(nil),        // 41: curfew.api.v1.ExportRecordRequest
+	(*ExportPart)(nil),                 // 42: curfew.api.v1.ExportPart
+	(*AddPersonRequest)(nil),           // 43: curfew.api.v1.AddPersonRequest
+	(*InvitePersonRequest)(nil),        // 44: curfew.api.v1.InvitePersonRequest
+	(*InviteReply)(nil),                // 45: curfew.api.v1.InviteReply
+	(*DisablePersonRequest)(nil),       // 46: curfew.api.v1.DisablePersonRequest
+	(*ListPeopleRequest)(nil),          // 47: curfew.api.v1.ListPeopleRequest
+	(*ListPeopleReply)(nil),            // 48: curfew.api.v1.ListPeopleReply
+	(*CreateJoinTokenRequest)(nil),     // 49: curfew.api.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenReply)(nil),       // 50: curfew.api.v1.CreateJoinTokenReply
+	(*FactorRequest)(nil),              // 51: curfew.api.v1.FactorRequest
+	(*ListHostsRequest)(nil),           // 52: curfew.api.v1.ListHostsRequest
+	(*ListHostsReply)(nil),             // 53: curfew.api.v1.ListHostsReply
+	(*Host)(nil),                       // 54: curfew.api.v1.Host
+	(*DecommissionHostRequest)(nil),    // 55: curfew.api.v1.DecommissionHostRequest
+	(*PolicyStatusRequest)(nil),        // 56: curfew.api.v1.PolicyStatusRequest
+	(*PolicyStatusReply)(nil),          // 57: curfew.api.v1.PolicyStatusReply
+	nil,                                // 58: curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
+	nil,                                // 59: curfew.api.v1.Host.LabelsEntry
+	nil,                                // 60: curfew.api.v1.PolicyStatusReply.FilesEntry
+	(*timestamppb.Timestamp)(nil),      // 61: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 62: google.protobuf.Duration
 }
 var file_wire_api_api_proto_depIdxs = []int32{
-	58, // 0: curfew.api.v1.SessionReply.expires:type_name -> google.protobuf.Timestamp
+	61, // 0: curfew.api.v1.SessionReply.expires:type_name -> google.protobuf.Timestamp
 	9,  // 1: curfew.api.v1.WhoamiReply.person:type_name -> curfew.api.v1.Person
-	58, // 2: curfew.api.v1.WhoamiReply.session_expires:type_name -> google.protobuf.Timestamp
+	61, // 2: curfew.api.v1.WhoamiReply.session_expires:type_name -> google.protobuf.Timestamp
 	12, // 3: curfew.api.v1.ListRolesReply.roles:type_name -> curfew.api.v1.Role
-	59, // 4: curfew.api.v1.Role.max_duration:type_name -> google.protobuf.Duration
-	58, // 5: curfew.api.v1.Role.eligible_until:type_name -> google.protobuf.Timestamp
-	59, // 6: curfew.api.v1.CreateRequestRequest.duration:type_name -> google.protobuf.Duration
-	58, // 7: curfew.api.v1.Approval.at:type_name -> google.protobuf.Timestamp
-	59, // 8: curfew.api.v1.Request.duration:type_name -> google.protobuf.Duration
-	58, // 9: curfew.api.v1.Request.asked_at:type_name -> google.protobuf.Timestamp
-	58, // 10: curfew.api.v1.Request.lapses_at:type_name -> google.protobuf.Timestamp
+	62, // 4: curfew.api.v1.Role.max_duration:type_name -> google.protobuf.Duration
+	61, // 5: curfew.api.v1.Role.eligible_until:type_name -> google.protobuf.Timestamp
+	62, // 6: curfew.api.v1.CreateRequestRequest.duration:type_name -> google.protobuf.Duration
+	61, // 7: curfew.api.v1.Approval.at:type_name -> google.protobuf.Timestamp
+	62, // 8: curfew.api.v1.Request.duration:type_name -> google.protobuf.Duration
+	61, // 9: curfew.api.v1.Request.asked_at:type_name -> google.protobuf.Timestamp
+	61, // 10: curfew.api.v1.Request.lapses_at:type_name -> google.protobuf.Timestamp
 	14, // 11: curfew.api.v1.Request.approvals:type_name -> curfew.api.v1.Approval
-	58, // 12: curfew.api.v1.Request.not_before:type_name -> google.protobuf.Timestamp
-	58, // 13: curfew.api.v1.Request.not_after:type_name -> google.protobuf.Timestamp
+	61, // 12: curfew.api.v1.Request.not_before:type_name -> google.protobuf.Timestamp
+	61, // 13: curfew.api.v1.Request.not_after:type_name -> google.protobuf.Timestamp
 	17, // 14: curfew.api.v1.Request.host_states:type_name -> curfew.api.v1.HostState
-	58, // 15: curfew.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
-	59, // 16: curfew.api.v1.Request.drain:type_name -> google.protobuf.Duration
+	61, // 15: curfew.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
+	62, // 16: curfew.api.v1.Request.drain:type_name -> google.protobuf.Duration
 	16, // 17: curfew.api.v1.Request.origin:type_name -> curfew.api.v1.Origin
-	58, // 18: curfew.api.v1.HostState.at:type_name -> google.protobuf.Timestamp
+	61, // 18: curfew.api.v1.HostState.at:type_name -> google.protobuf.Timestamp
 	15, // 19: curfew.api.v1.ListRequestsReply.requests:type_name -> curfew.api.v1.Request
-	59, // 20: curfew.api.v1.ExtendRequest.duration:type_name -> google.protobuf.Duration
-	58, // 21: curfew.api.v1.IssueSSHCertificateReply.expires:type_name -> google.protobuf.Timestamp
-	58, // 22: curfew.api.v1.SearchEventsRequest.since:type_name -> google.protobuf.Timestamp
-	58, // 23: curfew.api.v1.SearchEventsRequest.until:type_name -> google.protobuf.Timestamp
-	30, // 24: curfew.api.v1.SearchEventsReply.events:type_name -> curfew.api.v1.Event
-	58, // 25: curfew.api.v1.Event.at:type_name -> google.protobuf.Timestamp
-	32, // 26: curfew.api.v1.Event.process:type_name -> curfew.api.v1.Process
-	59, // 27: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
-	33, // 28: curfew.api.v1.Event.receipt:type_name -> curfew.api.v1.Receipt
-	58, // 29: curfew.api.v1.Event.since:type_name -> google.protobuf.Timestamp
-	31, // 30: curfew.api.v1.Process.ids:type_name -> curfew.api.v1.IDs
-	31, // 31: curfew.api.v1.Process.old_ids:type_name -> curfew.api.v1.IDs
-	59, // 32: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
-	58, // 33: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
-	58, // 34: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
-	58, // 35: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
-	15, // 36: curfew.api.v1.TimelineReply.request:type_name -> curfew.api.v1.Request
-	36, // 37: curfew.api.v1.TimelineReply.moments:type_name -> curfew.api.v1.Moment
-	58, // 38: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
-	59, // 39: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
-	30, // 40: curfew.api.v1.Moment.event:type_name -> curfew.api.v1.Event
-	58, // 41: curfew.api.v1.ExportRecordRequest.since:type_name -> google.protobuf.Timestamp
-	9,  // 42: curfew.api.v1.InviteReply.person:type_name -> curfew.api.v1.Person
-	58, // 43: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
-	9,  // 44: curfew.api.v1.ListPeopleReply.people:type_name -> curfew.api.v1.Person
-	55, // 45: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
-	58, // 46: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
-	51, // 47: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
-	56, // 48: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
-	58, // 49: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
-	58, // 50: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
-	57, // 51: curfew.api.v1.PolicyStatusReply.files:type_name -> curfew.api.v1.PolicyStatusReply.FilesEntry
-	0,  // 52: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
-	2,  // 53: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
-	3,  // 54: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
-	5,  // 55: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
-	7,  // 56: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
-	10, // 57: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
-	13, // 58: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
-	18, // 59: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
-	19, // 60: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
-	18, // 61: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
-	21, // 62: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
-	22, // 63: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
-	23, // 64: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
-	24, // 65: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
-	25, // 66: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
-	26, // 67: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
-	28, // 68: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	28, // 69: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	34, // 70: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
-	37, // 71: curfew.api.v1.Curfew.GetCheckpoint:input_type -> curfew.api.v1.GetCheckpointRequest
-	39, // 72: curfew.api.v1.Curfew.ExportRecord:input_type -> curfew.api.v1.ExportRecordRequest
-	41, // 73: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
-	42, // 74: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
-	44, // 75: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
-	45, // 76: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
-	47, // 77: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
-	49, // 78: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
-	52, // 79: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
-	53, // 80: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
-	1,  // 81: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
-	4,  // 82: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
-	4,  // 83: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
-	6,  // 84: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
-	8,  // 85: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
-	11, // 86: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
-	15, // 87: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
-	15, // 88: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
-	20, // 89: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
-	15, // 90: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
-	15, // 91: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
-	15, // 92: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
-	15, // 93: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
-	15, // 94: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
-	15, // 95: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
-	27, // 96: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
-	29, // 97: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
-	30, // 98: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
-	35, // 99: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
-	38, // 100: curfew.api.v1.Curfew.GetCheckpoint:output_type -> curfew.api.v1.GetCheckpointReply
-	40, // 101: curfew.api.v1.Curfew.ExportRecord:output_type -> curfew.api.v1.ExportPart
-	43, // 102: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
-	43, // 103: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
-	9,  // 104: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
-	46, // 105: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
-	48, // 106: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
-	50, // 107: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
-	51, // 108: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
-	54, // 109: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
-	81, // [81:110] is the sub-list for method output_type
-	52, // [52:81] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	62, // 20: curfew.api.v1.ExtendRequest.duration:type_name -> google.protobuf.Duration
+	61, // 21: curfew.api.v1.OpenPagesReply.expires:type_name -> google.protobuf.Timestamp
+	61, // 22: curfew.api.v1.IssueSSHCertificateReply.expires:type_name -> google.protobuf.Timestamp
+	61, // 23: curfew.api.v1.SearchEventsRequest.since:type_name -> google.protobuf.Timestamp
+	61, // 24: curfew.api.v1.SearchEventsRequest.until:type_name -> google.protobuf.Timestamp
+	32, // 25: curfew.api.v1.SearchEventsReply.events:type_name -> curfew.api.v1.Event
+	61, // 26: curfew.api.v1.Event.at:type_name -> google.protobuf.Timestamp
+	34, // 27: curfew.api.v1.Event.process:type_name -> curfew.api.v1.Process
+	62, // 28: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
+	35, // 29: curfew.api.v1.Event.receipt:type_name -> curfew.api.v1.Receipt
+	61, // 30: curfew.api.v1.Event.since:type_name -> google.protobuf.Timestamp
+	33, // 31: curfew.api.v1.Process.ids:type_name -> curfew.api.v1.IDs
+	33, // 32: curfew.api.v1.Process.old_ids:type_name -> curfew.api.v1.IDs
+	62, // 33: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
+	61, // 34: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
+	61, // 35: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
+	61, // 36: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
+	15, // 37: curfew.api.v1.TimelineReply.request:type_name -> curfew.api.v1.Request
+	38, // 38: curfew.api.v1.TimelineReply.moments:type_name -> curfew.api.v1.Moment
+	61, // 39: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
+	62, // 40: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
+	32, // 41: curfew.api.v1.Moment.event:type_name -> curfew.api.v1.Event
+	61, // 42: curfew.api.v1.ExportRecordRequest.since:type_name -> google.protobuf.Timestamp
+	9,  // 43: curfew.api.v1.InviteReply.person:type_name -> curfew.api.v1.Person
+	61, // 44: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
+	9,  // 45: curfew.api.v1.ListPeopleReply.people:type_name -> curfew.api.v1.Person
+	58, // 46: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
+	61, // 47: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
+	54, // 48: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
+	59, // 49: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
+	61, // 50: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
+	61, // 51: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
+	60, // 52: curfew.api.v1.PolicyStatusReply.files:type_name -> curfew.api.v1.PolicyStatusReply.FilesEntry
+	0,  // 53: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
+	2,  // 54: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
+	3,  // 55: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
+	5,  // 56: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
+	7,  // 57: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
+	10, // 58: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
+	13, // 59: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
+	18, // 60: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
+	19, // 61: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
+	18, // 62: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
+	21, // 63: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
+	22, // 64: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
+	23, // 65: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
+	24, // 66: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
+	25, // 67: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
+	26, // 68: curfew.api.v1.Curfew.OpenPages:input_type -> curfew.api.v1.OpenPagesRequest
+	28, // 69: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
+	30, // 70: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	30, // 71: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	36, // 72: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
+	39, // 73: curfew.api.v1.Curfew.GetCheckpoint:input_type -> curfew.api.v1.GetCheckpointRequest
+	41, // 74: curfew.api.v1.Curfew.ExportRecord:input_type -> curfew.api.v1.ExportRecordRequest
+	43, // 75: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
+	44, // 76: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
+	46, // 77: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
+	47, // 78: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
+	49, // 79: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
+	52, // 80: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
+	55, // 81: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
+	56, // 82: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
+	1,  // 83: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
+	4,  // 84: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
+	4,  // 85: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
+	6,  // 86: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
+	8,  // 87: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
+	11, // 88: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
+	15, // 89: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
+	15, // 90: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
+	20, // 91: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
+	15, // 92: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
+	15, // 93: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
+	15, // 94: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
+	15, // 95: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
+	15, // 96: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
+	15, // 97: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
+	27, // 98: curfew.api.v1.Curfew.OpenPages:output_type -> curfew.api.v1.OpenPagesReply
+	29, // 99: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
+	31, // 100: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
+	32, // 101: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
+	37, // 102: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
+	40, // 103: curfew.api.v1.Curfew.GetCheckpoint:output_type -> curfew.api.v1.GetCheckpointReply
+	42, // 104: curfew.api.v1.Curfew.ExportRecord:output_type -> curfew.api.v1.ExportPart
+	45, // 105: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
+	45, // 106: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
+	9,  // 107: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
+	48, // 108: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
+	50, // 109: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
+	53, // 110: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
+	54, // 111: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
+	57, // 112: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
+	83, // [83:113] is the sub-list for method output_type
+	53, // [53:83] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_wire_api_api_proto_init() }
@@ -4514,7 +4778,7 @@ func file_wire_api_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_api_api_proto_rawDesc), len(file_wire_api_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   58,
+			NumMessages:   61,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -67,6 +67,8 @@ const (
 	CurfewRevokeProcedure = "/curfew.api.v1.Curfew/Revoke"
 	// CurfewExtendProcedure is the fully-qualified name of the Curfew's Extend RPC.
 	CurfewExtendProcedure = "/curfew.api.v1.Curfew/Extend"
+	// CurfewOpenPagesProcedure is the fully-qualified name of the Curfew's OpenPages RPC.
+	CurfewOpenPagesProcedure = "/curfew.api.v1.Curfew/OpenPages"
 	// CurfewIssueSSHCertificateProcedure is the fully-qualified name of the Curfew's
 	// IssueSSHCertificate RPC.
 	CurfewIssueSSHCertificateProcedure = "/curfew.api.v1.Curfew/IssueSSHCertificate"
@@ -125,6 +127,8 @@ type CurfewClient interface {
 	Revoke(context.Context, *api.RevokeRequest) (*api.Request, error)
 	// Extend asks for a later end: a new request that goes the same way.
 	Extend(context.Context, *api.ExtendRequest) (*api.Request, error)
+	// OpenPages makes a link that signs a browser in, once, as the caller.
+	OpenPages(context.Context, *api.OpenPagesRequest) (*api.OpenPagesReply, error)
 	// IssueSSHCertificate signs a key for the caller's live grant on a host.
 	IssueSSHCertificate(context.Context, *api.IssueSSHCertificateRequest) (*api.IssueSSHCertificateReply, error)
 	// SearchEvents pages through the record, oldest first.
@@ -250,6 +254,12 @@ func NewCurfewClient(httpClient connect.HTTPClient, baseURL string, opts ...conn
 			connect.WithSchema(curfewMethods.ByName("Extend")),
 			connect.WithClientOptions(opts...),
 		),
+		openPages: connect.NewClient[api.OpenPagesRequest, api.OpenPagesReply](
+			httpClient,
+			baseURL+CurfewOpenPagesProcedure,
+			connect.WithSchema(curfewMethods.ByName("OpenPages")),
+			connect.WithClientOptions(opts...),
+		),
 		issueSSHCertificate: connect.NewClient[api.IssueSSHCertificateRequest, api.IssueSSHCertificateReply](
 			httpClient,
 			baseURL+CurfewIssueSSHCertificateProcedure,
@@ -354,6 +364,7 @@ type curfewClient struct {
 	withdraw            *connect.Client[api.WithdrawRequest, api.Request]
 	revoke              *connect.Client[api.RevokeRequest, api.Request]
 	extend              *connect.Client[api.ExtendRequest, api.Request]
+	openPages           *connect.Client[api.OpenPagesRequest, api.OpenPagesReply]
 	issueSSHCertificate *connect.Client[api.IssueSSHCertificateRequest, api.IssueSSHCertificateReply]
 	searchEvents        *connect.Client[api.SearchEventsRequest, api.SearchEventsReply]
 	tailEvents          *connect.Client[api.SearchEventsRequest, api.Event]
@@ -495,6 +506,15 @@ func (c *curfewClient) Revoke(ctx context.Context, req *api.RevokeRequest) (*api
 // Extend calls curfew.api.v1.Curfew.Extend.
 func (c *curfewClient) Extend(ctx context.Context, req *api.ExtendRequest) (*api.Request, error) {
 	response, err := c.extend.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// OpenPages calls curfew.api.v1.Curfew.OpenPages.
+func (c *curfewClient) OpenPages(ctx context.Context, req *api.OpenPagesRequest) (*api.OpenPagesReply, error) {
+	response, err := c.openPages.CallUnary(ctx, connect.NewRequest(req))
 	if response != nil {
 		return response.Msg, err
 	}
@@ -646,6 +666,8 @@ type CurfewHandler interface {
 	Revoke(context.Context, *api.RevokeRequest) (*api.Request, error)
 	// Extend asks for a later end: a new request that goes the same way.
 	Extend(context.Context, *api.ExtendRequest) (*api.Request, error)
+	// OpenPages makes a link that signs a browser in, once, as the caller.
+	OpenPages(context.Context, *api.OpenPagesRequest) (*api.OpenPagesReply, error)
 	// IssueSSHCertificate signs a key for the caller's live grant on a host.
 	IssueSSHCertificate(context.Context, *api.IssueSSHCertificateRequest) (*api.IssueSSHCertificateReply, error)
 	// SearchEvents pages through the record, oldest first.
@@ -767,6 +789,12 @@ func NewCurfewHandler(svc CurfewHandler, opts ...connect.HandlerOption) (string,
 		connect.WithSchema(curfewMethods.ByName("Extend")),
 		connect.WithHandlerOptions(opts...),
 	)
+	curfewOpenPagesHandler := connect.NewUnaryHandlerSimple(
+		CurfewOpenPagesProcedure,
+		svc.OpenPages,
+		connect.WithSchema(curfewMethods.ByName("OpenPages")),
+		connect.WithHandlerOptions(opts...),
+	)
 	curfewIssueSSHCertificateHandler := connect.NewUnaryHandlerSimple(
 		CurfewIssueSSHCertificateProcedure,
 		svc.IssueSSHCertificate,
@@ -883,6 +911,8 @@ func NewCurfewHandler(svc CurfewHandler, opts ...connect.HandlerOption) (string,
 			curfewRevokeHandler.ServeHTTP(w, r)
 		case CurfewExtendProcedure:
 			curfewExtendHandler.ServeHTTP(w, r)
+		case CurfewOpenPagesProcedure:
+			curfewOpenPagesHandler.ServeHTTP(w, r)
 		case CurfewIssueSSHCertificateProcedure:
 			curfewIssueSSHCertificateHandler.ServeHTTP(w, r)
 		case CurfewSearchEventsProcedure:
@@ -978,6 +1008,10 @@ func (UnimplementedCurfewHandler) Revoke(context.Context, *api.RevokeRequest) (*
 
 func (UnimplementedCurfewHandler) Extend(context.Context, *api.ExtendRequest) (*api.Request, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("curfew.api.v1.Curfew.Extend is not implemented"))
+}
+
+func (UnimplementedCurfewHandler) OpenPages(context.Context, *api.OpenPagesRequest) (*api.OpenPagesReply, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("curfew.api.v1.Curfew.OpenPages is not implemented"))
 }
 
 func (UnimplementedCurfewHandler) IssueSSHCertificate(context.Context, *api.IssueSSHCertificateRequest) (*api.IssueSSHCertificateReply, error) {

@@ -1,0 +1,148 @@
+package web
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"curfew.internal/controlplane/roster"
+	"curfew.internal/wire/api"
+)
+
+// roleView is a role that the visitor may ask for, and what she asked of it
+// last.
+type roleView struct {
+	*api.Role
+	Last *api.Request
+}
+
+// homeView is the first page: what stands, what waits, what may be asked for.
+type homeView struct {
+	Live    []grantRow
+	Asked   []*api.Request
+	Waiting []*api.Request
+	Roles   []roleView
+}
+
+func (s *Server) home(ctx context.Context, _ *http.Request) (page, error) {
+	me, err := s.API.Whoami(ctx, &api.WhoamiRequest{})
+	if err != nil {
+		return page{}, err
+	}
+	roles, err := s.API.ListRoles(ctx, &api.ListRolesRequest{})
+	if err != nil {
+		return page{}, err
+	}
+	all, err := s.API.ListRequests(ctx, &api.ListRequestsRequest{All: true})
+	if err != nil {
+		return page{}, err
+	}
+	waiting, err := s.API.ListRequests(ctx, &api.ListRequestsRequest{ForApproval: true})
+	if err != nil {
+		return page{}, err
+	}
+	v, now := homeView{Waiting: waiting.Requests}, s.Clock.Now().Wall
+	own := slices.DeleteFunc(all.Requests, func(q *api.Request) bool { return q.Person != me.Person.Name })
+	for _, q := range own {
+		switch q.State {
+		case "asked":
+			v.Asked = append(v.Asked, q)
+		case "issued":
+			v.Live = append(v.Live, grantRow{q, left(now, q.NotAfter), !stands(q, now)})
+		}
+	}
+	for _, o := range roles.Roles {
+		v.Roles = append(v.Roles, roleView{o, lastOf(o, own)})
+	}
+	return page{Name: "home", Title: "My roles", Data: v}, nil
+}
+
+// lastOf is the visitor's newest request of the role that could be made again
+// as it was.
+func lastOf(o *api.Role, own []*api.Request) *api.Request {
+	for _, q := range own { // the newest is the first
+		if q.Role == o.Name && q.Extends == "" && q.Duration.AsDuration() <= o.MaxDuration.AsDuration() &&
+			!slices.ContainsFunc(q.Hosts, func(h string) bool { return !slices.Contains(o.Hosts, h) }) {
+			return q
+		}
+	}
+	return nil
+}
+
+// askView is the form of a request.
+type askView struct {
+	*api.Role
+	Allows    allowed
+	On        []string
+	For       time.Duration
+	Durations []time.Duration
+	Reason    string
+	Ticket    string
+}
+
+func (s *Server) askForm(ctx context.Context, r *http.Request) (page, error) {
+	roles, err := s.API.ListRoles(ctx, &api.ListRolesRequest{})
+	if err != nil {
+		return page{}, err
+	}
+	name := r.PathValue("role")
+	i := slices.IndexFunc(roles.Roles, func(o *api.Role) bool { return o.Name == name })
+	if i < 0 {
+		return page{}, roster.Refuse(roster.Denied, "you may not ask for such a role: the first page lists those that you may")
+	}
+	o := roles.Roles[i]
+	v := askView{Role: o, Allows: allowed{Commands: o.Commands, RunAs: o.RunAs}, Durations: durations(o.MaxDuration.AsDuration())}
+	if r.Method == http.MethodPost {
+		_ = r.ParseForm() // the token in it was read
+		v.On, v.Reason, v.Ticket = r.PostForm["on"], r.PostFormValue("why"), r.PostFormValue("ticket")
+		v.For, _ = time.ParseDuration(r.PostFormValue("for"))
+	} else if again := r.FormValue("again"); again != "" {
+		q, err := s.API.GetRequest(ctx, &api.GetRequestRequest{Id: again})
+		if err != nil {
+			return page{}, err
+		}
+		v.On, v.Reason, v.Ticket, v.For = q.Hosts, q.Reason, q.Ticket, q.Duration.AsDuration()
+	}
+	if len(v.On) == 0 && len(o.Hosts) == 1 {
+		v.On = o.Hosts
+	}
+	if !slices.Contains(v.Durations, v.For) {
+		v.For = v.Durations[min(1, len(v.Durations)-1)]
+	}
+	return page{Name: "ask", Title: "Ask for " + o.Name, Data: v}, nil
+}
+
+// durations are those to choose from, up to the role's longest.
+func durations(longest time.Duration) []time.Duration {
+	var all []time.Duration
+	for _, d := range []time.Duration{15 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour, 4 * time.Hour, 8 * time.Hour, 24 * time.Hour} {
+		if d < longest {
+			all = append(all, d)
+		}
+	}
+	return append(all, longest)
+}
+
+func (s *Server) ask(ctx context.Context, r *http.Request) (outcome, error) {
+	d, err := time.ParseDuration(r.PostFormValue("for"))
+	if err != nil {
+		return outcome{}, roster.Refuse(roster.Invalid, "for how long?")
+	}
+	m := &api.CreateRequestRequest{
+		Role: r.PathValue("role"), Hosts: r.PostForm["on"], Duration: durationpb.New(d),
+		Reason: strings.TrimSpace(r.PostFormValue("why")), Ticket: strings.TrimSpace(r.PostFormValue("ticket")), Key: r.PostFormValue("key"),
+	}
+	if o, asked, err := s.challenged(ctx, r, m); asked {
+		return o, err
+	}
+	m.Code, m.Assertion = proof(r)
+	q, err := s.API.CreateRequest(ctx, m)
+	if err != nil {
+		return outcome{}, err
+	}
+	return outcome{to: "/requests/" + q.Id}, nil
+}

@@ -1,0 +1,128 @@
+package web
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"curfew.internal/wire/api"
+)
+
+// stamp is an instant as people read it; programs read it in the element.
+func stamp(t *timestamppb.Timestamp) string {
+	if t == nil {
+		return "never"
+	}
+	return t.AsTime().UTC().Format("2 Jan 2006, 15:04:05 UTC")
+}
+
+// span is a length of time in words: 2 hours 30 minutes.
+func span(d time.Duration) string {
+	var parts []string
+	for _, u := range []struct {
+		of   time.Duration
+		name string
+	}{{24 * time.Hour, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}, {time.Second, "second"}} {
+		n := d / u.of
+		if n == 0 {
+			continue
+		}
+		d %= u.of
+		name := u.name
+		if n != 1 {
+			name += "s"
+		}
+		parts = append(parts, fmt.Sprintf("%d %s", n, name))
+	}
+	if len(parts) == 0 {
+		return "no time"
+	}
+	return strings.Join(parts, " ")
+}
+
+// left is how long it is to t, to the minute while there are some.
+func left(now time.Time, t *timestamppb.Timestamp) string {
+	d := t.AsTime().Sub(now)
+	switch {
+	case d <= 0:
+		return "no time"
+	case d < time.Minute:
+		return "less than a minute"
+	}
+	return span(d.Truncate(time.Minute))
+}
+
+// allowed is what a role lets somebody do.
+type allowed struct {
+	Commands  []string
+	RunAs     []string
+	Network   []string
+	NoExec    bool
+	Unguarded bool
+	Drain     time.Duration
+}
+
+func allowedBy(r *api.Request) allowed {
+	return allowed{r.Commands, r.RunAs, r.Network, r.NoExec, r.Unguarded, r.Drain.AsDuration()}
+}
+
+// words says what a role lets somebody do, the most dangerous first.
+func words(a allowed) []string {
+	var all []string
+	as := strings.Join(a.RunAs, " or ")
+	if as == "" {
+		as = "root"
+	}
+	switch {
+	case slices.Contains(a.Commands, "ALL"):
+		all = append(all, "Any command at all, as "+as+": full control of the host until the end")
+	case len(a.Commands) == 0:
+		all = append(all, "Log in, and no command with more rights than her own account's")
+	case len(a.Commands) == 1:
+		all = append(all, "One command, as "+as+", and nothing else with more rights")
+	default:
+		all = append(all, fmt.Sprintf("These %d commands, as %s, and nothing else with more rights", len(a.Commands), as))
+	}
+	if a.Unguarded {
+		all = append(all, "What runs may take Curfew itself away: what happens after that is not certain to be recorded")
+	}
+	if a.NoExec {
+		all = append(all, "What runs may not start other programs")
+	}
+	if len(a.Network) > 0 {
+		all = append(all, "Her account may connect to "+strings.Join(a.Network, ", ")+" and nowhere else")
+	}
+	if a.Drain > 0 {
+		all = append(all, "What runs at the end may go on for "+span(a.Drain)+"; nothing new begins")
+	} else {
+		all = append(all, "At the end, what runs is ended at once")
+	}
+	return all
+}
+
+// stateWords says what a request's state means to its readers.
+func stateWords(s string) string {
+	words := map[string]string{
+		"asked": "waits for approval", "issued": "granted", "denied": "denied", "withdrawn": "withdrawn",
+		"lapsed": "lapsed", "ended": "ended", "revoked": "revoked",
+	}
+	if w, ok := words[s]; ok {
+		return w
+	}
+	return s
+}
+
+// hostWords says what a host's last word about a grant means.
+func hostWords(s string) string {
+	words := map[string]string{
+		"sent": "being put in place", "installed": "in place: it can be used", "removed": "taken away, and the host signed for it",
+		"never-installed": "never got there", "unconfirmed": "over, but the host has not signed that nothing is left", "offline": "not connected",
+	}
+	if w, ok := words[s]; ok {
+		return w
+	}
+	return s
+}
