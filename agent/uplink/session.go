@@ -90,6 +90,9 @@ func (s *session) receive(ctx context.Context, up func()) error {
 			s.setPlane(says.State.GetVersion())
 			poke(s.offered)
 		case *uplink.Down_Kept:
+			if _, err := uplink.Agree(says.Kept.GetVersion(), says.Kept.GetVersion()); err != nil {
+				return fmt.Errorf("the control plane and this agent do not understand each other: %w", err)
+			}
 			if err := s.keptUpTo(says.Kept.GetSeq()); err != nil {
 				return err
 			}
@@ -229,6 +232,7 @@ func (s *session) hello() error {
 	return s.duplex.Send(&uplink.Up{Says: &uplink.Up_Hello{Hello: &uplink.Hello{
 		AgentVersion: f.AgentVersion, BootId: f.Boot, Mode: f.Mode, SshHostKeys: f.SSHHostKeys, Addresses: f.Addresses,
 		Revision: revision, KeyringVersion: keyring, Outbox: s.Outbox.Name(),
+		Oldest: uplink.Oldest, Newest: uplink.Newest,
 	}}})
 }
 

@@ -418,6 +418,11 @@ func TestStreamManners(t *testing.T) {
 	r.hasty.Store(false)
 	strange := &uplink.Up{Says: &uplink.Up_Hello{Hello: &uplink.Hello{Outbox: "a\nb"}}}
 	r.wantCode("a strange outbox", last(r.connect(c, strange)), codes.InvalidArgument)
+	later := &uplink.Up{Says: &uplink.Up_Hello{Hello: &uplink.Hello{Outbox: "o", Oldest: uplink.Newest + 1, Newest: uplink.Newest + 2}}}
+	r.wantCode("a protocol of later", last(r.connect(c, later)), codes.FailedPrecondition)
+	both := &uplink.Up{Says: &uplink.Up_Hello{Hello: &uplink.Hello{Outbox: "o", Oldest: uplink.Oldest, Newest: uplink.Newest + 2}}}
+	for s := r.connect(c, both); r.next(s).GetKept().GetVersion() != uplink.Newest; {
+	}
 
 	s := r.connect(c, hello)
 	if _, err := s.Recv(); err != nil {

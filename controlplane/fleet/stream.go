@@ -30,11 +30,12 @@ type duplex = grpc.BidiStreamingServer[uplink.Up, uplink.Down]
 // A stream is one host's.
 type stream struct {
 	*Server
-	host   roster.Host
-	from   string // its address
-	outbox string
-	upTo   uint64 // what was kept of the outbox at the beginning
-	duplex duplex
+	host    roster.Host
+	from    string // its address
+	outbox  string
+	version uint32 // of the protocol
+	upTo    uint64 // what was kept of the outbox at the beginning
+	duplex  duplex
 
 	wake  chan struct{} // look whether there is another state
 	probe chan struct{} // say all again: the host answers it
@@ -223,6 +224,10 @@ func (st *stream) receive(ctx context.Context, hello chan<- *uplink.Hello) error
 	if len(st.outbox) > maxText || printable(st.outbox) != st.outbox {
 		return status.Error(codes.InvalidArgument, "the outbox has no proper name")
 	}
+	if st.version, err = uplink.Agree(up.GetHello().GetOldest(), up.GetHello().GetNewest()); err != nil {
+		st.Log.ErrorContext(ctx, "alert: host speaks another protocol", "host", st.host.Name, "agent", printable(up.GetHello().GetAgentVersion()), "err", err)
+		return status.Error(codes.FailedPrecondition, "the control plane and this agent do not understand each other: "+err.Error())
+	}
 	hello <- up.GetHello()
 	select {
 	case <-st.begun:
@@ -317,7 +322,7 @@ func (st *stream) send(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := st.duplex.Send(&uplink.Down{Says: &uplink.Down_Kept{Kept: &uplink.Kept{Seq: upTo, NowNs: st.Clock.Now().Wall.UnixNano(), Asked: asked}}}); err != nil {
+		if err := st.duplex.Send(&uplink.Down{Says: &uplink.Down_Kept{Kept: &uplink.Kept{Seq: upTo, NowNs: st.Clock.Now().Wall.UnixNano(), Asked: asked, Version: st.version}}}); err != nil {
 			return err
 		}
 	}

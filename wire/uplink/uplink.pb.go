@@ -389,6 +389,8 @@ type Hello struct {
 	Mode           string                 `protobuf:"bytes,6,opt,name=mode,proto3" json:"mode,omitempty"`                                            // what the host's kernel gives, proved at start
 	SshHostKeys    []string               `protobuf:"bytes,7,rep,name=ssh_host_keys,json=sshHostKeys,proto3" json:"ssh_host_keys,omitempty"`
 	Addresses      []string               `protobuf:"bytes,8,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Oldest         uint32                 `protobuf:"varint,9,opt,name=oldest,proto3" json:"oldest,omitempty"`  // versions of this protocol that the agent speaks;
+	Newest         uint32                 `protobuf:"varint,10,opt,name=newest,proto3" json:"newest,omitempty"` // 0 and 0: the first, as before there was a choice
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -477,6 +479,20 @@ func (x *Hello) GetAddresses() []string {
 		return x.Addresses
 	}
 	return nil
+}
+
+func (x *Hello) GetOldest() uint32 {
+	if x != nil {
+		return x.Oldest
+	}
+	return 0
+}
+
+func (x *Hello) GetNewest() uint32 {
+	if x != nil {
+		return x.Newest
+	}
+	return 0
 }
 
 // Applied says what the host made of the set it was sent last.
@@ -939,6 +955,7 @@ type Kept struct {
 	Seq           uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
 	NowNs         int64                  `protobuf:"varint,2,opt,name=now_ns,json=nowNs,proto3" json:"now_ns,omitempty"` // the control plane's clock, in Unix time
 	Asked         uint64                 `protobuf:"varint,3,opt,name=asked,proto3" json:"asked,omitempty"`              // the question that this answers first; 0: none
+	Version       uint32                 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`          // of this protocol, that both speak from here on; 0: the first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -990,6 +1007,13 @@ func (x *Kept) GetNowNs() int64 {
 func (x *Kept) GetAsked() uint64 {
 	if x != nil {
 		return x.Asked
+	}
+	return 0
+}
+
+func (x *Kept) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
 	}
 	return 0
 }
@@ -1504,7 +1528,7 @@ const file_wire_uplink_uplink_proto_rawDesc = "" +
 	"\x05hello\x18\x01 \x01(\v2\x17.curfew.uplink.v1.HelloH\x00R\x05hello\x125\n" +
 	"\aapplied\x18\x02 \x01(\v2\x19.curfew.uplink.v1.AppliedH\x00R\aapplied\x125\n" +
 	"\arecords\x18\x03 \x01(\v2\x19.curfew.uplink.v1.RecordsH\x00R\arecordsB\x06\n" +
-	"\x04says\"\xf8\x01\n" +
+	"\x04says\"\xa8\x02\n" +
 	"\x05Hello\x12#\n" +
 	"\ragent_version\x18\x01 \x01(\tR\fagentVersion\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\tR\x06bootId\x12\x1a\n" +
@@ -1513,7 +1537,10 @@ const file_wire_uplink_uplink_proto_rawDesc = "" +
 	"\x06outbox\x18\x05 \x01(\tR\x06outbox\x12\x12\n" +
 	"\x04mode\x18\x06 \x01(\tR\x04mode\x12\"\n" +
 	"\rssh_host_keys\x18\a \x03(\tR\vsshHostKeys\x12\x1c\n" +
-	"\taddresses\x18\b \x03(\tR\taddresses\"\xd4\x01\n" +
+	"\taddresses\x18\b \x03(\tR\taddresses\x12\x16\n" +
+	"\x06oldest\x18\t \x01(\rR\x06oldest\x12\x16\n" +
+	"\x06newest\x18\n" +
+	" \x01(\rR\x06newest\"\xd4\x01\n" +
 	"\aApplied\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x18\n" +
 	"\arefused\x18\x02 \x01(\tR\arefused\x12\x18\n" +
@@ -1542,11 +1569,12 @@ const file_wire_uplink_uplink_proto_rawDesc = "" +
 	"\x05State\x12\x18\n" +
 	"\akeyring\x18\x01 \x01(\fR\akeyring\x12\x10\n" +
 	"\x03set\x18\x02 \x01(\fR\x03set\x12\x18\n" +
-	"\aversion\x18\x03 \x01(\tR\aversion\"E\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\"_\n" +
 	"\x04Kept\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x15\n" +
 	"\x06now_ns\x18\x02 \x01(\x03R\x05nowNs\x12\x14\n" +
-	"\x05asked\x18\x03 \x01(\x04R\x05asked\"\xae\x01\n" +
+	"\x05asked\x18\x03 \x01(\x04R\x05asked\x12\x18\n" +
+	"\aversion\x18\x04 \x01(\rR\aversion\"\xae\x01\n" +
 	"\x05Typed\x12\x16\n" +
 	"\x06person\x18\x01 \x01(\tR\x06person\x12\x18\n" +
 	"\asession\x18\x02 \x01(\x04R\asession\x12\x15\n" +
