@@ -66,6 +66,15 @@ syntax() {
 
 shells() { shell_files | xargs -r shellcheck --severity=warning; }
 
+selinux() {
+	local dir rc
+	dir=$(mktemp -d)
+	checkmodule -M -m -o "$dir/curfew.mod" packaging/selinux/curfew.te
+	rc=$?
+	rm -rf "$dir"
+	return $rc
+}
+
 small_files() {
 	git ls-files -z | xargs -0 stat -c '%s %n' | awk '$1 > 1000000 { print $2 " has " $1 " bytes"; found = 1 } END { exit found }'
 }
@@ -80,5 +89,6 @@ check 'shell syntax' syntax
 check 'shellcheck' shells
 check 'units' tools/units.sh
 loud 'rooms, levers, links in the docs' go test ./test/arch
+check 'the SELinux module compiles' selinux
 check 'no large files' small_files
 exit $bad
