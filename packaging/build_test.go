@@ -7,12 +7,47 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"curfew.internal/test/need"
 )
+
+var made = struct {
+	sync.Mutex
+	versions map[string]string
+}{versions: map[string]string{}}
+
+// present are the packages of this tree, under a version. They are built once
+// for all tests.
+func present(t *testing.T, version string) (out string) {
+	t.Helper()
+	made.Lock()
+	defer made.Unlock()
+	if made.versions[version] != "" {
+		return made.versions[version]
+	}
+	dir, err := os.MkdirTemp("", "packages") //nolint:usetesting // it outlives the test that asks first
+	if err != nil {
+		t.Fatal(err)
+	}
+	made.versions[version] = dir
+	for _, f := range packages(t, build(t, repository(t), version), "*.deb") {
+		if err := os.WriteFile(filepath.Join(dir, filepath.Base(f)), []byte(read(t, f)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// tidy takes them away.
+func tidy() {
+	for _, dir := range made.versions {
+		_ = os.RemoveAll(dir)
+	}
+}
 
 // build builds the packages of a version, from the tree in a folder.
 func build(t *testing.T, tree, version string, more ...string) (out string) {

@@ -42,6 +42,7 @@ type joinCmd struct {
 	Name    string            `placeholder:"NAME" help:"This host's name in the fleet; the first label of its host name."`
 	Address []string          `placeholder:"HOST[:PORT]" help:"Where people reach this host's sshd; its name."`
 	Label   map[string]string `placeholder:"KEY=VALUE;..." help:"Labels that the token has to have; with others, the host does not join."`
+	Labels  string            `type:"existingfile" placeholder:"FILE" help:"A file of such labels, one KEY=VALUE a line."`
 }
 
 // Run joins a fleet.
@@ -54,6 +55,10 @@ func (j joinCmd) Run(ctx context.Context, p *program) error {
 		}
 		token = line
 	}
+	labels, err := expected(j.Label, j.Labels)
+	if err != nil {
+		return err
+	}
 	if j.Name == "" {
 		name, err := os.Hostname()
 		if err != nil {
@@ -61,12 +66,44 @@ func (j joinCmd) Run(ctx context.Context, p *program) error {
 		}
 		j.Name, _, _ = strings.Cut(strings.ToLower(name), ".")
 	}
-	fleet, err := agent.Join(ctx, p.folders, agent.Newcomer{Token: token, Name: j.Name, Addresses: j.Address, Labels: j.Label})
+	fleet, err := agent.Join(ctx, p.folders, agent.Newcomer{Token: token, Name: j.Name, Addresses: j.Address, Labels: labels})
 	if err != nil {
 		return err
 	}
 	_, err = fmt.Printf("This host is %s of %s. Next: systemctl enable --now curfew-agent curfew-sweep.timer curfew-sweep.service\n", j.Name, fleet)
 	return err
+}
+
+// expected are the labels that a token has to have: those of a file, which an
+// image or a tool may have put there, and those of the command line.
+func expected(given map[string]string, file string) (map[string]string, error) {
+	all := map[string]string{}
+	if file != "" {
+		b, err := os.ReadFile(file) //nolint:gosec // the administrator names it
+		if err != nil {
+			return nil, fmt.Errorf("read labels: %w", err)
+		}
+		n := 0
+		for line := range strings.Lines(string(b)) {
+			n++
+			line = strings.TrimSpace(line)
+			if line == "" || line[0] == '#' {
+				continue
+			}
+			key, value, ok := strings.Cut(line, "=")
+			if was, twice := all[key]; !ok || twice && was != value {
+				return nil, fmt.Errorf("%s:%d: write KEY=VALUE, and each key once", file, n)
+			}
+			all[key] = value
+		}
+	}
+	for key, value := range given {
+		if was, twice := all[key]; twice && was != value {
+			return nil, fmt.Errorf("label %s is %s in %s and %s here: say one of them", key, was, file, value)
+		}
+		all[key] = value
+	}
+	return all, nil
 }
 
 type installCmd struct {

@@ -44,6 +44,6 @@ fi
 curfew-agent uninstall
 
 if [ -d /run/systemd/system ]; then
-	systemctl --quiet disable curfew-sweep.timer curfew-sweep.service curfew-agent.service
+	systemctl --quiet disable curfew-sweep.timer curfew-sweep.service curfew-agent.service curfew-join.service
 fi
 rm -rf --one-file-system /sys/fs/bpf/curfew

@@ -1,0 +1,231 @@
+package packaging
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/goccy/go-yaml"
+
+	"curfew.internal/test/lab"
+)
+
+// A block is a fenced part of a page that says who types it, or which file it
+// is:
+//
+//	```sh db1            root types it on db1
+//	```sh ana refused    ana does, and it has to fail
+//	```sh db1 soon       it works a moment later
+//	```yaml db1:/a/file  that file
+//	```yaml cloud-init:web2  what web2 is told at its first boot; with boot
+//	                     at the end, at its next one
+type block struct {
+	page string
+	line int
+	info []string
+	text string
+}
+
+func (b block) String() string {
+	return fmt.Sprintf("%s:%d: %s", b.page, b.line, strings.Join(b.info, " "))
+}
+
+// blocks are those of a page, in their order. A block of shell that nobody
+// types would be one that nobody has tried.
+func blocks(t *testing.T, page string) (all []block) {
+	t.Helper()
+	var in *block
+	n := 0
+	for line := range strings.Lines(read(t, filepath.Join(repository(t), page))) {
+		n++
+		mark, fence := strings.CutPrefix(strings.TrimRight(line, "\n"), "```")
+		switch {
+		case fence && in == nil:
+			in = &block{page: page, line: n, info: strings.Fields(mark)}
+		case fence:
+			if len(in.info) > 1 {
+				all = append(all, *in)
+			} else if slices.Contains(in.info, "sh") {
+				t.Errorf("%v: nobody types this: say who, or call it text", in)
+			}
+			in = nil
+		case in != nil:
+			in.text += line
+		}
+	}
+	if len(all) == 0 {
+		t.Fatalf("%s has no block", page)
+	}
+	return all
+}
+
+// A town is where pages are typed: hosts by their names, and people who share
+// a laptop and a folder on it.
+type town struct {
+	hosts  map[string]*lab.Host
+	people []string
+	play   func(ctx context.Context, script string) (string, error) // where Ansible is
+	seen   map[string]string                                        // what the pages call REQUEST, GRANT and TOKEN
+}
+
+// nicknames are what control planes are called by others.
+var nicknames = map[string]string{"plane": "curfew.example", "plane2": "curfew.corp.example"}
+
+const desk = "/srv/desk"
+
+var ids = map[string]*regexp.Regexp{"REQUEST": requestID, "GRANT": grantID, "TOKEN": regexp.MustCompile(`curfew-join-[A-Za-z0-9_-]+`)}
+
+// follow types a page.
+func (w *town) follow(t *testing.T, page string) {
+	t.Helper()
+	for _, b := range blocks(t, page) {
+		out, err := w.do(t.Context(), b)
+		if err != nil {
+			t.Fatalf("%v\n%s\n%v", b, b.text, err)
+		}
+		for name, id := range ids {
+			if found := id.FindAllString(out, -1); len(found) > 0 {
+				w.seen[name] = found[len(found)-1]
+			}
+		}
+	}
+}
+
+func (w *town) do(ctx context.Context, b block) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	text := b.text
+	for name, id := range w.seen {
+		text = strings.ReplaceAll(text, name, id)
+	}
+	who := b.info[1]
+	if host, ok := strings.CutPrefix(who, "cloud-init:"); ok {
+		return "", w.cloudInit(ctx, w.hosts[host], text, slices.Contains(b.info, "boot"))
+	}
+	if host, file, ok := strings.Cut(who, ":"); ok {
+		return "", w.hosts[host].Put(ctx, file, text, 0o644)
+	}
+	try := func() (string, error) { return w.types(ctx, who, text) }
+	how := b.info[2:]
+	switch {
+	case slices.Contains(how, "refused"):
+		out := ""
+		return out, lab.Until(ctx, "a refusal", func() (err error) {
+			if out, err = try(); err == nil {
+				return fmt.Errorf("it was let through: %s", out)
+			}
+			return nil
+		})
+	case slices.Contains(how, "soon"):
+		out := ""
+		return out, lab.Until(ctx, "success", func() (err error) {
+			out, err = try()
+			return err
+		})
+	}
+	return try()
+}
+
+// types runs a script as whoever it is.
+func (w *town) types(ctx context.Context, who, script string) (string, error) {
+	if slices.Contains(w.people, who) {
+		if err := w.hosts["laptop"].Put(ctx, "/run/"+who+".sh", "cd "+desk+"\n"+script, 0o644); err != nil {
+			return "", err
+		}
+		return w.hosts["laptop"].Sh(ctx, "runuser -u "+who+" -- env -C / HOME=/home/"+who+" bash -e -o pipefail /run/"+who+".sh 2>&1")
+	}
+	if who == "ansible" || who == "ca" {
+		return w.play(ctx, script)
+	}
+	h, ok := w.hosts[who]
+	if !ok {
+		return "", fmt.Errorf("nobody is called %s", who)
+	}
+	if err := h.Put(ctx, "/run/typed.sh", "cd\n"+script, 0o644); err != nil {
+		return "", err
+	}
+	return h.Sh(ctx, "HOME=/root DEBIAN_FRONTEND=noninteractive bash -e -o pipefail /run/typed.sh 2>&1")
+}
+
+// cloudInit does what cloud-init does with this much user data: files first,
+// then commands.
+func (w *town) cloudInit(ctx context.Context, h *lab.Host, text string, boot bool) error {
+	var data struct {
+		Files []struct {
+			Path, Permissions, Content string
+		} `yaml:"write_files"`
+		Commands []string `yaml:"runcmd"`
+	}
+	if err := yaml.UnmarshalWithOptions([]byte(text), &data, yaml.Strict()); err != nil {
+		return err
+	}
+	for _, f := range data.Files {
+		mode, err := strconv.ParseUint(f.Permissions, 8, 32)
+		if err != nil {
+			return err
+		}
+		if err := h.Put(ctx, f.Path, f.Content, os.FileMode(mode)); err != nil {
+			return err
+		}
+	}
+	if boot {
+		if err := h.PowerOff(ctx); err != nil {
+			return err
+		}
+		if err := h.Start(ctx); err != nil {
+			return err
+		}
+	}
+	for _, c := range data.Commands {
+		if out, err := h.Sh(ctx, "DEBIAN_FRONTEND=noninteractive sh -c '"+c+"' 2>&1"); err != nil {
+			return fmt.Errorf("%s: %w: %s", c, err, out)
+		}
+	}
+	return nil
+}
+
+// settle gives people their laptop: a computer on which curfew is typed by
+// hands that know the second factor, and from which cleo gets to the hosts as
+// root, as before there was Curfew.
+func (w *town) settle(t *testing.T) {
+	t.Helper()
+	ctx := t.Context()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	laptop := w.hosts["laptop"]
+	must := func(h *lab.Host, script string) string {
+		out, err := h.Sh(ctx, script)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	b, err := os.ReadFile(exe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := laptop.Put(ctx, "/usr/local/bin/curfew", string(b), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range w.people {
+		must(laptop, "useradd -m -s /bin/bash "+p)
+	}
+	must(laptop, "install -d -m 1777 "+desk+` && runuser -u cleo -- sh -c 'ssh-keygen -q -N "" -t ed25519 -f ~/.ssh/id_ed25519; echo "StrictHostKeyChecking accept-new" > ~/.ssh/config'`)
+	key := must(laptop, "cat /home/cleo/.ssh/id_ed25519.pub")
+	names := ""
+	for name, h := range w.hosts {
+		names += h.Address + " " + name + " " + nicknames[name] + "\n"
+	}
+	for _, h := range w.hosts {
+		must(h, "printf '%s' '"+names+"' >> /etc/hosts; install -d -m 0700 /root/.ssh; printf '%s' '"+key+"' >> /root/.ssh/authorized_keys")
+	}
+}
