@@ -14,7 +14,7 @@ programs := $(notdir $(wildcard cmd/*))
 SHELL = bash
 .SHELLFLAGS = -euo pipefail -c
 
-.PHONY: help build deps generate check test test-vm race demo bench packages fuzz clean
+.PHONY: help build deps generate check test test-vm race demo demo-web bench packages fuzz clean
 
 help: ## list what there is to do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ demo: ## play the main job on two hosts, with the real programs (root)
 	@tools/deps.sh build test
 	@$(MAKE) --no-print-directory build
 	@go run ./test/demo
+
+demo-web: ## leave a filled control plane running, with links to its pages
+	@go run ./test/pages
 
 bench: ## measure what docs/performance.md reports
 	@tools/deps.sh build test bench

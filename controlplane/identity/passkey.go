@@ -78,7 +78,7 @@ type ticket struct {
 	About   []byte               `json:"about,omitempty"`
 	Nonce   []byte               `json:"nonce"`
 	Expires int64                `json:"expires"`
-	Session webauthn.SessionData `json:"session"`
+	Session webauthn.SessionData `json:"session,omitzero"`
 }
 
 // ticketOwner is what tickets are sealed for: no person has a space in her name.
