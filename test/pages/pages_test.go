@@ -1,9 +1,7 @@
 package main
 
 import (
-	"strings"
 	"testing"
-	"time"
 
 	"curfew.internal/wire/api"
 )
@@ -57,13 +55,4 @@ func TestAskApproveEnd(t *testing.T) {
 	ben.click(".stop")
 	ben.sees("taken away, and the host signed for it")
 	ana.sees("taken away, and the host signed for it")
-}
-
-// granted waits until the grant of the request at a path is in place.
-func granted(t *testing.T, w *town, path, on string) string {
-	t.Helper()
-	q, err := w.ada.GetRequest(t.Context(), &api.GetRequestRequest{Id: strings.TrimPrefix(path, "/requests/")})
-	must(t, err)
-	must(t, within(t.Context(), path+" on "+on, func() (bool, error) { return w.hosts[on].holds(q.Grant), nil }, time.Minute))
-	return q.Grant
 }
