@@ -37,6 +37,7 @@ type commands struct {
 	Requests requestsCmd `cmd:"" group:"decide" help:"List requests: yours, and those that wait for you."`
 	Show     showCmd     `cmd:"" group:"decide" help:"Show one request: who, what, where, how long and why."`
 	Approve  approveCmd  `cmd:"" group:"decide" help:"Approve somebody's request."`
+	Comment  commentCmd  `cmd:"" group:"decide" help:"Say or ask something on a request."`
 	Deny     denyCmd     `cmd:"" group:"decide" help:"Deny somebody's request."`
 	Revoke   revokeCmd   `cmd:"" group:"decide" help:"End a grant now."`
 

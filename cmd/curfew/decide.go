@@ -3,6 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"curfew.internal/wire/api"
 )
@@ -25,8 +28,10 @@ func (s showCmd) Run(ctx context.Context, p *program) error {
 }
 
 type approveCmd struct {
-	ID   string `arg:"" help:"The request."`
-	Note string `placeholder:"TEXT" help:"A word to the requester."`
+	ID   string   `arg:"" help:"The request."`
+	Note string   `placeholder:"TEXT" help:"A word to the requester."`
+	For  length   `placeholder:"TIME" help:"For less time than was asked for."`
+	On   []string `placeholder:"HOST,..." help:"Only on these of the hosts."`
 }
 
 // Run shows the request, asks for the second factor, and approves what was
@@ -47,7 +52,11 @@ func (a approveCmd) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
-	done, err := c.Approve(ctx, &api.ApproveRequest{Id: r.Id, Digest: r.Digest, Code: code, Note: a.Note})
+	m := &api.ApproveRequest{Id: r.Id, Digest: r.Digest, Code: code, Note: a.Note, Hosts: a.On}
+	if a.For > 0 {
+		m.Duration = durationpb.New(time.Duration(a.For))
+	}
+	done, err := c.Approve(ctx, m)
 	if err != nil {
 		return err
 	}
@@ -59,6 +68,24 @@ func (a approveCmd) Run(ctx context.Context, p *program) error {
 		_, err = fmt.Fprintf(p.out, "Approved: %s stands until %s. End it sooner with: curfew revoke %s\n", done.Grant, at(done.NotAfter), done.Grant)
 		return err
 	})
+}
+
+type commentCmd struct {
+	ID   string `arg:"" help:"The request."`
+	Text string `arg:"" help:"What to say, or to ask."`
+}
+
+// Run says something on a request; who waits for it reads it.
+func (m commentCmd) Run(ctx context.Context, p *program) error {
+	c, err := p.client()
+	if err != nil {
+		return err
+	}
+	r, err := c.Comment(ctx, &api.CommentRequest{Id: m.ID, Text: m.Text})
+	if err != nil {
+		return err
+	}
+	return p.print(r, func() error { return describe(p.out, r) })
 }
 
 type denyCmd struct {

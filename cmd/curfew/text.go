@@ -125,7 +125,10 @@ func describe(w io.Writer, r *api.Request) error {
 	add("as", strings.Join(r.RunAs, ", "))
 	rows = append(rows, [2]string{"asked", at(r.AskedAt)})
 	for _, a := range r.Approvals {
-		add("approved", fmt.Sprintf("%s by %s with %s %s", at(a.At), a.Person, a.Factor, a.Note))
+		add("approved", strings.TrimSpace(fmt.Sprintf("%s by %s with %s %s", at(a.At), a.Person, a.Factor, a.Note))+less(a))
+	}
+	for _, m := range r.Remarks {
+		add("said", fmt.Sprintf("%s by %s: %s", at(m.At), m.Person, m.Text))
 	}
 	if r.State == "asked" {
 		add("needs", r.WaitsFor)
@@ -147,6 +150,18 @@ func describe(w io.Writer, r *api.Request) error {
 		}
 	}
 	return nil
+}
+
+// less says what an approval is for, if that is less than what was asked for.
+func less(a *api.Approval) string {
+	text := ""
+	if a.Duration != nil {
+		text += ", only for " + span(a.Duration.AsDuration())
+	}
+	if len(a.Hosts) > 0 {
+		text += ", only on " + strings.Join(a.Hosts, ", ")
+	}
+	return text
 }
 
 func named(full string) string {

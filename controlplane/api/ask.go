@@ -81,7 +81,7 @@ func (s *Server) Extend(ctx context.Context, m *api.ExtendRequest) (*api.Request
 		reason = old.Reason
 	}
 	return s.askFor(ctx, m, roster.Request{Asked: roster.Asked{
-		Role: old.Role, Hosts: old.Hosts, Duration: d, Reason: reason, Ticket: old.Ticket, Extends: old.Grant.ID,
+		Role: old.Role, Hosts: old.Grant.Hosts, Duration: d, Reason: reason, Ticket: old.Ticket, Extends: old.Grant.ID,
 	}, Key: m.Key})
 }
 

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"curfew.internal/controlplane/policy"
+	"curfew.internal/controlplane/request"
 	"curfew.internal/controlplane/roster"
 	"curfew.internal/grant"
 	"curfew.internal/wire/api"
@@ -80,8 +82,12 @@ func (s *Server) approve(r roster.Request, by string, m *api.ApproveRequest, sc 
 		return no, roster.Refuse(roster.Conflict, "this is not the request as you were shown it: look at it again, then decide")
 	}
 	a := roster.Approval{Person: by, Factor: factor(m), At: sc.now, Note: m.Note}
+	if err := lessen(&a, r, m); err != nil {
+		return no, err
+	}
 	// An earlier approval counts only while its giver could still give it.
 	w.Given = append(slices.Clone(r.Approvals), a)
+	r.Approvals = w.Given
 	c := roster.Change{}
 	if st := policy.Stand(v.Steps, w, sc.now); st.Done {
 		if c, err = s.issue(r, v, sc, st.Counted); err != nil {
@@ -91,9 +97,52 @@ func (s *Server) approve(r roster.Request, by string, m *api.ApproveRequest, sc 
 	c.Approval, c.Apart = &a, v.Apart
 	c.Steps = append([]roster.Decision{
 		{At: sc.now, What: "mfa", Person: by, Text: "proved herself with " + a.Factor},
-		{At: sc.now, What: "approved", Person: by, Text: m.Note},
+		{At: sc.now, What: "approved", Person: by, Text: strings.TrimSpace(m.Note + " " + lessText(a))},
 	}, c.Steps...)
 	return c, nil
+}
+
+// lessen takes up what the approver says yes to, if that is less than what was
+// asked for.
+func lessen(a *roster.Approval, r roster.Request, m *api.ApproveRequest) error {
+	if m.Duration != nil {
+		d, err := duration(m.Duration)
+		if err != nil {
+			return err
+		}
+		if d > r.Duration {
+			return roster.Refuse(roster.Invalid, "%v is more than the %v that was asked for: approve that, or less", d, r.Duration)
+		}
+		if d < r.Duration {
+			a.Duration = d
+		}
+	}
+	for _, h := range m.Hosts {
+		if !slices.Contains(r.Hosts, h) {
+			return roster.Refuse(roster.Invalid, "%.64q was not asked for: approve some of %s", h, strings.Join(r.Hosts, ", "))
+		}
+	}
+	if len(m.Hosts) > 0 && !slices.Equal(slices.Compact(slices.Sorted(slices.Values(m.Hosts))), r.Hosts) {
+		a.Hosts = slices.Compact(slices.Sorted(slices.Values(m.Hosts)))
+	}
+	if hosts, _ := request.Least(r.Asked, append(slices.Clone(r.Approvals), *a)); len(hosts) == 0 {
+		return roster.Refuse(roster.Conflict, "others approved this for other hosts, so that none would be left: approve one of theirs, or deny it")
+	}
+	return nil
+}
+
+func lessText(a roster.Approval) string {
+	var less []string
+	if a.Duration > 0 {
+		less = append(less, "for "+a.Duration.String())
+	}
+	if len(a.Hosts) > 0 {
+		less = append(less, "on "+strings.Join(a.Hosts, ", "))
+	}
+	if len(less) == 0 {
+		return ""
+	}
+	return "(only " + strings.Join(less, " ") + ")"
 }
 
 // waiting is a request as its approval sees it.

@@ -133,10 +133,13 @@ func (s *Server) liveHosts(ctx context.Context) ([]roster.Host, error) {
 
 // grantFor is the grant that answers the request.
 func (s *Server) grantFor(r roster.Request, v roster.Verdict, sc scene, approvals []roster.Approval) (*grant.Grant, error) {
+	// All that was given counts here, also a word that is not needed any more:
+	// it only narrows.
+	hosts, length := request.Least(r.Asked, r.Approvals)
 	g := &grant.Grant{
 		ID: newID("g"), Fleet: s.Fleet,
 		Person: grant.Person{Name: sc.person.Name, UID: sc.person.UID, FullName: sc.person.FullName},
-		Role:   r.Resolved, Hosts: r.Hosts, NotBefore: sc.from(), NotAfter: sc.base().Add(r.Duration), Lease: v.Lease,
+		Role:   r.Resolved, Hosts: hosts, NotBefore: sc.from(), NotAfter: sc.base().Add(length), Lease: v.Lease,
 		Request: r.ID, Digest: r.Digest, Reason: r.Reason, Ticket: r.Ticket,
 		Asked: grant.Evidence{Person: r.Person, Factor: r.Factor, At: r.AskedAt.UTC().Truncate(time.Second)},
 	}

@@ -49,7 +49,10 @@ func (s *Server) visible(r roster.Request, p roster.Person) bool {
 // GetRequest implements the API.
 func (s *Server) GetRequest(ctx context.Context, m *api.GetRequestRequest) (*api.Request, error) {
 	r, err := s.find(ctx, m.Id)
-	return s.message(ctx, r, err)
+	if err != nil {
+		return nil, err
+	}
+	return s.withRemarks(ctx, r)
 }
 
 // ListRequests implements the API.
@@ -159,7 +162,11 @@ func (s *Server) message(ctx context.Context, r roster.Request, err error) (*api
 		m.Drain = durationpb.New(r.Resolved.Drain)
 	}
 	for _, a := range r.Approvals {
-		m.Approvals = append(m.Approvals, &api.Approval{Person: a.Person, Factor: a.Factor, At: timestamppb.New(a.At), Note: a.Note})
+		one := &api.Approval{Person: a.Person, Factor: a.Factor, At: timestamppb.New(a.At), Note: a.Note, Hosts: a.Hosts}
+		if a.Duration > 0 {
+			one.Duration = durationpb.New(a.Duration)
+		}
+		m.Approvals = append(m.Approvals, one)
 	}
 	if r.State == stateAsked {
 		hosts, err := s.liveHosts(ctx)
@@ -199,7 +206,7 @@ func (s *Server) hostStates(ctx context.Context, r roster.Request) ([]*api.HostS
 	}
 	by := map[string]*api.HostState{}
 	var all []*api.HostState
-	for _, h := range r.Hosts {
+	for _, h := range r.Grant.Hosts {
 		m := &api.HostState{Host: h, State: "offline"}
 		if s.Connected(h) {
 			m.State = "sent"

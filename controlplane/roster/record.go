@@ -64,10 +64,11 @@ type Decision struct {
 }
 
 // Steps in a request's life that are told apart: a grant was signed; a host is
-// silent about its grant's end.
+// silent about its grant's end; somebody said something.
 const (
 	SignedStep      = "signed"
 	UnconfirmedStep = "unconfirmed"
+	RemarkStep      = "said"
 )
 
 // Unconfirmed is the end of a grant on a host that has signed no receipt for

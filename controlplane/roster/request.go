@@ -63,6 +63,9 @@ type Approval struct {
 	Factor string
 	At     time.Time
 	Note   string
+	// For less than was asked: how long, and where. Zero: all of it.
+	Duration time.Duration
+	Hosts    []string
 }
 
 // A Change is a step in a request's life. Empty fields change nothing.

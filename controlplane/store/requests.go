@@ -38,7 +38,9 @@ func scanRequest(row scanner) (roster.Request, error) {
 
 func scanApproval(row scanner) (roster.Approval, error) {
 	var a roster.Approval
-	err := row.Scan(&a.Person, &a.Factor, instant{&a.At}, &a.Note)
+	var seconds int64
+	err := row.Scan(&a.Person, &a.Factor, instant{&a.At}, &a.Note, &seconds, inJSON{&a.Hosts})
+	a.Duration = time.Duration(seconds) * time.Second
 	return a, err
 }
 
@@ -50,7 +52,7 @@ func someRequests(ctx context.Context, q querier, rest string, args ...any) ([]r
 	}
 	for i := range all {
 		r := &all[i]
-		r.Approvals, err = list(ctx, q, scanApproval, `SELECT person, factor, at, note FROM approvals WHERE request = ? ORDER BY at, person`, r.ID)
+		r.Approvals, err = list(ctx, q, scanApproval, `SELECT person, factor, at, note, seconds, hosts FROM approvals WHERE request = ? ORDER BY at, person`, r.ID)
 		if err != nil {
 			return nil, err
 		}
@@ -184,7 +186,9 @@ func (s *Store) apply(ctx context.Context, t *tx, r roster.Request, at time.Time
 		if err := enabled(ctx, t, c.Approval.Person); err != nil {
 			return err
 		}
-		err := t.run(ctx, `INSERT INTO approvals VALUES (?, ?, ?, ?, ?)`, r.ID, c.Approval.Person, c.Approval.Factor, ns(c.Approval.At), c.Approval.Note)
+		a := c.Approval
+		err := t.run(ctx, `INSERT INTO approvals (request, person, factor, at, note, seconds, hosts) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+			r.ID, a.Person, a.Factor, ns(a.At), a.Note, int64(a.Duration/time.Second), object(a.Hosts))
 		if err != nil {
 			return err
 		}
@@ -193,7 +197,7 @@ func (s *Store) apply(ctx context.Context, t *tx, r roster.Request, at time.Time
 		return err
 	}
 	if c.Grant != nil {
-		if err := errors.Join(goesOn(ctx, t, r), insertGrant(ctx, t, *c.Grant, at)); err != nil {
+		if err := errors.Join(goesOn(ctx, t, r), insertGrant(ctx, t, *c.Grant, at), fewer(ctx, t, r, *c.Grant)); err != nil {
 			return err
 		}
 	}
@@ -213,6 +217,17 @@ func (s *Store) apply(ctx context.Context, t *tx, r roster.Request, at time.Time
 		}
 	}
 	return s.tellHosts(ctx, t, r.ID, c.Grant == nil, at)
+}
+
+// fewer takes the hosts off the request that its grant does not name.
+func fewer(ctx context.Context, t *tx, r roster.Request, g grant.Grant) error {
+	var errs []error
+	for _, h := range r.Hosts {
+		if !g.On(h) {
+			errs = append(errs, t.exec(ctx, `DELETE FROM request_hosts WHERE request = ? AND host = ?`, r.ID, h))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // steps keeps the change's steps, for the request's story and for the record.

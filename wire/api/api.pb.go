@@ -913,6 +913,8 @@ type Approval struct {
 	Factor        string                 `protobuf:"bytes,2,opt,name=factor,proto3" json:"factor,omitempty"`
 	At            *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=at,proto3" json:"at,omitempty"`
 	Note          string                 `protobuf:"bytes,4,opt,name=note,proto3" json:"note,omitempty"`
+	Duration      *durationpb.Duration   `protobuf:"bytes,5,opt,name=duration,proto3" json:"duration,omitempty"` // if it was for less time than was asked for
+	Hosts         []string               `protobuf:"bytes,6,rep,name=hosts,proto3" json:"hosts,omitempty"`       // if it was for fewer hosts
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -975,6 +977,81 @@ func (x *Approval) GetNote() string {
 	return ""
 }
 
+func (x *Approval) GetDuration() *durationpb.Duration {
+	if x != nil {
+		return x.Duration
+	}
+	return nil
+}
+
+func (x *Approval) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+// Remark is what somebody said on a request.
+type Remark struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Person        string                 `protobuf:"bytes,1,opt,name=person,proto3" json:"person,omitempty"`
+	At            *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	Text          string                 `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Remark) Reset() {
+	*x = Remark{}
+	mi := &file_wire_api_api_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Remark) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Remark) ProtoMessage() {}
+
+func (x *Remark) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Remark.ProtoReflect.Descriptor instead.
+func (*Remark) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Remark) GetPerson() string {
+	if x != nil {
+		return x.Person
+	}
+	return ""
+}
+
+func (x *Remark) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *Remark) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 type Request struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	Id              string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1008,13 +1085,14 @@ type Request struct {
 	Origin          *Origin                `protobuf:"bytes,29,opt,name=origin,proto3" json:"origin,omitempty"`                     // if it was asked for in a shell on a host
 	Network         []string               `protobuf:"bytes,30,rep,name=network,proto3" json:"network,omitempty"`                   // where the account may connect; none: not limited
 	NoExec          bool                   `protobuf:"varint,31,opt,name=no_exec,json=noExec,proto3" json:"no_exec,omitempty"`      // what runs may not start other programs
+	Remarks         []*Remark              `protobuf:"bytes,32,rep,name=remarks,proto3" json:"remarks,omitempty"`                   // of GetRequest, WatchRequest and Comment alone
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_wire_api_api_proto_msgTypes[15]
+	mi := &file_wire_api_api_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1026,7 +1104,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[15]
+	mi := &file_wire_api_api_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1039,7 +1117,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{15}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Request) GetId() string {
@@ -1259,6 +1337,13 @@ func (x *Request) GetNoExec() bool {
 	return false
 }
 
+func (x *Request) GetRemarks() []*Remark {
+	if x != nil {
+		return x.Remarks
+	}
+	return nil
+}
+
 // Origin is where a request was typed. The host says so: it is to be believed
 // as far as the host is.
 type Origin struct {
@@ -1273,7 +1358,7 @@ type Origin struct {
 
 func (x *Origin) Reset() {
 	*x = Origin{}
-	mi := &file_wire_api_api_proto_msgTypes[16]
+	mi := &file_wire_api_api_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1285,7 +1370,7 @@ func (x *Origin) String() string {
 func (*Origin) ProtoMessage() {}
 
 func (x *Origin) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[16]
+	mi := &file_wire_api_api_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1298,7 +1383,7 @@ func (x *Origin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Origin.ProtoReflect.Descriptor instead.
 func (*Origin) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{16}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Origin) GetHost() string {
@@ -1343,7 +1428,7 @@ type HostState struct {
 
 func (x *HostState) Reset() {
 	*x = HostState{}
-	mi := &file_wire_api_api_proto_msgTypes[17]
+	mi := &file_wire_api_api_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1355,7 +1440,7 @@ func (x *HostState) String() string {
 func (*HostState) ProtoMessage() {}
 
 func (x *HostState) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[17]
+	mi := &file_wire_api_api_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1368,7 +1453,7 @@ func (x *HostState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostState.ProtoReflect.Descriptor instead.
 func (*HostState) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{17}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *HostState) GetHost() string {
@@ -1415,7 +1500,7 @@ type GetRequestRequest struct {
 
 func (x *GetRequestRequest) Reset() {
 	*x = GetRequestRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[18]
+	mi := &file_wire_api_api_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1427,7 +1512,7 @@ func (x *GetRequestRequest) String() string {
 func (*GetRequestRequest) ProtoMessage() {}
 
 func (x *GetRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[18]
+	mi := &file_wire_api_api_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1440,7 +1525,7 @@ func (x *GetRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequestRequest.ProtoReflect.Descriptor instead.
 func (*GetRequestRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{18}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetRequestRequest) GetId() string {
@@ -1461,7 +1546,7 @@ type ListRequestsRequest struct {
 
 func (x *ListRequestsRequest) Reset() {
 	*x = ListRequestsRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[19]
+	mi := &file_wire_api_api_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1473,7 +1558,7 @@ func (x *ListRequestsRequest) String() string {
 func (*ListRequestsRequest) ProtoMessage() {}
 
 func (x *ListRequestsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[19]
+	mi := &file_wire_api_api_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1486,7 +1571,7 @@ func (x *ListRequestsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequestsRequest.ProtoReflect.Descriptor instead.
 func (*ListRequestsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{19}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListRequestsRequest) GetAll() bool {
@@ -1519,7 +1604,7 @@ type ListRequestsReply struct {
 
 func (x *ListRequestsReply) Reset() {
 	*x = ListRequestsReply{}
-	mi := &file_wire_api_api_proto_msgTypes[20]
+	mi := &file_wire_api_api_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1531,7 +1616,7 @@ func (x *ListRequestsReply) String() string {
 func (*ListRequestsReply) ProtoMessage() {}
 
 func (x *ListRequestsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[20]
+	mi := &file_wire_api_api_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1544,7 +1629,7 @@ func (x *ListRequestsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequestsReply.ProtoReflect.Descriptor instead.
 func (*ListRequestsReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{20}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListRequestsReply) GetRequests() []*Request {
@@ -1561,13 +1646,15 @@ type ApproveRequest struct {
 	Code          string                 `protobuf:"bytes,3,opt,name=code,proto3" json:"code,omitempty"`
 	Note          string                 `protobuf:"bytes,4,opt,name=note,proto3" json:"note,omitempty"`
 	Assertion     []byte                 `protobuf:"bytes,5,opt,name=assertion,proto3" json:"assertion,omitempty"` // of a passkey, in place of the code
+	Duration      *durationpb.Duration   `protobuf:"bytes,6,opt,name=duration,proto3" json:"duration,omitempty"`   // optional: less time than was asked for
+	Hosts         []string               `protobuf:"bytes,7,rep,name=hosts,proto3" json:"hosts,omitempty"`         // optional: only these of the hosts
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ApproveRequest) Reset() {
 	*x = ApproveRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[21]
+	mi := &file_wire_api_api_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1579,7 +1666,7 @@ func (x *ApproveRequest) String() string {
 func (*ApproveRequest) ProtoMessage() {}
 
 func (x *ApproveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[21]
+	mi := &file_wire_api_api_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1592,7 +1679,7 @@ func (x *ApproveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveRequest.ProtoReflect.Descriptor instead.
 func (*ApproveRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{21}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ApproveRequest) GetId() string {
@@ -1630,6 +1717,72 @@ func (x *ApproveRequest) GetAssertion() []byte {
 	return nil
 }
 
+func (x *ApproveRequest) GetDuration() *durationpb.Duration {
+	if x != nil {
+		return x.Duration
+	}
+	return nil
+}
+
+func (x *ApproveRequest) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+type CommentRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommentRequest) Reset() {
+	*x = CommentRequest{}
+	mi := &file_wire_api_api_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommentRequest) ProtoMessage() {}
+
+func (x *CommentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommentRequest.ProtoReflect.Descriptor instead.
+func (*CommentRequest) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *CommentRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *CommentRequest) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 type DenyRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1640,7 +1793,7 @@ type DenyRequest struct {
 
 func (x *DenyRequest) Reset() {
 	*x = DenyRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[22]
+	mi := &file_wire_api_api_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1652,7 +1805,7 @@ func (x *DenyRequest) String() string {
 func (*DenyRequest) ProtoMessage() {}
 
 func (x *DenyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[22]
+	mi := &file_wire_api_api_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1665,7 +1818,7 @@ func (x *DenyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenyRequest.ProtoReflect.Descriptor instead.
 func (*DenyRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{22}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DenyRequest) GetId() string {
@@ -1691,7 +1844,7 @@ type WithdrawRequest struct {
 
 func (x *WithdrawRequest) Reset() {
 	*x = WithdrawRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[23]
+	mi := &file_wire_api_api_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1703,7 +1856,7 @@ func (x *WithdrawRequest) String() string {
 func (*WithdrawRequest) ProtoMessage() {}
 
 func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[23]
+	mi := &file_wire_api_api_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1716,7 +1869,7 @@ func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{23}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *WithdrawRequest) GetId() string {
@@ -1736,7 +1889,7 @@ type RevokeRequest struct {
 
 func (x *RevokeRequest) Reset() {
 	*x = RevokeRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[24]
+	mi := &file_wire_api_api_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1748,7 +1901,7 @@ func (x *RevokeRequest) String() string {
 func (*RevokeRequest) ProtoMessage() {}
 
 func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[24]
+	mi := &file_wire_api_api_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1761,7 +1914,7 @@ func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeRequest.ProtoReflect.Descriptor instead.
 func (*RevokeRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{24}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RevokeRequest) GetGrant() string {
@@ -1792,7 +1945,7 @@ type ExtendRequest struct {
 
 func (x *ExtendRequest) Reset() {
 	*x = ExtendRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[25]
+	mi := &file_wire_api_api_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1804,7 +1957,7 @@ func (x *ExtendRequest) String() string {
 func (*ExtendRequest) ProtoMessage() {}
 
 func (x *ExtendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[25]
+	mi := &file_wire_api_api_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1817,7 +1970,7 @@ func (x *ExtendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtendRequest.ProtoReflect.Descriptor instead.
 func (*ExtendRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{25}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ExtendRequest) GetGrant() string {
@@ -1871,7 +2024,7 @@ type OpenPagesRequest struct {
 
 func (x *OpenPagesRequest) Reset() {
 	*x = OpenPagesRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[26]
+	mi := &file_wire_api_api_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1883,7 +2036,7 @@ func (x *OpenPagesRequest) String() string {
 func (*OpenPagesRequest) ProtoMessage() {}
 
 func (x *OpenPagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[26]
+	mi := &file_wire_api_api_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1896,7 +2049,7 @@ func (x *OpenPagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenPagesRequest.ProtoReflect.Descriptor instead.
 func (*OpenPagesRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{26}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *OpenPagesRequest) GetCode() string {
@@ -1916,7 +2069,7 @@ type OpenPagesReply struct {
 
 func (x *OpenPagesReply) Reset() {
 	*x = OpenPagesReply{}
-	mi := &file_wire_api_api_proto_msgTypes[27]
+	mi := &file_wire_api_api_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1928,7 +2081,7 @@ func (x *OpenPagesReply) String() string {
 func (*OpenPagesReply) ProtoMessage() {}
 
 func (x *OpenPagesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[27]
+	mi := &file_wire_api_api_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1941,7 +2094,7 @@ func (x *OpenPagesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenPagesReply.ProtoReflect.Descriptor instead.
 func (*OpenPagesReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{27}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *OpenPagesReply) GetLink() string {
@@ -1968,7 +2121,7 @@ type IssueSSHCertificateRequest struct {
 
 func (x *IssueSSHCertificateRequest) Reset() {
 	*x = IssueSSHCertificateRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[28]
+	mi := &file_wire_api_api_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1980,7 +2133,7 @@ func (x *IssueSSHCertificateRequest) String() string {
 func (*IssueSSHCertificateRequest) ProtoMessage() {}
 
 func (x *IssueSSHCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[28]
+	mi := &file_wire_api_api_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1993,7 +2146,7 @@ func (x *IssueSSHCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueSSHCertificateRequest.ProtoReflect.Descriptor instead.
 func (*IssueSSHCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{28}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *IssueSSHCertificateRequest) GetHost() string {
@@ -2024,7 +2177,7 @@ type IssueSSHCertificateReply struct {
 
 func (x *IssueSSHCertificateReply) Reset() {
 	*x = IssueSSHCertificateReply{}
-	mi := &file_wire_api_api_proto_msgTypes[29]
+	mi := &file_wire_api_api_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2036,7 +2189,7 @@ func (x *IssueSSHCertificateReply) String() string {
 func (*IssueSSHCertificateReply) ProtoMessage() {}
 
 func (x *IssueSSHCertificateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[29]
+	mi := &file_wire_api_api_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2049,7 +2202,7 @@ func (x *IssueSSHCertificateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueSSHCertificateReply.ProtoReflect.Descriptor instead.
 func (*IssueSSHCertificateReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{29}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *IssueSSHCertificateReply) GetCertificate() string {
@@ -2114,7 +2267,7 @@ type SearchEventsRequest struct {
 
 func (x *SearchEventsRequest) Reset() {
 	*x = SearchEventsRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[30]
+	mi := &file_wire_api_api_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2126,7 +2279,7 @@ func (x *SearchEventsRequest) String() string {
 func (*SearchEventsRequest) ProtoMessage() {}
 
 func (x *SearchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[30]
+	mi := &file_wire_api_api_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2139,7 +2292,7 @@ func (x *SearchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchEventsRequest.ProtoReflect.Descriptor instead.
 func (*SearchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{30}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SearchEventsRequest) GetGrant() string {
@@ -2236,7 +2389,7 @@ type SearchEventsReply struct {
 
 func (x *SearchEventsReply) Reset() {
 	*x = SearchEventsReply{}
-	mi := &file_wire_api_api_proto_msgTypes[31]
+	mi := &file_wire_api_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2248,7 +2401,7 @@ func (x *SearchEventsReply) String() string {
 func (*SearchEventsReply) ProtoMessage() {}
 
 func (x *SearchEventsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[31]
+	mi := &file_wire_api_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2261,7 +2414,7 @@ func (x *SearchEventsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchEventsReply.ProtoReflect.Descriptor instead.
 func (*SearchEventsReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{31}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SearchEventsReply) GetEvents() []*Event {
@@ -2307,7 +2460,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_wire_api_api_proto_msgTypes[32]
+	mi := &file_wire_api_api_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2319,7 +2472,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[32]
+	mi := &file_wire_api_api_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2332,7 +2485,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{32}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Event) GetId() uint64 {
@@ -2495,7 +2648,7 @@ type IDs struct {
 
 func (x *IDs) Reset() {
 	*x = IDs{}
-	mi := &file_wire_api_api_proto_msgTypes[33]
+	mi := &file_wire_api_api_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2507,7 +2660,7 @@ func (x *IDs) String() string {
 func (*IDs) ProtoMessage() {}
 
 func (x *IDs) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[33]
+	mi := &file_wire_api_api_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2520,7 +2673,7 @@ func (x *IDs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IDs.ProtoReflect.Descriptor instead.
 func (*IDs) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{33}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *IDs) GetUid() uint32 {
@@ -2586,7 +2739,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_wire_api_api_proto_msgTypes[34]
+	mi := &file_wire_api_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2598,7 +2751,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[34]
+	mi := &file_wire_api_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2611,7 +2764,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{34}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Process) GetPid() uint32 {
@@ -2774,7 +2927,7 @@ type Receipt struct {
 
 func (x *Receipt) Reset() {
 	*x = Receipt{}
-	mi := &file_wire_api_api_proto_msgTypes[35]
+	mi := &file_wire_api_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2786,7 +2939,7 @@ func (x *Receipt) String() string {
 func (*Receipt) ProtoMessage() {}
 
 func (x *Receipt) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[35]
+	mi := &file_wire_api_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2799,7 +2952,7 @@ func (x *Receipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
 func (*Receipt) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{35}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Receipt) GetHost() string {
@@ -2895,7 +3048,7 @@ type TimelineRequest struct {
 
 func (x *TimelineRequest) Reset() {
 	*x = TimelineRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[36]
+	mi := &file_wire_api_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2907,7 +3060,7 @@ func (x *TimelineRequest) String() string {
 func (*TimelineRequest) ProtoMessage() {}
 
 func (x *TimelineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[36]
+	mi := &file_wire_api_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2920,7 +3073,7 @@ func (x *TimelineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineRequest.ProtoReflect.Descriptor instead.
 func (*TimelineRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{36}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *TimelineRequest) GetGrant() string {
@@ -2940,7 +3093,7 @@ type TimelineReply struct {
 
 func (x *TimelineReply) Reset() {
 	*x = TimelineReply{}
-	mi := &file_wire_api_api_proto_msgTypes[37]
+	mi := &file_wire_api_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2952,7 +3105,7 @@ func (x *TimelineReply) String() string {
 func (*TimelineReply) ProtoMessage() {}
 
 func (x *TimelineReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[37]
+	mi := &file_wire_api_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2965,7 +3118,7 @@ func (x *TimelineReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineReply.ProtoReflect.Descriptor instead.
 func (*TimelineReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{37}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *TimelineReply) GetRequest() *Request {
@@ -2997,7 +3150,7 @@ type Moment struct {
 
 func (x *Moment) Reset() {
 	*x = Moment{}
-	mi := &file_wire_api_api_proto_msgTypes[38]
+	mi := &file_wire_api_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3009,7 +3162,7 @@ func (x *Moment) String() string {
 func (*Moment) ProtoMessage() {}
 
 func (x *Moment) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[38]
+	mi := &file_wire_api_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3022,7 +3175,7 @@ func (x *Moment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Moment.ProtoReflect.Descriptor instead.
 func (*Moment) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{38}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Moment) GetAt() *timestamppb.Timestamp {
@@ -3083,7 +3236,7 @@ type GetCheckpointRequest struct {
 
 func (x *GetCheckpointRequest) Reset() {
 	*x = GetCheckpointRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[39]
+	mi := &file_wire_api_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3095,7 +3248,7 @@ func (x *GetCheckpointRequest) String() string {
 func (*GetCheckpointRequest) ProtoMessage() {}
 
 func (x *GetCheckpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[39]
+	mi := &file_wire_api_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3108,7 +3261,7 @@ func (x *GetCheckpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCheckpointRequest.ProtoReflect.Descriptor instead.
 func (*GetCheckpointRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{39}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *GetCheckpointRequest) GetFrom() uint64 {
@@ -3129,7 +3282,7 @@ type GetCheckpointReply struct {
 
 func (x *GetCheckpointReply) Reset() {
 	*x = GetCheckpointReply{}
-	mi := &file_wire_api_api_proto_msgTypes[40]
+	mi := &file_wire_api_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3141,7 +3294,7 @@ func (x *GetCheckpointReply) String() string {
 func (*GetCheckpointReply) ProtoMessage() {}
 
 func (x *GetCheckpointReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[40]
+	mi := &file_wire_api_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3154,7 +3307,7 @@ func (x *GetCheckpointReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCheckpointReply.ProtoReflect.Descriptor instead.
 func (*GetCheckpointReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{40}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *GetCheckpointReply) GetNote() []byte {
@@ -3189,7 +3342,7 @@ type ExportRecordRequest struct {
 
 func (x *ExportRecordRequest) Reset() {
 	*x = ExportRecordRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[41]
+	mi := &file_wire_api_api_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3201,7 +3354,7 @@ func (x *ExportRecordRequest) String() string {
 func (*ExportRecordRequest) ProtoMessage() {}
 
 func (x *ExportRecordRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[41]
+	mi := &file_wire_api_api_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3214,7 +3367,7 @@ func (x *ExportRecordRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportRecordRequest.ProtoReflect.Descriptor instead.
 func (*ExportRecordRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{41}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ExportRecordRequest) GetGrant() string {
@@ -3247,7 +3400,7 @@ type ExportPart struct {
 
 func (x *ExportPart) Reset() {
 	*x = ExportPart{}
-	mi := &file_wire_api_api_proto_msgTypes[42]
+	mi := &file_wire_api_api_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3259,7 +3412,7 @@ func (x *ExportPart) String() string {
 func (*ExportPart) ProtoMessage() {}
 
 func (x *ExportPart) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[42]
+	mi := &file_wire_api_api_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3272,7 +3425,7 @@ func (x *ExportPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportPart.ProtoReflect.Descriptor instead.
 func (*ExportPart) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{42}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ExportPart) GetData() []byte {
@@ -3295,7 +3448,7 @@ type AddPersonRequest struct {
 
 func (x *AddPersonRequest) Reset() {
 	*x = AddPersonRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[43]
+	mi := &file_wire_api_api_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3307,7 +3460,7 @@ func (x *AddPersonRequest) String() string {
 func (*AddPersonRequest) ProtoMessage() {}
 
 func (x *AddPersonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[43]
+	mi := &file_wire_api_api_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3320,7 +3473,7 @@ func (x *AddPersonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddPersonRequest.ProtoReflect.Descriptor instead.
 func (*AddPersonRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{43}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *AddPersonRequest) GetName() string {
@@ -3369,7 +3522,7 @@ type InvitePersonRequest struct {
 
 func (x *InvitePersonRequest) Reset() {
 	*x = InvitePersonRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[44]
+	mi := &file_wire_api_api_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3381,7 +3534,7 @@ func (x *InvitePersonRequest) String() string {
 func (*InvitePersonRequest) ProtoMessage() {}
 
 func (x *InvitePersonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[44]
+	mi := &file_wire_api_api_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3394,7 +3547,7 @@ func (x *InvitePersonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvitePersonRequest.ProtoReflect.Descriptor instead.
 func (*InvitePersonRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{44}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *InvitePersonRequest) GetName() string {
@@ -3430,7 +3583,7 @@ type InviteReply struct {
 
 func (x *InviteReply) Reset() {
 	*x = InviteReply{}
-	mi := &file_wire_api_api_proto_msgTypes[45]
+	mi := &file_wire_api_api_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3442,7 +3595,7 @@ func (x *InviteReply) String() string {
 func (*InviteReply) ProtoMessage() {}
 
 func (x *InviteReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[45]
+	mi := &file_wire_api_api_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3455,7 +3608,7 @@ func (x *InviteReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InviteReply.ProtoReflect.Descriptor instead.
 func (*InviteReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{45}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *InviteReply) GetPerson() *Person {
@@ -3495,7 +3648,7 @@ type DisablePersonRequest struct {
 
 func (x *DisablePersonRequest) Reset() {
 	*x = DisablePersonRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[46]
+	mi := &file_wire_api_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3507,7 +3660,7 @@ func (x *DisablePersonRequest) String() string {
 func (*DisablePersonRequest) ProtoMessage() {}
 
 func (x *DisablePersonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[46]
+	mi := &file_wire_api_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3520,7 +3673,7 @@ func (x *DisablePersonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisablePersonRequest.ProtoReflect.Descriptor instead.
 func (*DisablePersonRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{46}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *DisablePersonRequest) GetName() string {
@@ -3538,7 +3691,7 @@ type ListPeopleRequest struct {
 
 func (x *ListPeopleRequest) Reset() {
 	*x = ListPeopleRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[47]
+	mi := &file_wire_api_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3550,7 +3703,7 @@ func (x *ListPeopleRequest) String() string {
 func (*ListPeopleRequest) ProtoMessage() {}
 
 func (x *ListPeopleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[47]
+	mi := &file_wire_api_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3563,7 +3716,7 @@ func (x *ListPeopleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeopleRequest.ProtoReflect.Descriptor instead.
 func (*ListPeopleRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{47}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{49}
 }
 
 type ListPeopleReply struct {
@@ -3575,7 +3728,7 @@ type ListPeopleReply struct {
 
 func (x *ListPeopleReply) Reset() {
 	*x = ListPeopleReply{}
-	mi := &file_wire_api_api_proto_msgTypes[48]
+	mi := &file_wire_api_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3587,7 +3740,7 @@ func (x *ListPeopleReply) String() string {
 func (*ListPeopleReply) ProtoMessage() {}
 
 func (x *ListPeopleReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[48]
+	mi := &file_wire_api_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3600,7 +3753,7 @@ func (x *ListPeopleReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeopleReply.ProtoReflect.Descriptor instead.
 func (*ListPeopleReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{48}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListPeopleReply) GetPeople() []*Person {
@@ -3622,7 +3775,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[49]
+	mi := &file_wire_api_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3634,7 +3787,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[49]
+	mi := &file_wire_api_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3647,7 +3800,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{49}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *CreateJoinTokenRequest) GetLabels() map[string]string {
@@ -3688,7 +3841,7 @@ type CreateJoinTokenReply struct {
 
 func (x *CreateJoinTokenReply) Reset() {
 	*x = CreateJoinTokenReply{}
-	mi := &file_wire_api_api_proto_msgTypes[50]
+	mi := &file_wire_api_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3700,7 +3853,7 @@ func (x *CreateJoinTokenReply) String() string {
 func (*CreateJoinTokenReply) ProtoMessage() {}
 
 func (x *CreateJoinTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[50]
+	mi := &file_wire_api_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3713,7 +3866,7 @@ func (x *CreateJoinTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenReply.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{50}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *CreateJoinTokenReply) GetToken() string {
@@ -3744,7 +3897,7 @@ type FactorRequest struct {
 
 func (x *FactorRequest) Reset() {
 	*x = FactorRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[51]
+	mi := &file_wire_api_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3756,7 +3909,7 @@ func (x *FactorRequest) String() string {
 func (*FactorRequest) ProtoMessage() {}
 
 func (x *FactorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[51]
+	mi := &file_wire_api_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3769,7 +3922,7 @@ func (x *FactorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FactorRequest.ProtoReflect.Descriptor instead.
 func (*FactorRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{51}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *FactorRequest) GetWhat() string {
@@ -3808,7 +3961,7 @@ type ListHostsRequest struct {
 
 func (x *ListHostsRequest) Reset() {
 	*x = ListHostsRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[52]
+	mi := &file_wire_api_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3820,7 +3973,7 @@ func (x *ListHostsRequest) String() string {
 func (*ListHostsRequest) ProtoMessage() {}
 
 func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[52]
+	mi := &file_wire_api_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3833,7 +3986,7 @@ func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsRequest.ProtoReflect.Descriptor instead.
 func (*ListHostsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{52}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{54}
 }
 
 type ListHostsReply struct {
@@ -3845,7 +3998,7 @@ type ListHostsReply struct {
 
 func (x *ListHostsReply) Reset() {
 	*x = ListHostsReply{}
-	mi := &file_wire_api_api_proto_msgTypes[53]
+	mi := &file_wire_api_api_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3857,7 +4010,7 @@ func (x *ListHostsReply) String() string {
 func (*ListHostsReply) ProtoMessage() {}
 
 func (x *ListHostsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[53]
+	mi := &file_wire_api_api_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3870,7 +4023,7 @@ func (x *ListHostsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsReply.ProtoReflect.Descriptor instead.
 func (*ListHostsReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{53}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ListHostsReply) GetHosts() []*Host {
@@ -3901,7 +4054,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_wire_api_api_proto_msgTypes[54]
+	mi := &file_wire_api_api_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3913,7 +4066,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[54]
+	mi := &file_wire_api_api_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3926,7 +4079,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{54}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Host) GetName() string {
@@ -4029,7 +4182,7 @@ type DecommissionHostRequest struct {
 
 func (x *DecommissionHostRequest) Reset() {
 	*x = DecommissionHostRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[55]
+	mi := &file_wire_api_api_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4041,7 +4194,7 @@ func (x *DecommissionHostRequest) String() string {
 func (*DecommissionHostRequest) ProtoMessage() {}
 
 func (x *DecommissionHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[55]
+	mi := &file_wire_api_api_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4054,7 +4207,7 @@ func (x *DecommissionHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecommissionHostRequest.ProtoReflect.Descriptor instead.
 func (*DecommissionHostRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{55}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *DecommissionHostRequest) GetName() string {
@@ -4073,7 +4226,7 @@ type PolicyStatusRequest struct {
 
 func (x *PolicyStatusRequest) Reset() {
 	*x = PolicyStatusRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[56]
+	mi := &file_wire_api_api_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4085,7 +4238,7 @@ func (x *PolicyStatusRequest) String() string {
 func (*PolicyStatusRequest) ProtoMessage() {}
 
 func (x *PolicyStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[56]
+	mi := &file_wire_api_api_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4098,7 +4251,7 @@ func (x *PolicyStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatusRequest.ProtoReflect.Descriptor instead.
 func (*PolicyStatusRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{56}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *PolicyStatusRequest) GetFiles() bool {
@@ -4121,7 +4274,7 @@ type PolicyStatusReply struct {
 
 func (x *PolicyStatusReply) Reset() {
 	*x = PolicyStatusReply{}
-	mi := &file_wire_api_api_proto_msgTypes[57]
+	mi := &file_wire_api_api_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4133,7 +4286,7 @@ func (x *PolicyStatusReply) String() string {
 func (*PolicyStatusReply) ProtoMessage() {}
 
 func (x *PolicyStatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[57]
+	mi := &file_wire_api_api_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4146,7 +4299,7 @@ func (x *PolicyStatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatusReply.ProtoReflect.Descriptor instead.
 func (*PolicyStatusReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{57}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *PolicyStatusReply) GetVersion() string {
@@ -4255,12 +4408,18 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x06ticket\x18\x05 \x01(\tR\x06ticket\x12\x12\n" +
 	"\x04code\x18\x06 \x01(\tR\x04code\x12\x10\n" +
 	"\x03key\x18\a \x01(\tR\x03key\x12\x1c\n" +
-	"\tassertion\x18\b \x01(\fR\tassertion\"z\n" +
+	"\tassertion\x18\b \x01(\fR\tassertion\"\xc7\x01\n" +
 	"\bApproval\x12\x16\n" +
 	"\x06person\x18\x01 \x01(\tR\x06person\x12\x16\n" +
 	"\x06factor\x18\x02 \x01(\tR\x06factor\x12*\n" +
 	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
-	"\x04note\x18\x04 \x01(\tR\x04note\"\xd8\b\n" +
+	"\x04note\x18\x04 \x01(\tR\x04note\x125\n" +
+	"\bduration\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x14\n" +
+	"\x05hosts\x18\x06 \x03(\tR\x05hosts\"`\n" +
+	"\x06Remark\x12\x16\n" +
+	"\x06person\x18\x01 \x01(\tR\x06person\x12*\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\"\x89\t\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06person\x18\x02 \x01(\tR\x06person\x12\x1b\n" +
@@ -4296,7 +4455,8 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\tunguarded\x18\x1c \x01(\bR\tunguarded\x12-\n" +
 	"\x06origin\x18\x1d \x01(\v2\x15.curfew.api.v1.OriginR\x06origin\x12\x18\n" +
 	"\anetwork\x18\x1e \x03(\tR\anetwork\x12\x17\n" +
-	"\ano_exec\x18\x1f \x01(\bR\x06noExec\"n\n" +
+	"\ano_exec\x18\x1f \x01(\bR\x06noExec\x12/\n" +
+	"\aremarks\x18  \x03(\v2\x15.curfew.api.v1.RemarkR\aremarks\"n\n" +
 	"\x06Origin\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x18\n" +
 	"\asession\x18\x02 \x01(\tR\asession\x12\x18\n" +
@@ -4315,13 +4475,18 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\ffor_approval\x18\x02 \x01(\bR\vforApproval\x12\x14\n" +
 	"\x05limit\x18\x03 \x01(\rR\x05limit\"G\n" +
 	"\x11ListRequestsReply\x122\n" +
-	"\brequests\x18\x01 \x03(\v2\x16.curfew.api.v1.RequestR\brequests\"~\n" +
+	"\brequests\x18\x01 \x03(\v2\x16.curfew.api.v1.RequestR\brequests\"\xcb\x01\n" +
 	"\x0eApproveRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x12\n" +
 	"\x04code\x18\x03 \x01(\tR\x04code\x12\x12\n" +
 	"\x04note\x18\x04 \x01(\tR\x04note\x12\x1c\n" +
-	"\tassertion\x18\x05 \x01(\fR\tassertion\"1\n" +
+	"\tassertion\x18\x05 \x01(\fR\tassertion\x125\n" +
+	"\bduration\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x14\n" +
+	"\x05hosts\x18\a \x03(\tR\x05hosts\"4\n" +
+	"\x0eCommentRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"1\n" +
 	"\vDenyRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04note\x18\x02 \x01(\tR\x04note\"!\n" +
@@ -4532,7 +4697,7 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\n" +
 	"FilesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x012\x87\x12\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x012\xc9\x12\n" +
 	"\x06Curfew\x12B\n" +
 	"\x06Enroll\x12\x1c.curfew.api.v1.EnrollRequest\x1a\x1a.curfew.api.v1.EnrollReply\x12Q\n" +
 	"\rConfirmEnroll\x12#.curfew.api.v1.ConfirmEnrollRequest\x1a\x1b.curfew.api.v1.SessionReply\x12A\n" +
@@ -4546,7 +4711,8 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\fListRequests\x12\".curfew.api.v1.ListRequestsRequest\x1a .curfew.api.v1.ListRequestsReply\x12J\n" +
 	"\fWatchRequest\x12 .curfew.api.v1.GetRequestRequest\x1a\x16.curfew.api.v1.Request0\x01\x12@\n" +
 	"\aApprove\x12\x1d.curfew.api.v1.ApproveRequest\x1a\x16.curfew.api.v1.Request\x12:\n" +
-	"\x04Deny\x12\x1a.curfew.api.v1.DenyRequest\x1a\x16.curfew.api.v1.Request\x12B\n" +
+	"\x04Deny\x12\x1a.curfew.api.v1.DenyRequest\x1a\x16.curfew.api.v1.Request\x12@\n" +
+	"\aComment\x12\x1d.curfew.api.v1.CommentRequest\x1a\x16.curfew.api.v1.Request\x12B\n" +
 	"\bWithdraw\x12\x1e.curfew.api.v1.WithdrawRequest\x1a\x16.curfew.api.v1.Request\x12>\n" +
 	"\x06Revoke\x12\x1c.curfew.api.v1.RevokeRequest\x1a\x16.curfew.api.v1.Request\x12>\n" +
 	"\x06Extend\x12\x1c.curfew.api.v1.ExtendRequest\x1a\x16.curfew.api.v1.Request\x12K\n" +
@@ -4580,7 +4746,7 @@ func file_wire_api_api_proto_rawDescGZIP() []byte {
 	return file_wire_api_api_proto_rawDescData
 }
 
-var file_wire_api_api_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
+var file_wire_api_api_proto_msgTypes = make([]protoimpl.MessageInfo, 63)
 var file_wire_api_api_proto_goTypes = []any{
 	(*EnrollRequest)(nil),              // 0: curfew.api.v1.EnrollRequest
 	(*EnrollReply)(nil),                // 1: curfew.api.v1.EnrollReply
@@ -4597,174 +4763,182 @@ var file_wire_api_api_proto_goTypes = []any{
 	(*Role)(nil),                       // 12: curfew.api.v1.Role
 	(*CreateRequestRequest)(nil),       // 13: curfew.api.v1.CreateRequestRequest
 	(*Approval)(nil),                   // 14: curfew.api.v1.Approval
-	(*Request)(nil),                    // 15: curfew.api.v1.Request
-	(*Origin)(nil),                     // 16: curfew.api.v1.Origin
-	(*HostState)(nil),                  // 17: curfew.api.v1.HostState
-	(*GetRequestRequest)(nil),          // 18: curfew.api.v1.GetRequestRequest
-	(*ListRequestsRequest)(nil),        // 19: curfew.api.v1.ListRequestsRequest
-	(*ListRequestsReply)(nil),          // 20: curfew.api.v1.ListRequestsReply
-	(*ApproveRequest)(nil),             // 21: curfew.api.v1.ApproveRequest
-	(*DenyRequest)(nil),                // 22: curfew.api.v1.DenyRequest
-	(*WithdrawRequest)(nil),            // 23: curfew.api.v1.WithdrawRequest
-	(*RevokeRequest)(nil),              // 24: curfew.api.v1.RevokeRequest
-	(*ExtendRequest)(nil),              // 25: curfew.api.v1.ExtendRequest
-	(*OpenPagesRequest)(nil),           // 26: curfew.api.v1.OpenPagesRequest
-	(*OpenPagesReply)(nil),             // 27: curfew.api.v1.OpenPagesReply
-	(*IssueSSHCertificateRequest)(nil), // 28: curfew.api.v1.IssueSSHCertificateRequest
-	(*IssueSSHCertificateReply)(nil),   // 29: curfew.api.v1.IssueSSHCertificateReply
-	(*SearchEventsRequest)(nil),        // 30: curfew.api.v1.SearchEventsRequest
-	(*SearchEventsReply)(nil),          // 31: curfew.api.v1.SearchEventsReply
-	(*Event)(nil),                      // 32: curfew.api.v1.Event
-	(*IDs)(nil),                        // 33: curfew.api.v1.IDs
-	(*Process)(nil),                    // 34: curfew.api.v1.Process
-	(*Receipt)(nil),                    // 35: curfew.api.v1.Receipt
-	(*TimelineRequest)(nil),            // 36: curfew.api.v1.TimelineRequest
-	(*TimelineReply)(nil),              // 37: curfew.api.v1.TimelineReply
-	(*Moment)(nil),                     // 38: curfew.api.v1.Moment
-	(*GetCheckpointRequest)(nil),       // 39: curfew.api.v1.GetCheckpointRequest
-	(*GetCheckpointReply)(nil),         // 40: curfew.api.v1.GetCheckpointReply
-	(*ExportRecordRequest)(nil),        // 41: curfew.api.v1.ExportRecordRequest
-	(*ExportPart)(nil),                 // 42: curfew.api.v1.ExportPart
-	(*AddPersonRequest)(nil),           // 43: curfew.api.v1.AddPersonRequest
-	(*InvitePersonRequest)(nil),        // 44: curfew.api.v1.InvitePersonRequest
-	(*InviteReply)(nil),                // 45: curfew.api.v1.InviteReply
-	(*DisablePersonRequest)(nil),       // 46: curfew.api.v1.DisablePersonRequest
-	(*ListPeopleRequest)(nil),          // 47: curfew.api.v1.ListPeopleRequest
-	(*ListPeopleReply)(nil),            // 48: curfew.api.v1.ListPeopleReply
-	(*CreateJoinTokenRequest)(nil),     // 49: curfew.api.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenReply)(nil),       // 50: curfew.api.v1.CreateJoinTokenReply
-	(*FactorRequest)(nil),              // 51: curfew.api.v1.FactorRequest
-	(*ListHostsRequest)(nil),           // 52: curfew.api.v1.ListHostsRequest
-	(*ListHostsReply)(nil),             // 53: curfew.api.v1.ListHostsReply
-	(*Host)(nil),                       // 54: curfew.api.v1.Host
-	(*DecommissionHostRequest)(nil),    // 55: curfew.api.v1.DecommissionHostRequest
-	(*PolicyStatusRequest)(nil),        // 56: curfew.api.v1.PolicyStatusRequest
-	(*PolicyStatusReply)(nil),          // 57: curfew.api.v1.PolicyStatusReply
-	nil,                                // 58: curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
-	nil,                                // 59: curfew.api.v1.Host.LabelsEntry
-	nil,                                // 60: curfew.api.v1.PolicyStatusReply.FilesEntry
-	(*timestamppb.Timestamp)(nil),      // 61: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 62: google.protobuf.Duration
+	(*Remark)(nil),                     // 15: curfew.api.v1.Remark
+	(*Request)(nil),                    // 16: curfew.api.v1.Request
+	(*Origin)(nil),                     // 17: curfew.api.v1.Origin
+	(*HostState)(nil),                  // 18: curfew.api.v1.HostState
+	(*GetRequestRequest)(nil),          // 19: curfew.api.v1.GetRequestRequest
+	(*ListRequestsRequest)(nil),        // 20: curfew.api.v1.ListRequestsRequest
+	(*ListRequestsReply)(nil),          // 21: curfew.api.v1.ListRequestsReply
+	(*ApproveRequest)(nil),             // 22: curfew.api.v1.ApproveRequest
+	(*CommentRequest)(nil),             // 23: curfew.api.v1.CommentRequest
+	(*DenyRequest)(nil),                // 24: curfew.api.v1.DenyRequest
+	(*WithdrawRequest)(nil),            // 25: curfew.api.v1.WithdrawRequest
+	(*RevokeRequest)(nil),              // 26: curfew.api.v1.RevokeRequest
+	(*ExtendRequest)(nil),              // 27: curfew.api.v1.ExtendRequest
+	(*OpenPagesRequest)(nil),           // 28: curfew.api.v1.OpenPagesRequest
+	(*OpenPagesReply)(nil),             // 29: curfew.api.v1.OpenPagesReply
+	(*IssueSSHCertificateRequest)(nil), // 30: curfew.api.v1.IssueSSHCertificateRequest
+	(*IssueSSHCertificateReply)(nil),   // 31: curfew.api.v1.IssueSSHCertificateReply
+	(*SearchEventsRequest)(nil),        // 32: curfew.api.v1.SearchEventsRequest
+	(*SearchEventsReply)(nil),          // 33: curfew.api.v1.SearchEventsReply
+	(*Event)(nil),                      // 34: curfew.api.v1.Event
+	(*IDs)(nil),                        // 35: curfew.api.v1.IDs
+	(*Process)(nil),                    // 36: curfew.api.v1.Process
+	(*Receipt)(nil),                    // 37: curfew.api.v1.Receipt
+	(*TimelineRequest)(nil),            // 38: curfew.api.v1.TimelineRequest
+	(*TimelineReply)(nil),              // 39: curfew.api.v1.TimelineReply
+	(*Moment)(nil),                     // 40: curfew.api.v1.Moment
+	(*GetCheckpointRequest)(nil),       // 41: curfew.api.v1.GetCheckpointRequest
+	(*GetCheckpointReply)(nil),         // 42: curfew.api.v1.GetCheckpointReply
+	(*ExportRecordRequest)(nil),        // 43: curfew.api.v1.ExportRecordRequest
+	(*ExportPart)(nil),                 // 44: curfew.api.v1.ExportPart
+	(*AddPersonRequest)(nil),           // 45: curfew.api.v1.AddPersonRequest
+	(*InvitePersonRequest)(nil),        // 46: curfew.api.v1.InvitePersonRequest
+	(*InviteReply)(nil),                // 47: curfew.api.v1.InviteReply
+	(*DisablePersonRequest)(nil),       // 48: curfew.api.v1.DisablePersonRequest
+	(*ListPeopleRequest)(nil),          // 49: curfew.api.v1.ListPeopleRequest
+	(*ListPeopleReply)(nil),            // 50: curfew.api.v1.ListPeopleReply
+	(*CreateJoinTokenRequest)(nil),     // 51: curfew.api.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenReply)(nil),       // 52: curfew.api.v1.CreateJoinTokenReply
+	(*FactorRequest)(nil),              // 53: curfew.api.v1.FactorRequest
+	(*ListHostsRequest)(nil),           // 54: curfew.api.v1.ListHostsRequest
+	(*ListHostsReply)(nil),             // 55: curfew.api.v1.ListHostsReply
+	(*Host)(nil),                       // 56: curfew.api.v1.Host
+	(*DecommissionHostRequest)(nil),    // 57: curfew.api.v1.DecommissionHostRequest
+	(*PolicyStatusRequest)(nil),        // 58: curfew.api.v1.PolicyStatusRequest
+	(*PolicyStatusReply)(nil),          // 59: curfew.api.v1.PolicyStatusReply
+	nil,                                // 60: curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
+	nil,                                // 61: curfew.api.v1.Host.LabelsEntry
+	nil,                                // 62: curfew.api.v1.PolicyStatusReply.FilesEntry
+	(*timestamppb.Timestamp)(nil),      // 63: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 64: google.protobuf.Duration
 }
 var file_wire_api_api_proto_depIdxs = []int32{
-	61, // 0: curfew.api.v1.SessionReply.expires:type_name -> google.protobuf.Timestamp
+	63, // 0: curfew.api.v1.SessionReply.expires:type_name -> google.protobuf.Timestamp
 	9,  // 1: curfew.api.v1.WhoamiReply.person:type_name -> curfew.api.v1.Person
-	61, // 2: curfew.api.v1.WhoamiReply.session_expires:type_name -> google.protobuf.Timestamp
+	63, // 2: curfew.api.v1.WhoamiReply.session_expires:type_name -> google.protobuf.Timestamp
 	12, // 3: curfew.api.v1.ListRolesReply.roles:type_name -> curfew.api.v1.Role
-	62, // 4: curfew.api.v1.Role.max_duration:type_name -> google.protobuf.Duration
-	61, // 5: curfew.api.v1.Role.eligible_until:type_name -> google.protobuf.Timestamp
-	62, // 6: curfew.api.v1.CreateRequestRequest.duration:type_name -> google.protobuf.Duration
-	61, // 7: curfew.api.v1.Approval.at:type_name -> google.protobuf.Timestamp
-	62, // 8: curfew.api.v1.Request.duration:type_name -> google.protobuf.Duration
-	61, // 9: curfew.api.v1.Request.asked_at:type_name -> google.protobuf.Timestamp
-	61, // 10: curfew.api.v1.Request.lapses_at:type_name -> google.protobuf.Timestamp
-	14, // 11: curfew.api.v1.Request.approvals:type_name -> curfew.api.v1.Approval
-	61, // 12: curfew.api.v1.Request.not_before:type_name -> google.protobuf.Timestamp
-	61, // 13: curfew.api.v1.Request.not_after:type_name -> google.protobuf.Timestamp
-	17, // 14: curfew.api.v1.Request.host_states:type_name -> curfew.api.v1.HostState
-	61, // 15: curfew.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
-	62, // 16: curfew.api.v1.Request.drain:type_name -> google.protobuf.Duration
-	16, // 17: curfew.api.v1.Request.origin:type_name -> curfew.api.v1.Origin
-	61, // 18: curfew.api.v1.HostState.at:type_name -> google.protobuf.Timestamp
-	15, // 19: curfew.api.v1.ListRequestsReply.requests:type_name -> curfew.api.v1.Request
-	62, // 20: curfew.api.v1.ExtendRequest.duration:type_name -> google.protobuf.Duration
-	61, // 21: curfew.api.v1.OpenPagesReply.expires:type_name -> google.protobuf.Timestamp
-	61, // 22: curfew.api.v1.IssueSSHCertificateReply.expires:type_name -> google.protobuf.Timestamp
-	61, // 23: curfew.api.v1.SearchEventsRequest.since:type_name -> google.protobuf.Timestamp
-	61, // 24: curfew.api.v1.SearchEventsRequest.until:type_name -> google.protobuf.Timestamp
-	32, // 25: curfew.api.v1.SearchEventsReply.events:type_name -> curfew.api.v1.Event
-	61, // 26: curfew.api.v1.Event.at:type_name -> google.protobuf.Timestamp
-	34, // 27: curfew.api.v1.Event.process:type_name -> curfew.api.v1.Process
-	62, // 28: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
-	35, // 29: curfew.api.v1.Event.receipt:type_name -> curfew.api.v1.Receipt
-	61, // 30: curfew.api.v1.Event.since:type_name -> google.protobuf.Timestamp
-	33, // 31: curfew.api.v1.Process.ids:type_name -> curfew.api.v1.IDs
-	33, // 32: curfew.api.v1.Process.old_ids:type_name -> curfew.api.v1.IDs
-	62, // 33: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
-	61, // 34: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
-	61, // 35: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
-	61, // 36: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
-	15, // 37: curfew.api.v1.TimelineReply.request:type_name -> curfew.api.v1.Request
-	38, // 38: curfew.api.v1.TimelineReply.moments:type_name -> curfew.api.v1.Moment
-	61, // 39: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
-	62, // 40: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
-	32, // 41: curfew.api.v1.Moment.event:type_name -> curfew.api.v1.Event
-	61, // 42: curfew.api.v1.ExportRecordRequest.since:type_name -> google.protobuf.Timestamp
-	9,  // 43: curfew.api.v1.InviteReply.person:type_name -> curfew.api.v1.Person
-	61, // 44: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
-	9,  // 45: curfew.api.v1.ListPeopleReply.people:type_name -> curfew.api.v1.Person
-	58, // 46: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
-	61, // 47: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
-	54, // 48: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
-	59, // 49: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
-	61, // 50: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
-	61, // 51: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
-	60, // 52: curfew.api.v1.PolicyStatusReply.files:type_name -> curfew.api.v1.PolicyStatusReply.FilesEntry
-	0,  // 53: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
-	2,  // 54: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
-	3,  // 55: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
-	5,  // 56: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
-	7,  // 57: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
-	10, // 58: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
-	13, // 59: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
-	18, // 60: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
-	19, // 61: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
-	18, // 62: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
-	21, // 63: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
-	22, // 64: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
-	23, // 65: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
-	24, // 66: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
-	25, // 67: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
-	26, // 68: curfew.api.v1.Curfew.OpenPages:input_type -> curfew.api.v1.OpenPagesRequest
-	28, // 69: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
-	30, // 70: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	30, // 71: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	36, // 72: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
-	39, // 73: curfew.api.v1.Curfew.GetCheckpoint:input_type -> curfew.api.v1.GetCheckpointRequest
-	41, // 74: curfew.api.v1.Curfew.ExportRecord:input_type -> curfew.api.v1.ExportRecordRequest
-	43, // 75: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
-	44, // 76: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
-	46, // 77: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
-	47, // 78: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
-	49, // 79: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
-	52, // 80: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
-	55, // 81: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
-	56, // 82: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
-	1,  // 83: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
-	4,  // 84: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
-	4,  // 85: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
-	6,  // 86: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
-	8,  // 87: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
-	11, // 88: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
-	15, // 89: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
-	15, // 90: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
-	20, // 91: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
-	15, // 92: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
-	15, // 93: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
-	15, // 94: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
-	15, // 95: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
-	15, // 96: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
-	15, // 97: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
-	27, // 98: curfew.api.v1.Curfew.OpenPages:output_type -> curfew.api.v1.OpenPagesReply
-	29, // 99: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
-	31, // 100: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
-	32, // 101: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
-	37, // 102: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
-	40, // 103: curfew.api.v1.Curfew.GetCheckpoint:output_type -> curfew.api.v1.GetCheckpointReply
-	42, // 104: curfew.api.v1.Curfew.ExportRecord:output_type -> curfew.api.v1.ExportPart
-	45, // 105: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
-	45, // 106: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
-	9,  // 107: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
-	48, // 108: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
-	50, // 109: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
-	53, // 110: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
-	54, // 111: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
-	57, // 112: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
-	83, // [83:113] is the sub-list for method output_type
-	53, // [53:83] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	64, // 4: curfew.api.v1.Role.max_duration:type_name -> google.protobuf.Duration
+	63, // 5: curfew.api.v1.Role.eligible_until:type_name -> google.protobuf.Timestamp
+	64, // 6: curfew.api.v1.CreateRequestRequest.duration:type_name -> google.protobuf.Duration
+	63, // 7: curfew.api.v1.Approval.at:type_name -> google.protobuf.Timestamp
+	64, // 8: curfew.api.v1.Approval.duration:type_name -> google.protobuf.Duration
+	63, // 9: curfew.api.v1.Remark.at:type_name -> google.protobuf.Timestamp
+	64, // 10: curfew.api.v1.Request.duration:type_name -> google.protobuf.Duration
+	63, // 11: curfew.api.v1.Request.asked_at:type_name -> google.protobuf.Timestamp
+	63, // 12: curfew.api.v1.Request.lapses_at:type_name -> google.protobuf.Timestamp
+	14, // 13: curfew.api.v1.Request.approvals:type_name -> curfew.api.v1.Approval
+	63, // 14: curfew.api.v1.Request.not_before:type_name -> google.protobuf.Timestamp
+	63, // 15: curfew.api.v1.Request.not_after:type_name -> google.protobuf.Timestamp
+	18, // 16: curfew.api.v1.Request.host_states:type_name -> curfew.api.v1.HostState
+	63, // 17: curfew.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
+	64, // 18: curfew.api.v1.Request.drain:type_name -> google.protobuf.Duration
+	17, // 19: curfew.api.v1.Request.origin:type_name -> curfew.api.v1.Origin
+	15, // 20: curfew.api.v1.Request.remarks:type_name -> curfew.api.v1.Remark
+	63, // 21: curfew.api.v1.HostState.at:type_name -> google.protobuf.Timestamp
+	16, // 22: curfew.api.v1.ListRequestsReply.requests:type_name -> curfew.api.v1.Request
+	64, // 23: curfew.api.v1.ApproveRequest.duration:type_name -> google.protobuf.Duration
+	64, // 24: curfew.api.v1.ExtendRequest.duration:type_name -> google.protobuf.Duration
+	63, // 25: curfew.api.v1.OpenPagesReply.expires:type_name -> google.protobuf.Timestamp
+	63, // 26: curfew.api.v1.IssueSSHCertificateReply.expires:type_name -> google.protobuf.Timestamp
+	63, // 27: curfew.api.v1.SearchEventsRequest.since:type_name -> google.protobuf.Timestamp
+	63, // 28: curfew.api.v1.SearchEventsRequest.until:type_name -> google.protobuf.Timestamp
+	34, // 29: curfew.api.v1.SearchEventsReply.events:type_name -> curfew.api.v1.Event
+	63, // 30: curfew.api.v1.Event.at:type_name -> google.protobuf.Timestamp
+	36, // 31: curfew.api.v1.Event.process:type_name -> curfew.api.v1.Process
+	64, // 32: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
+	37, // 33: curfew.api.v1.Event.receipt:type_name -> curfew.api.v1.Receipt
+	63, // 34: curfew.api.v1.Event.since:type_name -> google.protobuf.Timestamp
+	35, // 35: curfew.api.v1.Process.ids:type_name -> curfew.api.v1.IDs
+	35, // 36: curfew.api.v1.Process.old_ids:type_name -> curfew.api.v1.IDs
+	64, // 37: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
+	63, // 38: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
+	63, // 39: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
+	63, // 40: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
+	16, // 41: curfew.api.v1.TimelineReply.request:type_name -> curfew.api.v1.Request
+	40, // 42: curfew.api.v1.TimelineReply.moments:type_name -> curfew.api.v1.Moment
+	63, // 43: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
+	64, // 44: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
+	34, // 45: curfew.api.v1.Moment.event:type_name -> curfew.api.v1.Event
+	63, // 46: curfew.api.v1.ExportRecordRequest.since:type_name -> google.protobuf.Timestamp
+	9,  // 47: curfew.api.v1.InviteReply.person:type_name -> curfew.api.v1.Person
+	63, // 48: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
+	9,  // 49: curfew.api.v1.ListPeopleReply.people:type_name -> curfew.api.v1.Person
+	60, // 50: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
+	63, // 51: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
+	56, // 52: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
+	61, // 53: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
+	63, // 54: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
+	63, // 55: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
+	62, // 56: curfew.api.v1.PolicyStatusReply.files:type_name -> curfew.api.v1.PolicyStatusReply.FilesEntry
+	0,  // 57: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
+	2,  // 58: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
+	3,  // 59: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
+	5,  // 60: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
+	7,  // 61: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
+	10, // 62: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
+	13, // 63: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
+	19, // 64: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
+	20, // 65: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
+	19, // 66: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
+	22, // 67: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
+	24, // 68: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
+	23, // 69: curfew.api.v1.Curfew.Comment:input_type -> curfew.api.v1.CommentRequest
+	25, // 70: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
+	26, // 71: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
+	27, // 72: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
+	28, // 73: curfew.api.v1.Curfew.OpenPages:input_type -> curfew.api.v1.OpenPagesRequest
+	30, // 74: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
+	32, // 75: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	32, // 76: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	38, // 77: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
+	41, // 78: curfew.api.v1.Curfew.GetCheckpoint:input_type -> curfew.api.v1.GetCheckpointRequest
+	43, // 79: curfew.api.v1.Curfew.ExportRecord:input_type -> curfew.api.v1.ExportRecordRequest
+	45, // 80: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
+	46, // 81: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
+	48, // 82: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
+	49, // 83: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
+	51, // 84: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
+	54, // 85: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
+	57, // 86: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
+	58, // 87: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
+	1,  // 88: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
+	4,  // 89: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
+	4,  // 90: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
+	6,  // 91: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
+	8,  // 92: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
+	11, // 93: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
+	16, // 94: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
+	16, // 95: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
+	21, // 96: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
+	16, // 97: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
+	16, // 98: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
+	16, // 99: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
+	16, // 100: curfew.api.v1.Curfew.Comment:output_type -> curfew.api.v1.Request
+	16, // 101: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
+	16, // 102: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
+	16, // 103: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
+	29, // 104: curfew.api.v1.Curfew.OpenPages:output_type -> curfew.api.v1.OpenPagesReply
+	31, // 105: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
+	33, // 106: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
+	34, // 107: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
+	39, // 108: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
+	42, // 109: curfew.api.v1.Curfew.GetCheckpoint:output_type -> curfew.api.v1.GetCheckpointReply
+	44, // 110: curfew.api.v1.Curfew.ExportRecord:output_type -> curfew.api.v1.ExportPart
+	47, // 111: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
+	47, // 112: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
+	9,  // 113: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
+	50, // 114: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
+	52, // 115: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
+	55, // 116: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
+	56, // 117: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
+	59, // 118: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
+	88, // [88:119] is the sub-list for method output_type
+	57, // [57:88] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_wire_api_api_proto_init() }
@@ -4778,7 +4952,7 @@ func file_wire_api_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_api_api_proto_rawDesc), len(file_wire_api_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   61,
+			NumMessages:   63,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

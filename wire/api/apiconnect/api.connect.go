@@ -61,6 +61,8 @@ const (
 	CurfewApproveProcedure = "/curfew.api.v1.Curfew/Approve"
 	// CurfewDenyProcedure is the fully-qualified name of the Curfew's Deny RPC.
 	CurfewDenyProcedure = "/curfew.api.v1.Curfew/Deny"
+	// CurfewCommentProcedure is the fully-qualified name of the Curfew's Comment RPC.
+	CurfewCommentProcedure = "/curfew.api.v1.Curfew/Comment"
 	// CurfewWithdrawProcedure is the fully-qualified name of the Curfew's Withdraw RPC.
 	CurfewWithdrawProcedure = "/curfew.api.v1.Curfew/Withdraw"
 	// CurfewRevokeProcedure is the fully-qualified name of the Curfew's Revoke RPC.
@@ -122,6 +124,8 @@ type CurfewClient interface {
 	WatchRequest(context.Context, *api.GetRequestRequest) (*connect.ServerStreamForClient[api.Request], error)
 	Approve(context.Context, *api.ApproveRequest) (*api.Request, error)
 	Deny(context.Context, *api.DenyRequest) (*api.Request, error)
+	// Comment says something on a request to all who may see it.
+	Comment(context.Context, *api.CommentRequest) (*api.Request, error)
 	Withdraw(context.Context, *api.WithdrawRequest) (*api.Request, error)
 	// Revoke ends a grant now.
 	Revoke(context.Context, *api.RevokeRequest) (*api.Request, error)
@@ -234,6 +238,12 @@ func NewCurfewClient(httpClient connect.HTTPClient, baseURL string, opts ...conn
 			httpClient,
 			baseURL+CurfewDenyProcedure,
 			connect.WithSchema(curfewMethods.ByName("Deny")),
+			connect.WithClientOptions(opts...),
+		),
+		comment: connect.NewClient[api.CommentRequest, api.Request](
+			httpClient,
+			baseURL+CurfewCommentProcedure,
+			connect.WithSchema(curfewMethods.ByName("Comment")),
 			connect.WithClientOptions(opts...),
 		),
 		withdraw: connect.NewClient[api.WithdrawRequest, api.Request](
@@ -361,6 +371,7 @@ type curfewClient struct {
 	watchRequest        *connect.Client[api.GetRequestRequest, api.Request]
 	approve             *connect.Client[api.ApproveRequest, api.Request]
 	deny                *connect.Client[api.DenyRequest, api.Request]
+	comment             *connect.Client[api.CommentRequest, api.Request]
 	withdraw            *connect.Client[api.WithdrawRequest, api.Request]
 	revoke              *connect.Client[api.RevokeRequest, api.Request]
 	extend              *connect.Client[api.ExtendRequest, api.Request]
@@ -479,6 +490,15 @@ func (c *curfewClient) Approve(ctx context.Context, req *api.ApproveRequest) (*a
 // Deny calls curfew.api.v1.Curfew.Deny.
 func (c *curfewClient) Deny(ctx context.Context, req *api.DenyRequest) (*api.Request, error) {
 	response, err := c.deny.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// Comment calls curfew.api.v1.Curfew.Comment.
+func (c *curfewClient) Comment(ctx context.Context, req *api.CommentRequest) (*api.Request, error) {
+	response, err := c.comment.CallUnary(ctx, connect.NewRequest(req))
 	if response != nil {
 		return response.Msg, err
 	}
@@ -661,6 +681,8 @@ type CurfewHandler interface {
 	WatchRequest(context.Context, *api.GetRequestRequest, *connect.ServerStream[api.Request]) error
 	Approve(context.Context, *api.ApproveRequest) (*api.Request, error)
 	Deny(context.Context, *api.DenyRequest) (*api.Request, error)
+	// Comment says something on a request to all who may see it.
+	Comment(context.Context, *api.CommentRequest) (*api.Request, error)
 	Withdraw(context.Context, *api.WithdrawRequest) (*api.Request, error)
 	// Revoke ends a grant now.
 	Revoke(context.Context, *api.RevokeRequest) (*api.Request, error)
@@ -769,6 +791,12 @@ func NewCurfewHandler(svc CurfewHandler, opts ...connect.HandlerOption) (string,
 		CurfewDenyProcedure,
 		svc.Deny,
 		connect.WithSchema(curfewMethods.ByName("Deny")),
+		connect.WithHandlerOptions(opts...),
+	)
+	curfewCommentHandler := connect.NewUnaryHandlerSimple(
+		CurfewCommentProcedure,
+		svc.Comment,
+		connect.WithSchema(curfewMethods.ByName("Comment")),
 		connect.WithHandlerOptions(opts...),
 	)
 	curfewWithdrawHandler := connect.NewUnaryHandlerSimple(
@@ -905,6 +933,8 @@ func NewCurfewHandler(svc CurfewHandler, opts ...connect.HandlerOption) (string,
 			curfewApproveHandler.ServeHTTP(w, r)
 		case CurfewDenyProcedure:
 			curfewDenyHandler.ServeHTTP(w, r)
+		case CurfewCommentProcedure:
+			curfewCommentHandler.ServeHTTP(w, r)
 		case CurfewWithdrawProcedure:
 			curfewWithdrawHandler.ServeHTTP(w, r)
 		case CurfewRevokeProcedure:
@@ -996,6 +1026,10 @@ func (UnimplementedCurfewHandler) Approve(context.Context, *api.ApproveRequest) 
 
 func (UnimplementedCurfewHandler) Deny(context.Context, *api.DenyRequest) (*api.Request, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("curfew.api.v1.Curfew.Deny is not implemented"))
+}
+
+func (UnimplementedCurfewHandler) Comment(context.Context, *api.CommentRequest) (*api.Request, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("curfew.api.v1.Curfew.Comment is not implemented"))
 }
 
 func (UnimplementedCurfewHandler) Withdraw(context.Context, *api.WithdrawRequest) (*api.Request, error) {
