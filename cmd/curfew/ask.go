@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -40,11 +41,12 @@ func (rolesCmd) Run(ctx context.Context, p *program) error {
 }
 
 type requestCmd struct {
-	Role   string   `arg:"" help:"The role, see curfew roles."`
-	On     []string `required:"" placeholder:"HOST,..." help:"The hosts."`
-	For    length   `required:"" placeholder:"TIME" help:"How long, from approval: 30m, 2h, 1d."`
+	Role   string   `arg:"" optional:"" help:"The role, see curfew roles."`
+	On     []string `placeholder:"HOST,..." help:"The hosts."`
+	For    length   `placeholder:"TIME" help:"How long, from approval: 30m, 2h, 1d."`
 	Why    string   `placeholder:"REASON" help:"The justification, for the approvers and the record."`
 	Ticket string   `placeholder:"ID" help:"A ticket, such as INC-4121."`
+	Again  string   `placeholder:"ID" help:"Ask once more for what this request was for; other flags change it."`
 	NoWait bool     `help:"Return once the request is made."`
 }
 
@@ -53,6 +55,16 @@ func (r requestCmd) Run(ctx context.Context, p *program) error {
 	c, err := p.client()
 	if err != nil {
 		return err
+	}
+	if r.Again != "" {
+		was, err := c.GetRequest(ctx, &api.GetRequestRequest{Id: r.Again})
+		if err != nil {
+			return err
+		}
+		r = r.again(was)
+	}
+	if r.Role == "" || len(r.On) == 0 || r.For == 0 {
+		return exit{exitUsage, errors.New("say what: curfew request ROLE --on HOST --for TIME, or --again ID")}
 	}
 	code, err := p.factor()
 	if err != nil {
@@ -66,6 +78,16 @@ func (r requestCmd) Run(ctx context.Context, p *program) error {
 		return err
 	}
 	return p.follow(ctx, made, r.NoWait)
+}
+
+// again is the request with what was not said anew taken from an earlier one.
+func (r requestCmd) again(was *api.Request) requestCmd {
+	r.Role, r.Why, r.Ticket = cmp.Or(r.Role, was.Role), cmp.Or(r.Why, was.Reason), cmp.Or(r.Ticket, was.Ticket)
+	r.For = cmp.Or(r.For, length(was.Duration.AsDuration()))
+	if len(r.On) == 0 {
+		r.On = was.Hosts
+	}
+	return r
 }
 
 type extendCmd struct {
@@ -119,8 +141,12 @@ func (p *program) tell(r *api.Request) error {
 	if r.State != "issued" {
 		return nil
 	}
+	var hosts []string // not all that were asked for, perhaps
+	for _, h := range r.HostStates {
+		hosts = append(hosts, h.Host)
+	}
 	_, err := fmt.Fprintf(p.out, "%s stands until %s on %s.\nLog in with: curfew ssh %s\n",
-		r.Grant, at(r.NotAfter), strings.Join(r.Hosts, ", "), r.Hosts[0])
+		r.Grant, at(r.NotAfter), strings.Join(hosts, ", "), hosts[0])
 	return err
 }
 
@@ -145,8 +171,11 @@ func (p *program) wait(ctx context.Context, r *api.Request) (*api.Request, error
 			if s.Msg().State != "asked" {
 				return s.Msg(), s.Close()
 			}
-			for _, a := range s.Msg().Approvals[len(r.Approvals):] {
-				_, _ = fmt.Fprintf(p.err, "%s approved; %d needed.\n", a.Person, s.Msg().ApprovalsNeeded)
+			for _, a := range s.Msg().Approvals[min(len(r.Approvals), len(s.Msg().Approvals)):] {
+				_, _ = fmt.Fprintf(p.err, "%s approved%s; %d needed.\n", clean(a.Person), clean(less(a)), s.Msg().ApprovalsNeeded)
+			}
+			for _, m := range s.Msg().Remarks[min(len(r.Remarks), len(s.Msg().Remarks)):] {
+				_, _ = fmt.Fprintf(p.err, "%s says: %s (answer: curfew comment %s TEXT)\n", clean(m.Person), line(m.Text), r.Id)
 			}
 			r = s.Msg()
 		}

@@ -13,21 +13,30 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/ssh"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"curfew.internal/wire/api"
+	"curfew.internal/wire/api/apiconnect"
 )
 
 type sshCmd struct {
-	Args []string `arg:"" name:"host" help:"As for ssh: options, the host, and the command to run there."`
+	Role   string   `placeholder:"ROLE" help:"Ask for this role on the host first, and wait, if no grant of it stands there."`
+	For    length   `default:"1h" placeholder:"TIME" help:"For how long."`
+	Why    string   `placeholder:"REASON" help:"The justification."`
+	Ticket string   `placeholder:"ID" help:"A ticket."`
+	Args   []string `arg:"" name:"host" help:"As for ssh: options, the host, and the command to run there."`
 }
 
 // Help teaches by example.
 func (sshCmd) Help() string {
-	return `What stands after "ssh" is read as ssh(1) reads it:
+	return `What stands after "ssh" and our own flags, which come first, is read as
+ssh(1) reads it:
 
   curfew ssh db1
+  curfew ssh --role db-admin --why 'disk full' db1
   curfew ssh db1 sudo systemctl restart cron
   curfew ssh -L 5432:localhost:5432 -N db1
   rsync -e "curfew ssh" FILE db1:
@@ -79,6 +88,9 @@ func read(words []string) (call, error) {
 	return c, nil
 }
 
+// sshValued are flags of ours that a value follows.
+var sshValued = []string{"--home", "--output", "--role", "--for", "--why", "--ticket"}
+
 // ours puts a mark between our own flags and the words that are for ssh,
 // which has flags of the same names.
 func ours(args []string) []string {
@@ -89,7 +101,7 @@ func ours(args []string) []string {
 		case a == "ssh":
 			next := i + 1
 			for next < len(args) && strings.HasPrefix(args[next], "--") && len(args[next]) > 2 {
-				if args[next] == "--home" || args[next] == "--output" {
+				if slices.Contains(sshValued, args[next]) {
 					next++
 				}
 				next++
@@ -117,6 +129,11 @@ func (s sshCmd) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
+	if s.Role != "" {
+		if err := s.given(ctx, p, c, want.host); err != nil {
+			return err
+		}
+	}
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return err
@@ -143,6 +160,75 @@ func (s sshCmd) Run(ctx context.Context, p *program) error {
 		err = want.ssh(ctx, p, args)
 	}
 	return errors.Join(err, os.RemoveAll(dir)) //nolint:gosec // MkdirTemp made it
+}
+
+// given makes sure that a grant of the role is on the host: it asks for one,
+// waits for it to be approved, and for the host to have it.
+func (s sshCmd) given(ctx context.Context, p *program, c apiconnect.CurfewClient, host string) error {
+	me, err := c.Whoami(ctx, &api.WhoamiRequest{})
+	if err != nil {
+		return err
+	}
+	open, err := c.ListRequests(ctx, &api.ListRequestsRequest{})
+	if err != nil {
+		return err
+	}
+	for _, r := range open.Requests {
+		if r.Person == me.Person.Name && r.Role == s.Role && r.State == "issued" && onHost(r, host) != nil {
+			return p.settled(ctx, c, r, host)
+		}
+	}
+	code, err := p.factor()
+	if err != nil {
+		return err
+	}
+	r, err := c.CreateRequest(ctx, &api.CreateRequestRequest{
+		Role: s.Role, Hosts: []string{host}, Duration: durationpb.New(time.Duration(s.For)), Reason: s.Why, Ticket: s.Ticket, Code: code, Key: rand.Text(),
+	})
+	if err != nil {
+		return err
+	}
+	if r.State == "asked" {
+		if r, err = p.wait(ctx, r); err != nil {
+			return err
+		}
+	}
+	if r.State != "issued" {
+		return exit{exitNotGiven, errors.New(strings.TrimSpace("request " + r.Id + " was " + r.State + " " + r.DecisionNote))}
+	}
+	return p.settled(ctx, c, r, host)
+}
+
+func onHost(r *api.Request, host string) *api.HostState {
+	for _, h := range r.HostStates {
+		if h.Host == host {
+			return h
+		}
+	}
+	return nil
+}
+
+// settleWithin is how long a host has to take up a grant.
+const settleWithin = 30 * time.Second
+
+// settled waits until the host has the grant.
+func (p *program) settled(ctx context.Context, c apiconnect.CurfewClient, r *api.Request, host string) error {
+	ctx, done := context.WithTimeout(ctx, settleWithin)
+	defer done()
+	for {
+		if h := onHost(r, host); h != nil && h.State == "installed" {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("grant %s stands, and %s has not taken it up yet: see `curfew show %s`, and try again", r.Grant, host, r.Id)
+		case <-p.clock.After(200 * time.Millisecond):
+		}
+		var err error
+		if r, err = c.GetRequest(ctx, &api.GetRequestRequest{Id: r.Id}); err != nil {
+			return err
+		}
+	}
 }
 
 // files writes what ssh reads, and returns its arguments.

@@ -42,6 +42,8 @@ func TestOurFlagsStandBeforeThoseOfSSH(t *testing.T) {
 		"ssh --home /h db1 -v":       "ssh --home /h -- db1 -v",
 		"--home=/h ssh db1":          "--home=/h ssh -- db1",
 		"-o json ssh db1":            "-o json ssh -- db1",
+		"ssh --role r --why w db1":   "ssh --role r --why w -- db1",
+		"ssh --for=2h db1 -v":        "ssh --for=2h -- db1 -v",
 		"ssh --help":                 "ssh --help",
 		"ssh -h":                     "ssh -h",
 		"ssh":                        "ssh",
