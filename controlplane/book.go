@@ -10,7 +10,6 @@ import (
 
 	"github.com/google/renameio/v2"
 
-	"curfew.internal/controlplane/roster"
 	"curfew.internal/controlplane/sign"
 	"curfew.internal/controlplane/store"
 	"curfew.internal/ledger"
@@ -61,31 +60,28 @@ func openBook(ctx context.Context, dir, fleet string, s *store.Store) (*book, er
 	return b, err
 }
 
-// setBack tells the record what it was before, and puts the checkpoint that
-// says so aside.
-func setBack(ctx context.Context, c Config, s *store.Store, a roster.Act, why string) (kept string, err error) {
+// lost says what the newest checkpoint of before knew and the database does not
+// hold any more, and where that checkpoint is put aside; both are empty if
+// there is nothing of that.
+func lost(ctx context.Context, c Config, s *store.Store) (what, aside string, err error) {
+	_, err = openBook(ctx, c.keys(), c.Fleet, s)
+	if !errors.Is(err, ErrSetBack) {
+		return "", "", err
+	}
 	log, err := sign.LoadLog(c.keys(), c.Fleet)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	file := filepath.Join(c.keys(), checkpointFile)
 	note, err := os.ReadFile(file) //nolint:gosec // of the data folder
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	was, err := ledger.OpenCheckpoint(note, log.Key())
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
-	now, err := s.Tree(ctx)
-	if err != nil {
-		return "", err
-	}
-	if err := s.Tell(ctx, a, "the record was set back: it had %d entries with root %v, and goes on after entry %d: %s", was.Size, was.Root, now.Size, why); err != nil {
-		return "", err
-	}
-	kept = fmt.Sprintf("%s.%d-%x", file, was.Size, was.Root[:4])
-	return kept, os.Rename(file, kept)
+	return fmt.Sprintf("it had %d entries with root %v, and ", was.Size, was.Root), fmt.Sprintf("%s.%d-%x", file, was.Size, was.Root[:4]), nil
 }
 
 // Checkpoint signs how the log stands, and keeps that before it is given out.
@@ -123,6 +119,9 @@ func (b *book) goesOn(ctx context.Context, now ledger.Tree) error {
 		// What it was then is looked up: a proof would come from the same
 		// database.
 		now, err = b.store.TreeAt(ctx, b.newest.Size)
+	}
+	if err != nil && !errors.Is(err, store.ErrLog) {
+		return err // it cannot be read now, which says nothing of what it holds
 	}
 	if err == nil {
 		err = ledger.Grew(b.newest.Tree, now, nil)

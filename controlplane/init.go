@@ -201,9 +201,32 @@ func RotateKey(ctx context.Context, c Config, k clock.Clock, rootKey string) (ve
 	return ring.Version + 1, p.loadKeys(ctx)
 }
 
-// Restored tells the record that its database was set back, as when a backup
-// was restored, and lets the server start on it. The newest checkpoint from
-// before is kept: it is what the lost entries are known by.
+// Backup copies the database into a new file while the server runs. The keys
+// are not in it.
+func Backup(ctx context.Context, c Config, file string) error {
+	if c.Store != "" {
+		return store.ErrDump
+	}
+	s, err := store.Open(ctx, c.database(), c.Fleet)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // the operator names it
+	if err != nil {
+		return errors.Join(fmt.Errorf("write backup: %w", err), s.Close())
+	}
+	err = errors.Join(f.Close(), s.Backup(ctx, file), s.Close())
+	if err != nil {
+		return errors.Join(fmt.Errorf("write backup: %w", err), os.Remove(file))
+	}
+	return nil
+}
+
+// Restored is for a database that was set back, as when a backup was restored,
+// and lets the server start on it. Nobody knows what was ended since the
+// backup: all that stands ends, and the record tells of it. The newest
+// checkpoint from before is kept, if it shows that something is lost: it is
+// what the lost entries are known by.
 func Restored(ctx context.Context, c Config, k clock.Clock, why string) (kept string, err error) {
 	if err := grant.CheckText("reason", why, 500); err != nil || why == "" {
 		return "", errors.Join(errors.New("say why (--why)"), err)
@@ -213,14 +236,19 @@ func Restored(ctx context.Context, c Config, k clock.Clock, why string) (kept st
 		return "", err
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
-	_, err = openBook(ctx, c.keys(), c.Fleet, p.store)
-	if err == nil {
-		return "", errors.New("the record was not set back: there is nothing to tell")
-	}
-	if !errors.Is(err, ErrSetBack) {
+	what, aside, err := lost(ctx, c, p.store)
+	if err != nil {
 		return "", err
 	}
-	return setBack(ctx, c, p.store, roster.Act{By: console, At: k.Now().Wall}, why)
+	now, err := p.store.Tree(ctx)
+	if err != nil {
+		return "", err
+	}
+	text := fmt.Sprintf("the record was set back: %sgoes on after entry %d: %s", what, now.Size, why)
+	if err := p.store.Restored(ctx, roster.Act{By: console, At: k.Now().Wall}, text); err != nil || aside == "" {
+		return "", err
+	}
+	return aside, os.Rename(filepath.Join(c.keys(), checkpointFile), aside)
 }
 
 // LogKey is the public key of the log over the record, as people pass it on.

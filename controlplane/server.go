@@ -202,8 +202,11 @@ func (s *Server) follow(ctx context.Context) error {
 func (s *Server) end(ctx context.Context) error {
 	policy, said := "", ""
 	for {
-		said = s.checkpoint(ctx, said)
-		err := errors.Join(s.loadKeys(ctx), s.api.Due(ctx), s.api.Alert(ctx))
+		var err error
+		if said, err = s.checkpoint(ctx, said); err != nil {
+			return err
+		}
+		err = errors.Join(s.loadKeys(ctx), s.api.Due(ctx), s.api.Alert(ctx))
 		// Without a policy nobody is given anything, and nothing is taken away.
 		if v := s.rules.State().Version; v != policy && err == nil {
 			if err = s.api.Recheck(ctx); err == nil {
@@ -221,17 +224,21 @@ func (s *Server) end(ctx context.Context) error {
 	}
 }
 
-// checkpoint keeps how the log stands, and tells the operator, once, if it does
-// not hold what it held.
-func (s *Server) checkpoint(ctx context.Context, said string) string {
+// checkpoint keeps how the log stands, and tells the operator, once, if it
+// cannot. A server whose database was set back under it stops: what it would
+// decide on may have been decided otherwise.
+func (s *Server) checkpoint(ctx context.Context, said string) (string, error) {
 	_, _, err := s.book.Checkpoint(ctx)
 	if err == nil || ctx.Err() != nil {
-		return ""
+		return "", nil
 	}
 	if err.Error() != said {
 		s.log.ErrorContext(ctx, "alert: no checkpoint can be made of the record", "cause", err)
 	}
-	return err.Error()
+	if errors.Is(err, ErrSetBack) {
+		return "", err
+	}
+	return err.Error(), nil
 }
 
 func (s *Server) peopleServer() (*http.Server, error) {

@@ -195,6 +195,20 @@ func (c logKeyCmd) Run() error {
 	return show(key, "Who holds this key can check checkpoints and exports of the record with `curfew verify`, without the server.")
 }
 
+type backupCmd struct {
+	configured
+	File string `arg:"" type:"path" help:"The file to write; it may not be there."`
+}
+
+// Run copies the database.
+func (c backupCmd) Run(ctx context.Context) error {
+	config, err := c.read()
+	if err != nil {
+		return err
+	}
+	return controlplane.Backup(ctx, config, c.File)
+}
+
 type restoredCmd struct {
 	configured
 	Why string `required:"" help:"What happened, for the record."`
@@ -210,7 +224,11 @@ func (c restoredCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return show(kept, "The record tells of it, and the server starts again. The newest checkpoint from before is kept in the file below: people and auditors who saw it will be alerted, and may ask for it.")
+	fmt.Fprintln(os.Stderr, "All requests, grants, sessions and codes that the database had are ended, and the record tells of it. The server can start again, and hosts take what it sends.")
+	if kept == "" {
+		return nil
+	}
+	return show(kept, "The newest checkpoint from before is kept in the file below: people and auditors who saw it will be alerted, and may ask for it.")
 }
 
 type versionCmd struct{}

@@ -24,7 +24,8 @@ type program struct {
 	JoinToken joinTokenCmd `cmd:"" help:"Make a code by which a host joins the fleet."`
 	RotateKey rotateKeyCmd `cmd:"" help:"Make a new grant key; the old one counts beside it for a month."`
 	LogKey    logKeyCmd    `cmd:"" help:"Print the public key of the log over the record, for auditors."`
-	Restored  restoredCmd  `cmd:"" help:"Tell the record that a backup of the database was restored, so that the server starts on it."`
+	Backup    backupCmd    `cmd:"" help:"Copy the SQLite database into a file while the server runs; pg_dump copies a PostgreSQL one."`
+	Restored  restoredCmd  `cmd:"" help:"End all that a restored database says stands, so that the server starts on it and hosts take what it sends."`
 	Policy    policyCmd    `cmd:"" help:"Look after the policy folder."`
 	Version   versionCmd   `cmd:"" help:"Say which version this is."`
 	Man       man.Command  `cmd:"" hidden:"" help:"Print the manual page."`

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -196,6 +197,9 @@ func (s *Server) hostMessage(ctx context.Context, h roster.Host) (*api.Host, err
 		Name: h.Name, Labels: h.Labels, Addresses: h.Addresses, RevisionApplied: h.Applied, AgentVersion: h.AgentVersion,
 		Mode: h.Mode, Decommissioned: h.Decommissioned, Refused: h.Refused, Connected: s.Connected(h.Name),
 		Leaving: h.Leaving > 0, Unwired: h.Unwired,
+	}
+	if h.Ahead > 0 {
+		m.Refused = fmt.Sprintf("keeps revision %d, which this control plane has not given: was its database set back?", h.Ahead)
 	}
 	if !h.Seen.IsZero() {
 		m.LastSeen = timestamppb.New(h.Seen)

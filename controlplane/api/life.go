@@ -260,6 +260,9 @@ func (s *Server) alertUnconfirmed(ctx context.Context) error {
 				Text: "ended, and the host has not signed that nothing is left",
 			}}}, nil
 		})
+		if is(err, roster.ErrExists) {
+			continue // another server told it
+		}
 		if err != nil {
 			return fmt.Errorf("note that %s is unconfirmed: %w", u.Grant, err)
 		}

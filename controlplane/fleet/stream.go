@@ -107,7 +107,7 @@ func (st *stream) begin(ctx context.Context, said *uplink.Hello) error {
 	err := st.Store.Seen(ctx, st.host.Name, now, roster.Host{
 		Name: st.host.Name, Seen: now,
 		AgentVersion: printable(said.GetAgentVersion()), Mode: printable(said.GetMode()), Boot: printable(said.GetBootId()),
-		Addresses: cleanAddresses(said.GetAddresses()), SSHHostKeys: cleanKeys(said.GetSshHostKeys()),
+		Addresses: cleanAddresses(said.GetAddresses()), SSHHostKeys: cleanKeys(said.GetSshHostKeys()), Applied: said.GetRevision(),
 	})
 	if err == nil {
 		err = st.warn(ctx, said.GetRevision())
@@ -126,8 +126,8 @@ func (st *stream) begin(ctx context.Context, said *uplink.Hello) error {
 // warn tells the operator of a host that knows more than this server.
 func (st *stream) warn(ctx context.Context, kept uint64) error {
 	v, err := st.Store.State(ctx, st.host.Name)
-	if err == nil && kept > v.Revision {
-		st.Log.ErrorContext(ctx, "alert: host keeps a newer grant set than the control plane knows: was its database set back?",
+	if err == nil && (v.Ahead || kept > v.Revision) {
+		st.Log.ErrorContext(ctx, "alert: host keeps a newer grant set than the control plane has given, and is sent none: was the database set back? `curfew-server restored` goes on",
 			"host", st.host.Name, "kept", kept, "known", v.Revision)
 	}
 	return err
@@ -314,7 +314,7 @@ func (st *stream) send(ctx context.Context) error {
 			if err != nil {
 				return st.internal(ctx, err)
 			}
-			if v.Revision != sent.Revision || !bytes.Equal(v.Keyring, sent.Keyring) {
+			if !v.Ahead && (v.Revision != sent.Revision || !bytes.Equal(v.Keyring, sent.Keyring)) {
 				sent = v
 				err = st.duplex.Send(&uplink.Down{Says: &uplink.Down_State{State: &uplink.State{Keyring: v.Keyring, Set: v.Set, Version: st.Version}}})
 			}

@@ -45,6 +45,7 @@ type Host struct {
 	Applied      uint64   // revision
 	Refused      string   // why it did not accept the last set; empty: it did
 	Unwired      []string // what sshd, sudo and PAM lack to ask the agent
+	Ahead        uint64   // the revision that it keeps, if the control plane has not given it: the database was set back
 }
 
 // A JoinToken lets one host enrol. Only the hash of its secret is kept.
@@ -137,4 +138,5 @@ type State struct {
 	Revision uint64
 	Keyring  []byte
 	Set      []byte
+	Ahead    bool // the host keeps a revision that was never given: it is sent nothing
 }

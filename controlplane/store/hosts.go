@@ -11,12 +11,12 @@ import (
 )
 
 const hostColumns = `name, labels, addresses, ssh_host_keys, receipt_key, identity, enrolled_at, decommissioned,
-	leaving, left_at, seen, agent_version, mode, boot, applied, refused, unwired`
+	leaving, left_at, seen, agent_version, mode, boot, applied, refused, unwired, ahead`
 
 func scanHost(r scanner) (roster.Host, error) {
 	var h roster.Host
 	err := r.Scan(&h.Name, inJSON{&h.Labels}, inJSON{&h.Addresses}, inJSON{&h.SSHHostKeys}, (*[]byte)(&h.ReceiptKey), &h.Identity,
-		instant{&h.EnrolledAt}, &h.Decommissioned, &h.Leaving, instant{&h.LeftAt}, instant{&h.Seen}, &h.AgentVersion, &h.Mode, &h.Boot, &h.Applied, &h.Refused, inJSON{&h.Unwired})
+		instant{&h.EnrolledAt}, &h.Decommissioned, &h.Leaving, instant{&h.LeftAt}, instant{&h.Seen}, &h.AgentVersion, &h.Mode, &h.Boot, &h.Applied, &h.Refused, inJSON{&h.Unwired}, &h.Ahead)
 	return h, known(err)
 }
 
@@ -122,7 +122,7 @@ func putHost(ctx context.Context, t *tx, h roster.Host, byName bool) error {
 		ON CONFLICT (name) DO UPDATE SET labels = excluded.labels, addresses = excluded.addresses, ssh_host_keys = excluded.ssh_host_keys,
 			receipt_key = excluded.receipt_key, identity = excluded.identity, enrolled_at = excluded.enrolled_at,
 			fresh_at = CASE excluded.fresh_at WHEN 0 THEN hosts.fresh_at ELSE excluded.fresh_at END,
-			decommissioned = 0, leaving = 0, left_at = 0, applied = 0, refused = '', boot = '', mode = '', unwired = 'null'`,
+			decommissioned = 0, leaving = 0, left_at = 0, applied = 0, refused = '', boot = '', mode = '', unwired = 'null', ahead = 0`,
 		h.Name, object(h.Labels), object(h.Addresses), object(h.SSHHostKeys), []byte(h.ReceiptKey), h.Identity, ns(h.EnrolledAt), ns(fresh))
 }
 
@@ -180,8 +180,12 @@ func mayStand(ctx context.Context, t *tx, name string, at time.Time) (n int, err
 // Seen keeps what the host said of itself when it connected.
 func (s *Store) Seen(ctx context.Context, name string, at time.Time, said roster.Host) error {
 	return s.write(ctx, func(t *tx) error {
-		return t.exec(ctx, `UPDATE hosts SET seen = ?, agent_version = ?, mode = ?, boot = ?, addresses = ?, ssh_host_keys = ? WHERE name = ?`,
+		err := t.exec(ctx, `UPDATE hosts SET seen = ?, agent_version = ?, mode = ?, boot = ?, addresses = ?, ssh_host_keys = ? WHERE name = ?`,
 			ns(at), said.AgentVersion, said.Mode, said.Boot, object(said.Addresses), object(said.SSHHostKeys), name)
+		if err != nil {
+			return err
+		}
+		return t.ahead(ctx, name, said.Applied, at)
 	})
 }
 
@@ -192,6 +196,9 @@ func (s *Store) Applied(ctx context.Context, name string, r roster.Report, at ti
 			left_at = CASE WHEN ? = 1 AND leaving > 0 AND ? >= leaving THEN ? ELSE left_at END,
 			leaving = CASE WHEN ? = 1 AND ? >= leaving THEN 0 ELSE leaving END WHERE name = ?`,
 			ns(at), r.Revision, r.Refused, object(r.Unwired), r.Settled, r.Revision, ns(at), r.Settled, r.Revision, name)
+		if err == nil {
+			err = t.ahead(ctx, name, r.Revision, at)
+		}
 		if err != nil {
 			return err
 		}
@@ -199,12 +206,13 @@ func (s *Store) Applied(ctx context.Context, name string, r roster.Report, at ti
 	})
 }
 
-// State returns what the host is to hold.
+// State returns what the host is to hold. A host that is ahead of the database
+// is to be sent nothing.
 func (s *Store) State(ctx context.Context, name string) (roster.State, error) {
 	var v roster.State
-	err := s.read.QueryRowContext(ctx, `SELECT s.revision, s.envelope, (SELECT envelope FROM keyrings ORDER BY version DESC LIMIT 1)
+	err := s.read.QueryRowContext(ctx, `SELECT s.revision, s.envelope, (SELECT envelope FROM keyrings ORDER BY version DESC LIMIT 1), h.ahead > 0
 		FROM host_sets s JOIN hosts h ON h.name = s.host WHERE s.host = ? AND (h.decommissioned = 0 OR h.leaving > 0 OR h.left_at > 0)
-		ORDER BY s.revision DESC LIMIT 1`, name).Scan(&v.Revision, &v.Set, &v.Keyring)
+		ORDER BY s.revision DESC LIMIT 1`, name).Scan(&v.Revision, &v.Set, &v.Keyring, &v.Ahead)
 	if err != nil {
 		return v, fmt.Errorf("set of host: %w", known(err))
 	}

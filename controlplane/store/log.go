@@ -12,9 +12,9 @@ import (
 	"curfew.internal/ledger"
 )
 
-// errLog means that the database holds entries and hashes that do not belong
+// ErrLog means that the database holds entries and hashes that do not belong
 // together: somebody else wrote into it.
-var errLog = errors.New("the log's hashes are not those of its entries")
+var ErrLog = errors.New("the log's hashes are not those of its entries")
 
 // row is an entry as it is kept.
 type row struct {
@@ -70,7 +70,7 @@ func (t *tx) number(ctx context.Context) (uint64, error) {
 		var hashes int64
 		err := t.QueryRowContext(ctx, `SELECT (SELECT coalesce(max(id), 0) FROM entries), (SELECT coalesce(max(place) + 1, 0) FROM log_hashes)`).Scan(&t.grown.from, &hashes)
 		if err == nil && hashes != tlog.StoredHashCount(int64(t.grown.from)) { //nolint:gosec // databases count in signed integers
-			err = errLog
+			err = ErrLog
 		}
 		if err != nil {
 			return 0, err
@@ -147,7 +147,7 @@ func (t *tx) putHashes(ctx context.Context, first int64, fresh []tlog.Hash) erro
 			args = append(args, first+int64(i), h[:])
 		}
 		if err := t.run(ctx, `INSERT INTO log_hashes VALUES (?, ?)`+strings.Repeat(`, (?, ?)`, n-1), args...); err != nil {
-			return fmt.Errorf("%w: %w", errLog, err)
+			return fmt.Errorf("%w: %w", ErrLog, err)
 		}
 		first, fresh = first+int64(n), fresh[n:]
 	}
@@ -176,7 +176,7 @@ func (r hashes) ReadHashes(places []int64) ([]tlog.Hash, error) {
 	for i, p := range places {
 		h, ok := found[p]
 		if !ok && err == nil {
-			err = fmt.Errorf("%w: none stands at %d", errLog, p)
+			err = fmt.Errorf("%w: none stands at %d", ErrLog, p)
 		}
 		all[i] = h
 	}

@@ -342,22 +342,7 @@ func insertGrant(ctx context.Context, t *tx, g grant.Grant, at time.Time) error 
 
 // endAllOf ends every request and grant of a person who was disabled.
 func (s *Store) endAllOf(ctx context.Context, t *tx, name string, a roster.Act) error {
-	// Anew after each: the end of one may have ended others.
-	for {
-		all, err := someRequests(ctx, t, `WHERE r.person = ? AND r.state IN ('asked', 'issued') LIMIT 1`, name)
-		if err != nil || len(all) == 0 {
-			return err
-		}
-		r := all[0]
-		c := roster.Change{State: "denied", By: a.By, Note: "the account was disabled"}
-		if r.Grant != nil {
-			c.State = revoked
-		}
-		c.Steps = []roster.Decision{{At: a.At, What: c.State, Person: a.By, Text: c.Note}}
-		if err := s.apply(ctx, t, r, a.At, c); err != nil {
-			return err
-		}
-	}
+	return s.endOpen(ctx, t, `WHERE r.person = ? AND r.state IN ('asked', 'issued')`, []any{name}, a, "the account was disabled")
 }
 
 // Decisions returns the steps of the request's life, in order.

@@ -49,6 +49,7 @@ func (s *Store) rebuildOne(ctx context.Context, t *tx, name string, at time.Time
 	if err != nil {
 		return err
 	}
+	set.Revision = max(set.Revision, t.floor)
 	envelope := t.signer.SignSet(set)
 	if len(envelope) > dsse.MaxSize {
 		return fmt.Errorf("%d grants at once are more than a set can carry", len(set.Grants))

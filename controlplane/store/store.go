@@ -90,6 +90,7 @@ type tx struct {
 	signer Signer
 	hosts  []string // whose sets it changed
 	quiet  bool     // nobody waits for this change
+	floor  uint64   // no set of it has a lower revision
 	grown  growth
 	roles  map[string]string // of grants
 }
