@@ -181,6 +181,16 @@ func (s *Server) Drop(ctx context.Context, database string) error {
 	return s.do(ctx, "dropdb", "--force", database)
 }
 
+// Dump writes what a database holds into a file.
+func (s *Server) Dump(ctx context.Context, database, file string) error {
+	return s.do(ctx, "pg_dump", "--format", "custom", "--file", file, database)
+}
+
+// Restore puts what a dump holds in place of what the database has.
+func (s *Server) Restore(ctx context.Context, database, file string) error {
+	return s.do(ctx, "pg_restore", "--clean", "--if-exists", "--exit-on-error", "--dbname", database, file)
+}
+
 // do runs one of PostgreSQL's programs on the server.
 func (s *Server) do(ctx context.Context, program string, args ...string) error {
 	cmd, err := s.program(ctx, nil, program, append([]string{"--host", s.dir, "--username", superuser}, args...)...)
