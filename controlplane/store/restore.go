@@ -54,7 +54,7 @@ func (s *Store) Restored(ctx context.Context, a roster.Act, text string) error {
 		if err := s.endOpen(ctx, t, `WHERE r.state IN ('asked', 'issued')`, nil, a, "the database was restored: this may have been ended since the backup"); err != nil {
 			return err
 		}
-		for _, q := range []string{`DELETE FROM sessions`, `DELETE FROM invites`, `DELETE FROM join_tokens WHERE used_at = 0`} {
+		for _, q := range []string{`DELETE FROM sessions`, `DELETE FROM web_sessions`, `DELETE FROM invites`, `DELETE FROM join_tokens WHERE used_at = 0`} {
 			if err := t.run(ctx, q); err != nil {
 				return err
 			}
