@@ -20,6 +20,10 @@ import (
 // while a server dies. Each has people of its own: a code is good once.
 const rounds = 4
 
+// atOnce is what a busy machine may make of an instant. What is not told, but
+// looked for, takes up to 20 s.
+const atOnce = 3 * time.Second
+
 func names(prefix string) []string {
 	var all []string
 	for i := range 2 * rounds {
@@ -51,7 +55,7 @@ func TestTwoServersOnOneDatabase(t *testing.T) {
 	grants := map[string]bool{}
 	for i := range rounds {
 		t.Run(fmt.Sprintf("two approve at once, round %d", i), func(t *testing.T) {
-			grants[w.atOnce(t, db1, people[askers[i]], people[second[i]], people[second[2*rounds+i]])] = true
+			grants[w.both(t, db1, people[askers[i]], people[second[i]], people[second[2*rounds+i]])] = true
 		})
 	}
 	for i := rounds; i < 2*rounds; i++ {
@@ -63,8 +67,8 @@ func TestTwoServersOnOneDatabase(t *testing.T) {
 	t.Run("the record is whole", func(t *testing.T) { w.recorded(t, grants) })
 }
 
-// atOnce has a request asked at one server, and approved at both at once.
-func (w *world) atOnce(t *testing.T, db1 *agent, asker, yes, too *human) string {
+// both has a request asked at one server, and approved at both at once.
+func (w *world) both(t *testing.T, db1 *agent, asker, yes, too *human) string {
 	t.Helper()
 	r := ask(t, w.ask(asker), asker)
 	// Whoever watches at one server sees what the other does.
@@ -76,14 +80,14 @@ func (w *world) atOnce(t *testing.T, db1 *agent, asker, yes, too *human) string 
 	}
 	codes := []string{yes.code(t), too.code(t)}
 	errs := make([]error, 2)
-	var both sync.WaitGroup
+	var calls sync.WaitGroup
 	begun := time.Now()
 	for i, c := range []apiconnect.CurfewClient{yes.a, too.b} {
-		both.Go(func() {
+		calls.Go(func() {
 			_, errs[i] = c.Approve(t.Context(), &api.ApproveRequest{Id: r.Id, Digest: r.Digest, Code: codes[i]})
 		})
 	}
-	both.Wait()
+	calls.Wait()
 	lost := errs[0]
 	if lost == nil {
 		lost = errs[1]
@@ -94,7 +98,7 @@ func (w *world) atOnce(t *testing.T, db1 *agent, asker, yes, too *human) string 
 	if !watch.Receive() || watch.Msg().State != "issued" {
 		t.Fatalf("%v, %v", watch.Msg(), watch.Err())
 	}
-	if took := time.Since(begun); took > time.Second {
+	if took := time.Since(begun); took > atOnce {
 		t.Errorf("the other server's watcher saw it after %v", took)
 	}
 	return w.same(t, r.Id, asker, db1, begun)
@@ -108,7 +112,7 @@ func (w *world) ask(h *human) apiconnect.CurfewClient {
 }
 
 // same checks that both servers tell the same of the request, and that its host
-// has the grant within a second.
+// has the grant at once.
 func (w *world) same(t *testing.T, id string, asker *human, db1 *agent, begun time.Time) string {
 	t.Helper()
 	one, err := asker.a.GetRequest(t.Context(), &api.GetRequestRequest{Id: id})
@@ -119,7 +123,7 @@ func (w *world) same(t *testing.T, id string, asker *human, db1 *agent, begun ti
 		t.Fatalf("one server has %v, the other %v", one, other)
 	}
 	until(t, "the grant is on its host", func() bool { return !db1.when(one.Grant).IsZero() })
-	if took := db1.when(one.Grant).Sub(begun); took > time.Second {
+	if took := db1.when(one.Grant).Sub(begun); took > atOnce {
 		t.Errorf("the grant came after %v", took)
 	}
 	return one.Grant
@@ -165,10 +169,14 @@ func (w *world) dies(t *testing.T, round int, db1 *agent, asker, yes, too *human
 }
 
 // revoked ends every grant but one at one server; the host, which hears the
-// other, has none of them a second later.
+// other, has none of them an instant later.
 func (w *world) revoked(t *testing.T, db1 *agent, grants map[string]bool) {
 	t.Helper()
-	until(t, "the agent is back", db1.client.Connected)
+	until(t, "the agent is back", func() bool {
+		all, err := w.ada.a.ListHosts(t.Context(), &api.ListHostsRequest{})
+		must(t, err)
+		return all.Hosts[0].Connected
+	})
 	var left string
 	for id := range grants {
 		if left == "" {
@@ -179,7 +187,7 @@ func (w *world) revoked(t *testing.T, db1 *agent, grants map[string]bool) {
 		_, err := w.ada.b.Revoke(t.Context(), &api.RevokeRequest{Grant: id})
 		must(t, err)
 		until(t, "the host has it no more", func() bool { return !db1.holds(t)[id] })
-		if took := time.Since(begun); took > time.Second {
+		if took := time.Since(begun); took > atOnce {
 			t.Errorf("it went after %v", took)
 		}
 	}
