@@ -24,6 +24,7 @@ type Manifest struct {
 	Fleet   string
 	Asked   string // what was asked for, for people
 	Numbers []Range
+	Deleted []Range // of these, those of which the log has nothing but the digest any more
 }
 
 // Bytes is the manifest's canonical form.
@@ -34,12 +35,29 @@ func (m Manifest) Bytes() []byte {
 	w.Blob(3, m.Root[:])
 	w.Text(4, m.Asked)
 	for _, r := range m.Numbers {
-		var rw canon.Writer
-		rw.Uint(1, r.From)
-		rw.Uint(2, r.To)
-		w.Item(5, rw.Bytes())
+		w.Item(5, r.bytes())
+	}
+	for _, r := range m.Deleted {
+		w.Item(6, r.bytes())
 	}
 	return w.Bytes()
+}
+
+func (r Range) bytes() []byte {
+	var w canon.Writer
+	w.Uint(1, r.From)
+	w.Uint(2, r.To)
+	return w.Bytes()
+}
+
+func (r *Range) field(f canon.Field) error {
+	switch f.Num {
+	case 1:
+		return f.Uint(&r.From)
+	case 2:
+		return f.Uint(&r.To)
+	}
+	return f.Unknown()
 }
 
 // Seal signs the manifest with the log's key and returns the envelope.
@@ -75,18 +93,14 @@ func (m *Manifest) field(f canon.Field) error {
 		return hash(f, &m.Root)
 	case 4:
 		return f.Text(&m.Asked)
-	case 5:
+	case 5, 6:
 		var r Range
-		err := f.Message(func(f canon.Field) error {
-			switch f.Num {
-			case 1:
-				return f.Uint(&r.From)
-			case 2:
-				return f.Uint(&r.To)
-			}
-			return f.Unknown()
-		})
-		m.Numbers = append(m.Numbers, r)
+		err := f.Message(r.field)
+		if f.Num == 5 {
+			m.Numbers = append(m.Numbers, r)
+		} else {
+			m.Deleted = append(m.Deleted, r)
+		}
 		return err
 	}
 	return f.Unknown()
@@ -118,10 +132,11 @@ func Ranges(numbers []uint64) []Range {
 }
 
 // A Record is one entry in an export: its leaf's bytes, and why the checkpoint
-// vouches for them.
+// vouches for them. Of an entry that was deleted there is the leaf's digest.
 type Record struct {
-	Leaf  []byte
-	Proof tlog.RecordProof
+	Leaf   []byte
+	Proof  tlog.RecordProof
+	Digest []byte
 }
 
 // Bytes is the record as it stands in a bundle, which it may be added to.
@@ -131,6 +146,7 @@ func (r Record) Bytes() []byte {
 	for _, h := range r.Proof {
 		in.Item(2, h[:])
 	}
+	in.Blob(3, r.Digest)
 	w.Item(5, in.Bytes())
 	return w.Bytes()
 }
@@ -144,9 +160,14 @@ func (r *Record) field(f canon.Field) error {
 		err := hash(f, &h)
 		r.Proof = append(r.Proof, h)
 		return err
+	case 3:
+		return f.Blob(&r.Digest)
 	}
 	return f.Unknown()
 }
+
+// deleted reports whether there is nothing left of the entry but its digest.
+func (r Record) deleted() bool { return len(r.Leaf) == 0 && len(r.Digest) == tlog.HashSize }
 
 // A Bundle is an export: entries, and what it takes to check them with nothing
 // but the log's key.

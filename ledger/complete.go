@@ -82,6 +82,7 @@ func (v *verifier) sessions() {
 		}
 		all[k].hear(p)
 	}
+	v.unknown = uint64(len(v.gone))
 	keys := slices.SortedFunc(maps.Keys(all), func(a, b session) int {
 		return cmp.Or(compare(a.host, b.host, a.boot, b.boot), cmp.Compare(a.id, b.id))
 	})
@@ -121,6 +122,8 @@ func (v *verifier) holes(k session, h *heard, spare map[string]uint64) {
 				h.lost -= missing
 			case missing <= spare[k.host]:
 				spare[k.host] -= missing
+			case missing <= v.unknown: // they may be among what was deleted
+				v.unknown -= missing
 			default:
 				v.find(s.number, "before it, numbers %d to %d of session %x on %s are missing, and no gap says so", next, s.From-1, k.id, k.host)
 			}

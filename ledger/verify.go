@@ -41,6 +41,7 @@ type Report struct {
 	Since      []Checkpoint // earlier ones that it goes on from, shown by proof
 	Asked      string       // what the export was asked for
 	Numbers    []Range      // the entries that it has
+	Deleted    []Range      // those of which the log has only digests any more
 	Signers    []Signer     // of its receipts
 	Sessions   int          // whose numbers were looked at
 	Findings   []Finding
@@ -84,6 +85,9 @@ type verifier struct {
 	bundle   Bundle
 	good     []placed // entries that the checkpoint vouches for, by number
 	receipts map[Signer]int
+	deleted  []uint64 // that the manifest says were
+	unknown  uint64   // numbers of sessions that what was deleted may have had
+	gone     []uint64 // of these, those whose digest the checkpoint vouches for
 }
 
 // placed is an entry that the checkpoint vouches for.
@@ -170,16 +174,11 @@ func (v *verifier) manifest() []uint64 {
 		err = fmt.Errorf("manifest: it is about another state of the log than the checkpoint")
 	}
 	var numbers []uint64
-	for _, r := range m.Numbers {
-		if err == nil && r.To-r.From > maxExport {
-			err = fmt.Errorf("manifest: it promises more than a bundle can hold")
-		}
-		if err == nil && (r.From == 0 || r.From > r.To || r.To > m.Size || len(numbers) > 0 && r.From <= numbers[len(numbers)-1]+1) {
-			err = fmt.Errorf("manifest: its numbers are out of order")
-		}
-		for n := r.From; err == nil && n <= r.To; n++ {
-			numbers = append(numbers, n)
-		}
+	if err == nil {
+		numbers, err = count(m.Numbers, m.Size)
+	}
+	if err == nil {
+		v.deleted, err = count(m.Deleted, m.Size)
 	}
 	if err == nil {
 		v.Asked = m.Asked
@@ -195,6 +194,23 @@ func (v *verifier) manifest() []uint64 {
 	}
 	slices.Sort(numbers)
 	return slices.Compact(numbers)
+}
+
+// count spells out the numbers of ranges in a tree of a size.
+func count(ranges []Range, size uint64) ([]uint64, error) {
+	var numbers []uint64
+	for _, r := range ranges {
+		if r.To-r.From > maxExport {
+			return nil, fmt.Errorf("manifest: it promises more than a bundle can hold")
+		}
+		if r.From == 0 || r.From > r.To || r.To > size || len(numbers) > 0 && r.From <= numbers[len(numbers)-1]+1 {
+			return nil, fmt.Errorf("manifest: its numbers are out of order")
+		}
+		for n := r.From; n <= r.To; n++ {
+			numbers = append(numbers, n)
+		}
+	}
+	return numbers, nil
 }
 
 // records lays the records beside the numbers that they are to have.
@@ -220,7 +236,7 @@ func (v *verifier) records(numbers []uint64, broken error) {
 			have = append(have, n)
 		}
 	}
-	v.Numbers = Ranges(have)
+	v.Numbers, v.Deleted = Ranges(have), Ranges(v.gone)
 }
 
 // broken says where the bundle cannot be read any further.
@@ -236,8 +252,14 @@ func (v *verifier) broken(numbers []uint64, err error) {
 // too many or too few.
 func (v *verifier) places(numbers []uint64) map[uint64]int {
 	at := map[uint64]int{}
-	last := uint64(0)
+	last, gone := uint64(0), 0
 	for i, r := range v.bundle.Records {
+		if r.deleted() && gone < len(v.deleted) {
+			// It does not say which it is: they stand in their order.
+			at[v.deleted[gone]] = i
+			gone++
+			continue
+		}
 		l, err := ParseLeaf(r.Leaf)
 		if err != nil {
 			v.find(0, "record %d of the bundle cannot be read: %v", i+1, err)
@@ -263,8 +285,15 @@ func (v *verifier) places(numbers []uint64) map[uint64]int {
 
 // record checks the record that stands in the place of entry n.
 func (v *verifier) record(n uint64, r Record) bool {
+	if r.deleted() {
+		v.digest(n, r)
+		return false
+	}
 	l, err := ParseLeaf(r.Leaf)
 	switch {
+	case err == nil && len(r.Digest) > 0:
+		v.find(n, "a digest was put in beside it")
+		return false
 	case err != nil:
 		v.find(n, "what stands in its place cannot be read: %v", err)
 		return false
@@ -282,6 +311,20 @@ func (v *verifier) record(n uint64, r Record) bool {
 	}
 	v.vouched(l)
 	return true
+}
+
+// digest checks what is left of an entry that was deleted. That it was, the log
+// itself has to say: on the way, somebody could take out what he likes.
+func (v *verifier) digest(n uint64, r Record) {
+	if _, said := slices.BinarySearch(v.deleted, n); !said {
+		v.find(n, "what it said was taken out: the log had it when this was exported")
+		return
+	}
+	if n > v.Checkpoint.Size || tlog.CheckRecord(r.Proof, int64(v.Checkpoint.Size), v.Checkpoint.Root, int64(n-1), tlog.Hash(r.Digest)) != nil { //nolint:gosec // below maxSize
+		v.find(n, "its digest was changed, or its proof was: the checkpoint does not vouch for it")
+		return
+	}
+	v.gone = append(v.gone, n)
 }
 
 // vouched looks into an entry that is what the log took in.

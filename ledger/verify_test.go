@@ -92,9 +92,27 @@ func (l *aLog) export(older uint64, numbers ...uint64) Bundle {
 		if err != nil {
 			panic(err)
 		}
-		b.Records = append(b.Records, Record{l.leaves[n-1].Bytes(), p})
+		b.Records = append(b.Records, Record{Leaf: l.leaves[n-1].Bytes(), Proof: p})
 	}
 	return b
+}
+
+// forgetful is a bundle of everything of a log that has no more than digests of
+// some entries.
+func (l *aLog) forgetful(deleted ...uint64) Bundle {
+	size := uint64(len(l.leaves))
+	b := l.export(7, upTo(size)...)
+	b.Manifest = Manifest{Tree: l.tree(size), Fleet: "example", Asked: "a test", Numbers: Ranges(upTo(size)), Deleted: Ranges(deleted)}.Seal(l.private)
+	for _, n := range deleted {
+		b.Records[n-1] = digested(b.Records[n-1])
+	}
+	return b
+}
+
+// digested is a record with nothing left of its entry.
+func digested(r Record) Record {
+	h := tlog.RecordHash(r.Leaf)
+	return Record{Proof: r.Proof, Digest: h[:]}
 }
 
 func upTo(n uint64) []uint64 {
@@ -149,7 +167,12 @@ func TestVerifyWhatIsWhole(t *testing.T) {
 // its number.
 func TestEveryByteCounts(t *testing.T) {
 	l := story()
-	b := l.export(7, upTo(12)...)
+	everyByte(t, l, l.export(7, upTo(12)...))
+	everyByte(t, l, l.forgetful(6, 7, 10))
+}
+
+func everyByte(t *testing.T, l *aLog, b Bundle) {
+	t.Helper()
 	file := b.Bytes()
 	for i := range file {
 		for _, change := range []byte{1 << (i % 8), 0xff} {
@@ -183,7 +206,12 @@ func numberAt(b Bundle, i int) uint64 {
 // Wherever a bundle is cut, the first entry that is missing is named.
 func TestEveryCutIsFound(t *testing.T) {
 	l := story()
-	b := l.export(7, upTo(12)...)
+	everyCut(t, l, l.export(7, upTo(12)...))
+	everyCut(t, l, l.forgetful(6, 7, 10))
+}
+
+func everyCut(t *testing.T, l *aLog, b Bundle) {
+	t.Helper()
 	file := b.Bytes()
 	for i := range file {
 		r := Verify(file[:i], Trust{Key: l.key})
@@ -193,6 +221,37 @@ func TestEveryCutIsFound(t *testing.T) {
 		if n := numberAt(b, i); n > 0 && r.Findings[0].Number != n {
 			t.Fatalf("cut at %d, in entry %d: %v", i, n, r.Findings)
 		}
+	}
+}
+
+// What was deleted leaves its digest, and says so with the log's word.
+func TestDeletedEntries(t *testing.T) {
+	l := story()
+	r := Verify(l.forgetful(6, 7, 10).Bytes(), Trust{Key: l.key})
+	if len(r.Findings) > 0 || !slices.Equal(r.Deleted, []Range{{6, 7}, {10, 10}}) || !slices.Equal(r.Numbers, []Range{{1, 5}, {8, 9}, {11, 12}}) {
+		t.Errorf("%+v", r)
+	}
+	for _, c := range []struct {
+		name   string
+		change func(b *Bundle)
+		number uint64
+		text   string
+	}{
+		{"somebody takes out more on the way", func(b *Bundle) { b.Records[8] = digested(b.Records[8]) }, 9, "taken out"},
+		{"a digest of something else", func(b *Bundle) { b.Records[6].Digest = bytes.Repeat([]byte{7}, 32) }, 7, "digest was changed"},
+		{"the digests of two change places", func(b *Bundle) { b.Records[5], b.Records[6] = b.Records[6], b.Records[5] }, 6, "digest was changed"},
+		{"a digest beside an entry", func(b *Bundle) { b.Records[0].Digest = bytes.Repeat([]byte{7}, 32) }, 1, "put in beside"},
+		{"a deleted one is left out", func(b *Bundle) { b.Records = slices.Delete(b.Records, 9, 10) }, 10, "missing"},
+		{"one that is not deleted is left out", func(b *Bundle) { b.Records = slices.Delete(b.Records, 4, 5) }, 5, "missing"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := l.forgetful(6, 7, 10)
+			c.change(&b)
+			r := Verify(b.Bytes(), Trust{Key: l.key})
+			if !slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Number == c.number && strings.Contains(f.Text, c.text) }) {
+				t.Errorf("%v", r.Findings)
+			}
+		})
 	}
 }
 

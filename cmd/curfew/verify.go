@@ -85,6 +85,9 @@ func verified(r ledger.Report) string {
 		fmt.Fprintf(&b, "Exported: %s.\n", line(r.Asked))
 	}
 	fmt.Fprintf(&b, "Entries that the log holds as they are here: %s.\n", numbers(r.Numbers))
+	if len(r.Deleted) > 0 {
+		fmt.Fprintf(&b, "Deleted, by the log's word; their digests are in it: %s.\n", numbers(r.Deleted))
+	}
 	for _, s := range r.Signers {
 		fmt.Fprintf(&b, "Receipts: %d signed by %s, key %s.\n", s.Receipts, line(s.Host), s.KeyID)
 	}
