@@ -32,6 +32,9 @@ const ConfigHelp = `The configuration file is YAML; unknown keys are mistakes.
   tls_key: ...                         # its chain up to the root
   forward:                             # who else gets the record: docs/audit.md
     - {name: siem, form: syslog, to: "tls://logs.example:6514"}
+  retention:                           # how long it is told what sessions did
+    default_days: 365
+    role_days: {db-admin: 90}
   web:                                 # pages for people; without it there are none
     origin: https://curfew.example     # where browsers reach them: passkeys are bound to it
     listen: ":7446"                    # their address
@@ -77,6 +80,8 @@ type Config struct {
 	// Forward lists who else gets the record, as syslog, OCSF or
 	// OpenTelemetry logs. Optional.
 	Forward []forward.Target `yaml:"forward,omitempty"`
+	// Retention says how long what sessions did is told. Optional; for ever.
+	Retention Retention `yaml:"retention,omitempty"`
 	// Web are the pages for people. Optional; without it there are none.
 	Web *Web `yaml:"web,omitempty"`
 }
@@ -154,7 +159,7 @@ func (c *Config) fill() {
 }
 
 func (c *Config) check() error {
-	errs := []error{grant.CheckFleet(c.Fleet), checkURL("url", c.URL), checkURL("agents_url", c.AgentsURL), forward.Check(c.Forward), c.Web.check()}
+	errs := []error{grant.CheckFleet(c.Fleet), checkURL("url", c.URL), checkURL("agents_url", c.AgentsURL), forward.Check(c.Forward), c.Retention.check(), c.Web.check()}
 	for name, dir := range map[string]string{"data_dir": c.DataDir, "policy_dir": c.PolicyDir} {
 		if !filepath.IsAbs(dir) {
 			errs = append(errs, fmt.Errorf("%s: write an absolute path", name))

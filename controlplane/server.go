@@ -159,6 +159,7 @@ func (s *Server) Run(ctx context.Context, reload <-chan struct{}) error {
 	g.Go(func() error { return s.rules.watch(ctx, reload) })
 	g.Go(func() error { return s.end(ctx) })
 	g.Go(func() error { return s.forward.Run(ctx) })
+	g.Go(func() error { return s.retain(ctx) })
 	g.Go(func() error { return s.follow(ctx) })
 	g.Go(func() error {
 		<-ctx.Done()

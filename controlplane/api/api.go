@@ -115,6 +115,7 @@ type Requests interface {
 type Record interface {
 	Events(ctx context.Context, q roster.Search) ([]roster.Event, error)
 	LastEvent(ctx context.Context) (uint64, error)
+	Tell(ctx context.Context, a roster.Act, format string, args ...any) error
 	Decisions(ctx context.Context, request string) ([]roster.Decision, error)
 	SentTo(ctx context.Context, request string) ([]roster.Decision, error)
 	PassedBy(ctx context.Context, request string) ([]string, error)
@@ -124,6 +125,7 @@ type Record interface {
 // Proof shows that the record is what it was.
 type Proof interface {
 	Selected(ctx context.Context, q roster.Selection, size uint64) ([]uint64, error)
+	Deleted(ctx context.Context, size uint64) ([]uint64, error)
 	Growth(ctx context.Context, from, to uint64) (tlog.TreeProof, error)
 	Proven(ctx context.Context, numbers []uint64, size uint64) ([]ledger.Record, error)
 }

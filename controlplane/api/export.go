@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"connectrpc.com/connect"
@@ -51,15 +52,31 @@ func (s *Server) ExportRecord(ctx context.Context, m *api.ExportRecordRequest, s
 	if err != nil {
 		return err
 	}
-	b.Manifest = s.Ledger.Manifest(ledger.Manifest{Tree: now.Tree, Fleet: now.Fleet, Asked: asked, Numbers: ledger.Ranges(numbers)})
+	deleted, err := s.Store.Deleted(ctx, now.Size)
+	if err != nil {
+		return err
+	}
+	deleted = slices.DeleteFunc(deleted, func(n uint64) bool { return !among(numbers, n) })
+	b.Manifest = s.Ledger.Manifest(ledger.Manifest{
+		Tree: now.Tree, Fleet: now.Fleet, Asked: asked, Numbers: ledger.Ranges(numbers), Deleted: ledger.Ranges(deleted),
+	})
 	s.Log.InfoContext(ctx, "record exported", "asked", asked, "entries", len(numbers), "by", who(ctx).Name)
+	if err := s.Store.Tell(ctx, roster.Act{By: who(ctx).Name, At: s.Clock.Now().Wall}, "exported %d entries of the record: %s", len(numbers), asked); err != nil {
+		return err
+	}
 	if err := stream.Send(&api.ExportPart{Data: b.Bytes()}); err != nil {
 		return err
 	}
-	return s.sendProven(ctx, numbers, now.Size, stream)
+	return s.sendProven(ctx, numbers, deleted, now.Size, stream)
 }
 
-func (s *Server) sendProven(ctx context.Context, numbers []uint64, size uint64, stream *connect.ServerStream[api.ExportPart]) error {
+// among reports whether a number is among ascending ones.
+func among(numbers []uint64, n uint64) bool {
+	_, is := slices.BinarySearch(numbers, n)
+	return is
+}
+
+func (s *Server) sendProven(ctx context.Context, numbers, deleted []uint64, size uint64, stream *connect.ServerStream[api.ExportPart]) error {
 	for len(numbers) > 0 {
 		n := min(len(numbers), exportAtOnce)
 		records, err := s.Store.Proven(ctx, numbers[:n], size)
@@ -67,7 +84,10 @@ func (s *Server) sendProven(ctx context.Context, numbers []uint64, size uint64, 
 			return err
 		}
 		var part []byte
-		for _, r := range records {
+		for i, r := range records {
+			if len(r.Leaf) == 0 && !among(deleted, numbers[i]) {
+				return roster.Refuse(roster.Conflict, "what entry %d told was deleted while it was exported: export again", numbers[i])
+			}
 			part = append(part, r.Bytes()...)
 		}
 		if err := stream.Send(&api.ExportPart{Data: part}); err != nil {

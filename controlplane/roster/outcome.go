@@ -21,6 +21,9 @@ func (v Event) Outcome() string {
 	if v.Kind == Malformed {
 		return Failed
 	}
+	if v.Deleted {
+		return ""
+	}
 	e := v.Entry
 	switch e.Kind {
 	case ledger.Login, ledger.Installed:

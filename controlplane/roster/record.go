@@ -30,6 +30,7 @@ type Event struct {
 	ReceiptOK  bool              // the host signed its receipt, for this host and grant
 	ReceiptKey ed25519.PublicKey // that the host had when it sent its receipt
 	Entry      ledger.Entry
+	Deleted    bool // but for what it is about
 }
 
 // A Search says which events are wanted. Empty fields do not narrow it.

@@ -26,9 +26,10 @@ type dialect struct {
 	begin     string                 // the first statement of a change
 	tell      string                 // the last: it tells the other servers once it is committed
 	index     index                  // of the record
+	unguard   string                 // takes the first guard of entries away
 }
 
-var onSQLite = dialect{goose: goose.DialectSQLite3, migration: asItIs, statement: asItIs, index: sqliteIndex}
+var onSQLite = dialect{goose: goose.DialectSQLite3, migration: asItIs, statement: asItIs, index: sqliteIndex, unguard: `DROP TRIGGER entries_stay`}
 
 // A change holds the one lock of its database until it is committed: as in
 // SQLite, each sees all that was changed before it, on whichever server, and
@@ -39,6 +40,7 @@ var onPostgres = dialect{
 	begin:   `SELECT pg_advisory_xact_lock(7443)`,
 	tell:    `SELECT pg_notify('curfew', ?)`,
 	index:   postgresIndex,
+	unguard: `DROP TRIGGER entries_stay ON entries`,
 }
 
 func asItIs(text string) string { return text }

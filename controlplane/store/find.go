@@ -129,7 +129,7 @@ func (s *Store) Events(ctx context.Context, q roster.Search) ([]roster.Event, er
 	if limit <= 0 {
 		limit = 100
 	}
-	return list(ctx, s.read, scanEvent, `SELECT e.id, e.kind, e.host, e.at, e.role, e.receipt_ok, e.receipt_key, e.raw
+	return list(ctx, s.read, scanEvent, `SELECT e.id, e.kind, e.host, e.at, e.role, e.receipt_ok, e.receipt_key, e.raw, e.erased, e.grant_id, e.person
 		FROM `+from+` WHERE `+w.String()+` ORDER BY `+number+` LIMIT ?`, append(w.args, limit)...)
 }
 
@@ -165,8 +165,14 @@ func scanEvent(r scanner) (roster.Event, error) {
 	var v roster.Event
 	var raw []byte
 	var at time.Time
-	if err := r.Scan(&v.ID, &v.Kind, &v.Host, instant{&at}, &v.Role, &v.ReceiptOK, (*[]byte)(&v.ReceiptKey), &raw); err != nil {
+	var grant, person string
+	err := r.Scan(&v.ID, &v.Kind, &v.Host, instant{&at}, &v.Role, &v.ReceiptOK, (*[]byte)(&v.ReceiptKey), &raw, &v.Deleted, &grant, &person)
+	if err != nil {
 		return v, err
+	}
+	if v.Deleted {
+		v.Entry = ledger.Entry{Kind: ledger.KindNamed(v.Kind), At: at, Host: v.Host, Grant: grant, Person: person, Text: "what this entry told was deleted, as the retention of its role says"}
+		return v, nil
 	}
 	e, err := ledger.ParseEntry(raw)
 	if err != nil || v.Kind == roster.Malformed {

@@ -19,6 +19,8 @@ type index struct {
 	make []string // statements
 	mend []string // the same, of the version after
 	take string   // takes in the entries after a number; empty: that happens by itself
+	drop string   // takes out entries as they are, and
+	back string   // takes them in again as they are; their numbers follow
 	// narrow adds its condition, and says from where to read and by which
 	// number to order.
 	narrow func(w *where, q roster.Search) (from, number string)
@@ -37,6 +39,8 @@ var sqliteIndex = index{
 	// Once for all of a change: after each row the index would write to the disk.
 	mend: []string{`DROP TRIGGER entries_found`},
 	take: `INSERT INTO entry_words (rowid, words) SELECT id, ` + indexedText("") + ` FROM entries WHERE id > ? ORDER BY id`,
+	drop: `INSERT INTO entry_words (entry_words, rowid, words) SELECT 'delete', id, ` + indexedText("") + ` FROM entries WHERE id IN `,
+	back: `INSERT INTO entry_words (rowid, words) SELECT id, ` + indexedText("") + ` FROM entries WHERE id IN `,
 	narrow: func(w *where, q roster.Search) (from, number string) {
 		var terms []string
 		for key, v := range map[string]string{"k": q.Kind, "p": q.Person, "h": q.Host, "g": q.Grant, "r": q.Role, "o": q.Outcome} {

@@ -237,7 +237,7 @@ func scanNumber(r scanner) (uint64, error) {
 // Proven returns entries by their numbers, with the proofs that the log of a
 // size holds them.
 func (s *Store) Proven(ctx context.Context, numbers []uint64, size uint64) ([]ledger.Record, error) {
-	rows, err := list(ctx, s.read, scanLeaf, `SELECT id, host, outbox, seq, kind, receipt_key, raw FROM entries
+	rows, err := list(ctx, s.read, scanPossible, `SELECT id, host, outbox, seq, kind, receipt_key, raw, erased FROM entries
 		WHERE id IN `+among(numbers)+` ORDER BY id`, args(numbers)...)
 	if err != nil {
 		return nil, err
@@ -249,6 +249,13 @@ func (s *Store) Proven(ctx context.Context, numbers []uint64, size uint64) ([]le
 			return nil, fmt.Errorf("entry %d: %w", l.Number, err)
 		}
 		all[i] = ledger.Record{Leaf: l.Bytes(), Proof: p}
+		if l.erased {
+			h, err := hashes{ctx, s.read}.ReadHashes([]int64{tlog.StoredHashIndex(0, int64(l.Number)-1)}) //nolint:gosec // as above
+			if err != nil {
+				return nil, err
+			}
+			all[i] = ledger.Record{Digest: h[0][:], Proof: p}
+		}
 	}
 	return all, nil
 }
@@ -259,4 +266,25 @@ func scanLeaf(r scanner) (ledger.Leaf, error) {
 	err := r.Scan(&l.Number, &l.Host, &l.Outbox, &l.Seq, &kind, &l.ReceiptKey, &l.Entry)
 	l.Foreign = kind == roster.Malformed
 	return l, err
+}
+
+// possible is a leaf of which nothing but its hash may be left.
+type possible struct {
+	ledger.Leaf
+	erased bool
+}
+
+// and scans a column behind those of a leaf.
+type and struct {
+	scanner
+	more any
+}
+
+func (a and) Scan(to ...any) error { return a.scanner.Scan(append(to, a.more)...) }
+
+func scanPossible(r scanner) (possible, error) {
+	var p possible
+	var err error
+	p.Leaf, err = scanLeaf(and{r, &p.erased})
+	return p, err
 }

@@ -36,6 +36,10 @@ func write(repo string) error {
 	if err != nil {
 		return err
 	}
+	retention, err := configuration(repo, "controlplane", "Retention")
+	if err != nil {
+		return err
+	}
 	agent, err := configuration(repo, "agent", "Config")
 	if err != nil {
 		return err
@@ -46,7 +50,8 @@ func write(repo string) error {
 	}
 	for name, text := range map[string]string{
 		"server": fmt.Sprintf(head, "server.yaml", "The control plane's configuration, in `/etc/curfew-server`. An unknown key is a mistake, and all mistakes are told at once.") +
-			server + "\n## forward\n\nKeys of each entry ([more](../audit.md)).\n\n" + target,
+			server + "\n## forward\n\nKeys of each entry ([more](../audit.md)).\n\n" + target +
+			"\n## retention\n\n" + retention,
 		"agent": fmt.Sprintf(head, "agent.yaml", "The agent's configuration, in `/etc/curfew`. `curfew-agent join` writes it; an unknown key is a mistake.") + agent,
 		"policy": fmt.Sprintf(head, "Keys of a role", "Under `roles:`, NAME, in a policy's file. What each means, its bounds and its default: [policy.md](../policy.md).") +
 			roles,

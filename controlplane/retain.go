@@ -1,0 +1,80 @@
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Retention says how long the record tells what sessions did: which programs
+// they started, which files they opened, whom they called. Who had which
+// privilege, and by whose word, is told for ever.
+type Retention struct {
+	// DefaultDays is for roles that have none of their own. Optional; for ever.
+	DefaultDays int `yaml:"default_days,omitempty"`
+	// RoleDays are by name, such as db-admin: 90.
+	RoleDays map[string]int `yaml:"role_days,omitempty"`
+}
+
+const (
+	day         = 24 * time.Hour
+	maxDays     = 36500
+	forgetEvery = time.Hour
+)
+
+func (r Retention) check() error {
+	var errs []error
+	if r.DefaultDays < 0 || r.DefaultDays > maxDays {
+		errs = append(errs, errors.New("retention: default_days: write 1 or more days; leave it out, and it is for ever"))
+	}
+	for role, days := range r.RoleDays {
+		if days < 1 || days > maxDays {
+			errs = append(errs, fmt.Errorf("retention: role_days: %s: write 1 or more days", role))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// of is how long what was done under a role is told; 0: for ever.
+func (r Retention) of(role string) time.Duration {
+	if days, ok := r.RoleDays[role]; ok {
+		return time.Duration(days) * day
+	}
+	return time.Duration(r.DefaultDays) * day
+}
+
+// retain deletes what is too old.
+func (s *Server) retain(ctx context.Context) error {
+	for {
+		if err := s.forget(ctx); err != nil && ctx.Err() == nil {
+			s.log.ErrorContext(ctx, "alert: what is too old is still in the record", "cause", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.clock.After(forgetEvery):
+		}
+	}
+}
+
+func (s *Server) forget(ctx context.Context) error {
+	roles, err := s.store.Roles(ctx)
+	if err != nil {
+		return err
+	}
+	now := s.clock.Now().Wall
+	for _, role := range roles {
+		length := s.config.Retention.of(role)
+		for length > 0 {
+			n, err := s.store.Forget(ctx, role, now.Add(-length), now)
+			if err != nil {
+				return err
+			}
+			if n == 0 {
+				break
+			}
+		}
+	}
+	return nil
+}
