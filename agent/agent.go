@@ -9,6 +9,7 @@ package agent
 import (
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync"
@@ -19,6 +20,7 @@ import (
 
 	"curfew.internal/agent/enforce"
 	"curfew.internal/agent/host"
+	"curfew.internal/agent/keep"
 	"curfew.internal/agent/writer"
 	"curfew.internal/clock"
 	"curfew.internal/grant"
@@ -125,6 +127,9 @@ type Agent struct {
 
 	// Plane takes what people on this host ask for.
 	Plane Plane
+
+	// Recording, if set, says why the record of this host does not work now.
+	Recording func() error
 
 	// Writer, if set, says who touched a thing's file last, and of late.
 	Writer func(t enforce.Thing) (writer.Writer, bool)
@@ -353,5 +358,8 @@ func (a *Agent) append(entries ...ledger.Entry) {
 	}
 	if err := a.Keep.Append(entries...); err != nil {
 		a.Log.Error("record not kept", "err", err, "entries", len(entries))
+		if errors.Is(err, keep.ErrLost) {
+			a.tear([]ledger.Entry{{Kind: ledger.Gap}}) // as the outbox will say
+		}
 	}
 }

@@ -138,6 +138,11 @@ func (a *Agent) openSession(ctx context.Context, k Knock, g grant.Grant, live []
 		g = a.under(k, g.Person.Name, live)
 		s.Grant, s.Approvers = g.ID, approvers(g)
 	}
+	if g.Role.Audit != grant.AuditAsCan && a.Recording != nil {
+		if err := a.Recording(); err != nil {
+			return a.unrecorded(ctx, s, err)
+		}
+	}
 	a.remember(ctx, s.Person)
 	if err := a.put(s); err != nil {
 		a.Log.ErrorContext(ctx, "session not opened", "err", err)

@@ -42,8 +42,12 @@ func (b budget) turn(ctx context.Context) (context.Context, context.CancelFunc) 
 // the end of one grant never cuts another.
 func (a *Agent) endSessions(ctx context.Context, b budget, live, held []grant.Grant) []error {
 	var failed []error
-	var over []Session
+	var over, torn []Session
 	for _, s := range a.sessionsNow() {
+		if s.Torn {
+			torn = append(torn, s)
+			continue
+		}
 		if g, ok := find(held, s.Grant); ok {
 			failed = append(failed, a.stretch(s, g, live)...)
 			continue
@@ -54,7 +58,9 @@ func (a *Agent) endSessions(ctx context.Context, b budget, live, held []grant.Gr
 		}
 		over = append(over, s)
 	}
-	failed = append(append(failed, a.end(ctx, b, over)...), a.endUnknown(ctx, b))
+	failed = append(failed, a.end(ctx, b, over, "the grant ended")...)
+	failed = append(failed, a.end(ctx, b, torn, "its record has a gap, and its role demands a whole one")...)
+	failed = append(failed, a.endUnknown(ctx, b))
 	return slices.DeleteFunc(failed, func(err error) bool { return err == nil })
 }
 
@@ -83,8 +89,8 @@ func (a *Agent) move(s Session, g grant.Grant) []error {
 	return []error{a.put(s), a.Labels.Extend(s.ID, a.deadline(g))}
 }
 
-// end ends sessions.
-func (a *Agent) end(ctx context.Context, b budget, over []Session) []error {
+// end ends sessions, and says why.
+func (a *Agent) end(ctx context.Context, b budget, over []Session, why string) []error {
 	if len(over) == 0 {
 		return nil
 	}
@@ -105,7 +111,7 @@ func (a *Agent) end(ctx context.Context, b budget, over []Session) []error {
 		}
 		a.count(s, killed[s.ID])
 		done = append(done, s)
-		entries = append(entries, s.entry(ledger.Logout, now, fmt.Sprintf("the grant ended; %d processes were ended", killed[s.ID])))
+		entries = append(entries, s.entry(ledger.Logout, now, fmt.Sprintf("%s; %d processes were ended", why, killed[s.ID])))
 	}
 	a.append(entries...)
 	return append(failed, a.drop(done...))

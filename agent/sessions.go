@@ -40,6 +40,7 @@ type Session struct {
 	From      string    `json:"from,omitempty"`
 	PID       int       `json:"pid"`
 	Opened    time.Time `json:"opened"`
+	Torn      bool      `json:"torn,omitempty"` // its record has a gap, and its role demands a whole one
 }
 
 func (s Session) entry(k ledger.Kind, at time.Time, text string) ledger.Entry {
@@ -162,6 +163,7 @@ func (a *Agent) Record(_ context.Context, entries []ledger.Entry) error {
 			}
 		}
 	}
+	a.tear(entries)
 	// What the outbox could not write it holds in memory or counts as a gap:
 	// offering it again would only tell it twice.
 	a.append(entries...)

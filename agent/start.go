@@ -189,6 +189,7 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 	if err := writer.Renounce(); err != nil {
 		return errors.Join(err, p.close())
 	}
+	a.Recording = func() error { return errors.Join(p.watch.Reading(), p.kept.Outbox().Writing()) }
 	a.Writer = func(t enforce.Thing) (writer.Writer, bool) { return p.writers.Take(p.host.File(t)) }
 	client, err := uplink.New(uplink.Config{
 		Server: p.config.Server, Identity: uplink.Identity(p.identity), Host: acceptor{a, p.kept.Keep},

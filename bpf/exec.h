@@ -112,6 +112,7 @@ write_env(struct exec *e, struct mm_struct *mm)
 
 struct pieces {
 	struct exec *exec;
+	struct session *session;
 	__u64 from, left, offset;
 };
 
@@ -134,9 +135,7 @@ piece(__u32 i, struct pieces *p)
 	a->offset = p->offset;
 	a->len = len;
 	if (bpf_probe_read_user(a->text, len, (void *)p->from) ||
-	    bpf_ringbuf_output(&events, a,
-		__builtin_offsetof(struct argv, text) + len,
-		BPF_RB_NO_WAKEUP)) {
+	    put(p->session, a, __builtin_offsetof(struct argv, text) + len)) {
 		COUNT(cut);
 		return 1; /* the reader sees what is missing from argv_len */
 	}
@@ -148,11 +147,13 @@ piece(__u32 i, struct pieces *p)
 
 /* Writes argv after the first `at` bytes of text, or sends it in pieces. */
 static __always_inline __u64
-write_argv(struct exec *e, struct mm_struct *mm, __u64 at)
+write_argv(struct exec *e, struct session *s, struct mm_struct *mm, __u64 at)
 {
 	__u64 from = BPF_CORE_READ(mm, arg_start);
 	__u64 len = BPF_CORE_READ(mm, arg_end) - from;
-	struct pieces p = { .exec = e, .from = from, .left = len };
+	struct pieces p = {
+		.exec = e, .session = s, .from = from, .left = len
+	};
 
 	e->argv_len = len;
 	e->argv_here = 0;
@@ -242,7 +243,7 @@ tell_exec(struct task_struct *task, struct linux_binprm *bprm, __u64 session,
 	identify(e, bprm, task);
 	at = write_env(e, BPF_CORE_READ(task, mm));
 	at = write_paths(e, bprm, BPF_CORE_READ(task, fs), at);
-	at += write_argv(e, BPF_CORE_READ(task, mm), at);
+	at += write_argv(e, s, BPF_CORE_READ(task, mm), at);
 	barrier_var(at);
 	if (at > sizeof(e->text))
 		at = sizeof(e->text);

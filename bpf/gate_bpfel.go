@@ -43,10 +43,12 @@ type GateRefusals struct {
 }
 
 type GateSession struct {
-	_    structs.HostLayout
-	Made uint64
-	Lost uint64
-	Late uint64
+	_     structs.HostLayout
+	Made  uint64
+	Lost  uint64
+	Over  uint64
+	Bytes uint64
+	Late  uint64
 }
 
 type GateSums struct {
@@ -65,6 +67,7 @@ type GateSums struct {
 const (
 	GateMapEnds                   = "ends"
 	GateMapEvents                 = "events"
+	GateMapGiven                  = "given"
 	GateMapLabels                 = "labels"
 	GateMapLayout                 = "layout"
 	GateMapReached                = "reached"
@@ -185,6 +188,7 @@ type GateProgramSpecs struct {
 type GateMapSpecs struct {
 	Ends     *ebpf.MapSpec `ebpf:"ends"`
 	Events   *ebpf.MapSpec `ebpf:"events"`
+	Given    *ebpf.MapSpec `ebpf:"given"`
 	Labels   *ebpf.MapSpec `ebpf:"labels"`
 	Layout   *ebpf.MapSpec `ebpf:"layout"`
 	Reached  *ebpf.MapSpec `ebpf:"reached"`
@@ -221,6 +225,7 @@ func (o *GateObjects) Close() error {
 type GateMaps struct {
 	Ends     *ebpf.Map `ebpf:"ends"`
 	Events   *ebpf.Map `ebpf:"events"`
+	Given    *ebpf.Map `ebpf:"given"`
 	Labels   *ebpf.Map `ebpf:"labels"`
 	Layout   *ebpf.Map `ebpf:"layout"`
 	Reached  *ebpf.Map `ebpf:"reached"`
@@ -233,6 +238,7 @@ func (m *GateMaps) Close() error {
 	return _GateClose(
 		m.Ends,
 		m.Events,
+		m.Given,
 		m.Labels,
 		m.Layout,
 		m.Reached,

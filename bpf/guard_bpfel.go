@@ -59,10 +59,12 @@ type GuardRefusals struct {
 }
 
 type GuardSession struct {
-	_    structs.HostLayout
-	Made uint64
-	Lost uint64
-	Late uint64
+	_     structs.HostLayout
+	Made  uint64
+	Lost  uint64
+	Over  uint64
+	Bytes uint64
+	Late  uint64
 }
 
 type GuardSums struct {
@@ -87,6 +89,7 @@ type GuardWard struct {
 const (
 	GuardMapEnds                      = "ends"
 	GuardMapEvents                    = "events"
+	GuardMapGiven                     = "given"
 	GuardMapGuarded                   = "guarded"
 	GuardMapLabels                    = "labels"
 	GuardMapLayout                    = "layout"
@@ -212,6 +215,7 @@ type GuardProgramSpecs struct {
 type GuardMapSpecs struct {
 	Ends     *ebpf.MapSpec `ebpf:"ends"`
 	Events   *ebpf.MapSpec `ebpf:"events"`
+	Given    *ebpf.MapSpec `ebpf:"given"`
 	Guarded  *ebpf.MapSpec `ebpf:"guarded"`
 	Labels   *ebpf.MapSpec `ebpf:"labels"`
 	Layout   *ebpf.MapSpec `ebpf:"layout"`
@@ -253,6 +257,7 @@ func (o *GuardObjects) Close() error {
 type GuardMaps struct {
 	Ends     *ebpf.Map `ebpf:"ends"`
 	Events   *ebpf.Map `ebpf:"events"`
+	Given    *ebpf.Map `ebpf:"given"`
 	Guarded  *ebpf.Map `ebpf:"guarded"`
 	Labels   *ebpf.Map `ebpf:"labels"`
 	Layout   *ebpf.Map `ebpf:"layout"`
@@ -268,6 +273,7 @@ func (m *GuardMaps) Close() error {
 	return _GuardClose(
 		m.Ends,
 		m.Events,
+		m.Given,
 		m.Guarded,
 		m.Labels,
 		m.Layout,

@@ -61,10 +61,12 @@ type LockLabel struct {
 }
 
 type LockSession struct {
-	_    structs.HostLayout
-	Made uint64
-	Lost uint64
-	Late uint64
+	_     structs.HostLayout
+	Made  uint64
+	Lost  uint64
+	Over  uint64
+	Bytes uint64
+	Late  uint64
 }
 
 type LockSums struct {
@@ -84,6 +86,7 @@ const (
 	LockMapAlarms    = "alarms"
 	LockMapEnds      = "ends"
 	LockMapEvents    = "events"
+	LockMapGiven     = "given"
 	LockMapHelpers   = "helpers"
 	LockMapLabels    = "labels"
 	LockMapLayout    = "layout"
@@ -149,6 +152,7 @@ type LockMapSpecs struct {
 	Alarms   *ebpf.MapSpec `ebpf:"alarms"`
 	Ends     *ebpf.MapSpec `ebpf:"ends"`
 	Events   *ebpf.MapSpec `ebpf:"events"`
+	Given    *ebpf.MapSpec `ebpf:"given"`
 	Helpers  *ebpf.MapSpec `ebpf:"helpers"`
 	Labels   *ebpf.MapSpec `ebpf:"labels"`
 	Layout   *ebpf.MapSpec `ebpf:"layout"`
@@ -188,6 +192,7 @@ type LockMaps struct {
 	Alarms   *ebpf.Map `ebpf:"alarms"`
 	Ends     *ebpf.Map `ebpf:"ends"`
 	Events   *ebpf.Map `ebpf:"events"`
+	Given    *ebpf.Map `ebpf:"given"`
 	Helpers  *ebpf.Map `ebpf:"helpers"`
 	Labels   *ebpf.Map `ebpf:"labels"`
 	Layout   *ebpf.Map `ebpf:"layout"`
@@ -201,6 +206,7 @@ func (m *LockMaps) Close() error {
 		m.Alarms,
 		m.Ends,
 		m.Events,
+		m.Given,
 		m.Helpers,
 		m.Labels,
 		m.Layout,

@@ -9,7 +9,8 @@
 
 #include "kernel.h"
 
-#define LAYOUT	  3
+#define LAYOUT	  4
+#define RING	  (8 << 20)
 #define CHUNK	  4096 /* bytes of text in one piece */
 #define PARTS_MAX 2048 /* pieces of argv: 8 MiB, and the kernel takes 6 */
 
@@ -39,9 +40,11 @@ struct label {
 /* What the kernel counts for a session. The agent only makes and drops it:
  * a write from outside would lose counts that are made meanwhile. */
 struct session {
-	__u64 made; /* events so far; the last one's number */
-	__u64 lost; /* of them, those that did not fit into the ring */
-	__u64 late; /* processes that exited once it was over */
+	__u64 made;  /* events so far; the last one's number */
+	__u64 lost;  /* of them, those that are not in the ring */
+	__u64 over;  /* of those, what was more than its share of the ring */
+	__u64 bytes; /* of the ring that it ever took */
+	__u64 late;  /* processes that exited once it was over */
 };
 
 /* What the agent says of a session. The kernel only reads it. */
@@ -61,7 +64,7 @@ struct refusals {
 #define PROBE	  (~0ULL)
 #define STRANGERS (~0ULL - 1)
 
-/* Sums over all sessions, since the maps were made. */
+/* Sums over all sessions on one processor, since the maps were made. */
 struct sums {
 	__u64 made, lost;
 	__u64 cut;     /* pieces of argv that did not fit */
@@ -220,13 +223,22 @@ struct {
 	__type(value, __u64);
 } reached SEC(".maps");
 
+/* How many bytes of a session's the agent has given back to the ring. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 16384);
+	__type(key, __u64);
+	__type(value, __u64);
+} given SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 8 << 20);
+	__uint(max_entries, RING);
 } events SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct sums);

@@ -8,6 +8,8 @@
 #include "record.h"
 #include "label.h"
 
+#define RING_HEAD 8 /* that the kernel puts before a record */
+
 /* Numbers an event. Without its session it could not be told from others. */
 static __always_inline struct session *
 begin(struct head *h, __u32 kind, struct task_struct *task, __u64 id)
@@ -27,12 +29,48 @@ begin(struct head *h, __u32 kind, struct task_struct *task, __u64 id)
 	return s;
 }
 
+/* Whether a session may put so many bytes into the ring. Once an eighth of the
+ * ring is taken, nobody has more in it than there is room left: whoever floods
+ * alone gets half, two of them a third each, and there is always as much for
+ * somebody who does not. */
+static __always_inline int
+fair(struct session *s, __u64 id, __u64 size)
+{
+	__u64 used = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA), has;
+	__u64 *back;
+
+	if (used < RING / 8)
+		return 1;
+	back = bpf_map_lookup_elem(&given, &id);
+	has = s->bytes - (back ? *back : 0);
+	if ((__s64)has < 0)
+		has = 0; /* an agent that was killed counted some twice */
+	return used < RING && has + size <= RING - used;
+}
+
+/* Puts a record into the ring, unless the session has its share. */
+static __always_inline int
+put(struct session *s, void *record, __u64 size)
+{
+	__u64 id = ((struct head *)record)->session;
+	__u64 takes = (size + RING_HEAD + 7) & ~7ULL;
+
+	if (!fair(s, id, takes)) {
+		__sync_fetch_and_add(&s->over, 1);
+		return -1;
+	}
+	if (bpf_ringbuf_output(&events, record, size, BPF_RB_NO_WAKEUP))
+		return -1;
+	__sync_fetch_and_add(&s->bytes, takes);
+	return 0;
+}
+
 /* Every event that does not fit is counted: the reader turns the hole in the
  * numbers into a gap in the ledger. */
 static __always_inline void
 commit(struct session *s, void *record, __u64 size)
 {
-	if (!bpf_ringbuf_output(&events, record, size, BPF_RB_NO_WAKEUP))
+	if (!put(s, record, size))
 		return;
 	__sync_fetch_and_add(&s->lost, 1);
 	COUNT(lost);

@@ -171,10 +171,12 @@ type WatchProcess struct {
 }
 
 type WatchSession struct {
-	_    structs.HostLayout
-	Made uint64
-	Lost uint64
-	Late uint64
+	_     structs.HostLayout
+	Made  uint64
+	Lost  uint64
+	Over  uint64
+	Bytes uint64
+	Late  uint64
 }
 
 type WatchSums struct {
@@ -211,6 +213,7 @@ const (
 	WatchMapExecBuffer    = "exec_buffer"
 	WatchMapExits         = "exits"
 	WatchMapGains         = "gains"
+	WatchMapGiven         = "given"
 	WatchMapHome          = "home"
 	WatchMapLabels        = "labels"
 	WatchMapLayout        = "layout"
@@ -302,6 +305,7 @@ type WatchMapSpecs struct {
 	ExecBuffer *ebpf.MapSpec `ebpf:"exec_buffer"`
 	Exits      *ebpf.MapSpec `ebpf:"exits"`
 	Gains      *ebpf.MapSpec `ebpf:"gains"`
+	Given      *ebpf.MapSpec `ebpf:"given"`
 	Home       *ebpf.MapSpec `ebpf:"home"`
 	Labels     *ebpf.MapSpec `ebpf:"labels"`
 	Layout     *ebpf.MapSpec `ebpf:"layout"`
@@ -351,6 +355,7 @@ type WatchMaps struct {
 	ExecBuffer *ebpf.Map `ebpf:"exec_buffer"`
 	Exits      *ebpf.Map `ebpf:"exits"`
 	Gains      *ebpf.Map `ebpf:"gains"`
+	Given      *ebpf.Map `ebpf:"given"`
 	Home       *ebpf.Map `ebpf:"home"`
 	Labels     *ebpf.Map `ebpf:"labels"`
 	Layout     *ebpf.Map `ebpf:"layout"`
@@ -370,6 +375,7 @@ func (m *WatchMaps) Close() error {
 		m.ExecBuffer,
 		m.Exits,
 		m.Gains,
+		m.Given,
 		m.Home,
 		m.Labels,
 		m.Layout,

@@ -126,6 +126,7 @@ func (r Role) bytes() []byte {
 	w.Texts(7, r.Remove)
 	w.Uint(8, uint64(r.Drain/time.Second)) //nolint:gosec // as the lease above
 	w.Bool(9, r.Unguarded)
+	w.Uint(10, uint64(r.Audit))
 	return w.Bytes()
 }
 
@@ -158,6 +159,8 @@ func (r *Role) field(f canon.Field) error {
 		return err
 	case 9:
 		return f.Bool(&r.Unguarded)
+	case 10:
+		return f.Uint32((*uint32)(&r.Audit))
 	}
 	return f.Unknown()
 }

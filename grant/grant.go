@@ -40,7 +40,18 @@ type Role struct {
 	Drain      time.Duration // how long what runs at the end may go on
 	Unguarded  bool          // what runs may take the agent, and what it lives by, away
 	Remove     []string      // kinds of leftovers that its end removes, sorted, see [Leftovers]
+	Audit      Audit         // whether it is for a host that keeps its record whole
 }
+
+// Audit says what a role demands of the record.
+type Audit uint32
+
+// With either of the latter nobody is let in where the record does not work.
+const (
+	AuditAsCan Audit = iota // what cannot be recorded is told as missing
+	AuditAlert              // a gap is an alert
+	AuditEnd                // a gap ends the session
+)
 
 // Evidence is one person's part in a grant: the asking, or an approval.
 type Evidence struct {
@@ -164,6 +175,9 @@ func (g Grant) checkRole() error {
 	}
 	if r.Drain < 0 || r.Drain > MaxDrain || r.Drain%time.Second != 0 {
 		errs = append(errs, fmt.Errorf("a role drains for whole seconds, up to %v", MaxDrain))
+	}
+	if r.Audit > AuditEnd {
+		errs = append(errs, fmt.Errorf("a role demands of its record what is not known here: %d", r.Audit))
 	}
 	return errors.Join(append(errs, r.checkRemove())...)
 }

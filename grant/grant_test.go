@@ -78,6 +78,7 @@ func TestCheckRefuses(t *testing.T) {
 		"root":                         func(g *Grant) { g.Person.Name = "root" },
 		"leftovers of no kind":         func(g *Grant) { g.Role.Remove = []string{"mount"} },
 		"drain over an hour":           func(g *Grant) { g.Role.Drain = time.Hour + time.Second },
+		"a demand that is not known":   func(g *Grant) { g.Role.Audit = AuditEnd + 1 },
 		"drain before the end":         func(g *Grant) { g.Role.Drain = -time.Second },
 		"leftovers twice":              func(g *Grant) { g.Role.Remove = []string{"setuid", "setuid"} },
 		"leftovers out of order":       func(g *Grant) { g.Role.Remove = []string{"setuid", "crontab"} },
@@ -226,6 +227,7 @@ func genGrant(t *rapid.T) Grant {
 			g.Role.Remove = append(g.Role.Remove, kind)
 			g.Role.Drain = time.Duration(len(g.Role.Remove)) * time.Minute
 			g.Role.Unguarded = len(g.Role.Remove) > 0
+			g.Role.Audit = Audit(len(g.Role.Remove) % 3)
 		}
 	}
 	g.NotBefore = time.Unix(rapid.Int64Range(1, 1<<34).Draw(t, "from"), 0).UTC()

@@ -39,6 +39,9 @@ const (
 	Privilege                  // a process of a login without a grant gained privilege
 )
 
+// Demanded is what the text of a Gap says where a role demands a whole record.
+const Demanded = "a role demands a whole record"
+
 var kindNames = map[Kind]string{
 	Exec: "exec", Exit: "exit", SetID: "setid", Login: "login", Logout: "logout", Refused: "refused", Gap: "gap",
 	Installed: "installed", Removed: "removed", SetRefused: "set-refused", Drift: "drift", Agent: "agent", Admin: "admin",

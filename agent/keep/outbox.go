@@ -117,6 +117,19 @@ func (o *Outbox) Name() string {
 // Appended delivers after entries were made durable.
 func (o *Outbox) Appended() <-chan struct{} { return o.appended }
 
+// Writing says why entries are not on disk now.
+func (o *Outbox) Writing() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case o.failing != nil:
+		return fmt.Errorf("%w: %w", ErrHeld, o.failing)
+	case o.stuck || o.closed:
+		return ErrHeld
+	}
+	return nil
+}
+
 // Append puts entries at the end, and waits until the disk has them, but not
 // long: who enforces does not hang on a disk.
 func (o *Outbox) Append(entries ...ledger.Entry) error {

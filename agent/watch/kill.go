@@ -191,7 +191,7 @@ func (w *Watch) Sessions() ([]uint64, error) {
 // drop takes a session out of the maps.
 func (w *Watch) drop(session uint64) error {
 	errs := []error{w.Guard(session, true)}
-	for _, m := range []*ebpf.Map{w.maps.Sessions, w.maps.Ends, w.maps.Reached} {
+	for _, m := range []*ebpf.Map{w.maps.Sessions, w.maps.Ends, w.maps.Reached, w.maps.Given} {
 		if err := m.Delete(session); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			errs = append(errs, fmt.Errorf("forget session %d: %w", session, err))
 		}

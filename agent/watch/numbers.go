@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"curfew.internal/bpf"
 	"curfew.internal/ledger"
 )
 
@@ -14,16 +15,18 @@ import (
 type numbers map[uint64]*account
 
 type account struct {
-	from   uint64          // what came up to here, the agent before us handed on
-	upTo   uint64          // all numbers up to here came or were reported
-	beyond map[uint64]bool // what came after a hole
-	made   uint64          // the last number given, as of the last look
+	from   uint64               // what came up to here, the agent before us handed on
+	upTo   uint64               // all numbers up to here came or were reported
+	upToAt time.Time            // when the last of them was; zero if that is not known
+	beyond map[uint64]time.Time // what came after a hole, and when it was
+	made   uint64               // the last number given, as of the last look
+	over   uint64               // what the kernel refused it for its share, as of then
 }
 
 // open begins the account of a session that an agent before us read up to a
 // number.
 func (n numbers) open(session, from uint64) *account {
-	a := &account{from: from, upTo: from, beyond: map[uint64]bool{}}
+	a := &account{from: from, upTo: from, beyond: map[uint64]time.Time{}}
 	n[session] = a
 	return a
 }
@@ -31,37 +34,54 @@ func (n numbers) open(session, from uint64) *account {
 // see takes note of a number. It reports false for one that was handed on
 // before: an agent that is killed after handing on and before giving the
 // ring's room back leaves such to the next.
-func (a *account) see(seq uint64) bool {
+func (a *account) see(seq uint64, at time.Time) bool {
 	if seq <= a.from {
 		return false
 	}
 	if seq > a.upTo {
-		a.beyond[seq] = true
+		a.beyond[seq] = at
 	}
-	for a.beyond[a.upTo+1] {
-		a.upTo++
-		delete(a.beyond, a.upTo)
-	}
+	a.advance()
 	return true
 }
 
-// look is told the last number that the kernel has given by now, and returns
-// the gaps among those it had given at the look before.
-func (a *account) look(session, made uint64, at time.Time) []ledger.Entry {
+func (a *account) advance() {
+	for {
+		at, ok := a.beyond[a.upTo+1]
+		if !ok {
+			return
+		}
+		a.upTo++
+		a.upToAt = at
+		delete(a.beyond, a.upTo)
+	}
+}
+
+// look is told what the kernel has counted by now, and returns the gaps among
+// the numbers it had given at the look before.
+func (a *account) look(session uint64, now bpf.WatchSession, at time.Time) []ledger.Entry {
 	var gaps []ledger.Entry
 	for a.upTo < a.made {
-		from, to := a.upTo+1, a.made
-		for seq := range a.beyond {
-			to = min(to, seq-1)
+		g := ledger.Entry{Kind: ledger.Gap, At: at, Since: a.upToAt, Session: session, SessionSeq: a.upTo + 1}
+		to := a.made
+		for seq, when := range a.beyond {
+			if seq-1 <= to {
+				to, g.At = seq-1, when
+			}
 		}
-		gaps = append(gaps, ledger.Entry{
-			Kind: ledger.Gap, At: at, Session: session, Lost: to - from + 1,
-			Text: fmt.Sprintf("events %d to %d of the session were not recorded", from, to),
-		})
-		a.upTo = to
-		a.see(a.upTo)
+		g.Lost = to - a.upTo
+		g.Text = fmt.Sprintf("events %d to %d of the session were not recorded", g.SessionSeq, to)
+		if now.Over > a.over {
+			g.Text += "; it had used up its share of the ring"
+		}
+		gaps = append(gaps, g)
+		a.upTo, a.upToAt = to, g.At
+		a.advance()
 	}
-	a.made = made
+	if len(gaps) > 0 {
+		a.over = now.Over
+	}
+	a.made = now.Made
 	return gaps
 }
 

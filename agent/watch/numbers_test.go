@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"curfew.internal/bpf"
 )
 
 // Whatever comes, in whatever order, and whenever somebody looks: in the end
@@ -24,11 +26,11 @@ func TestEveryNumberIsAccountedFor(t *testing.T) {
 		come = rapid.Permutation(come).Draw(t, "order")
 		a := numbers{}.open(1, from)
 		for _, seq := range come {
-			if !a.see(seq) {
+			if !a.see(seq, (time.Time{}).Add(time.Duration(seq))) {
 				t.Fatalf("%d is taken for one that was handed on before", seq)
 			}
 		}
-		if gaps := a.look(1, made, time.Time{}); len(gaps) > 0 {
+		if gaps := a.look(1, (bpf.WatchSession{Made: made}), time.Time{}); len(gaps) > 0 {
 			t.Fatalf("a gap at the first look: %+v", gaps)
 		}
 		lost := map[uint64]bool{}
@@ -39,8 +41,21 @@ func TestEveryNumberIsAccountedFor(t *testing.T) {
 			delete(lost, seq)
 		}
 		var told uint64
-		for _, g := range a.look(1, made, time.Time{}) {
+		end := time.Time{}.Add(time.Hour)
+		for _, g := range a.look(1, (bpf.WatchSession{Made: made}), end) {
 			told += g.Lost
+			for seq := g.SessionSeq; seq < g.SessionSeq+g.Lost; seq++ {
+				if !lost[seq] {
+					t.Fatalf("%d is in a gap and came", seq)
+				}
+			}
+			after := g.SessionSeq + g.Lost
+			if before := g.SessionSeq - 1; before > from && !g.Since.Equal((time.Time{}).Add(time.Duration(before))) {
+				t.Fatalf("the gap from %d begins at %v", g.SessionSeq, g.Since)
+			}
+			if at := (time.Time{}).Add(time.Duration(after)); after <= made && !g.At.Equal(at) || after > made && !g.At.Equal(end) {
+				t.Fatalf("the gap before %d ends at %v", after, g.At)
+			}
 		}
 		if told != uint64(len(lost)) || !a.settled(made) {
 			t.Fatalf("%d in gaps, lost are %v", told, slices.Sorted(maps.Keys(lost)))
@@ -51,7 +66,7 @@ func TestEveryNumberIsAccountedFor(t *testing.T) {
 func TestWhatWasHandedOnIsNotToldTwice(t *testing.T) {
 	a := numbers{}.open(1, 5)
 	for seq, fresh := range map[uint64]bool{5: false, 6: true, 1: false, 8: true} {
-		if a.see(seq) != fresh {
+		if a.see(seq, (time.Time{})) != fresh {
 			t.Errorf("%d: fresh %v", seq, !fresh)
 		}
 	}

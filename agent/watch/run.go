@@ -38,7 +38,8 @@ type follower struct {
 	batch    []ledger.Entry
 	pos      uint64 // where the batch ends in the ring
 	touched  map[uint64]bool
-	told     uint64 // events without a session that were reported
+	taken    map[uint64]uint64 // bytes of the ring that were read of each session since the last release
+	told     uint64            // events without a session that were reported
 	failing  bool
 }
 
@@ -48,7 +49,7 @@ type follower struct {
 func (w *Watch) Run(ctx context.Context, sink Sink) error {
 	f := &follower{
 		Watch: w, sink: sink, decoder: newDecoder(), accounts: numbers{},
-		pos: w.ring.start(), touched: map[uint64]bool{},
+		pos: w.ring.start(), touched: map[uint64]bool{}, taken: map[uint64]uint64{},
 	}
 	f.told = f.position(noSession)
 	if w.Broken != "" {
@@ -62,6 +63,9 @@ func (w *Watch) Run(ctx context.Context, sink Sink) error {
 		empty, err := f.drain(ctx)
 		if err != nil {
 			return err
+		}
+		if empty {
+			w.read.Store(int64(w.clock.Now().Boot))
 		}
 		if empty && made != nil {
 			if err := f.look(ctx, made); err != nil {
@@ -78,16 +82,16 @@ func (w *Watch) Run(ctx context.Context, sink Sink) error {
 
 // made reads how many events each session has made, at every audit: before
 // the ring is emptied, so that what is counted has been in it.
-func (f *follower) made(beats int) (map[uint64]uint64, error) {
+func (f *follower) made(beats int) (map[uint64]bpf.WatchSession, error) {
 	if beats%audit != 0 {
 		return nil, nil
 	}
-	made := map[uint64]uint64{}
+	made := map[uint64]bpf.WatchSession{}
 	var id uint64
 	var s bpf.WatchSession
 	it := f.maps.Sessions.Iterate()
 	for it.Next(&id, &s) {
-		made[id] = s.Made
+		made[id] = s
 	}
 	if err := it.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
 		return nil, fmt.Errorf("list sessions: %w", err)
@@ -123,6 +127,7 @@ func (f *follower) fill(ctx context.Context) (bool, error) {
 		if next == f.pos {
 			return false, nil
 		}
+		took := next - f.pos
 		f.pos = next
 		if record == nil {
 			continue
@@ -133,7 +138,8 @@ func (f *follower) fill(ctx context.Context) (bool, error) {
 			f.log.ErrorContext(ctx, "record passed over", "err", err)
 			continue
 		}
-		if !whole || e.Session == probeSession || !f.account(e.Session).see(e.SessionSeq) {
+		f.taken[e.Session] += took
+		if !whole || e.Session == probeSession || !f.account(e.Session).see(e.SessionSeq, e.At) {
 			continue
 		}
 		f.touched[e.Session] = true
@@ -183,12 +189,26 @@ func (f *follower) deliver(ctx context.Context) bool {
 		}
 	}
 	clear(f.touched)
+	f.giveBack(ctx)
 	f.ring.release(f.pos)
 	return true
 }
 
+// giveBack says whose bytes the ring has back. It comes before they are: killed
+// in between, an agent leaves sessions a little more than their share.
+func (f *follower) giveBack(ctx context.Context) {
+	for session, n := range f.taken {
+		var had uint64
+		_ = f.maps.Given.Lookup(session, &had) // none yet
+		if err := f.maps.Given.Put(session, had+n); err != nil {
+			f.log.WarnContext(ctx, "a session's share of the ring is not kept", "session", session, "err", err)
+		}
+	}
+	clear(f.taken)
+}
+
 // look finds gaps, and drops the sessions that are over and accounted for.
-func (f *follower) look(ctx context.Context, made map[uint64]uint64) error {
+func (f *follower) look(ctx context.Context, made map[uint64]bpf.WatchSession) error {
 	now := f.clock.Now().Wall
 	counts, err := f.Counts()
 	if err != nil {
@@ -205,7 +225,7 @@ func (f *follower) look(ctx context.Context, made map[uint64]uint64) error {
 		f.batch = append(f.batch, gaps...)
 		if len(gaps) > 0 {
 			f.touched[session] = true
-		} else if a.settled(n) {
+		} else if a.settled(n.Made) {
 			settled = append(settled, session)
 		}
 	}

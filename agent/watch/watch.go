@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -55,7 +57,8 @@ type Watch struct {
 	// the events that nobody had read are gone. Run reports it as a gap.
 	Broken string
 
-	ending sync.Mutex // held while an entry of ends is read and written again
+	read   atomic.Int64 // when the ring was last read to its end, in nanoseconds since boot
+	ending sync.Mutex   // held while an entry of ends is read and written again
 }
 
 // ErrBusy means that another agent holds the folder.
@@ -204,6 +207,19 @@ func (w *Watch) Mode() string {
 	return mode
 }
 
+// unread is how long the ring may go unread before the record does not work.
+const unread = 3 * time.Second
+
+// Reading says why what processes do is not recorded now: nobody reads it, or
+// nobody takes what was read.
+func (w *Watch) Reading() error {
+	since := w.clock.Now().Boot - time.Duration(w.read.Load())
+	if since > unread {
+		return fmt.Errorf("what processes do was not taken for %v", since.Round(time.Second))
+	}
+	return nil
+}
+
 // Counts are sums over all sessions since the maps were made. Made is what
 // was sent and what was lost, together.
 type Counts struct {
@@ -215,11 +231,16 @@ type Counts struct {
 
 // Counts reads them.
 func (w *Watch) Counts() (Counts, error) {
-	var s bpf.WatchSums
-	if err := w.maps.Totals.Lookup(uint32(0), &s); err != nil {
+	var each []bpf.WatchSums // by processor
+	if err := w.maps.Totals.Lookup(uint32(0), &each); err != nil {
 		return Counts{}, fmt.Errorf("read counts: %w", err)
 	}
-	return Counts{s.Made, s.Lost, s.Cut, s.Orphans + s.Strays, s.Killed}, nil
+	var c Counts
+	for _, s := range each {
+		c.Made, c.Lost, c.Cut, c.Killed = c.Made+s.Made, c.Lost+s.Lost, c.Cut+s.Cut, c.Killed+s.Killed
+		c.Unlabelled += s.Orphans + s.Strays
+	}
+	return c, nil
 }
 
 // Remove takes every pin away, and with them all labels: for uninstalling.

@@ -80,6 +80,12 @@ func (s searchCmd) pages(ctx context.Context, c apiconnect.CurfewClient, q *api.
 		if err != nil {
 			return shown, false, err
 		}
+		if text := missing(r.Gaps, r.Lost); text != "" && q.Kind != "gap" {
+			_, err := fmt.Fprintf(to.err, "There, %s: curfew audit search --kind gap\n", text)
+			if err != nil {
+				return shown, false, err
+			}
+		}
 		for _, e := range r.Events {
 			if s.Limit > 0 && shown == s.Limit {
 				return shown, true, nil
@@ -267,6 +273,11 @@ func timeline(w io.Writer, r *api.TimelineReply, all bool) error {
 	if err != nil {
 		return err
 	}
+	if text := missing(q.Gaps, q.Lost); text != "" {
+		if _, err := fmt.Fprintf(w, "THE RECORD IS NOT WHOLE: %s\n\n", text); err != nil {
+			return err
+		}
+	}
 	for _, m := range r.Moments {
 		if !all && (m.What == "setid" || m.What == "exit") {
 			continue
@@ -283,6 +294,14 @@ func timeline(w io.Writer, r *api.TimelineReply, all bool) error {
 		}
 	}
 	return nil
+}
+
+// missing says how much of a record is not there.
+func missing(gaps, lost uint64) string {
+	if gaps == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d events are missing, in %d gaps", lost, gaps)
 }
 
 // page is how much of one event a timeline shows, which is to be one page.

@@ -116,6 +116,12 @@ func describe(w io.Writer, r *api.Request) error {
 	if r.Unguarded {
 		add("guard", "none: what runs may switch Curfew off on the host")
 	}
+	switch r.Audit {
+	case "end":
+		add("record", "required: a gap in it ends the session")
+	case "alert":
+		add("record", "required: a gap in it is an alert")
+	}
 	add("ticket", r.Ticket)
 	if o := r.Origin; o != nil {
 		add("asked in", fmt.Sprintf("a shell on %s, session %s", o.Host, o.Session))
@@ -141,6 +147,7 @@ func describe(w io.Writer, r *api.Request) error {
 		add("grant", r.Grant)
 		add("stands", at(r.NotBefore)+" to "+at(r.NotAfter))
 	}
+	add("record", missing(r.Gaps, r.Lost))
 	for _, h := range r.HostStates {
 		add("on "+h.Host, stateOn(h, r.Grant))
 	}

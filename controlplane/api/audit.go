@@ -64,6 +64,13 @@ func (s *Server) SearchEvents(ctx context.Context, m *api.SearchEventsRequest) (
 	for _, e := range events {
 		reply.Events = append(reply.Events, eventMessage(e))
 	}
+	if q.After == 0 {
+		told, err := s.gaps(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		reply.Gaps, reply.Lost = told.sum()
+	}
 	if len(events) == q.Limit {
 		reply.Next = events[len(events)-1].ID
 	}
@@ -127,6 +134,9 @@ func (s *Server) Timeline(ctx context.Context, m *api.TimelineRequest) (*api.Tim
 	}
 	reply := &api.TimelineReply{}
 	if reply.Request, err = s.message(ctx, r, nil); err != nil {
+		return nil, err
+	}
+	if err := s.tellGaps(ctx, r, reply.Request); err != nil {
 		return nil, err
 	}
 	for _, d := range steps {

@@ -56,6 +56,7 @@ func digest(r roster.Request) []byte {
 	if o := r.Origin; o != nil {
 		w.Texts(16, []string{o.Host, o.Session, o.Command, o.Directory})
 	}
+	w.Uint(17, uint64(r.Resolved.Audit))
 	sum := sha256.Sum256(w.Bytes())
 	return sum[:]
 }
@@ -227,17 +228,21 @@ func (s *Server) alertTold(ctx context.Context) error {
 	if s.alerted == nil {
 		s.alerted = &last
 	}
-	for q := (roster.Search{Kind: ledger.Privilege.String(), After: *s.alerted, Limit: maxEvents}); ; {
-		events, err := s.Store.Events(ctx, q)
-		if err != nil {
-			return fmt.Errorf("look for alerts: %w", err)
-		}
-		for _, e := range events {
-			q.After = e.ID
-			s.Log.ErrorContext(ctx, "alert: privilege was gained without a grant", "host", e.Host, "event", e.ID, "what", e.Entry.Text)
-		}
-		if len(events) < q.Limit {
-			break
+	for _, kind := range []ledger.Kind{ledger.Privilege, ledger.Gap} {
+		for q := (roster.Search{Kind: kind.String(), After: *s.alerted, Limit: maxEvents}); ; {
+			events, err := s.Store.Events(ctx, q)
+			if err != nil {
+				return fmt.Errorf("look for alerts: %w", err)
+			}
+			for _, e := range events {
+				q.After = e.ID
+				if kind == ledger.Privilege || strings.Contains(e.Entry.Text, ledger.Demanded) {
+					s.Log.ErrorContext(ctx, "alert: a host tells what somebody has to look at", "kind", e.Kind, "host", e.Host, "event", e.ID, "what", e.Entry.Text)
+				}
+			}
+			if len(events) < q.Limit {
+				break
+			}
 		}
 	}
 	s.alerted = &last

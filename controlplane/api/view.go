@@ -14,6 +14,7 @@ import (
 	"curfew.internal/controlplane/policy"
 	"curfew.internal/controlplane/request"
 	"curfew.internal/controlplane/roster"
+	"curfew.internal/grant"
 	"curfew.internal/ledger"
 	"curfew.internal/wire/api"
 )
@@ -52,7 +53,11 @@ func (s *Server) GetRequest(ctx context.Context, m *api.GetRequestRequest) (*api
 	if err != nil {
 		return nil, err
 	}
-	return s.withRemarks(ctx, r)
+	reply, err := s.withRemarks(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return reply, s.tellGaps(ctx, r, reply)
 }
 
 // ListRequests implements the API.
@@ -141,6 +146,9 @@ func (s *Server) stillSignedIn(ctx context.Context) error {
 	return err
 }
 
+// auditWords are a role's demands on the record as messages have them.
+var auditWords = map[grant.Audit]string{grant.AuditAlert: "alert", grant.AuditEnd: "end"}
+
 // message is the request as it is sent.
 func (s *Server) message(ctx context.Context, r roster.Request, err error) (*api.Request, error) {
 	if err != nil {
@@ -151,6 +159,7 @@ func (s *Server) message(ctx context.Context, r roster.Request, err error) (*api
 		Reason: r.Reason, Ticket: r.Ticket, State: r.State, AskedAt: timestamppb.New(r.AskedAt), LapsesAt: timestamppb.New(r.LapsesAt),
 		Digest: r.Digest, ApprovalsNeeded: uint32(r.Needed), DecidedBy: r.DecidedBy, DecisionNote: r.DecisionNote, //nolint:gosec // a handful
 		Commands: commands(r.Resolved), RunAs: r.Resolved.RunAs, Extends: r.Extends, Unguarded: r.Resolved.Unguarded, NoExec: r.Resolved.NoExec,
+		Audit: auditWords[r.Resolved.Audit],
 	}
 	for _, d := range r.Resolved.Network {
 		m.Network = append(m.Network, d.String())

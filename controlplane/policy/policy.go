@@ -41,7 +41,8 @@ type Role struct {
 	Pending        time.Duration
 	Lease          time.Duration
 	Drain          time.Duration
-	Unguarded      bool     // it may take the agent away
+	Unguarded      bool // it may take the agent away
+	Audit          grant.Audit
 	Remove         []string // kinds of leftovers, sorted
 }
 
@@ -108,11 +109,18 @@ func (r Role) Selector() string {
 	return strings.Join(parts, ", ")
 }
 
+// Demands is what the role demands of the record, for people.
+func (r Role) Demands() string {
+	return map[grant.Audit]string{
+		grant.AuditAsCan: "not required", grant.AuditAlert: "required, a gap is an alert", grant.AuditEnd: "required, a gap ends the session",
+	}[r.Audit]
+}
+
 // Grant is what a grant of the role says of it.
 func (r Role) Grant() grant.Role {
 	return grant.Role{
 		Name: r.Name, RunAs: r.RunAs, Commands: r.Commands, AnyCommand: r.AnyCommand, NoExec: r.NoExec, Network: r.Network,
-		Drain: r.Drain, Unguarded: r.Unguarded, Remove: r.Remove,
+		Drain: r.Drain, Unguarded: r.Unguarded, Remove: r.Remove, Audit: r.Audit,
 	}
 }
 

@@ -71,10 +71,25 @@ func (r *reader) roleReaders(role *Role) map[string]func(n ast.Node, field strin
 				r.wrong(n, f, fmt.Sprintf("%.40q", s), "write totp")
 			}
 		},
-		"pending":   func(n ast.Node, f string) { role.Pending = r.duration(n, f, time.Minute, 7*24*time.Hour) },
-		"lease":     func(n ast.Node, f string) { role.Lease = r.duration(n, f, 0, 24*time.Hour) },
-		"drain":     func(n ast.Node, f string) { role.Drain = r.duration(n, f, 0, grant.MaxDrain) },
-		"guard":     func(n ast.Node, f string) { role.Unguarded = !r.flag(n, f) },
+		"pending": func(n ast.Node, f string) { role.Pending = r.duration(n, f, time.Minute, 7*24*time.Hour) },
+		"lease":   func(n ast.Node, f string) { role.Lease = r.duration(n, f, 0, 24*time.Hour) },
+		"drain":   func(n ast.Node, f string) { role.Drain = r.duration(n, f, 0, grant.MaxDrain) },
+		"guard":   func(n ast.Node, f string) { role.Unguarded = !r.flag(n, f) },
+		"audit": func(n ast.Node, f string) {
+			if s := r.text(n, f); s != "required" {
+				r.wrong(n, f, fmt.Sprintf("%.40q", s), "write required, or leave it out")
+			}
+			if role.Audit == grant.AuditAsCan { // else on_gap has said
+				role.Audit = grant.AuditEnd
+			}
+		},
+		"on_gap": func(n ast.Node, f string) {
+			onGap := map[string]grant.Audit{"end": grant.AuditEnd, "alert": grant.AuditAlert}
+			s := r.text(n, f)
+			if role.Audit = onGap[s]; role.Audit == grant.AuditAsCan {
+				r.wrong(n, f, fmt.Sprintf("%.40q", s), "write end or alert")
+			}
+		},
 		"leftovers": func(n ast.Node, f string) { role.Remove = r.leftovers(n, f) },
 	}
 }
@@ -93,6 +108,9 @@ func (r *reader) contradictions(role Role, field string, at ast.Node, seen map[s
 		r.wrong(seen["all_hosts"], field+".all_hosts", "contradicts hosts", "keep one of them")
 	case !role.AllHosts && seen["hosts"] == nil:
 		r.wrong(at, field+".hosts", "missing", "name a label of the hosts, or write `all_hosts: true`")
+	}
+	if seen["on_gap"] != nil && seen["audit"] == nil {
+		r.wrong(seen["on_gap"], field+".on_gap", "no whole record is demanded", "add `audit: required`, or leave on_gap out")
 	}
 	if role.AnyCommand && seen["commands"] != nil {
 		r.wrong(seen["any_command"], field+".any_command", "contradicts commands", "keep one of them")

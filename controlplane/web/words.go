@@ -63,10 +63,11 @@ type allowed struct {
 	NoExec    bool
 	Unguarded bool
 	Drain     time.Duration
+	Audit     string // what a gap in its record does
 }
 
 func allowedBy(r *api.Request) allowed {
-	return allowed{r.Commands, r.RunAs, r.Network, r.NoExec, r.Unguarded, r.Drain.AsDuration()}
+	return allowed{r.Commands, r.RunAs, r.Network, r.NoExec, r.Unguarded, r.Drain.AsDuration(), r.Audit}
 }
 
 // words says what a role lets somebody do, the most dangerous first.
@@ -88,6 +89,12 @@ func words(a allowed) []string {
 	}
 	if a.Unguarded {
 		all = append(all, "What runs may take Curfew itself away: what happens after that is not certain to be recorded")
+	}
+	switch a.Audit {
+	case "end":
+		all = append(all, "A gap in the record ends what runs")
+	case "alert":
+		all = append(all, "A gap in the record is an alert")
 	}
 	if a.NoExec {
 		all = append(all, "What runs may not start other programs")

@@ -1086,6 +1086,9 @@ type Request struct {
 	Network         []string               `protobuf:"bytes,30,rep,name=network,proto3" json:"network,omitempty"`                   // where the account may connect; none: not limited
 	NoExec          bool                   `protobuf:"varint,31,opt,name=no_exec,json=noExec,proto3" json:"no_exec,omitempty"`      // what runs may not start other programs
 	Remarks         []*Remark              `protobuf:"bytes,32,rep,name=remarks,proto3" json:"remarks,omitempty"`                   // of GetRequest, WatchRequest and Comment alone
+	Audit           string                 `protobuf:"bytes,40,opt,name=audit,proto3" json:"audit,omitempty"`                       // what a gap in its record does, where the role demands one without: end, alert
+	Gaps            uint64                 `protobuf:"varint,41,opt,name=gaps,proto3" json:"gaps,omitempty"`                        // gaps in its record, those of its hosts while it stood counted
+	Lost            uint64                 `protobuf:"varint,42,opt,name=lost,proto3" json:"lost,omitempty"`                        // events that they say are missing
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1342,6 +1345,27 @@ func (x *Request) GetRemarks() []*Remark {
 		return x.Remarks
 	}
 	return nil
+}
+
+func (x *Request) GetAudit() string {
+	if x != nil {
+		return x.Audit
+	}
+	return ""
+}
+
+func (x *Request) GetGaps() uint64 {
+	if x != nil {
+		return x.Gaps
+	}
+	return 0
+}
+
+func (x *Request) GetLost() uint64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
 }
 
 // Origin is where a request was typed. The host says so: it is to be believed
@@ -2383,6 +2407,8 @@ type SearchEventsReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Events        []*Event               `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
 	Next          uint64                 `protobuf:"varint,2,opt,name=next,proto3" json:"next,omitempty"` // pass as `after` for the next page; 0: that was all
+	Gaps          uint64                 `protobuf:"varint,3,opt,name=gaps,proto3" json:"gaps,omitempty"` // of the first page: gaps in the record of what was searched, whatever kind and words were asked for
+	Lost          uint64                 `protobuf:"varint,4,opt,name=lost,proto3" json:"lost,omitempty"` // events that they say are missing
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2427,6 +2453,20 @@ func (x *SearchEventsReply) GetEvents() []*Event {
 func (x *SearchEventsReply) GetNext() uint64 {
 	if x != nil {
 		return x.Next
+	}
+	return 0
+}
+
+func (x *SearchEventsReply) GetGaps() uint64 {
+	if x != nil {
+		return x.Gaps
+	}
+	return 0
+}
+
+func (x *SearchEventsReply) GetLost() uint64 {
+	if x != nil {
+		return x.Lost
 	}
 	return 0
 }
@@ -4419,7 +4459,7 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x06Remark\x12\x16\n" +
 	"\x06person\x18\x01 \x01(\tR\x06person\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
-	"\x04text\x18\x03 \x01(\tR\x04text\"\x89\t\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\"\xc7\t\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06person\x18\x02 \x01(\tR\x06person\x12\x1b\n" +
@@ -4456,7 +4496,10 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x06origin\x18\x1d \x01(\v2\x15.curfew.api.v1.OriginR\x06origin\x12\x18\n" +
 	"\anetwork\x18\x1e \x03(\tR\anetwork\x12\x17\n" +
 	"\ano_exec\x18\x1f \x01(\bR\x06noExec\x12/\n" +
-	"\aremarks\x18  \x03(\v2\x15.curfew.api.v1.RemarkR\aremarks\"n\n" +
+	"\aremarks\x18  \x03(\v2\x15.curfew.api.v1.RemarkR\aremarks\x12\x14\n" +
+	"\x05audit\x18( \x01(\tR\x05audit\x12\x12\n" +
+	"\x04gaps\x18) \x01(\x04R\x04gaps\x12\x12\n" +
+	"\x04lost\x18* \x01(\x04R\x04lost\"n\n" +
 	"\x06Origin\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x18\n" +
 	"\asession\x18\x02 \x01(\tR\asession\x12\x18\n" +
@@ -4531,10 +4574,12 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x04role\x18\n" +
 	" \x01(\tR\x04role\x12\x18\n" +
 	"\aoutcome\x18\v \x01(\tR\aoutcome\x12\x12\n" +
-	"\x04path\x18\f \x01(\tR\x04path\"U\n" +
+	"\x04path\x18\f \x01(\tR\x04path\"}\n" +
 	"\x11SearchEventsReply\x12,\n" +
 	"\x06events\x18\x01 \x03(\v2\x14.curfew.api.v1.EventR\x06events\x12\x12\n" +
-	"\x04next\x18\x02 \x01(\x04R\x04next\"\xed\x04\n" +
+	"\x04next\x18\x02 \x01(\x04R\x04next\x12\x12\n" +
+	"\x04gaps\x18\x03 \x01(\x04R\x04gaps\x12\x12\n" +
+	"\x04lost\x18\x04 \x01(\x04R\x04lost\"\xed\x04\n" +
 	"\x05Event\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +

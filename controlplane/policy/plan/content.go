@@ -21,6 +21,7 @@ func (c *comparer) content() {
 	c.network()
 	c.names("leftovers", a.Remove, b.Remove)
 	c.moved("guard", fmt.Sprint(!a.Unguarded), fmt.Sprint(!b.Unguarded), choice(!a.Unguarded))
+	c.moved("audit", a.Demands(), b.Demands(), up(-int64(a.Audit), -int64(b.Audit)))
 	c.moved("noexec", fmt.Sprint(a.NoExec), fmt.Sprint(b.NoExec), choice(a.NoExec))
 	c.moved("reason", wanted(a.ReasonRequired), wanted(b.ReasonRequired), choice(a.ReasonRequired))
 	c.moved("ticket", wanted(a.TicketRequired), wanted(b.TicketRequired), choice(a.TicketRequired))

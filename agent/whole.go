@@ -1,0 +1,61 @@
+package agent
+
+import (
+	"context"
+
+	"curfew.internal/grant"
+	"curfew.internal/ledger"
+)
+
+// A role may demand that the record of its sessions is whole. Then nobody is
+// let in where it does not work, and a gap ends the session or is an alert.
+
+// unrecorded refuses a session whose role demands a record, while there is
+// none that works.
+func (a *Agent) unrecorded(ctx context.Context, s Session, why error) Answer {
+	a.Log.ErrorContext(ctx, "session not opened: its role demands a record", "person", s.Person, "err", why)
+	e := s.entry(ledger.Refused, s.Opened, "the role demands a record, and it does not work on this host: "+why.Error())
+	e.Session = 0 // there is none
+	a.append(e)
+	return Answer{Message: "curfew: your role demands a record, and this host cannot keep one now: ask an administrator to run `curfew-agent status`"}
+}
+
+// tear looks among entries for gaps that roles do not put up with, says so in
+// them, and has their sessions end. A gap of which nobody knows whose events it
+// cost is one in every session's record.
+func (a *Agent) tear(entries []ledger.Entry) {
+	for i := range entries {
+		e := &entries[i]
+		if e.Kind != ledger.Gap {
+			continue
+		}
+		worst := grant.AuditAsCan
+		for _, s := range a.sessionsNow() {
+			if e.Session == 0 || e.Session == s.ID {
+				worst = max(worst, a.tearOne(s))
+			}
+		}
+		switch worst {
+		case grant.AuditEnd:
+			e.Text += "; " + ledger.Demanded + ": what runs under it is ended"
+			a.Wake()
+		case grant.AuditAlert:
+			e.Text += "; " + ledger.Demanded
+		case grant.AuditAsCan:
+		}
+	}
+}
+
+func (a *Agent) tearOne(s Session) grant.Audit {
+	g, ok := find(a.known(), s.Grant)
+	if !ok {
+		return grant.AuditAsCan
+	}
+	if g.Role.Audit == grant.AuditEnd {
+		s.Torn = true
+		if err := a.put(s); err != nil {
+			a.Log.Error("that a session's record has a gap is not kept", "err", err)
+		}
+	}
+	return g.Role.Audit
+}
