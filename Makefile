@@ -64,6 +64,7 @@ bench: ## measure what docs/performance.md reports
 	@tools/deps.sh build test bench
 	@$(MAKE) --no-print-directory build
 	@go run ./test/bench
+	@go test -run '^$$' -bench Store -benchtime 1x ./test/bench
 
 packages: ## build .deb and .rpm of every program into dist/
 	@tools/deps.sh build

@@ -33,7 +33,9 @@ type lives struct {
 }
 
 // any takes one of the servers.
-func (l *lives) any(r *rapid.T) *Store { return l.stores[rapid.IntRange(0, len(l.stores)-1).Draw(r, "server")] }
+func (l *lives) any(r *rapid.T) *Store {
+	return l.stores[rapid.IntRange(0, len(l.stores)-1).Draw(r, "server")]
+}
 
 func (l *lives) one(r *rapid.T) string {
 	if len(l.order) == 0 {
