@@ -1,0 +1,132 @@
+package web
+
+import (
+	"bytes"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"curfew.internal/wire/api"
+)
+
+const hostile = `"><script>alert(1)</script>`
+
+// written is a page's text.
+func written(t *testing.T, p page) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := templates[p.Name].ExecuteTemplate(&b, "layout", p); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func TestRequestPageShowsWhatOthersWroteAsText(t *testing.T) {
+	now := timestamppb.New(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC))
+	q := &api.Request{
+		Id: "r-1", Person: "ana", FullName: hostile, Role: "db-admin", Hosts: []string{"db1"}, Duration: durationpb.New(time.Hour), Reason: hostile, Ticket: hostile,
+		State: "issued", AskedAt: now, NotAfter: now, Commands: []string{hostile}, DecidedBy: "x", DecisionNote: hostile,
+		Approvals:  []*api.Approval{{Person: "ben", Factor: "passkey", At: now, Note: hostile}},
+		HostStates: []*api.HostState{{Host: "db1", State: "installed", At: now, Left: []string{hostile}}},
+		Origin:     &api.Origin{Host: "db1", Command: hostile, Directory: "/srv"},
+	}
+	v := requestView{
+		Request: q, Allows: allowedBy(q), Others: []*api.Request{q}, Note: hostile, Left: "an hour", MayRevoke: true, MayExtend: true, Extensions: []time.Duration{time.Hour},
+		Last:    &lastTime{Request: q, Commands: []ran{{Host: "db1", Line: hostile, Times: 2}}, More: 1, Left: []string{hostile}},
+		Moments: []*api.Moment{{At: now, What: "exec", Host: "db1", Person: "ana", Text: hostile, Took: durationpb.New(time.Second)}},
+	}
+	for _, state := range []string{"asked", "issued", "ended"} {
+		q.State = state
+		v.MayApprove, v.MayDeny = state == "asked", state == "asked"
+		text := written(t, page{Name: "request", Title: "x", Data: v, Me: &api.Person{Name: "ben", FullName: hostile}, Passkey: true, TOTP: true, Error: hostile})
+		if strings.Contains(text, "<script>alert") || !strings.Contains(text, "&lt;script&gt;alert(1)") {
+			t.Errorf("%s: hostile text is not text", state)
+		}
+		if !strings.Contains(text, "in a shell on db1") {
+			t.Errorf("%s: it does not tell where it was typed", state)
+		}
+	}
+}
+
+func TestLocal(t *testing.T) {
+	for to, want := range map[string]string{
+		"/requests/r-1?x=1": "/requests/r-1?x=1", "/": "/", "": "/", "x": "/", "//evil.example": "/", "/\\evil.example": "/", "https://evil.example/": "/",
+		"/a/../b": "/", "/\tevil": "/", "%2f%2fevil.example": "/",
+	} {
+		if got := local(to); got != want {
+			t.Errorf("%q leads to %q, not %q", to, got, want)
+		}
+	}
+}
+
+func TestWords(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		a    allowed
+		want string
+	}{
+		{"everything is said to be everything", allowed{Commands: []string{"ALL"}, RunAs: []string{"root"}}, "Any command at all, as root: full control of the host until the end"},
+		{"a role without commands only logs in", allowed{}, "Log in, and no command with more rights than her own account's"},
+		{"one command is one", allowed{Commands: []string{"/bin/x"}, RunAs: []string{"postgres"}}, "One command, as postgres, and nothing else with more rights"},
+		{"where it may connect is told", allowed{Network: []string{"tcp://10.0.0.0/8:5432"}}, "Her account may connect to tcp://10.0.0.0/8:5432 and nowhere else"},
+		{"what may go on is told", allowed{Drain: 5 * time.Minute}, "What runs at the end may go on for 5 minutes; nothing new begins"},
+		{"what may take Curfew away is told", allowed{Unguarded: true}, "What runs may take Curfew itself away: what happens after that is not certain to be recorded"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := words(c.a); !slices.Contains(got, c.want) {
+				t.Errorf("%q", got)
+			}
+		})
+	}
+}
+
+func TestSpan(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "no time", time.Minute: "1 minute", 90 * time.Minute: "1 hour 30 minutes", 49 * time.Hour: "2 days 1 hour",
+	} {
+		if got := span(d); got != want {
+			t.Errorf("%v is %q", d, got)
+		}
+	}
+}
+
+func TestBrowserOf(t *testing.T) {
+	for agent, want := range map[string]string{
+		"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0":                                              "Firefox on Linux",
+		"Mozilla/5.0 (Linux; Android 16) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0 Mobile Safari/537.36":            "Chrome on Android",
+		"Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile Safari/604.1": "Safari on iPhone",
+		hostile: "A browser on an unknown system",
+	} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header.Set("User-Agent", agent)
+		if got := browserOf(r); got != want {
+			t.Errorf("%q is %q", agent, got)
+		}
+	}
+}
+
+// A first view is under 100 kB: the first page with a screenful on it, and all
+// that it loads.
+func TestFirstViewIsSmall(t *testing.T) {
+	total := 0
+	for _, f := range assets {
+		total += len(f.body)
+	}
+	now := timestamppb.New(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC))
+	v := homeView{}
+	for range 20 {
+		v.Roles = append(v.Roles, roleView{
+			&api.Role{Name: "db-admin", Description: strings.Repeat("x", 200), MaxDuration: durationpb.New(time.Hour)},
+			&api.Request{Id: "r-1", Hosts: []string{"db1"}, Duration: durationpb.New(time.Hour), Reason: strings.Repeat("x", 200), AskedAt: now},
+		})
+	}
+	total += len(written(t, page{Name: "home", Title: "x", Data: v, Me: &api.Person{Name: "ana"}, Passkey: true, TOTP: true}))
+	if total >= 100_000 {
+		t.Errorf("%d bytes", total)
+	}
+}
