@@ -70,6 +70,25 @@ func TestKindsHaveClasses(t *testing.T) {
 	}
 }
 
+// What a session opened, or called, is told in each form.
+func TestObjects(t *testing.T) {
+	v := roster.Event{ID: 1, Kind: "open", Host: "db1", Entry: ledger.Entry{Kind: ledger.Open, At: noon, Object: "/etc/shadow", Process: &ledger.Process{PID: 7, Comm: "vi"}}}
+	s, err := syslogOf("example").message(v)
+	if err != nil || !strings.Contains(s, `object="/etc/shadow"`) || !strings.Contains(s, "open on db1: /etc/shadow: [7] vi") {
+		t.Errorf("%s, %v", s, err)
+	}
+	if o := ocsf("example", v)["unmapped"].(object)["object"]; o != "/etc/shadow" {
+		t.Errorf("OCSF: %v", o)
+	}
+	found := false
+	for _, a := range logRecord(v, 1).Attributes {
+		found = found || a.Key == "curfew.object" && a.Value.GetStringValue() == "/etc/shadow"
+	}
+	if !found {
+		t.Error("OTLP has none")
+	}
+}
+
 func TestCheck(t *testing.T) {
 	good := Target{Name: "siem", Form: FormSyslog, To: "tls://logs.example:6514"}
 	for _, c := range []struct {

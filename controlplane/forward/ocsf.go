@@ -122,7 +122,7 @@ func unmapped(v roster.Event) object {
 	e := v.Entry
 	o := object{"fleet_host": v.Host}
 	for key, s := range map[string]string{
-		"grant": e.Grant, "role": v.Role, "request": e.Request, "step": e.Step, "boot": e.Boot, "person": e.Person, "outcome": v.Outcome(),
+		"grant": e.Grant, "role": v.Role, "request": e.Request, "step": e.Step, "object": e.Object, "boot": e.Boot, "person": e.Person, "outcome": v.Outcome(),
 	} {
 		if s != "" {
 			o[key] = s

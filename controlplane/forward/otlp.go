@@ -77,6 +77,7 @@ func logRecord(v roster.Event, now uint64) *logs.LogRecord {
 		{"curfew.step", e.Step},
 		{"curfew.outcome", v.Outcome()},
 		{"curfew.service", e.Service},
+		{"curfew.object", e.Object},
 		{"curfew.boot", e.Boot},
 	} {
 		if kv[1] != "" {

@@ -54,7 +54,7 @@ func sentence(v roster.Event) string {
 	if v.Host != "" {
 		b.WriteString(" on " + v.Host)
 	}
-	for _, s := range []string{e.Service, strings.TrimSpace(e.Request + " " + e.Step), e.Text} {
+	for _, s := range []string{e.Service, strings.TrimSpace(e.Request + " " + e.Step), e.Object, e.Text} {
 		if s != "" {
 			b.WriteString(": " + s)
 		}

@@ -61,6 +61,7 @@ func (s syslogSink) message(v roster.Event) (string, error) {
 		{"step", e.Step},
 		{"outcome", v.Outcome()},
 		{"service", e.Service},
+		{"object", e.Object},
 	}
 	if e.Session != 0 {
 		params = append(params, [2]string{"session", strconv.FormatUint(e.Session, 16)}, [2]string{"seq", strconv.FormatUint(e.SessionSeq, 10)})
