@@ -32,7 +32,7 @@ func state(t *testing.T, w *town, path string) string {
 
 func TestAttacks(t *testing.T) {
 	w := newTown(t)
-	ana, ben := enrolled(t, w, "ana", false), enrolled(t, w, "ben", false)
+	ana, ben := enrolled(t, w, "ana"), enrolled(t, w, "ben")
 	path := ana.ask("disk full", "")
 	yes, do := ben.yes(path), path+"/approve"
 
@@ -111,7 +111,7 @@ func TestAttacks(t *testing.T) {
 		}
 	})
 	t.Run("a request is not shown to whom it does not concern", func(t *testing.T) {
-		eve := enrolled(t, w, "eve", false)
+		eve := enrolled(t, w, "eve")
 		if a := eve.get(path); a.StatusCode != http.StatusNotFound || strings.Contains(a.body, "disk full") {
 			t.Errorf("%d %s", a.StatusCode, a.body)
 		}
@@ -158,7 +158,7 @@ func TestHeaders(t *testing.T) {
 
 func TestCookie(t *testing.T) {
 	w := newTown(t)
-	ana := enrolled(t, w, "ana", false)
+	ana := enrolled(t, w, "ana")
 	ana.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	a := ana.pass("/sign-in", url.Values{"to": {"/access"}})
 	cookie := a.Header.Get("Set-Cookie")

@@ -203,7 +203,7 @@ func (v *tab) wait(what, program string) {
 	err := within(v.t.Context(), what, func() (bool, error) {
 		b, err := v.call(v.session, "Runtime.evaluate", map[string]any{"expression": "!!(" + program + ")", "returnByValue": true})
 		return err == nil && strings.Contains(string(b), `"value":true`), nil
-	}, time.Minute)
+	})
 	if err != nil {
 		v.t.Fatalf("%v: the page is %s", err, v.text())
 	}

@@ -129,9 +129,9 @@ func (f *forms) pass(path string, fields url.Values) answer {
 }
 
 // enrolled is somebody with a passkey, signed in.
-func enrolled(t *testing.T, w *town, name string, admin bool) *forms {
+func enrolled(t *testing.T, w *town, name string) *forms {
 	t.Helper()
-	r, err := w.add(t.Context(), name, strings.ToUpper(name[:1])+name[1:], admin)
+	r, err := w.add(t.Context(), name, strings.ToUpper(name[:1])+name[1:], false)
 	must(t, err)
 	f := newForms(t, w)
 	_, secret, _ := strings.Cut(r.Link, "#")

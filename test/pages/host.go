@@ -70,7 +70,7 @@ func (t *town) found(ctx context.Context, name string, labels map[string]string,
 		}
 		return nil
 	})
-	return h, within(ctx, name, func() (bool, error) { return h.client.Connected(), nil }, time.Minute)
+	return h, within(ctx, name, func() (bool, error) { return h.client.Connected(), nil })
 }
 
 // Accept opens what it was sent, as a real host does, and says what it would

@@ -212,13 +212,13 @@ func (t *town) pin(ctx context.Context) (string, error) {
 		sum := sha256.Sum256(spki)
 		pin = base64.StdEncoding.EncodeToString(sum[:])
 		return true, err
-	}, time.Minute)
+	})
 	return pin, err
 }
 
 // within waits until something is so.
-func within(ctx context.Context, what string, so func() (bool, error), most time.Duration) error {
-	for began := time.Now(); time.Since(began) < most; {
+func within(ctx context.Context, what string, so func() (bool, error)) error {
+	for began := time.Now(); time.Since(began) < time.Minute; {
 		if ok, err := so(); ok || err != nil {
 			return err
 		}
@@ -228,5 +228,5 @@ func within(ctx context.Context, what string, so func() (bool, error), most time
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	return fmt.Errorf("%s: not within %v", what, most)
+	return fmt.Errorf("%s: not within a minute", what)
 }
