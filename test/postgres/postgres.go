@@ -83,7 +83,8 @@ func (s *Server) start(ctx context.Context, settings []string) error {
 	for _, v := range settings {
 		args = append(args, "-c", v)
 	}
-	if s.cmd, err = s.program(ctx, who, "postgres", args...); err != nil {
+	// Not bound to ctx: killed, it would leave its shared memory.
+	if s.cmd, err = s.program(context.WithoutCancel(ctx), who, "postgres", args...); err != nil {
 		return err
 	}
 	return s.begin()
