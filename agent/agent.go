@@ -134,12 +134,18 @@ type Agent struct {
 	// Writer, if set, says who touched a thing's file last, and of late.
 	Writer func(t enforce.Thing) (writer.Writer, bool)
 
+	// Barred, if set, says whether enforce mode refuses a call of sudo or su by
+	// somebody without a grant, and whether this host is in it.
+	Barred func(ctx context.Context, service, caller string) (barred, enforced bool, err error)
+
 	// Passed, if set, is called after each pass.
 	Passed func()
 
 	// Parts are served as long as the agent runs: door, uplink, recorder,
 	// drift. Each blocks until its context is done.
 	Parts []func(ctx context.Context) error
+
+	called chan Knock // by strangers, to be looked at
 
 	wake  chan struct{}
 	ends  chan struct{} // leftovers are to be looked for
@@ -161,6 +167,8 @@ type Agent struct {
 	said     map[string]string      // what was logged last, by what it is about
 	before   map[string]Before      // what the host was like, by person
 	looked   map[string]time.Time   // grants whose leftovers are recorded, with when they ended
+
+	calls uint64 // of sudo and su that were barred
 
 	clockText string // what is wrong with the clock, by the control plane's
 }
@@ -187,6 +195,7 @@ type Opened struct {
 // Init makes an agent ready: it reads what was kept over a restart. Unread is
 // why the kept grants do not count, if they do not.
 func (a *Agent) Init(kept grant.Opened, unread error) error {
+	a.called = make(chan Knock, elevations)
 	a.wake, a.ready, a.ends = make(chan struct{}, 1), make(chan struct{}), make(chan struct{}, 1)
 	a.before, a.looked = map[string]Before{}, map[string]time.Time{}
 	a.sessions, a.ended, a.over = map[uint64]Session{}, map[uint64]Session{}, map[string]grant.Grant{}

@@ -67,7 +67,8 @@ func (a *Agent) Knock(ctx context.Context, k Knock) Answer {
 
 // stranger answers for accounts that are not ours. The doctor, who asks as one
 // of them, is told that it came through.
-func (*Agent) stranger(k Knock) Answer {
+func (a *Agent) stranger(k Knock) Answer {
+	a.elevates(k)
 	answer := Answer{Stranger: true}
 	if k.TTY == doctor.TTY && !k.Open {
 		answer.Message = doctor.Answer

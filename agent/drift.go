@@ -96,8 +96,10 @@ func (a *Agent) wiring(ctx context.Context, p *parts) (news bool) {
 		a.Log.ErrorContext(ctx, "wiring has changed", "what", e.Text)
 		a.append(e)
 	}
+	var missing []string
 	for range mends {
-		mended, err := p.host.Mend(ctx)
+		mended, left, err := p.host.Mend(ctx)
+		missing = left
 		if err != nil && a.news("wiring", err.Error()) {
 			a.Log.ErrorContext(ctx, "wiring not put right", "err", err)
 		}
@@ -121,7 +123,6 @@ func (a *Agent) wiring(ctx context.Context, p *parts) (news bool) {
 		w, ok := p.writers.Take(c.File)
 		tell(a.drifted(c.File+" "+c.What, then, w, ok))
 	}
-	missing := p.host.Unwired()
 	if !p.unwired.is(missing) {
 		return false
 	}
@@ -131,5 +132,6 @@ func (a *Agent) wiring(ctx context.Context, p *parts) (news bool) {
 		e = a.drifted("not asked any more by way of "+strings.Join(missing, ", ")+", changed", "`curfew-agent install` mends it", w, ok)
 	}
 	tell(e)
+	p.examined.ask()
 	return true
 }

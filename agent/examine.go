@@ -6,10 +6,13 @@ import (
 	"crypto/x509"
 	"os"
 	"strings"
+	"sync"
+	"time"
 
 	"curfew.internal/agent/doctor"
 	"curfew.internal/agent/host"
 	"curfew.internal/agent/keep"
+	"curfew.internal/agent/uplink"
 	"curfew.internal/clock"
 )
 
@@ -32,6 +35,50 @@ func Doctor(ctx context.Context, f Folders, v Version) doctor.Report {
 	}
 	facts.Now = clock.System{}.Now().Wall
 	return doctor.Examine(facts)
+}
+
+// rounds is how long the agent waits before it has itself looked over again.
+const rounds = 10 * time.Minute
+
+// examined is what the doctor said last.
+type examined struct {
+	mu     sync.Mutex // guards what follows
+	report doctor.Report
+	again  chan struct{} // holds one when it should look before its time
+}
+
+func (e *examined) last() doctor.Report {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.report
+}
+
+// ask has the doctor look before its time.
+func (e *examined) ask() {
+	select {
+	case e.again <- struct{}{}:
+	default: // asked already
+	}
+}
+
+// examine has the doctor look over this host from time to time, and the
+// control plane told of it.
+func (a *Agent) examine(ctx context.Context, p *parts, client *uplink.Client) error {
+	wait := a.Clock.After(10 * time.Second) // what starts with the host has started then
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-p.examined.again:
+		case <-wait:
+		}
+		r := Doctor(ctx, p.Folders, p.version)
+		p.examined.mu.Lock()
+		p.examined.report = r
+		p.examined.mu.Unlock()
+		client.Report()
+		wait = a.Clock.After(rounds)
+	}
 }
 
 // whatAgentSays reads who this host is, and what its agent said last.

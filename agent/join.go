@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -62,9 +63,23 @@ func Join(ctx context.Context, f Folders, n Newcomer) (fleet string, err error) 
 	return id.Fleet, errors.Join(err, keep.Reset(f.State))
 }
 
-// Install wires PAM, sudo and sshd of this host.
-func Install(ctx context.Context, enforce bool, breakglass string) error {
-	return (&host.Host{Root: "/"}).Install(ctx, host.Wiring{Enforce: enforce, Breakglass: breakglass})
+// Access is what `curfew-agent install` is to change of who may use sudo and
+// su without a grant. What it does not name stays as it is.
+type Access struct {
+	Enforce, Observe bool
+	Breakglass       string
+}
+
+// Install wires PAM, sudo and sshd of this host. At first it only observes.
+func Install(ctx context.Context, to Access) error {
+	h := &host.Host{Root: "/"}
+	w, _, err := h.Wiring()
+	if err != nil && to.Enforce == to.Observe {
+		return err
+	}
+	w.Enforce = (w.Enforce || to.Enforce) && !to.Observe
+	w.Breakglass = cmp.Or(to.Breakglass, w.Breakglass)
+	return h.Install(ctx, w)
 }
 
 // Uninstall takes the wiring out again.

@@ -50,6 +50,7 @@ type parts struct {
 	unwired  unwired
 	units    host.Units
 	version  Version
+	examined examined
 }
 
 // open makes ready what both a running agent and a sweep stand on. A sweep
@@ -182,7 +183,7 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	p.version = v
+	p.version, p.examined.again = v, make(chan struct{}, 1)
 	if p.writers, err = writer.Open(p.watch, p.clock); err != nil {
 		log.WarnContext(ctx, "who changes a file of ours will not be known", "err", err)
 	}
@@ -190,11 +191,12 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 		return errors.Join(err, p.close())
 	}
 	a.Recording = func() error { return errors.Join(p.watch.Reading(), p.kept.Outbox().Writing()) }
+	a.Barred = p.host.Barred
 	a.Writer = func(t enforce.Thing) (writer.Writer, bool) { return p.writers.Take(p.host.File(t)) }
 	client, err := uplink.New(uplink.Config{
 		Server: p.config.Server, Identity: uplink.Identity(p.identity), Host: acceptor{a, p.kept.Keep},
 		Outbox: p.kept.Outbox(), Appended: p.kept.Outbox().Appended(), Facts: p.facts(v),
-		Now: a.now, Told: a.Told, Unsure: a.unsure, Unwired: p.unwired.list, Renewed: func(der []byte) error { return keep.SaveCertificate(f.Config, der) },
+		Now: a.now, Told: a.Told, Unsure: a.unsure, Unwired: p.unwired.list, Access: p.access, Doctor: p.examined.last, Renewed: func(der []byte) error { return keep.SaveCertificate(f.Config, der) },
 		Clock: p.clock, Log: log,
 	})
 	if err != nil {
@@ -219,13 +221,14 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 	shells := &door.Shells{Path: filepath.Join(f.Run, "sudo.sock"), Talk: a.visit, Log: log}
 	server := &door.Server{Path: filepath.Join(f.Run, "door.sock"), Decide: a.answer, Log: log, Moved: a.doorMoved}
 	a.Parts = []func(context.Context) error{
-		p.kept.Run, client.Run, server.Serve, shells.Serve, a.notify, a.warn, a.looks,
+		p.kept.Run, client.Run, server.Serve, shells.Serve, a.notify, a.warn, a.looks, a.access,
 		func(ctx context.Context) error { return a.keepHeard(ctx, p.kept) },
 		func(ctx context.Context) error {
 			return p.host.Watch(ctx, p.marked, func() { p.writers.Hear(); a.Wake() })
 		},
 		func(ctx context.Context) error { return p.watch.Run(ctx, a.Record) }, p.watch.Refresh,
 		func(ctx context.Context) error { return a.publish(ctx, p, client, passed) },
+		func(ctx context.Context) error { return a.examine(ctx, p, client) },
 	}
 	a.append(ledger.Entry{Kind: ledger.Agent, At: p.clock.Now().Wall, Text: "agent " + string(v) + " started, mode " + p.watch.Mode()})
 	if p.watch.Fresh {

@@ -20,6 +20,8 @@ type Status struct {
 	Mode      string        `json:"mode"`
 	Connected bool          `json:"connected"`
 	Refused   string        `json:"refused,omitempty"` // by the control plane, and why
+	Access    string        `json:"access,omitempty"`  // to sudo and su without a grant; empty: not wired
+	Barred    uint64        `json:"barred"`            // calls without a grant
 	Revision  uint64        `json:"revision"`
 	Settled   bool          `json:"settled"`
 	Grants    []grant.Grant `json:"grants"`
@@ -47,7 +49,7 @@ func (a *Agent) publish(ctx context.Context, p *parts, client *uplink.Client, pa
 		now := a.now()
 		err = folder.Save(statusName, Status{
 			Fleet: a.Fleet, Host: a.Name, At: now, Version: string(p.version), Plane: client.Plane(), Mode: p.watch.Mode(), Connected: client.Connected(), Refused: client.Refused(), Revision: a.Revision(),
-			Settled: a.Settled(), Grants: a.live(now), Sessions: a.sessionsNow(), Sent: counts.Made - counts.Lost, Lost: counts.Lost, Unwired: p.unwired.list(), Clock: a.ClockText(),
+			Settled: a.Settled(), Grants: a.live(now), Sessions: a.sessionsNow(), Sent: counts.Made - counts.Lost, Lost: counts.Lost, Unwired: p.unwired.list(), Clock: a.ClockText(), Access: p.access(), Barred: a.BarredCalls(),
 		})
 		if err != nil {
 			a.Log.WarnContext(ctx, "status not written", "err", err)
@@ -59,6 +61,17 @@ func (a *Agent) publish(ctx context.Context, p *parts, client *uplink.Client, pa
 		case <-a.Clock.After(2 * time.Second):
 		}
 	}
+}
+
+// access is what this host does with sudo and su without a grant.
+func (p *parts) access() string {
+	switch w, was, err := p.host.Wiring(); {
+	case err != nil || !was:
+		return ""
+	case w.Enforce:
+		return Enforce
+	}
+	return Observe
 }
 
 // ReadStatus returns what the agent of this host said last.

@@ -18,25 +18,26 @@ type Kind uint32
 
 // The kinds of entries. Numbers are part of the format and never reused.
 const (
-	Exec       Kind = iota + 1 // a labelled process started a program
-	Exit                       // a labelled process ended
-	SetID                      // a labelled process changed its uids or gids
-	Login                      // the door let a session in
-	Logout                     // a session ended
-	Refused                    // the door said no; Text says why
-	Gap                        // Lost events are missing; Text says between what
-	Installed                  // all that a grant calls for is on the host
-	Removed                    // a grant's end; Receipt is the host's word on it
-	SetRefused                 // a grant set, keyring or grant was not accepted
-	Drift                      // somebody changed a thing of ours; it was put right
-	Agent                      // the agent started, stopped or changed its mode
-	Admin                      // somebody changed who or what the fleet is; Text says how
-	Leftovers                  // what a grant's sessions left; Receipt is the host's word on it
-	Decision                   // a step in a request's life, told by the control plane
-	Connect                    // a labelled process began a connection to Object
-	Open                       // a labelled process opened Object for writing, a file that matters
-	Act                        // a labelled process acted on the machine or on others; Text says how
-	Privilege                  // a process of a login without a grant gained privilege
+	Exec        Kind = iota + 1 // a labelled process started a program
+	Exit                        // a labelled process ended
+	SetID                       // a labelled process changed its uids or gids
+	Login                       // the door let a session in
+	Logout                      // a session ended
+	Refused                     // the door said no; Text says why
+	Gap                         // Lost events are missing; Text says between what
+	Installed                   // all that a grant calls for is on the host
+	Removed                     // a grant's end; Receipt is the host's word on it
+	SetRefused                  // a grant set, keyring or grant was not accepted
+	Drift                       // somebody changed a thing of ours; it was put right
+	Agent                       // the agent started, stopped or changed its mode
+	Admin                       // somebody changed who or what the fleet is; Text says how
+	Leftovers                   // what a grant's sessions left; Receipt is the host's word on it
+	Decision                    // a step in a request's life, told by the control plane
+	Connect                     // a labelled process began a connection to Object
+	Open                        // a labelled process opened Object for writing, a file that matters
+	Act                         // a labelled process acted on the machine or on others; Text says how
+	Privilege                   // a process of a login without a grant gained privilege
+	WouldRefuse                 // sudo or su without a grant, let through on a host that only observes
 )
 
 // Demanded is what the text of a Gap says where a role demands a whole record.
@@ -46,6 +47,7 @@ var kindNames = map[Kind]string{
 	Exec: "exec", Exit: "exit", SetID: "setid", Login: "login", Logout: "logout", Refused: "refused", Gap: "gap",
 	Installed: "installed", Removed: "removed", SetRefused: "set-refused", Drift: "drift", Agent: "agent", Admin: "admin",
 	Leftovers: "leftovers", Decision: "decision", Connect: "connect", Open: "open", Act: "act", Privilege: "privilege",
+	WouldRefuse: "would-refuse",
 }
 
 // String is the kind's name in pages and searches.

@@ -34,7 +34,7 @@ func example() Entry {
 func TestEntryReadsBack(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		e := example()
-		e.Kind = Kind(rapid.Uint32Range(1, uint32(Privilege)).Draw(t, "kind"))
+		e.Kind = Kind(rapid.Uint32Range(1, uint32(WouldRefuse)).Draw(t, "kind"))
 		e.Process.Argv = rapid.SliceOf(rapid.String()).Draw(t, "argv")
 		e.Text = rapid.String().Draw(t, "text")
 		e.Session = rapid.Uint64().Draw(t, "session")

@@ -71,7 +71,7 @@ func healthy() Facts {
 			Connected: true, Mode: "lsm+guard+timer",
 		},
 		Kernel: Kernel{Release: "6.12.1", BTF: true, LSMs: "lockdown,bpf"},
-		Wiring: Wiring{Wired: true, Module: true, Lacks: map[string]string{}},
+		Wiring: Wiring{Wired: true, Enforce: true, Breakglass: "glass", Module: true, Lacks: map[string]string{}},
 		PAM: PAM{Tries: []Try{
 			{Service: "sshd", User: "root"},
 			{Service: "sshd", User: "nobody", Said: Answer},
@@ -95,7 +95,7 @@ func TestAHealthyHostIsFine(t *testing.T) {
 		"a container, whose clock is the machine's":        func(f *Facts) { f.Clock = Clock{Container: true} },
 		"without sshd there is nothing to say of it":       func(f *Facts) { f.SSHD = SSHD{} },
 		"a control plane that does not say its version":    func(f *Facts) { f.Agent.Plane = "" },
-		"who may do everything is refused in enforce mode": func(f *Facts) { f.Sudo.Rules = free("bob"); f.Wiring.Enforce, f.Wiring.Breakglass = true, "glass" },
+		"who may do everything is refused in enforce mode": func(f *Facts) { f.Sudo.Rules = free("bob") },
 		"an account whose name no lookup needs":            func(f *Facts) { f.Names.Unknown = nil },
 		"lookups that stop only after systemd": func(f *Facts) {
 			f.Names.NSSwitch = strings.ReplaceAll(nsswitch, "systemd\n", "systemd [NOTFOUND=return] sss\n")
@@ -162,8 +162,9 @@ func TestFindings(t *testing.T) {
 		{"no rules", func(f *Facts) { f.Wiring.NoRules = true }, "wiring", Broken, "does not read /etc/sudoers.d", "visudo"},
 		{"no config", func(f *Facts) { f.Wiring.NoConfig = true }, "wiring", Broken, "does not read /etc/ssh/sshd_config.d", "sed -i '1i Include"},
 		{"old lines", func(f *Facts) { f.Wiring.Hard = []string{"sshd", "su"} }, "wiring", Warning, "in sshd, su keep everybody out", "curfew-agent install"},
-		{"enforced without a way round", func(f *Facts) { f.Wiring.Enforce = true }, "wiring", Warning, "no group may pass", "--breakglass"},
-		{"enforced with a group that is not there", func(f *Facts) { f.Wiring.Enforce, f.Wiring.Breakglass, f.Wiring.NoGroup = true, "glass", true }, "wiring", Warning, "glass is not there", "groupadd glass"},
+		{"enforced without a way round", func(f *Facts) { f.Wiring.Breakglass = "" }, "wiring", Warning, "no group may pass", "--breakglass"},
+		{"observed", func(f *Facts) { f.Wiring.Enforce = false }, "wiring", Note, "only observes", "install --enforce"},
+		{"enforced with a group that is not there", func(f *Facts) { f.Wiring.NoGroup = true }, "wiring", Warning, "glass is not there", "groupadd glass"},
 		{"PAM not tried", func(f *Facts) { f.PAM = PAM{Err: "no program"} }, "pam", Warning, "could not be tried: no program", "--reinstall"},
 		{"a stack that fails", func(f *Facts) { f.PAM.Tries[0].Code, f.PAM.Tries[0].Text = 28, "Module is unknown" }, "pam", Broken, "sshd fails for root: Module is unknown", "/etc/pam.d/sshd"},
 		{"root refused", func(f *Facts) { f.PAM.Tries[0].Code, f.PAM.Tries[0].Text = 13, "expired" }, "pam", Warning, "refuses root by way of sshd: expired", "/etc/pam.d/sshd"},
@@ -188,7 +189,7 @@ func TestFindings(t *testing.T) {
 		{"another account", func(f *Facts) { f.Sudo.Rules = defaults("runas_default", `"www"`) }, "sudo", Warning, "enters another account", "visudo"},
 		{"the door is not asked", func(f *Facts) { f.Sudo.Rules = defaults("pam_acct_mgmt", "false") }, "sudo", Broken, "the door stands open", "visudo"},
 		{"everything, standing", func(f *Facts) {
-			f.Sudo.Rules = free("bob")
+			f.Sudo.Rules, f.Wiring.Enforce = free("bob"), false
 			f.Sudo.Files["/etc/sudoers.d/bob"] = "bob ALL=(ALL) NOPASSWD: ALL\n"
 		}, "sudo", Warning, "bob may run everything", "visudo -f /etc/sudoers.d/bob"},
 		{"no nsswitch", func(f *Facts) { f.Names.Err = "no such file" }, "names", Broken, "no such file", "--reinstall"},
@@ -210,7 +211,7 @@ func TestFindings(t *testing.T) {
 		}, "sshd", Broken, "PubkeyAuthentication no", "sed -i '1i PubkeyAuthentication yes'"},
 		{"signatures not taken", func(f *Facts) { f.SSHD.CAKind = "ssh-rsa" }, "sshd", Broken, "signed with ssh-rsa", "CASignatureAlgorithms +ssh-rsa"},
 		{"some alone", func(f *Facts) { f.SSHD.Settings += "allowusers bob\nallowusers eve\n" }, "sshd", Warning, "AllowUsers", "grep"},
-		{"clock not looked at", func(f *Facts) { f.Clock = Clock{Err: "denied", Synced: true} }, "clock", Warning, "denied", "timedatectl"},
+		{"clock not looked at", func(f *Facts) { f.Clock = Clock{Err: "denied"} }, "clock", Warning, "denied", "timedatectl"},
 		{"nothing keeps the clock", func(f *Facts) { f.Clock = Clock{} }, "clock", Warning, "nothing keeps the clock right", "set-ntp true"},
 		{"the clock waits", func(f *Facts) { f.Clock = Clock{Service: "chrony.service"} }, "clock", Warning, "chrony.service runs", "systemctl restart chrony.service"},
 		{"the clock was set back", func(f *Facts) { f.Agent.At = noon.Add(time.Hour) }, "clock", Broken, "1h0m0s before the latest time", "journalctl"},

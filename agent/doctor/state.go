@@ -30,9 +30,9 @@ func clock(f Facts) []Finding {
 	}
 	c := f.Clock
 	switch {
+	case c.Synced || c.Container:
 	case c.Err != "":
 		found = append(found, warning("timedatectl", "the clock could not be looked at: %s", c.Err))
-	case c.Synced || c.Container:
 	case c.Service != "":
 		found = append(found, warning("systemctl restart "+quote(c.Service), "the clock is not kept right yet: %s runs and has heard no time", c.Service))
 	default:

@@ -45,10 +45,13 @@ func wiring(f Facts) []Finding {
 		found = append(found, warning(install, "the lines of an earlier version in %s keep everybody out, root as well, if pam_curfew.so is deleted", strings.Join(w.Hard, ", ")))
 	}
 	switch {
-	case w.Enforce && w.Breakglass == "":
+	case !w.Enforce:
+		found = append(found, note("curfew-agent install --enforce --breakglass GROUP",
+			"sudo and su without a grant are recorded and not refused: this host only observes"))
+	case w.Breakglass == "":
 		found = append(found, warning("groupadd -f breakglass && curfew-agent install --enforce --breakglass breakglass",
 			"sudo is for live grants alone and no group may pass without one: with the control plane away, root's console is the only way in"))
-	case w.Enforce && w.NoGroup:
+	case w.NoGroup:
 		found = append(found, warning("groupadd "+quote(w.Breakglass), "the break-glass group %s is not there: with the control plane away, root's console is the only way in", w.Breakglass))
 	}
 	return found

@@ -117,12 +117,13 @@ func (h *Host) pamFacts(ctx context.Context) doctor.PAM {
 
 func (h *Host) sudoFacts(ctx context.Context) doctor.Sudo {
 	var f doctor.Sudo
-	out, err := h.run(ctx, "sudo", "-V")
+	// Not sudo itself: it refuses to run below the agent, which gains nothing.
+	out, err := h.run(ctx, "visudo", "-V")
 	if err != nil {
 		return doctor.Sudo{Err: err.Error()}
 	}
 	first, _, _ := strings.Cut(out, "\n")
-	f.Version = strings.TrimPrefix(first, "Sudo version ")
+	f.Version = strings.TrimPrefix(first, "visudo version ")
 	if out, err := h.run(ctx, "visudo", "-c"); err != nil {
 		f.Wrong = out
 		if strings.TrimSpace(out) == "" {

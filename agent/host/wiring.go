@@ -114,7 +114,7 @@ func (h *Host) Wiring() (w Wiring, was bool, err error) {
 		err = json.Unmarshal(b, &w)
 	}
 	if err != nil {
-		return Wiring{}, false, fmt.Errorf("how this host was wired cannot be read: `curfew-agent install` says it anew: %w", err)
+		return Wiring{}, false, fmt.Errorf("how this host was wired cannot be read: `curfew-agent install --observe`, or --enforce, says it anew: %w", err)
 	}
 	return w, true, nil
 }
@@ -122,20 +122,20 @@ func (h *Host) Wiring() (w Wiring, was bool, err error) {
 // Mend puts right what somebody took out of the wiring, or altered, and says
 // what that was: that alone, so that whatever is altered meanwhile is found by
 // the next look. A host that was not wired, or by an earlier version, is left
-// as it is.
-func (h *Host) Mend(ctx context.Context) ([]string, error) {
+// as it is; what is then missing is what is left.
+func (h *Host) Mend(ctx context.Context) (mended, left []string, err error) {
 	missing := h.Unwired()
 	if len(missing) == 0 {
-		return nil, nil
+		return nil, nil, nil
 	}
 	w, was, err := h.Wiring()
 	if err != nil || !was {
-		return nil, err
+		return nil, missing, err
 	}
 	if err := h.install(ctx, w, func(file string) bool { return slices.Contains(missing, file) }); err != nil {
-		return nil, fmt.Errorf("put the wiring right: %w", err)
+		return nil, missing, fmt.Errorf("put the wiring right: %w", err)
 	}
-	return missing, nil
+	return missing, nil, nil
 }
 
 // hasSSHD says whether there is an sshd to wire.

@@ -12,7 +12,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
+	"curfew.internal/agent/doctor"
 	"curfew.internal/wire/uplink"
 )
 
@@ -248,13 +250,25 @@ func (s *session) applied() (a *uplink.Applied, must bool) {
 	revision, _ := s.Host.Versions()
 	return &uplink.Applied{
 		Ask:      uint64(s.asked), //nolint:gosec // not negative
-		Revision: revision, Refused: s.refused, Settled: s.Host.Settled(), Unwired: s.Unwired(),
+		Revision: revision, Refused: s.refused, Settled: s.Host.Settled(), Unwired: s.Unwired(), Access: s.Access(), Doctor: examined(s.Doctor()),
 	}, must
+}
+
+// examined is what the doctor said, or nothing if it has not looked yet.
+func examined(r doctor.Report) *uplink.Examination {
+	if r.At.IsZero() {
+		return nil
+	}
+	x := &uplink.Examination{At: r.At.UnixNano()}
+	for _, f := range r.Findings {
+		x.Findings = append(x.Findings, &uplink.Finding{Check: f.Check, Severity: f.Severity.String(), Says: f.Says, Mend: f.Mend})
+	}
+	return x
 }
 
 func sameApplied(a, b *uplink.Applied) bool {
 	return a.GetRevision() == b.GetRevision() && a.GetRefused() == b.GetRefused() && a.GetSettled() == b.GetSettled() &&
-		slices.Equal(a.GetUnwired(), b.GetUnwired())
+		slices.Equal(a.GetUnwired(), b.GetUnwired()) && a.GetAccess() == b.GetAccess() && proto.Equal(a.GetDoctor(), b.GetDoctor())
 }
 
 // records sends what follows the number sent, as far as the window is open;

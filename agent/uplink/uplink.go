@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"curfew.internal/agent/doctor"
 	"curfew.internal/clock"
 )
 
@@ -81,6 +82,10 @@ type Config struct {
 	// Unwired is what the host's sshd, sudo and PAM lack to ask the agent.
 	// Optional.
 	Unwired func() []string
+	// Access is what the host does with sudo and su without a grant, and Doctor
+	// what is wrong with it, as it was found last. Optional.
+	Access func() string
+	Doctor func() doctor.Report
 	// Now is trusted time, in which leases are counted.
 	Now func() time.Time
 	// Told is told what the control plane's clock said, so long ago at most.
@@ -125,6 +130,12 @@ func New(c Config) (*Client, error) {
 	}
 	if c.Unsure == nil {
 		c.Unsure = func() bool { return false }
+	}
+	if c.Access == nil {
+		c.Access = func() string { return "" }
+	}
+	if c.Doctor == nil {
+		c.Doctor = func() doctor.Report { return doctor.Report{} }
 	}
 	if c.Unwired == nil {
 		c.Unwired = func() []string { return nil }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"curfew.internal/agent/doctor"
 	"curfew.internal/agent/keep"
 	"curfew.internal/agent/uplink"
 	"curfew.internal/controlplane/roster"
@@ -118,6 +119,25 @@ func TestTheTimeIsAskedForAndTold(t *testing.T) {
 	h.unsure.Store(true)
 	was := h.answers.Load()
 	w.until("more answers", func() bool { return h.answers.Load() > was+1 })
+}
+
+// What the doctor found is told when it has looked, and again when it finds
+// something else.
+func TestTheDoctorsWordIsTold(t *testing.T) {
+	w := newWorld(t)
+	w.serve()
+	h := w.host(w.join("db1")).start()
+	w.until("first word", func() bool { d := w.store.host("db1"); return d.Access == "observe" && d.Examined.IsZero() })
+	at := time.Unix(1000, 7).UTC()
+	for _, says := range []string{"systemd is not\nasked", "the disk is full"} {
+		h.report.Store(&doctor.Report{At: at, Findings: []doctor.Finding{{Check: "names", Severity: doctor.Broken, Says: says, Mend: "sed"}}})
+		h.client.Report()
+		w.until("findings", func() bool {
+			d := w.store.host("db1")
+			want := []roster.Finding{{Check: "names", Severity: "broken", Says: strings.ReplaceAll(says, "\n", " "), Mend: "sed"}}
+			return d.Examined.Equal(at) && cmp.Equal(d.Findings, want)
+		})
+	}
 }
 
 // A host gets its own set and no other, and speaks for itself alone.

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"curfew.internal/agent/doctor"
 	"curfew.internal/agent/keep"
 	"curfew.internal/agent/uplink"
 	"curfew.internal/clock"
@@ -153,7 +154,8 @@ type host struct {
 	settled atomic.Bool
 	renewed atomic.Int32
 	unsure  atomic.Bool
-	answers atomic.Int32 // of the control plane's clock, to a question
+	report  atomic.Pointer[doctor.Report] // of its doctor
+	answers atomic.Int32                  // of the control plane's clock, to a question
 	dial    func(ctx context.Context, address string) (net.Conn, error)
 	stop    func()
 }
@@ -187,6 +189,13 @@ func (h *host) start() *host {
 		Now: time.Now, Clock: hasty{h.clock}, Log: slog.New(slog.NewTextHandler(h.log, nil)), Dial: h.dial, Again: time.Second,
 		Renewed: func([]byte) error { h.renewed.Add(1); return nil },
 		Unsure:  h.unsure.Load,
+		Access:  func() string { return "observe" },
+		Doctor: func() doctor.Report {
+			if r := h.report.Load(); r != nil {
+				return *r
+			}
+			return doctor.Report{}
+		},
 		Told: func(_ context.Context, at time.Time, age time.Duration) {
 			if age < time.Minute && !at.IsZero() {
 				h.answers.Add(1)
@@ -363,6 +372,7 @@ func (s *store) Applied(_ context.Context, host string, r roster.Report, _ time.
 	defer s.mu.Unlock()
 	h := s.hosts[host]
 	h.Applied, h.Refused = r.Revision, r.Refused
+	h.Access, h.Examined, h.Findings = r.Access, r.Examined, r.Findings
 	if r.Settled {
 		h.Mode = "settled"
 	}

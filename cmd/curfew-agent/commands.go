@@ -107,13 +107,14 @@ func expected(given map[string]string, file string) (map[string]string, error) {
 }
 
 type installCmd struct {
-	Enforce    bool   `help:"Refuse sudo and su without a live grant to everybody but root and the break-glass group."`
+	Observe    bool   `xor:"access" help:"Record sudo and su without a live grant, and let them through. So it is at first."`
+	Enforce    bool   `xor:"access" help:"Refuse sudo and su without a live grant to everybody but root and the break-glass group."`
 	Breakglass string `placeholder:"GROUP" help:"The group that --enforce lets through."`
 }
 
 // Run wires the host.
 func (i installCmd) Run(ctx context.Context) error {
-	return agent.Install(ctx, i.Enforce, i.Breakglass)
+	return agent.Install(ctx, agent.Access{Enforce: i.Enforce, Observe: i.Observe, Breakglass: i.Breakglass})
 }
 
 type uninstallCmd struct{}
@@ -163,6 +164,12 @@ func show(st agent.Status) {
 	fmt.Printf("host      %s of %s\nlink      %s\nwatching  %s: %d events told, %d lost\n", st.Host, st.Fleet, link, st.Mode, st.Sent, st.Lost)
 	for _, gap := range uncovered(st.Mode) {
 		fmt.Printf("          not covered: %s\n", gap)
+	}
+	switch st.Access {
+	case agent.Observe:
+		fmt.Printf("sudo, su  only observed: %d calls without a grant would have been refused since the agent started\n", st.Barred)
+	case agent.Enforce:
+		fmt.Printf("sudo, su  for live grants alone: %d calls without one were refused since the agent started\n", st.Barred)
 	}
 	fmt.Printf("grants    revision %d, %d live\n", st.Revision, len(st.Grants))
 	for _, g := range st.Grants {

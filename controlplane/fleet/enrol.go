@@ -218,6 +218,31 @@ func cleanLines(all []string) []string {
 	return good
 }
 
+// access is one of the words that a host has for it, or none.
+func access(said string) string {
+	if said == "observe" || said == "enforce" {
+		return said
+	}
+	return ""
+}
+
+// maxFindings is how many of a host's are kept; the worst come first.
+const maxFindings = 64
+
+// cleanFindings makes what a host's doctor says printable. What has a severity
+// that is not known here is a warning.
+func cleanFindings(all []*uplink.Finding) []roster.Finding {
+	var good []roster.Finding
+	for _, f := range all[:min(len(all), maxFindings)] {
+		severity := f.GetSeverity()
+		if severity != "note" && severity != "broken" {
+			severity = "warning"
+		}
+		good = append(good, roster.Finding{Check: printable(f.GetCheck()), Severity: severity, Says: printable(f.GetSays()), Mend: printable(f.GetMend())})
+	}
+	return good
+}
+
 // printable is a host's text, bounded, for one line.
 func printable(s string) string {
 	n := 0

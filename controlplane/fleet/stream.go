@@ -260,7 +260,10 @@ func (st *stream) receive(ctx context.Context, hello chan<- *uplink.Hello) error
 }
 
 func (st *stream) applied(ctx context.Context, a *uplink.Applied) error {
-	r := roster.Report{Revision: a.GetRevision(), Refused: printable(a.GetRefused()), Settled: a.GetSettled(), Unwired: cleanLines(a.GetUnwired())}
+	r := roster.Report{Revision: a.GetRevision(), Refused: printable(a.GetRefused()), Settled: a.GetSettled(), Unwired: cleanLines(a.GetUnwired()), Access: access(a.GetAccess())}
+	if x := a.GetDoctor(); x != nil {
+		r.Examined, r.Findings = time.Unix(0, x.GetAt()).UTC(), cleanFindings(x.GetFindings())
+	}
 	if r.Refused != "" {
 		st.Log.ErrorContext(ctx, "alert: host refused its grant set", "host", st.host.Name, "kept", r.Revision, "why", r.Refused)
 	}

@@ -64,7 +64,7 @@ func class(v roster.Event) (uid, activity int) {
 		return entityManagement, otherActivity
 	case ledger.Privilege:
 		return processActivity, 1 // launch: what gained it
-	case ledger.Gap, ledger.SetRefused, ledger.Drift, ledger.Agent, ledger.Leftovers, ledger.Connect, ledger.Open, ledger.Act:
+	case ledger.Gap, ledger.SetRefused, ledger.Drift, ledger.Agent, ledger.Leftovers, ledger.Connect, ledger.Open, ledger.Act, ledger.WouldRefuse:
 	}
 	return baseEvent, otherActivity
 }

@@ -51,7 +51,8 @@ func (v Event) Outcome() string {
 			return Failed
 		}
 		return WentWell
-	case ledger.Exec, ledger.SetID, ledger.Logout, ledger.Drift, ledger.Agent, ledger.Admin, ledger.Connect, ledger.Open, ledger.Act, ledger.Privilege:
+	case ledger.Exec, ledger.SetID, ledger.Logout, ledger.Drift, ledger.Agent, ledger.Admin, ledger.Connect, ledger.Open, ledger.Act, ledger.Privilege,
+		ledger.WouldRefuse:
 	}
 	return ""
 }

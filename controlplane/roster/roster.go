@@ -46,6 +46,17 @@ type Host struct {
 	Refused      string   // why it did not accept the last set; empty: it did
 	Unwired      []string // what sshd, sudo and PAM lack to ask the agent
 	Ahead        uint64   // the revision that it keeps, if the control plane has not given it: the database was set back
+	Access       string   // to sudo and su without a grant: observe, enforce; empty: not known
+	Examined     time.Time
+	Findings     []Finding // of its doctor, at that time
+}
+
+// A Finding is something that is wrong with a host, as its doctor said.
+type Finding struct {
+	Check    string `json:"check"`
+	Severity string `json:"severity"` // note, warning, broken
+	Says     string `json:"says"`
+	Mend     string `json:"mend"`
 }
 
 // A JoinToken lets one host enrol. Only the hash of its secret is kept.
@@ -131,6 +142,9 @@ type Report struct {
 	Refused  string
 	Settled  bool
 	Unwired  []string
+	Access   string
+	Examined time.Time
+	Findings []Finding
 }
 
 // A State is what a host is to hold: two envelopes, verbatim.

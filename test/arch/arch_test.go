@@ -55,7 +55,7 @@ var rooms = map[string][]string{
 	"agent/host/tree":    {},
 	"agent/keep":         {"canon", "clock", "dsse", "grant", "ledger"},
 	"agent/door":         {"clock", "wire/door", "wire/shell"},
-	"agent/uplink":       {"clock", "dsse", "grant", "ledger", "wire/invite", "wire/uplink"},
+	"agent/uplink":       {"agent/doctor", "clock", "dsse", "grant", "ledger", "wire/invite", "wire/uplink"},
 	"agent/watch":        {"bpf", "clock", "ledger"},
 	"agent/writer":       {"clock", "ledger"},
 
