@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -141,6 +139,7 @@ func (listPeopleCmd) Run(ctx context.Context, p *program) error {
 type hostsCmd struct {
 	Token        tokenCmd        `cmd:"" help:"Print a token that lets one host join."`
 	List         listHostsCmd    `cmd:"" default:"withargs" help:"List the hosts."`
+	Show         showHostCmd     `cmd:"" help:"Show one host, and what its doctor says."`
 	Decommission decommissionCmd `cmd:"" help:"Take a host out: what stands on it is taken away, then it is refused."`
 }
 
@@ -168,47 +167,6 @@ func (t tokenCmd) Run(ctx context.Context, p *program) error {
 		_, err := fmt.Fprintln(p.out, r.Token)
 		return err
 	})
-}
-
-type listHostsCmd struct{}
-
-// Run lists hosts.
-func (listHostsCmd) Run(ctx context.Context, p *program) error {
-	c, err := p.client()
-	if err != nil {
-		return err
-	}
-	r, err := c.ListHosts(ctx, &api.ListHostsRequest{})
-	if err != nil {
-		return err
-	}
-	return p.print(r, func() error {
-		var rows [][]string
-		for _, h := range r.Hosts {
-			var labels []string
-			for _, k := range slices.Sorted(maps.Keys(h.Labels)) {
-				labels = append(labels, k+"="+h.Labels[k])
-			}
-			rows = append(rows, []string{h.Name, hostState(h), strings.Join(labels, ","), fmt.Sprintf("%d/%d", h.RevisionApplied, h.Revision), at(h.LastSeen), h.Mode})
-		}
-		return table(p.out, "HOST STATE LABELS REVISION LAST-SEEN MODE", rows)
-	})
-}
-
-func hostState(h *api.Host) string {
-	switch {
-	case h.Leaving:
-		return "decommissioned, NOT CONFIRMED"
-	case h.Decommissioned:
-		return "decommissioned"
-	case h.Refused != "":
-		return "REFUSES: " + h.Refused
-	case len(h.Unwired) > 0:
-		return "UNWIRED: " + strings.Join(h.Unwired, "; ")
-	case h.Connected:
-		return "connected"
-	}
-	return "away"
 }
 
 type decommissionCmd struct {

@@ -196,7 +196,13 @@ func (s *Server) hostMessage(ctx context.Context, h roster.Host) (*api.Host, err
 	m := &api.Host{
 		Name: h.Name, Labels: h.Labels, Addresses: h.Addresses, RevisionApplied: h.Applied, AgentVersion: h.AgentVersion,
 		Mode: h.Mode, Decommissioned: h.Decommissioned, Refused: h.Refused, Connected: s.Connected(h.Name),
-		Leaving: h.Leaving > 0, Unwired: h.Unwired,
+		Leaving: h.Leaving > 0, Unwired: h.Unwired, Access: h.Access,
+	}
+	if !h.Examined.IsZero() {
+		m.Examined = timestamppb.New(h.Examined)
+	}
+	for _, f := range h.Findings {
+		m.Findings = append(m.Findings, &api.Finding{Check: f.Check, Severity: f.Severity, Says: f.Says, Mend: f.Mend})
 	}
 	if h.Ahead > 0 {
 		m.Refused = fmt.Sprintf("keeps revision %d, which this control plane has not given: was its database set back?", h.Ahead)

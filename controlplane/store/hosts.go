@@ -11,12 +11,13 @@ import (
 )
 
 const hostColumns = `name, labels, addresses, ssh_host_keys, receipt_key, identity, enrolled_at, decommissioned,
-	leaving, left_at, seen, agent_version, mode, boot, applied, refused, unwired, ahead`
+	leaving, left_at, seen, agent_version, mode, boot, applied, refused, unwired, ahead, access, examined, findings`
 
 func scanHost(r scanner) (roster.Host, error) {
 	var h roster.Host
 	err := r.Scan(&h.Name, inJSON{&h.Labels}, inJSON{&h.Addresses}, inJSON{&h.SSHHostKeys}, (*[]byte)(&h.ReceiptKey), &h.Identity,
-		instant{&h.EnrolledAt}, &h.Decommissioned, &h.Leaving, instant{&h.LeftAt}, instant{&h.Seen}, &h.AgentVersion, &h.Mode, &h.Boot, &h.Applied, &h.Refused, inJSON{&h.Unwired}, &h.Ahead)
+		instant{&h.EnrolledAt}, &h.Decommissioned, &h.Leaving, instant{&h.LeftAt}, instant{&h.Seen}, &h.AgentVersion, &h.Mode, &h.Boot, &h.Applied, &h.Refused, inJSON{&h.Unwired}, &h.Ahead,
+		&h.Access, instant{&h.Examined}, inJSON{&h.Findings})
 	return h, known(err)
 }
 
@@ -122,7 +123,8 @@ func putHost(ctx context.Context, t *tx, h roster.Host, byName bool) error {
 		ON CONFLICT (name) DO UPDATE SET labels = excluded.labels, addresses = excluded.addresses, ssh_host_keys = excluded.ssh_host_keys,
 			receipt_key = excluded.receipt_key, identity = excluded.identity, enrolled_at = excluded.enrolled_at,
 			fresh_at = CASE excluded.fresh_at WHEN 0 THEN hosts.fresh_at ELSE excluded.fresh_at END,
-			decommissioned = 0, leaving = 0, left_at = 0, applied = 0, refused = '', boot = '', mode = '', unwired = 'null', ahead = 0`,
+			decommissioned = 0, leaving = 0, left_at = 0, applied = 0, refused = '', boot = '', mode = '', unwired = 'null', ahead = 0,
+			access = '', examined = 0, findings = 'null'`,
 		h.Name, object(h.Labels), object(h.Addresses), object(h.SSHHostKeys), []byte(h.ReceiptKey), h.Identity, ns(h.EnrolledAt), ns(fresh))
 }
 
@@ -192,10 +194,10 @@ func (s *Store) Seen(ctx context.Context, name string, at time.Time, said roster
 // Applied keeps what the host made of the set that it was sent.
 func (s *Store) Applied(ctx context.Context, name string, r roster.Report, at time.Time) error {
 	return s.write(ctx, func(t *tx) error {
-		err := t.exec(ctx, `UPDATE hosts SET seen = ?, applied = ?, refused = ?, unwired = ?,
+		err := t.exec(ctx, `UPDATE hosts SET seen = ?, applied = ?, refused = ?, unwired = ?, access = ?, examined = ?, findings = ?,
 			left_at = CASE WHEN ? = 1 AND leaving > 0 AND ? >= leaving THEN ? ELSE left_at END,
 			leaving = CASE WHEN ? = 1 AND ? >= leaving THEN 0 ELSE leaving END WHERE name = ?`,
-			ns(at), r.Revision, r.Refused, object(r.Unwired), r.Settled, r.Revision, ns(at), r.Settled, r.Revision, name)
+			ns(at), r.Revision, r.Refused, object(r.Unwired), r.Access, ns(r.Examined), object(r.Findings), r.Settled, r.Revision, ns(at), r.Settled, r.Revision, name)
 		if err == nil {
 			err = t.ahead(ctx, name, r.Revision, at)
 		}

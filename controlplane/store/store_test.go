@@ -259,6 +259,17 @@ func TestHostReports(t *testing.T) {
 		t.Errorf("%+v", h)
 	}
 	want(t, "unknown host", s.Seen(ctx, "x", noon, roster.Host{}), roster.ErrUnknown)
+	found := []roster.Finding{{Check: "names", Severity: "broken", Says: "systemd is not asked", Mend: "sed"}}
+	must(t, s.Applied(ctx, "db1", roster.Report{Revision: 1, Access: "enforce", Examined: noon, Findings: found}, noon))
+	h, err = s.Host(ctx, "db1")
+	must(t, err)
+	if h.Access != "enforce" || !h.Examined.Equal(noon) || !cmp.Equal(h.Findings, found) {
+		t.Errorf("%+v", h)
+	}
+	must(t, s.Applied(ctx, "db1", roster.Report{Revision: 1}, noon)) // an agent that has not looked yet
+	if h, err = s.Host(ctx, "db1"); err != nil || !h.Examined.IsZero() || h.Findings != nil || h.Access != "" {
+		t.Errorf("%+v, %v", h, err)
+	}
 }
 
 func entry(seq uint64, alter func(*ledger.Entry)) roster.Record {

@@ -4085,9 +4085,12 @@ type Host struct {
 	AgentVersion    string                 `protobuf:"bytes,8,opt,name=agent_version,json=agentVersion,proto3" json:"agent_version,omitempty"`
 	Mode            string                 `protobuf:"bytes,9,opt,name=mode,proto3" json:"mode,omitempty"`
 	Decommissioned  bool                   `protobuf:"varint,10,opt,name=decommissioned,proto3" json:"decommissioned,omitempty"`
-	Refused         string                 `protobuf:"bytes,11,opt,name=refused,proto3" json:"refused,omitempty"`  // why it did not accept the last set
-	Leaving         bool                   `protobuf:"varint,12,opt,name=leaving,proto3" json:"leaving,omitempty"` // decommissioned, and not known yet to have taken away what stood on it
-	Unwired         []string               `protobuf:"bytes,13,rep,name=unwired,proto3" json:"unwired,omitempty"`  // what its sshd, sudo and PAM lack to ask the agent
+	Refused         string                 `protobuf:"bytes,11,opt,name=refused,proto3" json:"refused,omitempty"`   // why it did not accept the last set
+	Leaving         bool                   `protobuf:"varint,12,opt,name=leaving,proto3" json:"leaving,omitempty"`  // decommissioned, and not known yet to have taken away what stood on it
+	Unwired         []string               `protobuf:"bytes,13,rep,name=unwired,proto3" json:"unwired,omitempty"`   // what its sshd, sudo and PAM lack to ask the agent
+	Access          string                 `protobuf:"bytes,14,opt,name=access,proto3" json:"access,omitempty"`     // to sudo and su without a grant: observe, enforce; empty: not known
+	Examined        *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=examined,proto3" json:"examined,omitempty"` // when its doctor looked last
+	Findings        []*Finding             `protobuf:"bytes,16,rep,name=findings,proto3" json:"findings,omitempty"` // what that found, the worst first
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -4213,6 +4216,95 @@ func (x *Host) GetUnwired() []string {
 	return nil
 }
 
+func (x *Host) GetAccess() string {
+	if x != nil {
+		return x.Access
+	}
+	return ""
+}
+
+func (x *Host) GetExamined() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Examined
+	}
+	return nil
+}
+
+func (x *Host) GetFindings() []*Finding {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
+}
+
+type Finding struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Check         string                 `protobuf:"bytes,1,opt,name=check,proto3" json:"check,omitempty"`
+	Severity      string                 `protobuf:"bytes,2,opt,name=severity,proto3" json:"severity,omitempty"` // note, warning, broken
+	Says          string                 `protobuf:"bytes,3,opt,name=says,proto3" json:"says,omitempty"`
+	Mend          string                 `protobuf:"bytes,4,opt,name=mend,proto3" json:"mend,omitempty"` // the command that mends it, on the host
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Finding) Reset() {
+	*x = Finding{}
+	mi := &file_wire_api_api_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Finding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Finding) ProtoMessage() {}
+
+func (x *Finding) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Finding.ProtoReflect.Descriptor instead.
+func (*Finding) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *Finding) GetCheck() string {
+	if x != nil {
+		return x.Check
+	}
+	return ""
+}
+
+func (x *Finding) GetSeverity() string {
+	if x != nil {
+		return x.Severity
+	}
+	return ""
+}
+
+func (x *Finding) GetSays() string {
+	if x != nil {
+		return x.Says
+	}
+	return ""
+}
+
+func (x *Finding) GetMend() string {
+	if x != nil {
+		return x.Mend
+	}
+	return ""
+}
+
 type DecommissionHostRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -4222,7 +4314,7 @@ type DecommissionHostRequest struct {
 
 func (x *DecommissionHostRequest) Reset() {
 	*x = DecommissionHostRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[57]
+	mi := &file_wire_api_api_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4234,7 +4326,7 @@ func (x *DecommissionHostRequest) String() string {
 func (*DecommissionHostRequest) ProtoMessage() {}
 
 func (x *DecommissionHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[57]
+	mi := &file_wire_api_api_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4247,7 +4339,7 @@ func (x *DecommissionHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecommissionHostRequest.ProtoReflect.Descriptor instead.
 func (*DecommissionHostRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{57}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *DecommissionHostRequest) GetName() string {
@@ -4266,7 +4358,7 @@ type PolicyStatusRequest struct {
 
 func (x *PolicyStatusRequest) Reset() {
 	*x = PolicyStatusRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[58]
+	mi := &file_wire_api_api_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4278,7 +4370,7 @@ func (x *PolicyStatusRequest) String() string {
 func (*PolicyStatusRequest) ProtoMessage() {}
 
 func (x *PolicyStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[58]
+	mi := &file_wire_api_api_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4291,7 +4383,7 @@ func (x *PolicyStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatusRequest.ProtoReflect.Descriptor instead.
 func (*PolicyStatusRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{58}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *PolicyStatusRequest) GetFiles() bool {
@@ -4314,7 +4406,7 @@ type PolicyStatusReply struct {
 
 func (x *PolicyStatusReply) Reset() {
 	*x = PolicyStatusReply{}
-	mi := &file_wire_api_api_proto_msgTypes[59]
+	mi := &file_wire_api_api_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4326,7 +4418,7 @@ func (x *PolicyStatusReply) String() string {
 func (*PolicyStatusReply) ProtoMessage() {}
 
 func (x *PolicyStatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[59]
+	mi := &file_wire_api_api_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4339,7 +4431,7 @@ func (x *PolicyStatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatusReply.ProtoReflect.Descriptor instead.
 func (*PolicyStatusReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{59}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *PolicyStatusReply) GetVersion() string {
@@ -4710,7 +4802,7 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\tassertion\x18\x04 \x01(\fR\tassertion\"\x12\n" +
 	"\x10ListHostsRequest\";\n" +
 	"\x0eListHostsReply\x12)\n" +
-	"\x05hosts\x18\x01 \x03(\v2\x13.curfew.api.v1.HostR\x05hosts\"\xf9\x03\n" +
+	"\x05hosts\x18\x01 \x03(\v2\x13.curfew.api.v1.HostR\x05hosts\"\xfd\x04\n" +
 	"\x04Host\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x127\n" +
 	"\x06labels\x18\x02 \x03(\v2\x1f.curfew.api.v1.Host.LabelsEntryR\x06labels\x12\x1c\n" +
@@ -4725,10 +4817,18 @@ const file_wire_api_api_proto_rawDesc = "" +
 	" \x01(\bR\x0edecommissioned\x12\x18\n" +
 	"\arefused\x18\v \x01(\tR\arefused\x12\x18\n" +
 	"\aleaving\x18\f \x01(\bR\aleaving\x12\x18\n" +
-	"\aunwired\x18\r \x03(\tR\aunwired\x1a9\n" +
+	"\aunwired\x18\r \x03(\tR\aunwired\x12\x16\n" +
+	"\x06access\x18\x0e \x01(\tR\x06access\x126\n" +
+	"\bexamined\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\bexamined\x122\n" +
+	"\bfindings\x18\x10 \x03(\v2\x16.curfew.api.v1.FindingR\bfindings\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"-\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"c\n" +
+	"\aFinding\x12\x14\n" +
+	"\x05check\x18\x01 \x01(\tR\x05check\x12\x1a\n" +
+	"\bseverity\x18\x02 \x01(\tR\bseverity\x12\x12\n" +
+	"\x04says\x18\x03 \x01(\tR\x04says\x12\x12\n" +
+	"\x04mend\x18\x04 \x01(\tR\x04mend\"-\n" +
 	"\x17DecommissionHostRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"+\n" +
 	"\x13PolicyStatusRequest\x12\x14\n" +
@@ -4791,7 +4891,7 @@ func file_wire_api_api_proto_rawDescGZIP() []byte {
 	return file_wire_api_api_proto_rawDescData
 }
 
-var file_wire_api_api_proto_msgTypes = make([]protoimpl.MessageInfo, 63)
+var file_wire_api_api_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
 var file_wire_api_api_proto_goTypes = []any{
 	(*EnrollRequest)(nil),              // 0: curfew.api.v1.EnrollRequest
 	(*EnrollReply)(nil),                // 1: curfew.api.v1.EnrollReply
@@ -4850,140 +4950,143 @@ var file_wire_api_api_proto_goTypes = []any{
 	(*ListHostsRequest)(nil),           // 54: curfew.api.v1.ListHostsRequest
 	(*ListHostsReply)(nil),             // 55: curfew.api.v1.ListHostsReply
 	(*Host)(nil),                       // 56: curfew.api.v1.Host
-	(*DecommissionHostRequest)(nil),    // 57: curfew.api.v1.DecommissionHostRequest
-	(*PolicyStatusRequest)(nil),        // 58: curfew.api.v1.PolicyStatusRequest
-	(*PolicyStatusReply)(nil),          // 59: curfew.api.v1.PolicyStatusReply
-	nil,                                // 60: curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
-	nil,                                // 61: curfew.api.v1.Host.LabelsEntry
-	nil,                                // 62: curfew.api.v1.PolicyStatusReply.FilesEntry
-	(*timestamppb.Timestamp)(nil),      // 63: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 64: google.protobuf.Duration
+	(*Finding)(nil),                    // 57: curfew.api.v1.Finding
+	(*DecommissionHostRequest)(nil),    // 58: curfew.api.v1.DecommissionHostRequest
+	(*PolicyStatusRequest)(nil),        // 59: curfew.api.v1.PolicyStatusRequest
+	(*PolicyStatusReply)(nil),          // 60: curfew.api.v1.PolicyStatusReply
+	nil,                                // 61: curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
+	nil,                                // 62: curfew.api.v1.Host.LabelsEntry
+	nil,                                // 63: curfew.api.v1.PolicyStatusReply.FilesEntry
+	(*timestamppb.Timestamp)(nil),      // 64: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 65: google.protobuf.Duration
 }
 var file_wire_api_api_proto_depIdxs = []int32{
-	63, // 0: curfew.api.v1.SessionReply.expires:type_name -> google.protobuf.Timestamp
+	64, // 0: curfew.api.v1.SessionReply.expires:type_name -> google.protobuf.Timestamp
 	9,  // 1: curfew.api.v1.WhoamiReply.person:type_name -> curfew.api.v1.Person
-	63, // 2: curfew.api.v1.WhoamiReply.session_expires:type_name -> google.protobuf.Timestamp
+	64, // 2: curfew.api.v1.WhoamiReply.session_expires:type_name -> google.protobuf.Timestamp
 	12, // 3: curfew.api.v1.ListRolesReply.roles:type_name -> curfew.api.v1.Role
-	64, // 4: curfew.api.v1.Role.max_duration:type_name -> google.protobuf.Duration
-	63, // 5: curfew.api.v1.Role.eligible_until:type_name -> google.protobuf.Timestamp
-	64, // 6: curfew.api.v1.CreateRequestRequest.duration:type_name -> google.protobuf.Duration
-	63, // 7: curfew.api.v1.Approval.at:type_name -> google.protobuf.Timestamp
-	64, // 8: curfew.api.v1.Approval.duration:type_name -> google.protobuf.Duration
-	63, // 9: curfew.api.v1.Remark.at:type_name -> google.protobuf.Timestamp
-	64, // 10: curfew.api.v1.Request.duration:type_name -> google.protobuf.Duration
-	63, // 11: curfew.api.v1.Request.asked_at:type_name -> google.protobuf.Timestamp
-	63, // 12: curfew.api.v1.Request.lapses_at:type_name -> google.protobuf.Timestamp
+	65, // 4: curfew.api.v1.Role.max_duration:type_name -> google.protobuf.Duration
+	64, // 5: curfew.api.v1.Role.eligible_until:type_name -> google.protobuf.Timestamp
+	65, // 6: curfew.api.v1.CreateRequestRequest.duration:type_name -> google.protobuf.Duration
+	64, // 7: curfew.api.v1.Approval.at:type_name -> google.protobuf.Timestamp
+	65, // 8: curfew.api.v1.Approval.duration:type_name -> google.protobuf.Duration
+	64, // 9: curfew.api.v1.Remark.at:type_name -> google.protobuf.Timestamp
+	65, // 10: curfew.api.v1.Request.duration:type_name -> google.protobuf.Duration
+	64, // 11: curfew.api.v1.Request.asked_at:type_name -> google.protobuf.Timestamp
+	64, // 12: curfew.api.v1.Request.lapses_at:type_name -> google.protobuf.Timestamp
 	14, // 13: curfew.api.v1.Request.approvals:type_name -> curfew.api.v1.Approval
-	63, // 14: curfew.api.v1.Request.not_before:type_name -> google.protobuf.Timestamp
-	63, // 15: curfew.api.v1.Request.not_after:type_name -> google.protobuf.Timestamp
+	64, // 14: curfew.api.v1.Request.not_before:type_name -> google.protobuf.Timestamp
+	64, // 15: curfew.api.v1.Request.not_after:type_name -> google.protobuf.Timestamp
 	18, // 16: curfew.api.v1.Request.host_states:type_name -> curfew.api.v1.HostState
-	63, // 17: curfew.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
-	64, // 18: curfew.api.v1.Request.drain:type_name -> google.protobuf.Duration
+	64, // 17: curfew.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
+	65, // 18: curfew.api.v1.Request.drain:type_name -> google.protobuf.Duration
 	17, // 19: curfew.api.v1.Request.origin:type_name -> curfew.api.v1.Origin
 	15, // 20: curfew.api.v1.Request.remarks:type_name -> curfew.api.v1.Remark
-	63, // 21: curfew.api.v1.HostState.at:type_name -> google.protobuf.Timestamp
+	64, // 21: curfew.api.v1.HostState.at:type_name -> google.protobuf.Timestamp
 	16, // 22: curfew.api.v1.ListRequestsReply.requests:type_name -> curfew.api.v1.Request
-	64, // 23: curfew.api.v1.ApproveRequest.duration:type_name -> google.protobuf.Duration
-	64, // 24: curfew.api.v1.ExtendRequest.duration:type_name -> google.protobuf.Duration
-	63, // 25: curfew.api.v1.OpenPagesReply.expires:type_name -> google.protobuf.Timestamp
-	63, // 26: curfew.api.v1.IssueSSHCertificateReply.expires:type_name -> google.protobuf.Timestamp
-	63, // 27: curfew.api.v1.SearchEventsRequest.since:type_name -> google.protobuf.Timestamp
-	63, // 28: curfew.api.v1.SearchEventsRequest.until:type_name -> google.protobuf.Timestamp
+	65, // 23: curfew.api.v1.ApproveRequest.duration:type_name -> google.protobuf.Duration
+	65, // 24: curfew.api.v1.ExtendRequest.duration:type_name -> google.protobuf.Duration
+	64, // 25: curfew.api.v1.OpenPagesReply.expires:type_name -> google.protobuf.Timestamp
+	64, // 26: curfew.api.v1.IssueSSHCertificateReply.expires:type_name -> google.protobuf.Timestamp
+	64, // 27: curfew.api.v1.SearchEventsRequest.since:type_name -> google.protobuf.Timestamp
+	64, // 28: curfew.api.v1.SearchEventsRequest.until:type_name -> google.protobuf.Timestamp
 	34, // 29: curfew.api.v1.SearchEventsReply.events:type_name -> curfew.api.v1.Event
-	63, // 30: curfew.api.v1.Event.at:type_name -> google.protobuf.Timestamp
+	64, // 30: curfew.api.v1.Event.at:type_name -> google.protobuf.Timestamp
 	36, // 31: curfew.api.v1.Event.process:type_name -> curfew.api.v1.Process
-	64, // 32: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
+	65, // 32: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
 	37, // 33: curfew.api.v1.Event.receipt:type_name -> curfew.api.v1.Receipt
-	63, // 34: curfew.api.v1.Event.since:type_name -> google.protobuf.Timestamp
+	64, // 34: curfew.api.v1.Event.since:type_name -> google.protobuf.Timestamp
 	35, // 35: curfew.api.v1.Process.ids:type_name -> curfew.api.v1.IDs
 	35, // 36: curfew.api.v1.Process.old_ids:type_name -> curfew.api.v1.IDs
-	64, // 37: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
-	63, // 38: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
-	63, // 39: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
-	63, // 40: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
+	65, // 37: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
+	64, // 38: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
+	64, // 39: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
+	64, // 40: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
 	16, // 41: curfew.api.v1.TimelineReply.request:type_name -> curfew.api.v1.Request
 	40, // 42: curfew.api.v1.TimelineReply.moments:type_name -> curfew.api.v1.Moment
-	63, // 43: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
-	64, // 44: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
+	64, // 43: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
+	65, // 44: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
 	34, // 45: curfew.api.v1.Moment.event:type_name -> curfew.api.v1.Event
-	63, // 46: curfew.api.v1.ExportRecordRequest.since:type_name -> google.protobuf.Timestamp
+	64, // 46: curfew.api.v1.ExportRecordRequest.since:type_name -> google.protobuf.Timestamp
 	9,  // 47: curfew.api.v1.InviteReply.person:type_name -> curfew.api.v1.Person
-	63, // 48: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
+	64, // 48: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
 	9,  // 49: curfew.api.v1.ListPeopleReply.people:type_name -> curfew.api.v1.Person
-	60, // 50: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
-	63, // 51: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
+	61, // 50: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
+	64, // 51: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
 	56, // 52: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
-	61, // 53: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
-	63, // 54: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
-	63, // 55: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
-	62, // 56: curfew.api.v1.PolicyStatusReply.files:type_name -> curfew.api.v1.PolicyStatusReply.FilesEntry
-	0,  // 57: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
-	2,  // 58: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
-	3,  // 59: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
-	5,  // 60: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
-	7,  // 61: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
-	10, // 62: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
-	13, // 63: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
-	19, // 64: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
-	20, // 65: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
-	19, // 66: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
-	22, // 67: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
-	24, // 68: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
-	23, // 69: curfew.api.v1.Curfew.Comment:input_type -> curfew.api.v1.CommentRequest
-	25, // 70: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
-	26, // 71: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
-	27, // 72: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
-	28, // 73: curfew.api.v1.Curfew.OpenPages:input_type -> curfew.api.v1.OpenPagesRequest
-	30, // 74: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
-	32, // 75: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	32, // 76: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	38, // 77: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
-	41, // 78: curfew.api.v1.Curfew.GetCheckpoint:input_type -> curfew.api.v1.GetCheckpointRequest
-	43, // 79: curfew.api.v1.Curfew.ExportRecord:input_type -> curfew.api.v1.ExportRecordRequest
-	45, // 80: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
-	46, // 81: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
-	48, // 82: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
-	49, // 83: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
-	51, // 84: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
-	54, // 85: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
-	57, // 86: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
-	58, // 87: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
-	1,  // 88: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
-	4,  // 89: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
-	4,  // 90: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
-	6,  // 91: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
-	8,  // 92: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
-	11, // 93: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
-	16, // 94: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
-	16, // 95: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
-	21, // 96: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
-	16, // 97: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
-	16, // 98: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
-	16, // 99: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
-	16, // 100: curfew.api.v1.Curfew.Comment:output_type -> curfew.api.v1.Request
-	16, // 101: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
-	16, // 102: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
-	16, // 103: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
-	29, // 104: curfew.api.v1.Curfew.OpenPages:output_type -> curfew.api.v1.OpenPagesReply
-	31, // 105: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
-	33, // 106: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
-	34, // 107: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
-	39, // 108: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
-	42, // 109: curfew.api.v1.Curfew.GetCheckpoint:output_type -> curfew.api.v1.GetCheckpointReply
-	44, // 110: curfew.api.v1.Curfew.ExportRecord:output_type -> curfew.api.v1.ExportPart
-	47, // 111: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
-	47, // 112: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
-	9,  // 113: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
-	50, // 114: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
-	52, // 115: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
-	55, // 116: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
-	56, // 117: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
-	59, // 118: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
-	88, // [88:119] is the sub-list for method output_type
-	57, // [57:88] is the sub-list for method input_type
-	57, // [57:57] is the sub-list for extension type_name
-	57, // [57:57] is the sub-list for extension extendee
-	0,  // [0:57] is the sub-list for field type_name
+	62, // 53: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
+	64, // 54: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
+	64, // 55: curfew.api.v1.Host.examined:type_name -> google.protobuf.Timestamp
+	57, // 56: curfew.api.v1.Host.findings:type_name -> curfew.api.v1.Finding
+	64, // 57: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
+	63, // 58: curfew.api.v1.PolicyStatusReply.files:type_name -> curfew.api.v1.PolicyStatusReply.FilesEntry
+	0,  // 59: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
+	2,  // 60: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
+	3,  // 61: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
+	5,  // 62: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
+	7,  // 63: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
+	10, // 64: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
+	13, // 65: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
+	19, // 66: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
+	20, // 67: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
+	19, // 68: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
+	22, // 69: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
+	24, // 70: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
+	23, // 71: curfew.api.v1.Curfew.Comment:input_type -> curfew.api.v1.CommentRequest
+	25, // 72: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
+	26, // 73: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
+	27, // 74: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
+	28, // 75: curfew.api.v1.Curfew.OpenPages:input_type -> curfew.api.v1.OpenPagesRequest
+	30, // 76: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
+	32, // 77: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	32, // 78: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	38, // 79: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
+	41, // 80: curfew.api.v1.Curfew.GetCheckpoint:input_type -> curfew.api.v1.GetCheckpointRequest
+	43, // 81: curfew.api.v1.Curfew.ExportRecord:input_type -> curfew.api.v1.ExportRecordRequest
+	45, // 82: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
+	46, // 83: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
+	48, // 84: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
+	49, // 85: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
+	51, // 86: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
+	54, // 87: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
+	58, // 88: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
+	59, // 89: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
+	1,  // 90: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
+	4,  // 91: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
+	4,  // 92: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
+	6,  // 93: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
+	8,  // 94: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
+	11, // 95: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
+	16, // 96: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
+	16, // 97: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
+	21, // 98: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
+	16, // 99: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
+	16, // 100: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
+	16, // 101: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
+	16, // 102: curfew.api.v1.Curfew.Comment:output_type -> curfew.api.v1.Request
+	16, // 103: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
+	16, // 104: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
+	16, // 105: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
+	29, // 106: curfew.api.v1.Curfew.OpenPages:output_type -> curfew.api.v1.OpenPagesReply
+	31, // 107: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
+	33, // 108: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
+	34, // 109: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
+	39, // 110: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
+	42, // 111: curfew.api.v1.Curfew.GetCheckpoint:output_type -> curfew.api.v1.GetCheckpointReply
+	44, // 112: curfew.api.v1.Curfew.ExportRecord:output_type -> curfew.api.v1.ExportPart
+	47, // 113: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
+	47, // 114: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
+	9,  // 115: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
+	50, // 116: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
+	52, // 117: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
+	55, // 118: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
+	56, // 119: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
+	60, // 120: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
+	90, // [90:121] is the sub-list for method output_type
+	59, // [59:90] is the sub-list for method input_type
+	59, // [59:59] is the sub-list for extension type_name
+	59, // [59:59] is the sub-list for extension extendee
+	0,  // [0:59] is the sub-list for field type_name
 }
 
 func init() { file_wire_api_api_proto_init() }
@@ -4997,7 +5100,7 @@ func file_wire_api_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_api_api_proto_rawDesc), len(file_wire_api_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   63,
+			NumMessages:   64,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
