@@ -1,0 +1,50 @@
+package vm
+
+import (
+	"testing"
+	"time"
+
+	"curfew.internal/test/lab"
+)
+
+// apart: the cable is out across the end. What was granted ends all the same,
+// and the receipt comes once the cable is back.
+func apart(t *testing.T, s *scene) {
+	t.Helper()
+	p := s.person(t, "abe")
+	id, end := s.grant(t, p, 40*time.Second)
+	s.running(t, p, "5003")
+	if err := s.fleet.Cable(t.Context(), s.vm.Name, false); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, end)
+	s.nothing(t, "abe")
+	s.sh(t, "! pgrep -f '^sleep 5003'")
+	if err := s.fleet.Cable(t.Context(), s.vm.Name, true); err != nil {
+		t.Fatal(err)
+	}
+	s.clean(t, id)
+}
+
+// full: across the end nothing more can be written, to the disk or to /run.
+func full(t *testing.T, s *scene) {
+	t.Helper()
+	p := s.person(t, "bea")
+	id, end := s.grant(t, p, 40*time.Second)
+	s.running(t, p, "5004")
+	s.sh(t, `for at in / /run; do for size in 64k 1; do dd if=/dev/zero of=$at/full-$size bs=$size count=65536 status=none 2>/dev/null; done; done
+for at in /root /run; do if echo text >$at/fits 2>/dev/null; then echo "there is room in $at"; exit 1; fi; done`)
+	wait(t, end)
+	s.nothing(t, "bea")
+	s.sh(t, "! pgrep -f '^sleep 5004'; rm -f /full-* /run/full-* /root/fits /run/fits")
+	s.clean(t, id)
+}
+
+// running waits for a process of the person's that is root.
+func (s *scene) running(t *testing.T, p *lab.Person, number string) {
+	t.Helper()
+	if out, err := s.ssh(t, p, "sudo -n env setsid -f sleep "+number+" >/dev/null 2>&1"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	s.sh(t, "pgrep -f '^sleep "+number+"'")
+}
