@@ -174,7 +174,7 @@ func (s *scene) leftovers(t *testing.T, id string) (removed, left []string) {
 	s.until(t, "what was left", func() error {
 		removed, left = nil, nil
 		for _, kind := range []string{"removed", "leftovers"} {
-			out, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "-o", "json", "audit", "search", "--grant", id, "--kind", kind)
+			out, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "-o", "ndjson", "audit", "search", "--grant", id, "--kind", kind)
 			if err == nil && out == "" {
 				err = fmt.Errorf("no receipt of kind %s yet", kind)
 			}
