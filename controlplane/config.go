@@ -12,6 +12,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"curfew.internal/controlplane/forward"
+	"curfew.internal/controlplane/notify"
 	"curfew.internal/controlplane/store"
 	"curfew.internal/grant"
 )
@@ -40,6 +41,8 @@ const ConfigHelp = `The configuration file is YAML; unknown keys are mistakes.
     listen: ":7446"                    # their address
     tls_cert: ...                      # a certificate that browsers trust
     tls_key: ...
+  notify:                              # who is told of requests and alerts: docs/notify.md
+    - {name: oncall, form: slack, to_file: /etc/curfew-server/slack}
 
 SIGHUP reads the policy folder again; it is read when it changes, too.`
 
@@ -84,6 +87,9 @@ type Config struct {
 	Retention Retention `yaml:"retention,omitempty"`
 	// Web are the pages for people. Optional; without it there are none.
 	Web *Web `yaml:"web,omitempty"`
+	// Notify lists who is told of requests and alerts, by chat, mail or a
+	// webhook. Optional.
+	Notify []notify.Target `yaml:"notify,omitempty"`
 }
 
 // Web is where the pages are.
@@ -159,7 +165,7 @@ func (c *Config) fill() {
 }
 
 func (c *Config) check() error {
-	errs := []error{grant.CheckFleet(c.Fleet), checkURL("url", c.URL), checkURL("agents_url", c.AgentsURL), forward.Check(c.Forward), c.Retention.check(), c.Web.check()}
+	errs := []error{grant.CheckFleet(c.Fleet), checkURL("url", c.URL), checkURL("agents_url", c.AgentsURL), forward.Check(c.Forward), notify.Check(c.Notify), c.Retention.check(), c.Web.check()}
 	for name, dir := range map[string]string{"data_dir": c.DataDir, "policy_dir": c.PolicyDir} {
 		if !filepath.IsAbs(dir) {
 			errs = append(errs, fmt.Errorf("%s: write an absolute path", name))

@@ -22,6 +22,7 @@ import (
 	"curfew.internal/controlplane/api"
 	"curfew.internal/controlplane/fleet"
 	"curfew.internal/controlplane/forward"
+	"curfew.internal/controlplane/notify"
 	"curfew.internal/controlplane/sign"
 )
 
@@ -56,6 +57,7 @@ type Server struct {
 	fleet   *fleet.Server
 	api     *api.Server
 	forward *forward.Forwarder
+	notify  *notify.Notifier
 
 	people, agents, ops, web net.Listener // web: nil without pages
 	stop                     chan struct{}
@@ -72,6 +74,9 @@ func Open(ctx context.Context, c Config, o Options) (*Server, error) {
 		return nil, errors.Join(err, s.Close())
 	}
 	if s.forward, err = forward.New(c.Fleet, c.Forward, p.store, o.Clock, o.Log); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	if s.notify, err = notify.New(pages(c), c.Notify, p.store, o.Clock, o.Log); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	s.rules = newRules(c.PolicyDir, p.store, o.Clock, o.Log)
@@ -93,6 +98,14 @@ func Open(ctx context.Context, c Config, o Options) (*Server, error) {
 }
 
 var _ api.Authority = (*sign.Authority)(nil)
+
+// pages is where people's pages are; empty, if there are none.
+func pages(c Config) string {
+	if c.Web == nil {
+		return ""
+	}
+	return c.Web.Origin
+}
 
 // names are those that a certificate for the URL has to have: loopback is
 // for whoever asks on this machine.
@@ -160,6 +173,7 @@ func (s *Server) Run(ctx context.Context, reload <-chan struct{}) error {
 	g.Go(func() error { return s.end(ctx) })
 	g.Go(func() error { return s.forward.Run(ctx) })
 	g.Go(func() error { return s.retain(ctx) })
+	g.Go(func() error { return s.notify.Run(ctx) })
 	g.Go(func() error { return s.follow(ctx) })
 	g.Go(func() error {
 		<-ctx.Done()

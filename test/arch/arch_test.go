@@ -60,7 +60,7 @@ var rooms = map[string][]string{
 	"agent/writer":       {"clock", "ledger"},
 
 	"controlplane": {
-		"clock", "controlplane/api", "controlplane/fleet", "controlplane/forward", "controlplane/identity", "controlplane/policy", "controlplane/policy/folder", "controlplane/request",
+		"clock", "controlplane/api", "controlplane/fleet", "controlplane/forward", "controlplane/identity", "controlplane/notify", "controlplane/policy", "controlplane/policy/folder", "controlplane/request",
 		"controlplane/roster", "controlplane/sign", "controlplane/store", "controlplane/web", "dsse", "grant", "ledger", "wire/invite", "wire/signature",
 	},
 	"controlplane/api": {
@@ -70,6 +70,7 @@ var rooms = map[string][]string{
 	"controlplane/fleet":         {"clock", "controlplane/roster", "grant", "ledger", "wire/invite", "wire/uplink"},
 	"controlplane/forward":       {"clock", "controlplane/roster", "ledger"},
 	"controlplane/identity":      {"canon", "clock", "controlplane/roster", "dsse", "grant"},
+	"controlplane/notify":        {"clock", "controlplane/roster", "ledger"},
 	"controlplane/policy":        {"controlplane/roster", "grant"},
 	"controlplane/policy/folder": {"controlplane/policy"},
 	"controlplane/policy/plan":   {"controlplane/policy", "controlplane/roster"},

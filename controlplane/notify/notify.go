@@ -1,0 +1,214 @@
+// Package notify tells people, by chat, mail and webhooks, what they are waited
+// for: requests to decide on, what became of their own, ends that are near, and
+// alerts.
+//
+// It tells what the record has, in its order, and tries again until a receiver
+// took it or it is no news any more. It decides nothing, and never sends a
+// secret: what it sends is a sentence and a link.
+package notify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"curfew.internal/clock"
+	"curfew.internal/controlplane/roster"
+)
+
+const (
+	atOnce     = 200              // events looked at in one turn
+	sendWithin = 20 * time.Second // for one message
+	lookAgain  = 5 * time.Second  // another server may have written to the store, or an end may be near
+	retryFirst = time.Second      // after a failure; doubled with each that follows
+	retryMost  = time.Minute      // and no longer than that
+	news       = time.Hour        // what is older is told to nobody any more
+	mostLive   = 10_000           // grants whose ends are watched
+)
+
+// Warnings are how long before its end a grant's person is told.
+var warnings = []time.Duration{15 * time.Minute, 5 * time.Minute}
+
+// Store keeps the record, and how far each target has come.
+type Store interface {
+	Events(ctx context.Context, q roster.Search) ([]roster.Event, error)
+	LastEvent(ctx context.Context) (uint64, error)
+	Requests(ctx context.Context, all bool, limit int) ([]roster.Request, error)
+	Request(ctx context.Context, id string) (roster.Request, error)
+	Forwarded(ctx context.Context, target string) (upTo uint64, found bool, err error)
+	KeepForwarded(ctx context.Context, target string, upTo uint64) error
+	Changed() <-chan struct{}
+}
+
+// A Message is what a receiver gets.
+type Message struct {
+	ID      string    `json:"id"` // the same each time that it is tried
+	At      time.Time `json:"at"`
+	About   string    `json:"about"` // requests or alerts
+	What    string    `json:"what"`
+	Text    string    `json:"text"`
+	Link    string    `json:"link,omitempty"`
+	Request string    `json:"request,omitempty"`
+	Grant   string    `json:"grant,omitempty"`
+	Person  string    `json:"person,omitempty"`
+	Host    string    `json:"host,omitempty"`
+}
+
+// A sink hands a message to a receiver; nil says that it was taken.
+type sink interface {
+	send(ctx context.Context, m Message) error
+}
+
+// A Notifier tells all targets.
+type Notifier struct {
+	store Store
+	clock clock.Clock
+	log   *slog.Logger
+	pages string
+	lines []line
+}
+
+type line struct {
+	Target
+	sink sink
+}
+
+// New puts a notifier together; pages is where people's are, empty if nowhere.
+func New(pages string, targets []Target, s Store, c clock.Clock, log *slog.Logger) (*Notifier, error) {
+	n := &Notifier{store: s, clock: c, log: log, pages: pages}
+	for _, t := range targets {
+		k, err := t.sink(c)
+		if err != nil {
+			return nil, fmt.Errorf("notify %s: %w", t.Name, err)
+		}
+		n.lines = append(n.lines, line{t, k})
+	}
+	return n, nil
+}
+
+// Run notifies until ctx is done.
+func (n *Notifier) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, l := range n.lines {
+		g.Go(func() error { return n.run(ctx, l) })
+	}
+	return g.Wait()
+}
+
+func (n *Notifier) run(ctx context.Context, l line) error {
+	wait, said := retryFirst, false
+	for ctx.Err() == nil {
+		changed := n.store.Changed() // before the look, so that nothing falls in between
+		more, err := n.turn(ctx, l)
+		pause := lookAgain
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			if !said {
+				n.log.ErrorContext(ctx, "alert: people are not notified; it is tried again", "target", l.Name, "cause", err)
+			}
+			said, pause, wait, changed = true, wait, min(2*wait, retryMost), nil
+		case more:
+			continue
+		default:
+			said, wait = false, retryFirst
+		}
+		select {
+		case <-ctx.Done():
+		case <-changed:
+		case <-n.clock.After(pause):
+		}
+	}
+	return nil
+}
+
+// turn tells what is new, and whether there is more.
+func (n *Notifier) turn(ctx context.Context, l line) (more bool, err error) {
+	if err := n.ends(ctx, l); err != nil {
+		return false, err
+	}
+	cursor := "notify/" + l.Name
+	upTo, err := n.from(ctx, cursor, n.store.LastEvent)
+	if err != nil {
+		return false, err
+	}
+	events, err := n.store.Events(ctx, roster.Search{After: upTo, Limit: atOnce})
+	if err != nil || len(events) == 0 {
+		return false, err
+	}
+	reached := upTo
+	for _, v := range events {
+		m, ok := n.message(ctx, v)
+		if ok && l.wants(m) {
+			err = n.tell(ctx, l, m)
+		}
+		if err != nil {
+			break
+		}
+		reached = v.ID
+	}
+	if reached > upTo {
+		err = errors.Join(err, n.store.KeepForwarded(ctx, cursor, reached))
+	}
+	return err == nil && len(events) == atOnce, err
+}
+
+// from is how far a cursor has come; a new one begins at where.
+func (n *Notifier) from(ctx context.Context, cursor string, where func(context.Context) (uint64, error)) (uint64, error) {
+	upTo, found, err := n.store.Forwarded(ctx, cursor)
+	if err != nil || found {
+		return upTo, err
+	}
+	if upTo, err = where(ctx); err != nil {
+		return 0, err
+	}
+	return upTo, n.store.KeepForwarded(ctx, cursor, upTo)
+}
+
+// tell sends one message, unless it is too old to be news.
+func (n *Notifier) tell(ctx context.Context, l line, m Message) error {
+	if n.clock.Now().Wall.Sub(m.At) > news {
+		n.log.WarnContext(ctx, "too late to notify", "target", l.Name, "what", m.What, "of", m.At)
+		return nil
+	}
+	sending, cancel := context.WithTimeout(ctx, sendWithin)
+	defer cancel()
+	return l.sink.send(sending, m)
+}
+
+// ends warns of grants whose end is near. Its cursor is the time up to which
+// that was done, in seconds.
+func (n *Notifier) ends(ctx context.Context, l line) error {
+	now := n.clock.Now().Wall
+	until := uint64(now.Unix()) //nolint:gosec // after 1970
+	cursor := "notify/" + l.Name + "/ends"
+	from, err := n.from(ctx, cursor, func(context.Context) (uint64, error) { return until, nil })
+	if err != nil || until <= from {
+		return err
+	}
+	open, err := n.store.Requests(ctx, false, mostLive)
+	if err != nil {
+		return err
+	}
+	for _, r := range open {
+		for _, w := range warnings {
+			if r.Grant == nil || !r.EndedAt.IsZero() || r.Grant.NotAfter.Sub(r.Grant.NotBefore) <= w {
+				continue
+			}
+			if at := r.Grant.NotAfter.Add(-w).Unix(); at <= int64(from) || at > int64(until) { //nolint:gosec // times
+				continue
+			}
+			if m := n.near(r, w); l.wants(m) {
+				if err := n.tell(ctx, l, m); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return n.store.KeepForwarded(ctx, cursor, until)
+}

@@ -1,0 +1,118 @@
+package notify
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+
+	"curfew.internal/controlplane/roster"
+	"curfew.internal/ledger"
+)
+
+// What messages are about.
+const (
+	AboutRequests = "requests"
+	AboutAlerts   = "alerts"
+)
+
+// alerts are entries of hosts that somebody has to look at.
+var alerts = map[ledger.Kind]string{
+	ledger.SetRefused: "a host did not take what it was to hold",
+	ledger.Drift:      "somebody changed what Curfew put on a host",
+	ledger.Gap:        "the record of a host has a gap",
+	ledger.Privilege:  "privilege was gained without a grant",
+}
+
+// message is what there is to say of an event, if anything.
+func (n *Notifier) message(ctx context.Context, v roster.Event) (Message, bool) {
+	e := v.Entry
+	m := Message{
+		ID: fmt.Sprintf("event-%d", v.ID), At: e.At, What: e.Kind.String(), Grant: e.Grant, Person: e.Person, Request: e.Request, Host: v.Host,
+	}
+	if e.Kind == ledger.Decision {
+		return n.decision(ctx, m, e)
+	}
+	what, ok := alerts[e.Kind]
+	m.About, m.Text = AboutAlerts, fmt.Sprintf("%s: %s: %s", v.Host, what, plain(e.Text))
+	if e.Person != "" {
+		m.Text += " (" + plain(e.Person) + ")"
+	}
+	return m, ok
+}
+
+// decision tells of a step in a request's life.
+func (n *Notifier) decision(ctx context.Context, m Message, e ledger.Entry) (Message, bool) {
+	r, err := n.store.Request(ctx, e.Request)
+	if err != nil {
+		return m, false // of a request that is no more
+	}
+	m.About, m.What, m.Link = AboutRequests, e.Step, n.page(r.ID)
+	who := fmt.Sprintf("%s's request for %s on %s", plain(r.Person), plain(r.Role), plain(strings.Join(r.Hosts, ", ")))
+	why := ""
+	if e.Text != "" {
+		why = ": " + plain(e.Text)
+	}
+	switch e.Step {
+	case "asked":
+		if r.Needed == 0 {
+			return m, false // nobody is waited for
+		}
+		m.Text = fmt.Sprintf("%s asks for %s on %s for %v: %s", plain(r.Person), plain(r.Role), plain(strings.Join(r.Hosts, ", ")), r.Duration, plain(r.Reason))
+	case "escalated":
+		m.Text = who + " was not decided in time and goes on" + why
+	case "approved":
+		m.Text = who + " was approved by " + plain(e.Person) + why
+	case "denied", "withdrawn", "lapsed", "revoked":
+		by := ""
+		if e.Person != "" {
+			by = " by " + plain(e.Person)
+		}
+		m.Text = who + " was " + e.Step + by + why
+		if e.Step == "lapsed" {
+			m.Text = who + " has lapsed" + why
+		}
+	case roster.UnconfirmedStep:
+		m.About, m.Text = AboutAlerts, who+" has ended, and its host has not confirmed that"+why
+	default:
+		return m, false
+	}
+	return m, true
+}
+
+// near warns of an end.
+func (n *Notifier) near(r roster.Request, before time.Duration) Message {
+	g := r.Grant
+	return Message{
+		ID: fmt.Sprintf("end-%s-%v", g.ID, before), At: g.NotAfter.Add(-before), About: AboutRequests, What: "ends",
+		Text: fmt.Sprintf("%s's grant %s as %s on %s ends in %d minutes, and with it what runs there; to go on: curfew extend %s --for 1h --why REASON",
+			plain(r.Person), g.ID, plain(r.Role), plain(strings.Join(r.Hosts, ", ")), int(before.Minutes()), g.ID),
+		Link: n.page(r.ID), Request: r.ID, Grant: g.ID, Person: r.Person,
+	}
+}
+
+// page is a request's, if there are pages.
+func (n *Notifier) page(request string) string {
+	if n.pages == "" {
+		return ""
+	}
+	return n.pages + "/requests/" + request
+}
+
+// longest is how much of one text is sent.
+const longest = 500
+
+// plain is text of others' that stays on its line.
+func plain(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+	if runes := []rune(s); len(runes) > longest {
+		s = string(runes[:longest]) + "…"
+	}
+	return s
+}
