@@ -196,17 +196,12 @@ func (n *Notifier) ends(ctx context.Context, l line) error {
 		return err
 	}
 	for _, r := range open {
-		for _, w := range warnings {
-			if r.Grant == nil || !r.EndedAt.IsZero() || r.Grant.NotAfter.Sub(r.Grant.NotBefore) <= w {
+		for _, m := range n.near(r, from, until) {
+			if !l.wants(m) {
 				continue
 			}
-			if at := r.Grant.NotAfter.Add(-w).Unix(); at <= int64(from) || at > int64(until) { //nolint:gosec // times
-				continue
-			}
-			if m := n.near(r, w); l.wants(m) {
-				if err := n.tell(ctx, l, m); err != nil {
-					return err
-				}
+			if err := n.tell(ctx, l, m); err != nil {
+				return err
 			}
 		}
 	}

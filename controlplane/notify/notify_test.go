@@ -264,7 +264,7 @@ func mailbox(t *testing.T) (address string, message <-chan string) {
 		if err != nil {
 			return
 		}
-		defer c.Close() //nolint:errcheck // the test is over
+		defer func() { _ = c.Close() }()
 		say := func(s string) { _, _ = io.WriteString(c, s+"\r\n") }
 		say("220 mail.example")
 		var text strings.Builder

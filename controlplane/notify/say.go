@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 	"unicode"
 
 	"curfew.internal/controlplane/roster"
@@ -81,15 +80,26 @@ func (n *Notifier) decision(ctx context.Context, m Message, e ledger.Entry) (Mes
 	return m, true
 }
 
-// near warns of an end.
-func (n *Notifier) near(r roster.Request, before time.Duration) Message {
-	g := r.Grant
-	return Message{
-		ID: fmt.Sprintf("end-%s-%v", g.ID, before), At: g.NotAfter.Add(-before), About: AboutRequests, What: "ends",
-		Text: fmt.Sprintf("%s's grant %s as %s on %s ends in %d minutes, and with it what runs there; to go on: curfew extend %s --for 1h --why REASON",
-			plain(r.Person), g.ID, plain(r.Role), plain(strings.Join(r.Hosts, ", ")), int(before.Minutes()), g.ID),
-		Link: n.page(r.ID), Request: r.ID, Grant: g.ID, Person: r.Person,
+// near are the warnings of a grant's end that are due after one time and up to
+// another, in seconds. A grant that is shorter than a warning has none.
+func (n *Notifier) near(r roster.Request, after, upTo uint64) []Message {
+	if r.Grant == nil || !r.EndedAt.IsZero() {
+		return nil
 	}
+	var due []Message
+	for _, before := range warnings {
+		at := r.Grant.NotAfter.Add(-before)
+		if s := uint64(at.Unix()); at.Before(r.Grant.NotBefore) || s <= after || s > upTo { //nolint:gosec // after 1970
+			continue
+		}
+		due = append(due, Message{
+			ID: fmt.Sprintf("end-%s-%v", r.Grant.ID, before), At: at, About: AboutRequests, What: "ends",
+			Text: fmt.Sprintf("%s's grant %s as %s on %s ends in %d minutes, and with it what runs there; to go on: curfew extend %s --for 1h --why REASON",
+				plain(r.Person), r.Grant.ID, plain(r.Role), plain(strings.Join(r.Hosts, ", ")), int(before.Minutes()), r.Grant.ID),
+			Link: n.page(r.ID), Request: r.ID, Grant: r.Grant.ID, Person: r.Person,
+		})
+	}
+	return due
 }
 
 // page is a request's, if there are pages.

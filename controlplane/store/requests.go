@@ -342,7 +342,7 @@ func insertGrant(ctx context.Context, t *tx, g grant.Grant, at time.Time) error 
 
 // endAllOf ends every request and grant of a person who was disabled.
 func (s *Store) endAllOf(ctx context.Context, t *tx, name string, a roster.Act) error {
-	return s.endOpen(ctx, t, `WHERE r.person = ? AND r.state IN ('asked', 'issued')`, []any{name}, a, "the account was disabled")
+	return s.endOpen(ctx, t, query{`WHERE r.person = ? AND r.state IN ('asked', 'issued')`, []any{name}}, a, "the account was disabled")
 }
 
 // Decisions returns the steps of the request's life, in order.

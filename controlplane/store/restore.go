@@ -50,8 +50,9 @@ func (s *Store) Restored(ctx context.Context, a roster.Act, text string) error {
 		if err := t.tell(ctx, a, "%s", text); err != nil {
 			return err
 		}
-		t.floor = uint64(max(a.At.UnixMilli(), 0)) //nolint:gosec // not below zero
-		if err := s.endOpen(ctx, t, `WHERE r.state IN ('asked', 'issued')`, nil, a, "the database was restored: this may have been ended since the backup"); err != nil {
+		t.floor = uint64(max(a.At.UnixMilli(), 0))
+		open := query{`WHERE r.state IN ('asked', 'issued')`, nil}
+		if err := s.endOpen(ctx, t, open, a, "the database was restored: this may have been ended since the backup"); err != nil {
 			return err
 		}
 		for _, q := range []string{`DELETE FROM sessions`, `DELETE FROM web_sessions`, `DELETE FROM invites`, `DELETE FROM join_tokens WHERE used_at = 0`} {
@@ -70,11 +71,17 @@ func (s *Store) Restored(ctx context.Context, a roster.Act, text string) error {
 	})
 }
 
-// endOpen ends every request and grant that the rest of a query names.
-func (s *Store) endOpen(ctx context.Context, t *tx, rest string, args []any, a roster.Act, why string) error {
+// A query is the rest of one, behind what it reads.
+type query struct {
+	rest string
+	args []any
+}
+
+// endOpen ends every request and grant that a query names.
+func (s *Store) endOpen(ctx context.Context, t *tx, q query, a roster.Act, why string) error {
 	// Anew after each: the end of one may have ended others.
 	for {
-		all, err := someRequests(ctx, t, rest+` LIMIT 1`, args...)
+		all, err := someRequests(ctx, t, q.rest+` LIMIT 1`, q.args...)
 		if err != nil || len(all) == 0 {
 			return err
 		}
