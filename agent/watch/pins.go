@@ -24,15 +24,16 @@ const linkDir = "links-"
 var scratch = map[string]bool{bpf.WatchMapExecBuffer: true, bpf.WatchMapArgvBuffer: true, bpf.WatchMapPathBuffer: true, bpf.WatchMapDeedBuffer: true}
 
 // takeMaps loads the programs over the pinned maps. Maps that another layout
-// wrote cannot be read: then all begins anew, and that is said.
+// wrote are set aside: then all begins anew, which is said, and their sessions
+// are adopted.
 func (w *Watch) takeMaps(dir string) error {
 	_, err := os.Stat(filepath.Join(dir, bpf.WatchMapLabels))
 	w.Fresh = errors.Is(err, fs.ErrNotExist)
 	err = w.load(dir)
 	if errors.Is(err, ebpf.ErrMapIncompatible) {
-		w.Fresh, w.Broken = true, fmt.Sprintf("labels and unread events of an agent of another version are lost: %v", err)
+		w.Fresh, w.Broken = true, fmt.Sprintf("unread events of an agent of another version are lost: %v", err)
 		w.log.Error("pinned maps are of another version: starting anew", "err", err)
-		if err := empty(dir); err != nil {
+		if err := setAside(dir); err != nil {
 			return err
 		}
 		err = w.load(dir)

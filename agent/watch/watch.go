@@ -112,8 +112,10 @@ func (w *Watch) open(dir string) error {
 	if w.tasks, err = link.AttachIter(link.IterOptions{Program: w.progs["tasks"]}); err != nil {
 		return fmt.Errorf("attach the task iterator: %w", err)
 	}
-	w.ring, err = openRing(w.maps.Events)
-	return err
+	if w.ring, err = openRing(w.maps.Events); err != nil {
+		return err
+	}
+	return w.adopt(dir)
 }
 
 // settle makes ready for those without a label who gain privilege: what
