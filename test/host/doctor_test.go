@@ -107,6 +107,50 @@ func doctored(t *testing.T, s *scene) {
 	well(t, s)
 }
 
+// observed: on a host that only observes, who uses sudo without a grant is let
+// through, the agent alive or dead, and recorded once; in enforce mode she is
+// refused, and that is recorded. The fleet sees which it is, and what is wrong.
+func observed(t *testing.T, s *scene) {
+	t.Helper()
+	cleo := s.fleet.People["cleo"]
+	ctx := context.WithoutCancel(t.Context())
+	t.Cleanup(func() {
+		if _, err := s.db1.Sh(ctx, "curfew-agent install --observe; rm -f /etc/sudoers.d/standing; systemctl start curfew-agent; userdel -r walt; userdel -r key; groupdel glass; true"); err != nil {
+			t.Error(err)
+		}
+	})
+	s.sh(t, `groupadd glass; useradd -m walt; useradd -m -G glass key
+printf 'walt ALL=(ALL) NOPASSWD: ALL\nkey ALL=(ALL) NOPASSWD: ALL\n' > /etc/sudoers.d/standing && chmod 440 /etc/sudoers.d/standing
+for i in 1 2 3; do runuser -u walt -- sudo -n true; done`)
+	told := func(args []string, want ...string) {
+		t.Helper()
+		s.until(t, strings.Join(args, " "), func() error {
+			out, _, err := cleo.Run(t.Context(), "", args...)
+			for _, w := range want {
+				if err == nil && !strings.Contains(out, w) {
+					err = fmt.Errorf("no %q in %s", w, out)
+				}
+			}
+			return err
+		})
+	}
+	told([]string{"audit", "search", "--kind", "would-refuse", "--host", "db1", "walt"}, "walt called sudo without a grant; let through")
+	s.sh(t, "curfew-agent status | grep 'only observed: [0-9]* calls'")
+	s.sh(t, "systemctl restart curfew-agent") // its doctor looks when it has started
+	told([]string{"hosts"}, "observe")
+	told([]string{"hosts", "show", "db1"}, "recorded, and let through", "walt may run everything without a password", "mend: visudo -f /etc/sudoers.d/standing")
+	told([]string{"hosts", "--doctor"}, "db1: warning, as of", "this host only observes")
+	s.sh(t, "systemctl stop curfew-agent && runuser -u walt -- sudo -n true && systemctl start curfew-agent")
+	// An installation that names no mode changes none.
+	s.sh(t, "curfew-agent install --enforce --breakglass glass && curfew-agent install && runuser -u key -- sudo -n true && su -s /bin/true nobody && sudo -n true")
+	out, err := s.db1.Sh(t.Context(), "runuser -u walt -- sudo -n true")
+	refused(t, out, err)
+	told([]string{"audit", "search", "--kind", "refused", "--host", "db1", "walt"}, "walt called sudo without a grant; refused")
+	told([]string{"hosts"}, "enforce")
+	// Dead or removed by hand: root comes in, and the break-glass group.
+	s.sh(t, `systemctl stop curfew-agent && runuser -u key -- sudo -n true && ! runuser -u walt -- sudo -n true && pamtester login root acct_mgmt open_session close_session && su -s /bin/true nobody`)
+}
+
 // ahead is a host whose clock was five minutes ahead, and was put right: the
 // mark of trusted time, as docs/protocol/uplink.md has it.
 const ahead = `systemctl stop curfew-agent && python3 - <<'E' && systemctl start curfew-agent

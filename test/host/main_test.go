@@ -51,6 +51,7 @@ func TestOnRealHosts(t *testing.T) {
 		{"decommissioned: what stands on the host is taken away, then it is refused", decommissioned},
 		{"the control plane runs under its own unit", unit},
 		{"a healthy host is fine, and what is broken is named and mended", doctored},
+		{"a host observes who uses sudo without a grant, and then refuses", observed},
 		{"uninstall leaves every file as it was, and enforce mode locks nobody out", uninstalled},
 	} {
 		if !t.Run(c.name, func(t *testing.T) { c.run(t, s) }) && t.Context().Err() != nil {
