@@ -196,6 +196,7 @@ func (s *session) send(ctx context.Context) error {
 	}
 	var told *uplink.Applied
 	var sent uint64
+	ask := s.Clock.After(askAgain)
 	for {
 		next, must := s.applied()
 		if must || told != nil && !sameApplied(told, next) {
@@ -217,7 +218,8 @@ func (s *session) send(ctx context.Context) error {
 		case <-s.wake:
 		case <-s.report:
 		case <-s.Appended:
-		case <-s.Clock.After(askAgain):
+		case <-ask:
+			ask = s.Clock.After(askAgain)
 			s.mu.Lock()
 			s.answer = s.answer || s.Unsure()
 			s.mu.Unlock()
