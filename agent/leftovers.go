@@ -278,7 +278,8 @@ func (a *Agent) discharge(opened map[string]Opened) []string {
 		done = append(done, id)
 	}
 	for id, o := range opened {
-		if _, sent := find(a.grants, id); o.Told && (!o.Over || !sent) {
+		// Without any grant, it may be that the set could not be read.
+		if _, sent := find(a.grants, id); o.Told && (!o.Over || !sent && len(a.grants) > 0) {
 			delete(opened, id)
 		}
 	}

@@ -22,7 +22,7 @@ func (a *Agent) Told(ctx context.Context, at time.Time, age time.Duration) {
 	r := a.Clock.Now()
 	before, from := a.now(), a.Keep.Earliest(r)
 	a.Keep.Told(r, at)
-	if age <= tolerance && a.Settled() {
+	if age <= tolerance && !a.unended(before) {
 		a.correct(ctx, before, at.Add(age))
 	}
 	a.tellClock(ctx, a.now(), at)
@@ -32,6 +32,18 @@ func (a *Agent) Told(ctx context.Context, at time.Time, age time.Duration) {
 			a.Wake() // it waited for this
 		}
 	}
+}
+
+// unended reports whether the end of a grant that is over at now is not done.
+func (a *Agent) unended(now time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, o := range a.opened {
+		if o.Ended.IsZero() && !now.Before(o.NotAfter) {
+			return true
+		}
+	}
+	return false
 }
 
 // correct sets trusted time to now, if it is ahead of that.

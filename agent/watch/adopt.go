@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -20,21 +21,53 @@ import (
 // maps we cannot read whole.
 const asideDir = "before-"
 
-// rounds is how often processes are looked for that have the label of an agent
-// before us and not ours: each forks while we look.
-const rounds = 50
+// A process that forks and exits is easily between two looks: so many in a row
+// have to find nobody, out of so many at most.
+const (
+	quiet  = 40
+	rounds = 400
+)
+
+// stale says whether the pins are of another layout, all of them or what is
+// left of them.
+func stale(dir string) (bool, error) {
+	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, bpf.WatchMapLayout), nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("open the layout of the maps: %w", err)
+	}
+	defer m.Close() //nolint:errcheck // it was only read
+	var version uint64
+	if err := m.Lookup(uint32(0), &version); err != nil {
+		return false, fmt.Errorf("read the layout of the maps: %w", err)
+	}
+	return version != bpf.Layout, nil
+}
 
 // setAside moves all pins out of the way. What they hold works on: sessions
-// are still labelled and ended by it until ours does.
+// are still labelled and ended by it until ours does. Links go first and the
+// layout last, so that one who comes after a crash goes on with it.
 func setAside(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return fmt.Errorf("list pins: %w", err)
 	}
-	to, _, err := nextFolder(dir, asideDir)
+	to, err := unfinished(dir)
 	if err != nil {
 		return err
 	}
+	rank := func(e os.DirEntry) int {
+		switch {
+		case e.IsDir():
+			return 0
+		case e.Name() == bpf.WatchMapLayout:
+			return 2
+		}
+		return 1
+	}
+	slices.SortStableFunc(entries, func(a, b os.DirEntry) int { return rank(a) - rank(b) })
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), asideDir) {
 			continue
@@ -44,6 +77,21 @@ func setAside(dir string) error {
 		}
 	}
 	return nil
+}
+
+// unfinished is the folder that pins were being moved to, or a new one.
+func unfinished(dir string) (string, error) {
+	old, err := filepath.Glob(filepath.Join(dir, asideDir+"*"))
+	if err != nil {
+		return "", fmt.Errorf("list old pins: %w", err)
+	}
+	for _, folder := range old {
+		if _, err := os.Stat(filepath.Join(folder, bpf.WatchMapLayout)); errors.Is(err, fs.ErrNotExist) {
+			return folder, nil
+		}
+	}
+	to, _, err := nextFolder(dir, asideDir)
+	return to, err
 }
 
 // adopt gives our label to every process that has one of an agent whose pins
@@ -59,7 +107,13 @@ func (w *Watch) adopt(dir string) error {
 		if err := w.adoptFrom(folder); err != nil {
 			return fmt.Errorf("take over the sessions of an agent of another version: %w", err)
 		}
-		if err := errors.Join(empty(folder), os.Remove(folder)); err != nil {
+		// Labels first: without them there is nothing to adopt, should we die
+		// in the middle.
+		err := os.Remove(filepath.Join(folder, bpf.WatchMapLabels))
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		if err := errors.Join(err, empty(folder), os.Remove(folder)); err != nil {
 			return fmt.Errorf("remove old pins: %w", err)
 		}
 	}
@@ -80,12 +134,15 @@ func (w *Watch) adoptFrom(folder string) error {
 		return err
 	}
 	defer ends.Close() //nolint:errcheck // it was only read
-	for range rounds {
+	for look, found := 0, 0; look < rounds; look++ {
 		n, err := w.adoptAll(labels, ends)
 		if err != nil {
 			return err
 		}
-		if n == 0 {
+		if n > 0 {
+			found = look + 1
+		}
+		if look-found >= quiet {
 			return w.alarm.set()
 		}
 	}
@@ -114,29 +171,33 @@ func (w *Watch) adoptAll(labels, ends *ebpf.Map) (n int, err error) {
 	return n, nil
 }
 
-func (w *Watch) adoptOne(pid int, labels, ends *ebpf.Map) (bool, error) {
-	var raw []byte
-	err := onPidfd(pid, 0, func(fd int) (err error) {
-		raw, err = labels.LookupBytes(int32(fd)) //nolint:gosec // a descriptor
-		return err
+func (w *Watch) adoptOne(pid int, labels, ends *ebpf.Map) (is bool, err error) {
+	err = onPidfd(pid, 0, func(fd int) error {
+		raw, err := labels.LookupBytes(int32(fd)) //nolint:gosec // a descriptor
+		if err != nil || len(raw) < 8 {
+			return err
+		}
+		session := binary.NativeEndian.Uint64(raw)
+		var have bpf.WatchLabel
+		err = w.maps.Labels.Lookup(int32(fd), &have) //nolint:gosec // a descriptor
+		if err == nil || !errors.Is(err, ebpf.ErrKeyNotExist) || session >= strangers {
+			return err
+		}
+		// One whose end nobody knows is over.
+		deadline := uint64(1)
+		if raw, err = ends.LookupBytes(session); err != nil {
+			return err
+		}
+		if len(raw) >= 8 {
+			deadline = binary.NativeEndian.Uint64(raw)
+		}
+		if err := w.begin(session, deadline); err != nil {
+			return err
+		}
+		l := bpf.WatchLabel{Session: session}
+		_ = readIDs(pid, &l.Ids) // somebody may have hidden them; the label counts
+		is = true
+		return w.maps.Labels.Put(int32(fd), &l) //nolint:gosec // a descriptor
 	})
-	if err != nil || len(raw) < 8 {
-		return false, err
-	}
-	session := binary.NativeEndian.Uint64(raw)
-	if _, has, err := w.LabelOf(pid); has || err != nil || session >= strangers {
-		return false, err
-	}
-	// One whose end nobody knows is over.
-	deadline := uint64(1)
-	if raw, err = ends.LookupBytes(session); err != nil {
-		return false, err
-	}
-	if len(raw) >= 8 {
-		deadline = binary.NativeEndian.Uint64(raw)
-	}
-	if err := w.begin(session, deadline); err != nil {
-		return false, err
-	}
-	return true, w.mark(pid, -1, session)
+	return is, err
 }

@@ -23,13 +23,22 @@ const linkDir = "links-"
 // scratch maps hold nothing from one event to the next.
 var scratch = map[string]bool{bpf.WatchMapExecBuffer: true, bpf.WatchMapArgvBuffer: true, bpf.WatchMapPathBuffer: true, bpf.WatchMapDeedBuffer: true}
 
+// errOther is what is said of pins with another layout.
+var errOther = fmt.Errorf("they have another layout: %w", ebpf.ErrMapIncompatible)
+
 // takeMaps loads the programs over the pinned maps. Maps that another layout
 // wrote are set aside: then all begins anew, which is said, and their sessions
 // are adopted.
 func (w *Watch) takeMaps(dir string) error {
-	_, err := os.Stat(filepath.Join(dir, bpf.WatchMapLabels))
+	other, err := stale(dir)
+	if err != nil {
+		return err
+	}
+	_, err = os.Stat(filepath.Join(dir, bpf.WatchMapLabels))
 	w.Fresh = errors.Is(err, fs.ErrNotExist)
-	err = w.load(dir)
+	if err = errOther; !other {
+		err = w.load(dir)
+	}
 	if errors.Is(err, ebpf.ErrMapIncompatible) {
 		w.Fresh, w.Broken = true, fmt.Sprintf("unread events of an agent of another version are lost: %v", err)
 		w.log.Error("pinned maps are of another version: starting anew", "err", err)
@@ -62,13 +71,6 @@ func (w *Watch) load(dir string) error {
 		return fmt.Errorf("load programs into the kernel: %w", err)
 	}
 	defer coll.Close() // of what is left in it
-	var version uint64
-	if err := coll.Maps[bpf.WatchMapLayout].Lookup(uint32(0), &version); err != nil {
-		return fmt.Errorf("read the layout of the maps: %w", err)
-	}
-	if !w.Fresh && version != bpf.Layout {
-		return fmt.Errorf("layout %d, not %d: %w", version, bpf.Layout, ebpf.ErrMapIncompatible)
-	}
 	if err := coll.Maps[bpf.WatchMapLayout].Put(uint32(0), uint64(bpf.Layout)); err != nil {
 		return fmt.Errorf("write the layout of the maps: %w", err)
 	}

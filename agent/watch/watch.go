@@ -115,7 +115,12 @@ func (w *Watch) open(dir string) error {
 	if w.ring, err = openRing(w.maps.Events); err != nil {
 		return err
 	}
-	return w.adopt(dir)
+	if err := w.adopt(dir); err != nil {
+		// The old programs hold their sessions until somebody can.
+		w.log.Error("sessions of an agent of another version are not taken over", "err", err)
+		w.Broken += "; its sessions are left to its programs"
+	}
+	return nil
 }
 
 // settle makes ready for those without a label who gain privilege: what

@@ -69,12 +69,14 @@ type Notifier struct {
 	clock clock.Clock
 	log   *slog.Logger
 	pages string
-	lines []line
+	lines []*line
 }
 
 type line struct {
 	Target
-	sink sink
+	sink  sink
+	tried map[string]time.Time // messages that are not taken yet, since when
+	told  map[string]bool      // warnings of ends, until their cursor has moved
 }
 
 // New puts a notifier together; pages is where people's are, empty if nowhere.
@@ -85,7 +87,7 @@ func New(pages string, targets []Target, s Store, c clock.Clock, log *slog.Logge
 		if err != nil {
 			return nil, fmt.Errorf("notify %s: %w", t.Name, err)
 		}
-		n.lines = append(n.lines, line{t, k})
+		n.lines = append(n.lines, &line{Target: t, sink: k, tried: map[string]time.Time{}, told: map[string]bool{}})
 	}
 	return n, nil
 }
@@ -99,7 +101,7 @@ func (n *Notifier) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-func (n *Notifier) run(ctx context.Context, l line) error {
+func (n *Notifier) run(ctx context.Context, l *line) error {
 	wait, said := retryFirst, false
 	for ctx.Err() == nil {
 		changed := n.store.Changed() // before the look, so that nothing falls in between
@@ -128,34 +130,36 @@ func (n *Notifier) run(ctx context.Context, l line) error {
 }
 
 // turn tells what is new, and whether there is more.
-func (n *Notifier) turn(ctx context.Context, l line) (more bool, err error) {
-	if err := n.ends(ctx, l); err != nil {
-		return false, err
-	}
+func (n *Notifier) turn(ctx context.Context, l *line) (more bool, err error) {
+	failed := n.ends(ctx, l)
 	cursor := "notify/" + l.Name
 	upTo, err := n.from(ctx, cursor, n.store.LastEvent)
 	if err != nil {
-		return false, err
+		return false, errors.Join(failed, err)
 	}
 	events, err := n.store.Events(ctx, roster.Search{After: upTo, Limit: atOnce})
 	if err != nil || len(events) == 0 {
-		return false, err
+		return false, errors.Join(failed, err)
 	}
-	reached := upTo
+	quiet := upTo // nobody is told anything up to here
 	for _, v := range events {
-		m, ok := n.message(ctx, v)
-		if ok && l.wants(m) {
-			err = n.tell(ctx, l, m)
+		m, ok, err := n.message(ctx, v)
+		if err == nil && ok && l.wants(m) {
+			if err = n.tell(ctx, l, m); err == nil {
+				// What was taken is kept at once, though we are to stop.
+				err = n.store.KeepForwarded(context.WithoutCancel(ctx), cursor, v.ID)
+			}
+			upTo = v.ID
 		}
 		if err != nil {
-			break
+			return false, errors.Join(failed, err)
 		}
-		reached = v.ID
+		quiet = v.ID
 	}
-	if reached > upTo {
-		err = errors.Join(err, n.store.KeepForwarded(ctx, cursor, reached))
+	if quiet > upTo {
+		failed = errors.Join(failed, n.store.KeepForwarded(ctx, cursor, quiet))
 	}
-	return err == nil && len(events) == atOnce, err
+	return failed == nil && len(events) == atOnce, failed
 }
 
 // from is how far a cursor has come; a new one begins at where.
@@ -170,20 +174,35 @@ func (n *Notifier) from(ctx context.Context, cursor string, where func(context.C
 	return upTo, n.store.KeepForwarded(ctx, cursor, upTo)
 }
 
-// tell sends one message, unless it is too old to be news.
-func (n *Notifier) tell(ctx context.Context, l line, m Message) error {
-	if n.clock.Now().Wall.Sub(m.At) > news {
+// tell sends one message, unless it is no news any more: of hosts' clocks
+// nothing is believed, so that is counted from the first try.
+func (n *Notifier) tell(ctx context.Context, l *line, m Message) error {
+	now := n.clock.Now().Wall
+	since, tried := l.tried[m.ID]
+	if !tried {
+		since = now
+		if m.About == AboutRequests {
+			since = m.At
+		}
+		l.tried[m.ID] = since
+	}
+	if now.Sub(since) > news {
+		delete(l.tried, m.ID)
 		n.log.WarnContext(ctx, "too late to notify", "target", l.Name, "what", m.What, "of", m.At)
 		return nil
 	}
 	sending, cancel := context.WithTimeout(ctx, sendWithin)
 	defer cancel()
-	return l.sink.send(sending, m)
+	err := l.sink.send(sending, m)
+	if err == nil {
+		delete(l.tried, m.ID)
+	}
+	return err
 }
 
 // ends warns of grants whose end is near. Its cursor is the time up to which
 // that was done, in seconds.
-func (n *Notifier) ends(ctx context.Context, l line) error {
+func (n *Notifier) ends(ctx context.Context, l *line) error {
 	now := n.clock.Now().Wall
 	until := uint64(now.Unix()) //nolint:gosec // after 1970
 	cursor := "notify/" + l.Name + "/ends"
@@ -197,13 +216,18 @@ func (n *Notifier) ends(ctx context.Context, l line) error {
 	}
 	for _, r := range open {
 		for _, m := range n.near(r, from, until) {
-			if !l.wants(m) {
+			if !l.wants(m) || l.told[m.ID] {
 				continue
 			}
 			if err := n.tell(ctx, l, m); err != nil {
 				return err
 			}
+			l.told[m.ID] = true
 		}
 	}
-	return n.store.KeepForwarded(ctx, cursor, until)
+	if err := n.store.KeepForwarded(context.WithoutCancel(ctx), cursor, until); err != nil {
+		return err
+	}
+	clear(l.told)
+	return nil
 }

@@ -241,9 +241,9 @@ func TestOldNewsIsToldToNobody(t *testing.T) {
 	w, r := newWorld(), newReceiver(t, 1)
 	target := Target{Name: "chat", Form: FormSlack, ToFile: file(t, r.URL)}
 	w.turn(t, target)
-	w.happen(ledger.Entry{Kind: ledger.Drift, Text: "old"})
+	w.happen(ledger.Entry{Kind: ledger.Decision, Request: "r-1", Step: "denied", Person: "ben"})
 	w.pass(2 * time.Hour)
-	w.happen(ledger.Entry{Kind: ledger.Drift, Text: "new"})
+	w.happen(ledger.Entry{Kind: ledger.Drift, At: noon.Add(-48 * time.Hour), Text: "new, by a host whose clock is behind"})
 	w.turn(t, target)
 	if calls := r.all(); len(calls) != 1 || !strings.Contains(string(calls[0].body), "new") {
 		t.Errorf("told %v", calls)

@@ -2,6 +2,7 @@ package notify
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"unicode"
@@ -25,7 +26,7 @@ var alerts = map[ledger.Kind]string{
 }
 
 // message is what there is to say of an event, if anything.
-func (n *Notifier) message(ctx context.Context, v roster.Event) (Message, bool) {
+func (n *Notifier) message(ctx context.Context, v roster.Event) (Message, bool, error) {
 	e := v.Entry
 	m := Message{
 		ID: fmt.Sprintf("event-%d", v.ID), At: e.At, What: e.Kind.String(), Grant: e.Grant, Person: e.Person, Request: e.Request, Host: v.Host,
@@ -38,14 +39,17 @@ func (n *Notifier) message(ctx context.Context, v roster.Event) (Message, bool) 
 	if e.Person != "" {
 		m.Text += " (" + plain(e.Person) + ")"
 	}
-	return m, ok
+	return m, ok, nil
 }
 
 // decision tells of a step in a request's life.
-func (n *Notifier) decision(ctx context.Context, m Message, e ledger.Entry) (Message, bool) {
+func (n *Notifier) decision(ctx context.Context, m Message, e ledger.Entry) (Message, bool, error) {
 	r, err := n.store.Request(ctx, e.Request)
+	if errors.Is(err, roster.ErrUnknown) {
+		return m, false, nil // of a request that is no more
+	}
 	if err != nil {
-		return m, false // of a request that is no more
+		return m, false, err
 	}
 	m.About, m.What, m.Link = AboutRequests, e.Step, n.page(r.ID)
 	who := fmt.Sprintf("%s's request for %s on %s", plain(r.Person), plain(r.Role), plain(strings.Join(r.Hosts, ", ")))
@@ -56,7 +60,7 @@ func (n *Notifier) decision(ctx context.Context, m Message, e ledger.Entry) (Mes
 	switch e.Step {
 	case "asked":
 		if r.Needed == 0 {
-			return m, false // nobody is waited for
+			return m, false, nil // nobody is waited for
 		}
 		m.Text = fmt.Sprintf("%s asks for %s on %s for %v: %s", plain(r.Person), plain(r.Role), plain(strings.Join(r.Hosts, ", ")), r.Duration, plain(r.Reason))
 	case "escalated":
@@ -75,9 +79,9 @@ func (n *Notifier) decision(ctx context.Context, m Message, e ledger.Entry) (Mes
 	case roster.UnconfirmedStep:
 		m.About, m.Text = AboutAlerts, who+" has ended, and its host has not confirmed that"+why
 	default:
-		return m, false
+		return m, false, nil
 	}
-	return m, true
+	return m, true, nil
 }
 
 // near are the warnings of a grant's end that are due after one time and up to
@@ -113,6 +117,9 @@ func (n *Notifier) page(request string) string {
 // longest is how much of one text is sent.
 const longest = 500
 
+// harmless takes their meaning from what chats make calls and links of.
+var harmless = strings.NewReplacer("@", "@\u200b", "](", "]\u200b(")
+
 // plain is text of others' that stays on its line.
 func plain(s string) string {
 	s = strings.Map(func(r rune) rune {
@@ -124,5 +131,5 @@ func plain(s string) string {
 	if runes := []rune(s); len(runes) > longest {
 		s = string(runes[:longest]) + "…"
 	}
-	return s
+	return harmless.Replace(s)
 }

@@ -230,7 +230,12 @@ func (c chat) send(_ context.Context, m Message) error {
 	if m.Link != "" {
 		text += "\n" + m.Link
 	}
-	if err := shoutrrr.Send(to, text); err != nil {
+	sender, err := shoutrrr.CreateSender(to)
+	if err != nil {
+		return errAddress
+	}
+	sender.Timeout = sendWithin
+	if err := errors.Join(sender.Send(text, nil)...); err != nil {
 		return errors.New("the receiver did not take it: try the address with the shoutrrr program")
 	}
 	return nil
