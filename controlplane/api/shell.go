@@ -102,7 +102,7 @@ func spell(words []string) string {
 	var all []string
 	for _, w := range words {
 		if !plainWord.MatchString(w) {
-			w = strconv.Quote(w)
+			w = strconv.QuoteToASCII(w) // letters that are blank or run from the right hide others
 		}
 		all = append(all, w)
 	}
