@@ -140,7 +140,7 @@ func (s *scene) until(t *testing.T, what string, look func() error) {
 // ssh runs a command on the guest as the person, in a login of its own.
 func (s *scene) ssh(t *testing.T, p *lab.Person, command string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	out, errs, err := p.Run(ctx, "", "ssh", "db1", "--", command)
 	return out + errs, err
