@@ -10,7 +10,8 @@ import (
 
 // against are the ways to take Curfew away, as a root may try before the end.
 // Undo follows a try that came about; where there is none, it would take the
-// guest's own life, and is tried only where it is refused.
+// guest's own life, and is tried only where it is refused. Mounts are undone
+// at once, whoever has a file on them open: the agent looks there often.
 var against = []struct{ name, try, undo string }{
 	{"kill", "kill -9 $agent", ""},
 	{"stop", "kill -STOP $agent", "kill -CONT $agent"},
@@ -41,11 +42,11 @@ var against = []struct{ name, try, undo string }{
 	{"agent's program", "cp -p /usr/bin/curfew-agent /root/mine; mv /root/mine /usr/bin/curfew-agent", ""},
 	{"folder away", "mv /etc/pam.d /etc/mine", "mv /etc/mine /etc/pam.d"},
 	{"above away", "mv /etc /mine", ""},
-	{"mount over", "mount -t tmpfs x /etc/security", "umount /etc/security"},
-	{"mount above", "mount -t tmpfs x /etc", "umount /etc"},
-	{"bind", "mount --bind /root /etc/pam.d", "umount /etc/pam.d"},
-	{"disguised bind", "way disguised 0", "umount /etc/pam.d"},
-	{"by a bind", "mkdir -p /bound; mount --bind /etc /bound; touch /bound/pam.d/mine", "rm /etc/pam.d/mine; umount /bound"},
+	{"mount over", "mount -t tmpfs x /etc/security", "umount -l /etc/security"},
+	{"mount above", "mount -t tmpfs x /etc", "umount -l /etc"},
+	{"bind", "mount --bind /root /etc/pam.d", "umount -l /etc/pam.d"},
+	{"disguised bind", "way disguised 0", "umount -l /etc/pam.d"},
+	{"by a bind", "mkdir -p /bound; mount --bind /etc /bound; touch /bound/pam.d/mine", "rm /etc/pam.d/mine; umount -l /bound"},
 	{"own mounts", "unshare -m mount -t tmpfs x /etc/sudoers.d", "true"},
 	{"umount", "umount -l /sys/fs/bpf", ""},
 }
@@ -104,7 +105,7 @@ try() { out=$(eval "$2" 2>&1); rc=$?; echo "$1: $rc: $(echo "$out" | tr '\n' ' '
 		t.Errorf("guarded: %v: %s", err, out)
 	}
 	tried(t, out, true)
-	s.sh(t, "umount /bound")
+	s.sh(t, "umount -l /bound")
 	s.until(t, "what the record says", func() error {
 		out, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "timeline", first)
 		for _, what := range told {

@@ -132,7 +132,7 @@ func (s *scene) until(t *testing.T, what string, look func() error) {
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	if err := lab.Until(ctx, what, look); err != nil {
-		log, _ := s.vm.Sh(t.Context(), "journalctl --no-pager -n 40 -u curfew-agent -u curfew-sweep; ls -laR /run/curfew /run/userdb")
+		log, _ := s.vm.Sh(t.Context(), "journalctl --no-pager -n 40 -u curfew-agent -u curfew-sweep; cat /run/curfew/status.json; grep -v cgroup /proc/mounts; ls -laR /run/curfew /run/userdb")
 		t.Fatalf("%v\n%s\n%s", err, log, s.fleet.ServerLog())
 	}
 }
