@@ -16,37 +16,57 @@ import (
 	"curfew.internal/grant"
 )
 
+// maxKilled is how many looks end what they find at once. Then it is stopped
+// first.
+const maxKilled = 5
+
 // KillUID ends every process that has the uid as one of its own, until none
-// is left or ctx is done. It returns how many it ended. All are stopped
-// before the first is ended: processes that start others faster than they are
-// ended one by one would go on for ever.
+// is left or ctx is done. It returns how many it ended. Where looks go on to
+// find some, all are stopped before the first is ended: processes that start
+// others faster than they are ended one by one would go on for ever. None is
+// stopped without need, since root's su(1) or sudo(8) above one would stop with
+// it, and nothing would ever wake it.
 func (h *Host) KillUID(ctx context.Context, uid uint32) (int, error) {
 	if uid < grant.UIDMin || uid > grant.UIDMax {
 		return 0, fmt.Errorf("uid %d is not one of ours", uid)
 	}
 	ended := map[int]bool{}
-	for {
-		stopped, err := stopAll(ctx, uid)
-		for pid := range stopped {
+	for round := 0; ; round++ {
+		look := present
+		if round >= maxKilled {
+			look = stopAll
+		}
+		found, err := look(ctx, uid)
+		for pid := range found {
 			ok, failed := send(pid, uid, unix.SIGKILL)
 			err = errors.Join(err, failed)
 			if ok {
 				ended[pid] = true
 			}
 		}
-		if ctx.Err() == nil && (len(stopped) == 0 || err != nil) {
+		if ctx.Err() == nil && (len(found) == 0 || err != nil) {
 			return len(ended), err
 		}
 		select {
 		case <-ctx.Done():
-			return len(ended), fmt.Errorf("processes of uid %d may still be there: no time was left; %d were stopped last, of them %v",
-				uid, len(stopped), firstOf(slices.Sorted(maps.Keys(stopped))))
+			return len(ended), fmt.Errorf("processes of uid %d may still be there: no time was left; %d were there last, of them %v",
+				uid, len(found), firstOf(slices.Sorted(maps.Keys(found))))
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
 }
 
 func firstOf(pids []int) []int { return pids[:min(len(pids), 10)] }
+
+// present finds the processes of the uid.
+func present(_ context.Context, uid uint32) (map[int]bool, error) {
+	pids, err := processesOf(uid)
+	found := map[int]bool{}
+	for _, pid := range pids {
+		found[pid] = true
+	}
+	return found, err
+}
 
 // stopAll stops the processes of the uid until a look finds no other, or ctx
 // is done. Whoever is stopped starts nothing.

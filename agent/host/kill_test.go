@@ -103,6 +103,27 @@ func TestABombIsEnded(t *testing.T) {
 	}
 }
 
+// Su of root's above a process stops itself when that is stopped, and would
+// wait for ever.
+func TestNobodyAboveIsStopped(t *testing.T) {
+	h := machine(t)
+	need.Program(t, "sleep")
+	cmd := exec.Command("sleep", "1000")
+	start(t, cmd)
+	seen := make(chan unix.WaitStatus, 1)
+	go func() {
+		var status unix.WaitStatus
+		_, _ = unix.Wait4(cmd.Process.Pid, &status, unix.WUNTRACED, nil)
+		seen <- status
+	}()
+	if n, err := h.KillUID(t.Context(), victim); n != 1 || err != nil {
+		t.Error(n, err)
+	}
+	if status := <-seen; !status.Signaled() || status.Signal() != unix.SIGKILL {
+		t.Errorf("who waits for it sees %#x", status)
+	}
+}
+
 // A sweep that has no time left says what is still there.
 func TestASweepEndsWithItsContext(t *testing.T) {
 	h := machine(t)
@@ -111,10 +132,13 @@ func TestASweepEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := h.KillUID(ctx, victim); err == nil {
-		t.Error("clean, having had no time to look")
+		t.Error("clean, having had no time to look again")
 	}
-	if n, err := h.KillUID(t.Context(), victim); n != 1 || err != nil {
+	if n, err := h.KillUID(t.Context(), victim); n > 1 || err != nil {
 		t.Error(n, err)
+	}
+	if left, err := processesOf(victim); err != nil || len(left) > 0 {
+		t.Error(left, err)
 	}
 }
 
