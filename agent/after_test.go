@@ -254,3 +254,21 @@ func TestALookThatWasCutShortIsToldAfterTheNextEnd(t *testing.T) {
 		})
 	}
 }
+
+// What the disk would not take is written down as soon as it does.
+func TestTheListOnTheDiskFollowsTheOneInMemory(t *testing.T) {
+	for n := range 12 {
+		w := newWorld()
+		w.offered.Grants = []grant.Grant{held("g-a", "ana", 0, time.Hour)}
+		a := w.agent(t)
+		pass(t, a)
+		w.now = noon.Add(2 * time.Hour)
+		w.failAt = w.changes + n
+		_, _ = a.Pass(t.Context(), true) // it may well fail
+		w.failAt = 0
+		pass(t, a)
+		if got := w.opened["g-a"]; !got.Ended.Equal(a.opened["g-a"].Ended) || got.Ended.IsZero() {
+			t.Errorf("with the disk full from change %d: %+v on it, %+v in memory", n, got, a.opened["g-a"])
+		}
+	}
+}

@@ -170,7 +170,10 @@ type Agent struct {
 
 	calls uint64 // of sudo and su that were barred
 
-	clockText string // what is wrong with the clock, by the control plane's
+	clockText  string // what is wrong with the clock, by the control plane's
+	clockAhead bool   // it says that the clock is ahead
+
+	unsaved bool // opened is not on the disk as it is
 }
 
 // Opened is a grant that this host has begun to install. It is written down
@@ -209,7 +212,7 @@ func (a *Agent) Init(kept grant.Opened, unread error) error {
 	var err error
 	if a.opened, err = a.Keep.Opened(); err != nil {
 		a.forgotten("which grants were installed", err)
-		a.opened = presumed(kept.Grants, a.now())
+		a.opened = presumed(kept.Grants, a.Keep.Earliest(a.Clock.Now()))
 	}
 	sessions, err := a.Keep.Sessions()
 	if err != nil {

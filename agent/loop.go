@@ -236,7 +236,7 @@ func (a *Agent) installed(ctx context.Context, live []grant.Grant, given []enfor
 // the next pass tries again. Leftovers are looked for later, beside the loop.
 func (a *Agent) close(ctx context.Context, b budget, held []grant.Grant, removed []enforce.Thing, now time.Time) []error {
 	a.mu.Lock()
-	opened := maps.Clone(a.opened)
+	opened, saved := maps.Clone(a.opened), !a.unsaved
 	a.mu.Unlock()
 	var failed []error
 	next := maps.Clone(opened)
@@ -263,17 +263,17 @@ func (a *Agent) close(ctx context.Context, b budget, held []grant.Grant, removed
 		o.Ended, o.Over = r.DoneAt, r.Why == byTime
 		next[id] = o
 	}
-	if maps.EqualFunc(next, opened, func(x, y Opened) bool {
+	if saved && maps.EqualFunc(next, opened, func(x, y Opened) bool {
 		return slices.Equal(x.Left, y.Left) && x.Ended.Equal(y.Ended) && x.Told == y.Told
 	}) {
 		a.discharged(ctx, done)
 		return failed
 	}
-	// Removal never waits for this write: if it fails, the receipt is made
-	// twice, and both are true.
+	// Removal never waits for this write. Where it fails until the agent ends,
+	// the receipt is made twice, and both are true.
 	err := a.Keep.SaveOpened(next)
 	a.mu.Lock()
-	a.opened = next
+	a.opened, a.unsaved = next, err != nil
 	a.mu.Unlock()
 	if err != nil {
 		failed = append(failed, err)

@@ -25,7 +25,7 @@ func (a *Agent) Told(ctx context.Context, at time.Time, age time.Duration) {
 	if age <= tolerance && !a.unended(before) {
 		a.correct(ctx, before, at.Add(age))
 	}
-	a.tellClock(ctx, a.now(), at)
+	a.tellClock(ctx, a.now(), at, age)
 	to := a.Keep.Earliest(a.Clock.Now())
 	for _, g := range a.known() {
 		if g.NotBefore.After(from) && !g.NotBefore.After(to) {
@@ -72,17 +72,21 @@ func (a *Agent) correct(ctx context.Context, before, now time.Time) {
 }
 
 // tellClock records that the time by which this host judges grants is not the
-// control plane's, and that it is again.
-func (a *Agent) tellClock(ctx context.Context, now, at time.Time) {
-	text := ""
-	if ahead := now.Sub(at); ahead > time.Minute {
-		text = fmt.Sprintf("this host's clock is %v ahead of the control plane's: its grants end as much too early until it is set right", ahead.Round(time.Minute))
-	} else if behind := at.Sub(a.Clock.Now().Wall); behind > time.Minute {
+// control plane's, and that it is again. Words that may be old say that a clock
+// is behind, and nothing of one that is ahead.
+func (a *Agent) tellClock(ctx context.Context, now, at time.Time, age time.Duration) {
+	text, ahead := "", now.Sub(at)-age
+	isAhead := age <= tolerance && ahead > time.Minute
+	if behind := at.Sub(a.Clock.Now().Wall); behind > time.Minute {
 		text = fmt.Sprintf("this host's clock is %v behind the control plane's: set it right", behind.Round(time.Minute))
+	} else if isAhead {
+		text = fmt.Sprintf("this host's clock is %v ahead of the control plane's: its grants end as much too early until it is set right", ahead.Round(time.Minute))
 	}
 	a.mu.Lock()
-	news := a.clockText != text
-	a.clockText = text
+	news := a.clockText != text && (text != "" || age <= tolerance || !a.clockAhead)
+	if news {
+		a.clockText, a.clockAhead = text, isAhead
+	}
 	a.mu.Unlock()
 	if !news {
 		return
