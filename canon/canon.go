@@ -87,15 +87,26 @@ func (w *Writer) Nanos(field int, t time.Time) {
 
 // A Field is one field of a message that is being read.
 type Field struct {
-	Num  int
-	kind protowire.Type
-	u    uint64
-	b    []byte
+	Num   int
+	kind  protowire.Type
+	u     uint64
+	b     []byte
+	later *bool // fields of a later version are passed over, and told here
 }
 
 // Read calls each for every field of b in turn. Each returns ErrUnknownField
 // (by [Field.Unknown]) for a number that it does not know.
-func Read(b []byte, each func(Field) error) error {
+func Read(b []byte, each func(Field) error) error { return read(b, nil, each) }
+
+// ReadLater is Read for what a later version may have written: it passes over
+// fields that each does not know, in messages within as well, and reports
+// whether there were any. It is for what tells, and never for what permits.
+func ReadLater(b []byte, each func(Field) error) (later bool, err error) {
+	err = read(b, &later, each)
+	return later, err
+}
+
+func read(b []byte, later *bool, each func(Field) error) error {
 	last := 0
 	for len(b) > 0 {
 		num, kind, n := protowire.ConsumeTag(b)
@@ -103,7 +114,7 @@ func Read(b []byte, each func(Field) error) error {
 			return fmt.Errorf("field tag: %w", ErrMalformed)
 		}
 		b = b[n:]
-		f := Field{Num: int(num), kind: kind}
+		f := Field{Num: int(num), kind: kind, later: later}
 		if f.Num < last {
 			return fmt.Errorf("field %d after field %d: %w", f.Num, last, ErrNotCanonical)
 		}
@@ -129,8 +140,15 @@ func Read(b []byte, each func(Field) error) error {
 	return nil
 }
 
-// Unknown is the error for a field whose number the reader does not know.
-func (f Field) Unknown() error { return fmt.Errorf("field %d: %w", f.Num, ErrUnknownField) }
+// Unknown is the error for a field whose number the reader does not know; under
+// [ReadLater] there is none.
+func (f Field) Unknown() error {
+	if f.later != nil {
+		*f.later = true
+		return nil
+	}
+	return fmt.Errorf("field %d: %w", f.Num, ErrUnknownField)
+}
 
 // Uint puts the field's integer into to.
 func (f Field) Uint(to *uint64) error {
@@ -232,7 +250,7 @@ func (f Field) Message(each func(Field) error) error {
 	if err := f.Blob(&b); err != nil {
 		return err
 	}
-	if err := Read(b, each); err != nil {
+	if err := read(b, f.later, each); err != nil {
 		return fmt.Errorf("in field %d: %w", f.Num, err)
 	}
 	return nil

@@ -160,19 +160,26 @@ func (e Entry) Bytes() []byte {
 	return w.Bytes()
 }
 
-// ParseEntry reads an entry. It refuses fields that it does not know, and
-// every spelling but the canonical one. Text from the kernel need not be
-// UTF-8: whoever builds an entry makes it so.
+// ParseEntry reads an entry, and refuses every spelling but the canonical one.
+// Of an entry of a later version it reads what this one knows. Text from the
+// kernel need not be UTF-8: whoever builds an entry makes it so.
 func ParseEntry(b []byte) (Entry, error) {
 	var e Entry
-	err := canon.Read(b, e.field)
-	if err == nil {
-		err = canon.Same(b, e.Bytes())
-	}
-	if err != nil {
+	if err := told(b, e.field, &e); err != nil {
 		return Entry{}, fmt.Errorf("%w: %w", ErrEntry, err)
 	}
 	return e, nil
+}
+
+// told reads what hosts tell. Agents are upgraded before the control plane and
+// after it: what a later version adds to its words is passed over, and the
+// bytes are kept as they came. Nobody gains a thing by it.
+func told(b []byte, field func(canon.Field) error, as interface{ Bytes() []byte }) error {
+	later, err := canon.ReadLater(b, field)
+	if err == nil && !later {
+		err = canon.Same(b, as.Bytes())
+	}
+	return err
 }
 
 func (e *Entry) field(f canon.Field) error {

@@ -10,6 +10,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
+
+	"curfew.internal/canon"
+	"curfew.internal/dsse"
 )
 
 var noon = time.Date(2027, 1, 31, 12, 0, 0, 123456789, time.UTC)
@@ -104,8 +107,71 @@ func FuzzParseEntry(f *testing.F) {
 	f.Add(example().Bytes())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		e, err := ParseEntry(b)
-		if err == nil && !bytes.Equal(b, e.Bytes()) {
+		later, _ := canon.ReadLater(b, new(Entry).field)
+		if err == nil && !later && !bytes.Equal(b, e.Bytes()) {
 			t.Errorf("%x is written otherwise", b)
+		}
+	})
+}
+
+// A version after this one adds fields at the ends of messages.
+func TestWordsOfALaterVersion(t *testing.T) {
+	more := func(b []byte) []byte {
+		var w canon.Writer
+		w.Uint(99, 7)
+		w.Text(100, "what comes after this version")
+		return append(bytes.Clone(b), w.Bytes()...)
+	}
+	e := example()
+	withProcess := func(process []byte) []byte {
+		var w canon.Writer
+		w.Uint(1, uint64(e.Kind))
+		w.Nanos(2, e.At)
+		w.Item(10, process)
+		return w.Bytes()
+	}
+	ids := func() []byte {
+		var w canon.Writer
+		w.Uint(1, 4711)
+		w.Blob(3, more(e.Process.IDs.bytes()))
+		w.Text(5, e.Process.Comm)
+		return w.Bytes()
+	}
+	for _, c := range []struct {
+		name  string
+		bytes []byte
+		want  Entry
+	}{
+		{"an entry with more fields is read", more(e.Bytes()), e},
+		{"a kind that is not known keeps its number", Entry{Kind: 4000, At: e.At}.Bytes(), Entry{Kind: 4000, At: e.At}},
+		{"a process with more fields is read", withProcess(more(e.Process.bytes())), Entry{Kind: e.Kind, At: e.At, Process: e.Process}},
+		{"ids with more fields are read, and what comes after them", withProcess(ids()), Entry{Kind: e.Kind, At: e.At, Process: &Process{PID: 4711, IDs: e.Process.IDs, Comm: e.Process.Comm}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got, err := ParseEntry(c.bytes)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+	t.Run("half a field is refused all the same", func(t *testing.T) {
+		b := more(e.Bytes())
+		if _, err := ParseEntry(b[:len(b)-1]); err == nil {
+			t.Error("it was taken")
+		}
+	})
+	t.Run("a receipt with more fields is a receipt", func(t *testing.T) {
+		host := key("host")
+		r := Receipt{Fleet: "example", Host: "db1", Grant: "g", Left: []string{"a process"}}
+		got, err := OpenReceipt(dsse.Sign(ReceiptType, more(r.Bytes()), host).Bytes(), host.Public().(ed25519.PublicKey))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(r, got); diff != "" {
+			t.Error(diff)
 		}
 	})
 }

@@ -84,11 +84,7 @@ func OpenLeftovers(envelope []byte, host ed25519.PublicKey) (LeftoversReceipt, e
 		return LeftoversReceipt{}, fmt.Errorf("receipt for leftovers: %w", err)
 	}
 	var r LeftoversReceipt
-	err = canon.Read(payload, r.field)
-	if err == nil {
-		err = canon.Same(payload, r.Bytes())
-	}
-	if err != nil {
+	if err := told(payload, r.field, &r); err != nil {
 		return LeftoversReceipt{}, fmt.Errorf("receipt for leftovers: %w", err)
 	}
 	return r, nil

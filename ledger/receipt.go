@@ -91,11 +91,7 @@ func OpenReceipt(envelope []byte, host ed25519.PublicKey) (Receipt, error) {
 		return Receipt{}, fmt.Errorf("receipt: %w", err)
 	}
 	var r Receipt
-	err = canon.Read(payload, r.field)
-	if err == nil {
-		err = canon.Same(payload, r.Bytes())
-	}
-	if err != nil {
+	if err := told(payload, r.field, &r); err != nil {
 		return Receipt{}, fmt.Errorf("receipt: %w", err)
 	}
 	return r, nil
