@@ -29,11 +29,12 @@ func (c crowd) String() string {
 	return fmt.Sprintf("%d %s", c.size, what)
 }
 
-// script starts them, each in a session of its own.
+// script starts them, each in a session of its own. Many that spin begin when
+// all are there: the last would not come to be before the end.
 func (c crowd) script() string {
 	program := "sleep 9999"
 	if c.spins {
-		program = "sh -c 'while :; do :; done' 9999"
+		program = fmt.Sprintf("sh -c 'sleep %d; while :; do :; done' 9999", c.size/50)
 	}
 	return fmt.Sprintf("for ((i = 0; i < %d; i++)); do setsid %s >/dev/null 2>&1 & done", c.size, program)
 }

@@ -59,7 +59,10 @@ func (b *bench) ends(ctx context.Context) error {
 
 func (b *bench) end(ctx context.Context, p *lab.Person, c crowd, f fault) (first, last time.Duration, err error) {
 	length := "4s"
-	if c.size > 100 {
+	switch {
+	case c.size > 100 && c.spins:
+		length = "10s"
+	case c.size > 100:
 		length = "6s" // they take their time to start
 	}
 	out, err := p.Prove(ctx, "request", "free", "--on", "db1", "--for", length, "--no-wait", "-o", "json")

@@ -78,7 +78,7 @@ roles:
     max_duration: 1h
     approval: {by: [bob]}
 groups:
-  all: [ana, ben, dan, eva, fay, gus, hal, ida, jon, kim, lou, mia, ned, oli, pia, quin, rex, sam, tia, uma, vic, wil, xia, yan, zoe, abe, bea, cid, dov, eli, fox, gil, hux, ivy, jay, kit, lea, mel, dee, eno, flo, hea]
+  all: [ana, ben, dan, eva, fay, gus, hal, ida, jon, kia, kim, lou, mia, ned, oli, pia, quin, rex, sam, tia, uma, vic, wil, xia, yan, zoe, abe, bea, cid, dov, eli, fox, gil, hux, ivy, jay, kit, lea, mel, dee, eno, flo, hea]
 eligible:
   - {role: ops, groups: [all]}
   - {role: second, groups: [all]}

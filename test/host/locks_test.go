@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -150,6 +152,50 @@ func sudoAlone(t *testing.T, s *scene) {
 	s.sh(t, "test -e /run/curfew/sudoers.d/"+id+" && cp -p /root/pam-sudo /etc/pam.d/sudo")
 	back()
 	s.nothing(t, "rex")
+	s.clean(t, id)
+}
+
+var keyIn = regexp.MustCompile(`-i (\S+)/key `)
+
+// certificateAlone: no agent, no sweep, no line of ours in sshd's PAM stack,
+// and the account stands. She has kept what `curfew ssh` gave to ssh.
+func certificateAlone(t *testing.T, s *scene) {
+	t.Helper()
+	p := s.person(t, "kia")
+	id := s.grant(t, p, "ops", "30s")
+	if _, err := p.Start(t.Context(), t.TempDir()+"/out", "ssh", "-N", "db1"); err != nil {
+		t.Fatal(err)
+	}
+	kept := t.TempDir()
+	s.until(t, "ssh", func() error {
+		out, err := exec.CommandContext(t.Context(), "pgrep", "-af", "^ssh .* -l kia ").Output()
+		dir := keyIn.FindStringSubmatch(string(out))
+		if err == nil && dir == nil {
+			err = fmt.Errorf("no key in %q", out)
+		}
+		if err != nil {
+			return err
+		}
+		return exec.CommandContext(t.Context(), "cp", dir[1]+"/key", dir[1]+"/key-cert.pub", kept).Run()
+	})
+	login := func() (string, error) {
+		out, err := s.fleet.In(t.Context(), lab.Place, "ssh", "-F", "none", "-i", kept+"/key", "-o", "CertificateFile="+kept+"/key-cert.pub", "-o", "IdentitiesOnly=yes",
+			"-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-l", "kia", s.db1.Address, "id").CombinedOutput()
+		return string(out), err
+	}
+	back := s.silence(t)
+	s.sh(t, "cp -p /etc/pam.d/sshd /root/pam-sshd; sed -i /pam_curfew/d /etc/pam.d/sshd")
+	out, err := login()
+	allowed(t, out, err)
+	s.until(t, "refusal", func() error {
+		if out, err := login(); err == nil || !strings.Contains(out, "Permission denied") {
+			return errors.Join(err, errors.New(out))
+		}
+		return nil
+	})
+	s.sh(t, "getent passwd kia && test -e /run/curfew/sudoers.d/"+id+" && journalctl -u ssh | grep -i 'certificate invalid: expired' && cp -p /root/pam-sshd /etc/pam.d/sshd")
+	back()
+	s.nothing(t, "kia")
 	s.clean(t, id)
 }
 

@@ -28,6 +28,7 @@ func TestOnRealHosts(t *testing.T) {
 		{"systemd's timer alone has the sweep end it on the second", timerAlone},
 		{"the door alone refuses where a standing rule would let through", doorAlone},
 		{"sudo alone refuses with the door and the agent gone", sudoAlone},
+		{"sshd alone refuses a certificate that is over", certificateAlone},
 		{"an agent killed again and again leaves nothing and loses nothing", killedOften},
 		{"a full disk hinders no removal, and gives nothing that is not kept", fullDisk},
 		{"a home that is full hinders nobody else", fullHome},

@@ -120,7 +120,7 @@ try() { out=$(eval "$2" 2>&1); rc=$?; echo "$1: $rc: $(echo "$out" | tr '\n' ' '
 }
 
 // end revokes a grant, and waits until nothing is left of it.
-func (s *scene) end(t *testing.T, id, name string) {
+func (s *scene) end(t testing.TB, id, name string) {
 	t.Helper()
 	if _, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "revoke", id); err != nil {
 		t.Fatal(err)
@@ -130,7 +130,7 @@ func (s *scene) end(t *testing.T, id, name string) {
 }
 
 // tried looks at what became of each try.
-func tried(t *testing.T, out string, guarded bool) {
+func tried(t testing.TB, out string, guarded bool) {
 	t.Helper()
 	said := map[string]string{}
 	for line := range strings.Lines(out) {

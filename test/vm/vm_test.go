@@ -51,7 +51,7 @@ type scene struct {
 	vm    *Guest
 }
 
-func on(t *testing.T, kernel string, lsm bool) *scene {
+func on(t testing.TB, kernel string, lsm bool) *scene {
 	t.Helper()
 	need.Root(t)
 	need.Program(t, "qemu-system-x86_64", "gcc", "mkfs.ext4", "mmdebstrap", "ip", "ssh", "unshare")
@@ -92,7 +92,7 @@ func on(t *testing.T, kernel string, lsm bool) *scene {
 }
 
 // person enrols somebody.
-func (s *scene) person(t *testing.T, name string) *lab.Person {
+func (s *scene) person(t testing.TB, name string) *lab.Person {
 	t.Helper()
 	p, err := s.fleet.Invite(t.Context(), name, "")
 	if err != nil {
@@ -104,12 +104,12 @@ func (s *scene) person(t *testing.T, name string) *lab.Person {
 var grantID = regexp.MustCompile(`g-[a-z2-7]{16}`)
 
 // grant gives a person the role, and waits until it is on the guest.
-func (s *scene) grant(t *testing.T, p *lab.Person, length time.Duration) (id string, end time.Time) {
+func (s *scene) grant(t testing.TB, p *lab.Person, length time.Duration) (id string, end time.Time) {
 	t.Helper()
 	return s.grantOf(t, p, "ops", length)
 }
 
-func (s *scene) grantOf(t *testing.T, p *lab.Person, role string, length time.Duration) (id string, end time.Time) {
+func (s *scene) grantOf(t testing.TB, p *lab.Person, role string, length time.Duration) (id string, end time.Time) {
 	t.Helper()
 	out, err := p.Prove(t.Context(), "request", role, "--on", "db1", "--for", length.String(), "--no-wait")
 	if err != nil {
@@ -127,7 +127,7 @@ func (s *scene) grantOf(t *testing.T, p *lab.Person, role string, length time.Du
 }
 
 // until repeats a look, with the patience that an emulated machine needs.
-func (s *scene) until(t *testing.T, what string, look func() error) {
+func (s *scene) until(t testing.TB, what string, look func() error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
@@ -138,7 +138,7 @@ func (s *scene) until(t *testing.T, what string, look func() error) {
 }
 
 // ssh runs a command on the guest as the person, in a login of its own.
-func (s *scene) ssh(t *testing.T, p *lab.Person, command string) (string, error) {
+func (s *scene) ssh(t testing.TB, p *lab.Person, command string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
@@ -146,7 +146,7 @@ func (s *scene) ssh(t *testing.T, p *lab.Person, command string) (string, error)
 	return out + errs, err
 }
 
-func (s *scene) sh(t *testing.T, script string) string {
+func (s *scene) sh(t testing.TB, script string) string {
 	t.Helper()
 	out, err := s.vm.Sh(t.Context(), script)
 	if err != nil {
@@ -162,7 +162,7 @@ ls -d /run/curfew/*/%[1]s /run/curfew/ssh/*/%[1]s /run/userdb/%[1]s.* 2>/dev/nul
 }
 
 // nothing waits until the guest has nothing of the person's.
-func (s *scene) nothing(t *testing.T, name string) {
+func (s *scene) nothing(t testing.TB, name string) {
 	t.Helper()
 	s.until(t, "removal of "+name, func() error {
 		out, err := s.vm.Sh(t.Context(), traces(name))
@@ -174,7 +174,7 @@ func (s *scene) nothing(t *testing.T, name string) {
 }
 
 // clean waits for a receipt that says that nothing is left.
-func (s *scene) clean(t *testing.T, id string) {
+func (s *scene) clean(t testing.TB, id string) {
 	t.Helper()
 	s.until(t, "receipt of "+id, func() error {
 		out, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "timeline", id)
@@ -185,7 +185,7 @@ func (s *scene) clean(t *testing.T, id string) {
 	})
 }
 
-func (s *scene) mode(t *testing.T) string {
+func (s *scene) mode(t testing.TB) string {
 	t.Helper()
 	var status struct{ Mode string }
 	s.until(t, "word of the agent", func() error {
