@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"sync/atomic"
 
 	"curfew.internal/clock"
@@ -29,7 +31,6 @@ type plane struct {
 	desk   *identity.Desk
 	keys   atomic.Pointer[sign.Authority]
 	codes  *codes
-	own    *tls.Certificate // for the people's API, if the operator has one
 }
 
 // open opens what [Init] made.
@@ -44,12 +45,9 @@ func open(ctx context.Context, c Config, k clock.Clock) (*plane, error) {
 	}
 	people := p.ca.Hash()
 	if c.TLSCert != "" {
-		own, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
-		if err != nil {
+		if people, err = pinned(c.TLSCert); err != nil {
 			return nil, fmt.Errorf("certificate of the people's API: %w", err)
 		}
-		last := sha256.Sum256(own.Certificate[len(own.Certificate)-1])
-		p.own, people = &own, last[:]
 	}
 	if p.store, err = store.Open(ctx, c.database(), c.Fleet); err != nil {
 		return nil, err
@@ -65,6 +63,40 @@ func open(ctx context.Context, c Config, k clock.Clock) (*plane, error) {
 	}
 	p.codes = &codes{config: c, store: p.store, desk: p.desk, clock: k, ca: p.ca.Hash(), people: people, root: p.keys.Load().Root()}
 	return p, nil
+}
+
+// pinned is the digest of the last certificate of a chain, which codes pin. The
+// key is not looked at: only the running server may be able to read it.
+func pinned(file string) ([]byte, error) {
+	rest, err := os.ReadFile(file) //nolint:gosec // the operator names it
+	if err != nil {
+		return nil, err
+	}
+	var last []byte
+	for b := new(pem.Block); b != nil; {
+		if b, rest = pem.Decode(rest); b != nil && b.Type == "CERTIFICATE" {
+			last = b.Bytes
+		}
+	}
+	if last == nil {
+		return nil, fmt.Errorf("%s holds none", file)
+	}
+	sum := sha256.Sum256(last)
+	return sum[:], nil
+}
+
+// present has a server present the operator's own certificate, if there is one.
+func present(t *tls.Config, cert, key string) error {
+	if cert == "" {
+		return nil
+	}
+	own, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		return err
+	}
+	t.GetCertificate = nil
+	t.Certificates = append(t.Certificates, own)
+	return nil
 }
 
 func (p *plane) close() error { return p.store.Close() }

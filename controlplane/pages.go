@@ -1,7 +1,6 @@
 package controlplane
 
 import (
-	"crypto/tls"
 	"fmt"
 	"net"
 	"net/http"
@@ -24,17 +23,12 @@ func (s *Server) webServer() (*http.Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	own := s.own
-	if c.TLSCert != "" {
-		pair, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
-		if err != nil {
-			return nil, fmt.Errorf("certificate of the pages: %w", err)
-		}
-		own = &pair
+	cert, key := c.TLSCert, c.TLSKey
+	if cert == "" {
+		cert, key = s.config.TLSCert, s.config.TLSKey
 	}
-	if own != nil {
-		t.GetCertificate = nil
-		t.Certificates = append(t.Certificates, *own)
+	if err := present(t, cert, key); err != nil {
+		return nil, fmt.Errorf("certificate of the pages: %w", err)
 	}
 	pages := &web.Server{
 		Fleet: s.config.Fleet, Origin: c.Origin, API: s.api, Desk: s.desk, Clock: s.clock, Log: s.log, Share: newShares(s.clock).take,

@@ -261,9 +261,8 @@ func (s *Server) peopleServer() (*http.Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.own != nil {
-		t.GetCertificate = nil
-		t.Certificates = append(t.Certificates, *s.own)
+	if err := present(t, s.config.TLSCert, s.config.TLSKey); err != nil {
+		return nil, fmt.Errorf("certificate of the people's API: %w", err)
 	}
 	path, h := s.api.Handler()
 	mux := http.NewServeMux()
