@@ -7,7 +7,7 @@ if [ -d /run/systemd/system ] && [ "$1" = remove ]; then
 	systemctl daemon-reload
 fi
 if [ "$1" = purge ]; then
-	rm -rf --one-file-system /etc/curfew-server /var/lib/curfew-server
+	rm -rf --one-file-system /etc/curfew-server /etc/curfew-server-secrets /var/lib/curfew-server
 	if getent passwd curfew-server >/dev/null; then
 		userdel curfew-server
 	fi
