@@ -14,7 +14,7 @@ programs := $(notdir $(wildcard cmd/*))
 SHELL = bash
 .SHELLFLAGS = -euo pipefail -c
 
-.PHONY: help build deps generate check test test-vm race demo demo-web bench packages fuzz clean
+.PHONY: help build deps generate check test test-vm test-cuts race demo demo-web bench packages fuzz clean
 
 help: ## list what there is to do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,11 @@ test-vm: ## try each kernel that we support, in emulated machines (root; half an
 	@$(MAKE) --no-print-directory build
 	@$(tally)
 	@go test -json -count=1 -timeout 60m ./test/vm -all 2>&1 | bin/tally
+
+test-cuts: ## cut the power 28 times while dpkg installs, upgrades and removes (root; ten minutes)
+	@tools/deps.sh build test packages
+	@$(tally)
+	@go test -json -count=1 -timeout 60m ./packaging -run TestLifeOnHosts -cuts 28 | bin/tally
 
 race: ## run the tests that need no host under the race detector
 	@$(tally)
