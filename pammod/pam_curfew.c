@@ -44,7 +44,8 @@
 #define HOMES	    "/run/curfew/home/"
 #define UID_MIN	    70000
 #define UID_MAX	    524287
-#define PATIENCE_MS 2000
+#define PATIENCE_MS 2000 /* a stranger's; of ours, who needs the word: */
+#define OURS_MS	    6000
 
 struct options {
 	const char *door;
@@ -120,9 +121,7 @@ left_ms(const struct timespec *deadline)
 		return 0;
 	ms = (int64_t)(deadline->tv_sec - now.tv_sec) * 1000 +
 	     (deadline->tv_nsec - now.tv_nsec) / 1000000;
-	if (ms < 0)
-		return 0;
-	return ms > PATIENCE_MS ? PATIENCE_MS : (int)ms;
+	return ms < 0 ? 0 : ms > OURS_MS ? OURS_MS : (int)ms;
 }
 
 /* Waits until fd is ready for what, or the deadline. */
@@ -198,7 +197,7 @@ dial(const char *path, const struct timespec *deadline)
 /* Asks the door. Anything but one whole reply of the right form in time
  * leaves the reply as it was: no. Returns whether there was an answer. */
 static int
-ask(const struct call *c, uint32_t kind, struct door_reply *r)
+ask(const struct call *c, uint32_t kind, int ms, struct door_reply *r)
 {
 	struct door_question q = { .magic = DOOR_QUESTION, .kind = kind };
 	struct door_reply got;
@@ -208,7 +207,7 @@ ask(const struct call *c, uint32_t kind, struct door_reply *r)
 
 	if (clock_gettime(CLOCK_MONOTONIC, &deadline) == -1)
 		goto out;
-	deadline.tv_sec += PATIENCE_MS / 1000;
+	deadline.tv_sec += ms / 1000;
 	if (!door_text(q.service, sizeof(q.service), c->service) ||
 	    !door_text(q.user, sizeof(q.user), c->user) ||
 	    !door_text(q.ruser, sizeof(q.ruser), c->ruser) ||
@@ -239,7 +238,8 @@ out:
 }
 
 /* Whether the account is one of ours, seen without the agent: by our marker,
- * or by a uid and a home of ours, as a site's directory may use the uids. */
+ * or by a uid and a home of ours, as a site's directory may use the uids.
+ * Without pamh by the marker alone. */
 static int
 managed(pam_handle_t *pamh, const char *name)
 {
@@ -255,7 +255,7 @@ managed(pam_handle_t *pamh, const char *name)
 		if (lstat(path, &st) == 0)
 			return 1;
 	}
-	pw = pam_modutil_getpwnam(pamh, name);
+	pw = pamh == NULL ? NULL : pam_modutil_getpwnam(pamh, name);
 	return pw != NULL && given(pw->pw_uid) && pw->pw_dir != NULL &&
 	       strncmp(pw->pw_dir, HOMES, sizeof(HOMES) - 1) == 0;
 }
@@ -340,6 +340,7 @@ static int
 decide(pam_handle_t *pamh, const struct call *c, uint32_t kind)
 {
 	struct door_reply r = { 0 };
+	int ours = managed(NULL, c->user) || managed(NULL, c->ruser);
 
 	if (root_alone(c))
 		return PAM_IGNORE;
@@ -353,7 +354,7 @@ decide(pam_handle_t *pamh, const struct call *c, uint32_t kind)
 		    "curfew: your account on this host has "
 		    "ended; ask with `curfew request`",
 		    "account has ended");
-	if (!ask(c, kind, &r)) {
+	if (!ask(c, kind, ours ? OURS_MS : PATIENCE_MS, &r)) {
 		if (!managed(pamh, c->user) && !managed(pamh, c->ruser))
 			return stranger(pamh, c);
 		return refuse(pamh,
@@ -403,7 +404,7 @@ pam_sm_close_session(pam_handle_t *pamh, int flags, int argc, const char **argv)
 	(void)flags;
 	read_call(&c, pamh, argc, argv);
 	if (!root_alone(&c))
-		(void)ask(&c, DOOR_CLOSE, &r);
+		(void)ask(&c, DOOR_CLOSE, PATIENCE_MS, &r);
 	return PAM_IGNORE;
 }
 

@@ -373,7 +373,7 @@ tick(int sig)
 	(void)sig;
 }
 
-/* A caller whose signals never rest does not stretch the two seconds. */
+/* A caller whose signals never rest does not stretch its seconds. */
 static int
 ticking(void)
 {

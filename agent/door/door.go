@@ -24,12 +24,12 @@ import (
 	"curfew.internal/wire/door"
 )
 
-// Bounds on callers. A decision has less than the module waits, so that the
-// person still reads why it was no.
+// Bounds on callers. A decision has less than the module waits on behalf of an
+// account of ours, so that the person still reads why it was no.
 const (
 	atOnce   = 256
 	patience = 2 * time.Second
-	thought  = 1500 * time.Millisecond
+	thought  = 5 * time.Second
 )
 
 // A Decider says who may act. It has
@@ -231,13 +231,10 @@ func (s *Server) attend(ctx context.Context, c *net.UnixConn) error {
 // answer takes one question and gives one reply, and hangs up: the module
 // takes no reply that something could still follow.
 func (s *Server) answer(ctx context.Context, c *net.UnixConn, who Caller, deciding *sync.WaitGroup) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
 	defer func() { err = errors.Join(err, c.Close()) }()
-	if at, ok := ctx.Deadline(); ok {
-		if err := c.SetDeadline(at); err != nil {
-			return err
-		}
+	now := time.Now()
+	if err := errors.Join(c.SetReadDeadline(now.Add(patience)), c.SetWriteDeadline(now.Add(patience+thought))); err != nil {
+		return err
 	}
 	buf := make([]byte, door.QuestionSize+1)
 	n, err := c.Read(buf)
