@@ -56,6 +56,9 @@ type Host interface {
 	Tell(pids []int, line string) int
 	// Argv returns a process's arguments.
 	Argv(pid int) ([]string, error)
+	// Spellings returns those of the paths that lead to the same program as
+	// the first, if that is one.
+	Spellings(paths []string) []string
 }
 
 // Labels ties processes to sessions in the kernel.
@@ -147,6 +150,8 @@ type Agent struct {
 
 	called chan Knock // by strangers, to be looked at
 
+	looksUp, asks *share // of what people have this host ask for
+
 	wake  chan struct{}
 	ends  chan struct{} // leftovers are to be looked for
 	ready chan struct{} // closed after the first pass
@@ -199,6 +204,7 @@ type Opened struct {
 // why the kept grants do not count, if they do not.
 func (a *Agent) Init(kept grant.Opened, unread error) error {
 	a.called = make(chan Knock, elevations)
+	a.looksUp, a.asks = newShare(lookUpEvery, lookUpBurst), newShare(askEvery, askBurst)
 	a.wake, a.ready, a.ends = make(chan struct{}, 1), make(chan struct{}), make(chan struct{}, 1)
 	a.before, a.looked = map[string]Before{}, map[string]time.Time{}
 	a.sessions, a.ended, a.over = map[uint64]Session{}, map[uint64]Session{}, map[string]grant.Grant{}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -34,11 +35,12 @@ type Visit struct {
 
 // Bounds of a talk.
 const (
-	typedWithin   = 5 * time.Second
+	typedWithin   = 2 * time.Second
 	chosenWithin  = 10 * time.Minute // to write a reason
 	installWithin = 20 * time.Second
 	lookEvery     = 20 * time.Millisecond
 	askAgain      = 2 * time.Second
+	askTries      = 5 // to have a first answer
 )
 
 // visit puts the door's visitor to the agent.
@@ -71,10 +73,7 @@ func (a *Agent) Elevate(ctx context.Context, v Visit) error {
 	if t.Person == "" || a.mayTry(t) {
 		return tell(shell.Reply{Run: &shell.Run{}})
 	}
-	offers, err := a.Plane.Offer(ctx, t)
-	if err == nil && len(offers) == 0 {
-		err = &uplink.Refusal{Text: "no role that you may ask for would allow it either: `curfew roles` lists them"}
-	}
+	offers, err := a.offers(ctx, t)
 	if err != nil {
 		return tell(shell.Reply{No: "no grant of yours on " + a.Name + " allows this, and nobody was asked for one: " + why(err)})
 	}
@@ -86,8 +85,23 @@ func (a *Agent) Elevate(ctx context.Context, v Visit) error {
 		return err // she thought better of it
 	}
 	c := line.Choice
+	if !a.asks.take(t.Person, a.Clock.Now()) {
+		return tell(shell.Reply{No: "nobody was asked: " + errTooOften.Text})
+	}
 	w := uplink.Wish{Typed: t, Role: c.Role, Reason: c.Reason, Ticket: c.Ticket, Code: c.Code, For: c.For, Key: crand.Text()}
 	return tell(a.asked(ctx, v, w, tell))
+}
+
+// offers are the roles that would allow what was typed.
+func (a *Agent) offers(ctx context.Context, t uplink.Typed) ([]uplink.Offer, error) {
+	if !a.looksUp.take(t.Person, a.Clock.Now()) {
+		return nil, errTooOften
+	}
+	offers, err := a.Plane.Offer(ctx, t)
+	if err == nil && len(offers) == 0 {
+		err = &uplink.Refusal{Text: "no role that you may ask for would allow it either: `curfew roles` lists them"}
+	}
+	return offers, err
 }
 
 func hear(ctx context.Context, v Visit, within time.Duration) (shell.Line, error) {
@@ -117,22 +131,30 @@ func shown(offers []uplink.Offer) []shell.Offer {
 
 var errShell = errors.New("this shell is no session that curfew opened for you, so it can ask for nothing: log in with `curfew ssh`")
 
+// personOf names the person whose account it is by the grants of this host. An
+// account in our range may be somebody else's.
+func (a *Agent) personOf(uid uint32) (name string) {
+	if uid < grant.UIDMin || uid > grant.UIDMax {
+		return ""
+	}
+	for _, g := range a.known() {
+		if g.Person.UID == uid {
+			name = g.Person.Name
+		}
+	}
+	return name
+}
+
+var errNoProgram = errors.New("there is no such program on this host")
+
 // typed says whose shell it is: by the kernel's word on the account and by the
 // label that the shell inherited from its login, which have to agree. Of
 // nobody of ours the name is empty.
 func (a *Agent) typed(v Visit, q shell.Typed) (uplink.Typed, error) {
-	t := uplink.Typed{RunAs: q.RunAs, Paths: q.Paths, Args: q.Args, Shell: q.Shell, Directory: q.Directory}
-	if v.UID < grant.UIDMin || v.UID > grant.UIDMax {
-		return t, nil
-	}
-	person := ""
-	for _, g := range a.known() {
-		if g.Person.UID == v.UID {
-			person = g.Person.Name
-		}
-	}
+	t := uplink.Typed{RunAs: q.RunAs, Args: q.Args, Shell: q.Shell, Directory: q.Directory}
+	person := a.personOf(v.UID)
 	if person == "" {
-		return t, nil // an account of somebody else in our range; sudo knows what to make of it
+		return t, nil // sudo knows what to make of it
 	}
 	id, ok, err := a.Labels.LabelOf(v.PID)
 	if err != nil || !ok || v.Gone() {
@@ -142,6 +164,13 @@ func (a *Agent) typed(v Visit, q shell.Typed) (uplink.Typed, error) {
 		return t, errShell
 	}
 	t.Person, t.Session = person, id
+	// A role names one spelling of a program, and whoever approves is shown
+	// that one: each has to be the file that was typed.
+	if !q.Shell {
+		if t.Paths = a.Host.Spellings(q.Paths); len(t.Paths) == 0 {
+			return t, errNoProgram
+		}
+	}
 	return t, nil
 }
 
@@ -162,11 +191,12 @@ func (a *Agent) mayTry(t uplink.Typed) bool {
 // or why not.
 func (a *Agent) asked(ctx context.Context, v Visit, w uplink.Wish, tell func(shell.Reply) error) shell.Reply {
 	now, gaveUp, err := a.wait(ctx, v, w, tell)
-	if gaveUp {
-		return shell.Reply{No: a.takeBack(ctx, w, now)}
+	lost := errors.Is(err, errLost)
+	if gaveUp || lost {
+		return shell.Reply{No: a.takeBack(ctx, w, now, lost)}
 	}
 	switch {
-	case err != nil && now.ID == "":
+	case now.ID == "":
 		return shell.Reply{No: "nobody was asked: " + why(err)}
 	case err != nil:
 		return shell.Reply{No: fmt.Sprintf("request %s: %s", now.ID, why(err))}
@@ -188,12 +218,17 @@ func ended(now uplink.Told) string {
 	return text
 }
 
+// errLost means that an answer was lost on the way, and with it whether there
+// is a request.
+var errLost = errors.New("an answer was lost")
+
 // wait has the request made, and tells how it stands until it is decided or
 // its person gives up. Somebody who leaves has given up.
 func (a *Agent) wait(ctx context.Context, v Visit, w uplink.Wish, tell func(shell.Reply) error) (now uplink.Told, gaveUp bool, err error) {
 	waiting, leave := context.WithCancel(ctx)
 	defer leave()
 	made := make(chan struct{}) // closed once the control plane has said something, or will not
+	answered := sync.OnceFunc(func() { close(made) })
 	var g errgroup.Group
 	g.Go(func() error {
 		// Whatever is said now gives up, and so does to say nothing and leave.
@@ -209,20 +244,18 @@ func (a *Agent) wait(ctx context.Context, v Visit, w uplink.Wish, tell func(shel
 		leave()
 		return nil
 	})
-	first := true
-	note := func(t uplink.Told) {
-		now = t
-		if first {
-			first = false
-			close(made)
-		}
-		if t.State == "asked" {
-			_ = tell(shell.Reply{State: state(t, false)}) // a shell that does not hear it has left, which Hear says
-		}
-	}
-	for {
-		err = a.Plane.Ask(waiting, w, note)
-		if err == nil || now.ID == "" || !errors.Is(err, uplink.ErrAway) || waiting.Err() != nil || a.now().After(now.Lapses) {
+	lost := false
+	for tries := 1; ; tries++ {
+		err = a.Plane.Ask(waiting, w, func(t uplink.Told) {
+			now = t
+			answered()
+			if t.State == "asked" {
+				_ = tell(shell.Reply{State: state(t, false)}) // a shell that does not hear it has left, which Hear says
+			}
+		})
+		answered()
+		lost = lost || errors.Is(err, uplink.ErrAway) || err == nil && now.ID == ""
+		if waiting.Err() != nil || !a.asksAgain(now, err, tries) {
 			break
 		}
 		_ = tell(shell.Reply{State: state(now, true)}) // as above
@@ -231,25 +264,44 @@ func (a *Agent) wait(ctx context.Context, v Visit, w uplink.Wish, tell func(shel
 		case <-a.Clock.After(askAgain):
 		}
 	}
-	if first {
-		close(made)
-	}
 	leave()
-	return now, g.Wait() == nil && gaveUp, err
+	gaveUp = g.Wait() == nil && gaveUp
+	if lost && now.ID == "" {
+		err = errors.Join(errLost, err)
+	}
+	return now, gaveUp, err
+}
+
+// asksAgain says whether it is worth it after so many tries: while the request
+// may wait, and a few times to learn whether there is one.
+func (a *Agent) asksAgain(now uplink.Told, err error, tries int) bool {
+	if !errors.Is(err, uplink.ErrAway) {
+		return false
+	}
+	if now.ID == "" {
+		return tries < askTries
+	}
+	return !a.now().After(now.Lapses)
 }
 
 func state(t uplink.Told, away bool) *shell.State {
 	return &shell.State{Request: t.ID, WaitsFor: t.WaitsFor, Lapses: t.Lapses.UTC(), Approved: t.Approved, Away: away}
 }
 
-// takeBack withdraws what was asked, and says what has become of it.
-func (a *Agent) takeBack(ctx context.Context, w uplink.Wish, last uplink.Told) string {
+// takeBack withdraws what was asked, and says what has become of it. That
+// nobody was asked it says only where the control plane has said so.
+func (a *Agent) takeBack(ctx context.Context, w uplink.Wish, last uplink.Told, lost bool) string {
 	now, err := a.Plane.TakeBack(context.WithoutCancel(ctx), w.Person, w.Key)
+	none := (*uplink.Refusal)(nil)
 	switch {
-	case err != nil && last.ID == "":
-		return "given up; nobody was asked"
-	case err != nil:
+	case err != nil && last.ID != "":
 		return fmt.Sprintf("given up, but request %s could not be withdrawn (%s): take it back with `curfew withdraw %s`", last.ID, why(err), last.ID)
+	case err != nil && !lost:
+		return "given up; nobody was asked"
+	case errors.As(err, &none):
+		return "the control plane's answer was lost on the way, and it knows of no request of yours from this shell now: try again, and see `curfew requests` on a computer of yours"
+	case err != nil:
+		return "the control plane's answer was lost on the way, and somebody may have been asked: `curfew requests` on a computer of yours shows it, and `curfew withdraw` takes it back"
 	case now.State == "withdrawn":
 		return "request " + now.ID + " is withdrawn"
 	case now.State == "issued":

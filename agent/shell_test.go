@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +20,9 @@ type plane struct {
 	offers  []uplink.Offer
 	err     error
 	breaks  int                // so often the stream breaks before it is decided
+	loses   int                // so often the first answer is lost
+	no      error              // said to what is asked once none is lost any more
+	backErr error              // said to what is taken back
 	decided func() uplink.Told // waits for the decision
 	asked   []uplink.Wish
 	back    uplink.Told // what taking back finds
@@ -31,8 +35,12 @@ func (p *plane) Offer(context.Context, uplink.Typed) ([]uplink.Offer, error) { r
 
 func (p *plane) Ask(ctx context.Context, w uplink.Wish, tell func(uplink.Told)) error {
 	p.asked = append(p.asked, w)
-	if p.err != nil {
-		return p.err
+	if p.loses > 0 {
+		p.loses--
+		return fmt.Errorf("%w: reset", uplink.ErrAway)
+	}
+	if err := errors.Join(p.err, p.no); err != nil {
+		return err
 	}
 	tell(uplink.Told{ID: "r-1", State: "asked", WaitsFor: "1 of: ben", Lapses: noon.Add(time.Hour)})
 	if p.breaks > 0 {
@@ -51,7 +59,7 @@ func (p *plane) TakeBack(_ context.Context, person, key string) (uplink.Told, er
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.taken = append(p.taken, person+" "+key)
-	return p.back, p.err
+	return p.back, errors.Join(p.err, p.backErr)
 }
 
 // soonClock fires at once.
@@ -217,6 +225,34 @@ func TestElevation(t *testing.T) {
 			[]string{"no grant of yours on db1 allows this, and nobody was asked for one: " + why(uplink.ErrAway)},
 			0,
 		},
+		{"a first answer that is lost is asked for again with the same key", func(k *talk) {
+			k.plane.loses, k.plane.decided = 2, issued
+			k.agent.opened = map[string]Opened{"g-a": {Installed: true}}
+		}, []string{"offers db-admin", "away", "away", "waits for 1 of: ben", "run g-a"}, 3},
+		{"no answer comes: it is taken back", func(k *talk) {
+			k.plane.loses, k.plane.back = 99, uplink.Told{ID: "r-1", State: "withdrawn"}
+		}, []string{"offers db-admin", "away", "away", "away", "away", "request r-1 is withdrawn"}, askTries},
+		{"no answer comes, and it was approved meanwhile", func(k *talk) {
+			k.plane.loses, k.plane.back = 99, uplink.Told{ID: "r-1", State: "issued", Grant: "g-a"}
+		}, []string{
+			"offers db-admin", "away", "away", "away", "away",
+			"too late: request r-1 was approved before it could be withdrawn. Nothing was run; `curfew revoke g-a` ends the grant",
+		}, askTries},
+		{"no answer comes, nor to the taking back: somebody may have been asked", func(k *talk) {
+			k.plane.loses, k.plane.backErr = 99, uplink.ErrAway
+		}, []string{
+			"offers db-admin", "away", "away", "away", "away",
+			"the control plane's answer was lost on the way, and somebody may have been asked: `curfew requests` on a computer of yours shows it, and `curfew withdraw` takes it back",
+		}, askTries},
+		{"an answer was lost, and then comes a no", func(k *talk) {
+			k.plane.loses, k.plane.no, k.plane.backErr = 1, &uplink.Refusal{Text: "that code is not right"}, &uplink.Refusal{Text: "no such request"}
+		}, []string{
+			"offers db-admin", "away",
+			"the control plane's answer was lost on the way, and it knows of no request of yours from this shell now: try again, and see `curfew requests` on a computer of yours",
+		}, 2},
+		{"a no that says so: nobody was asked", func(k *talk) {
+			k.plane.no = &uplink.Refusal{Text: "that code is not right"}
+		}, []string{"offers db-admin", "nobody was asked: that code is not right"}, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			k := newTalk(t)
@@ -273,5 +309,56 @@ func TestWhoThinksBetterOfItAsksForNothing(t *testing.T) {
 	k.say(restart(), shell.Line{GiveUp: true})
 	if got := k.run(t, nil); len(got) != 1 || len(k.plane.asked)+len(k.plane.taken) > 0 {
 		t.Errorf("%q", got)
+	}
+}
+
+// What approvers are shown is the file that was typed: paths that lead
+// elsewhere are not passed on.
+func TestOnlySpellingsOfOneProgramArePassedOn(t *testing.T) {
+	k := newTalk(t)
+	k.plane.decided = func() uplink.Told { return uplink.Told{ID: "r-1", State: "denied"} }
+	l := restart()
+	l.Typed.Paths = []string{"/home/ana/bin/systemctl", "/usr/bin/systemctl", "/bin/sh"}
+	k.say(l, choose())
+	k.run(t, nil)
+	if len(k.plane.asked) != 1 || !slices.Equal(k.plane.asked[0].Paths, []string{"/home/ana/bin/systemctl", "/usr/bin/systemctl"}) {
+		t.Errorf("%+v", k.plane.asked)
+	}
+	k = newTalk(t)
+	l.Typed.Paths = nil
+	k.say(l)
+	if got := k.run(t, nil); len(got) != 1 || got[0] != errNoProgram.Error() {
+		t.Errorf("%q", got)
+	}
+}
+
+// One person does not use up what the control plane hears of the whole host.
+func TestOnePersonAsksNotWithoutEnd(t *testing.T) {
+	k := newTalk(t)
+	k.plane.decided = func() uplink.Told { return uplink.Told{ID: "r-1", State: "denied"} }
+	for range askBurst {
+		k.say(restart(), choose())
+		k.told = nil
+		if got := k.run(t, nil); got[len(got)-1] != "request r-1 was denied" {
+			t.Fatalf("%q", got)
+		}
+	}
+	k.say(restart(), choose())
+	if got := k.run(t, nil); got[len(got)-1] != "nobody was asked: "+errTooOften.Text || len(k.plane.asked) != askBurst {
+		t.Errorf("%q", got)
+	}
+	for k.agent.looksUp.take("ana", k.agent.Clock.Now()) {
+	}
+	k.say(restart())
+	k.told = nil
+	if got := k.run(t, nil); len(got) != 1 || got[0] != "no grant of yours on db1 allows this, and nobody was asked for one: "+errTooOften.Text {
+		t.Errorf("%q", got)
+	}
+	if !k.agent.asks.take("bob", k.agent.Clock.Now()) {
+		t.Error("another person pays for it")
+	}
+	k.world.now = k.world.now.Add(askEvery)
+	if !k.agent.asks.take("ana", k.agent.Clock.Now()) {
+		t.Error("she may never ask again")
 	}
 }

@@ -218,7 +218,7 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 		}
 	}
 	a.Plane = client
-	shells := &door.Shells{Path: filepath.Join(f.Run, "sudo.sock"), Talk: a.visit, Log: log}
+	shells := &door.Shells{Path: filepath.Join(f.Run, "sudo.sock"), Talk: a.visit, Ours: func(uid uint32) bool { return a.personOf(uid) != "" }, Log: log}
 	server := &door.Server{Path: filepath.Join(f.Run, "door.sock"), Decide: a.answer, Log: log, Moved: a.doorMoved}
 	a.Parts = []func(context.Context) error{
 		p.kept.Run, client.Run, server.Serve, shells.Serve, a.notify, a.warn, a.looks, a.access,

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -181,6 +182,11 @@ func (h fakeHost) Managed(_ context.Context, name string) (bool, error) {
 }
 
 func (fakeHost) Argv(int) ([]string, error) { return []string{"sudo", "-n", "id"}, nil }
+
+// Spellings takes programs of one name for one file.
+func (fakeHost) Spellings(paths []string) []string {
+	return slices.DeleteFunc(slices.Clone(paths), func(p string) bool { return path.Base(p) != path.Base(paths[0]) })
+}
 
 type fakeLabels struct{ *world }
 

@@ -12,8 +12,13 @@ import (
 	"curfew.internal/wire/shell"
 )
 
-// shellsOfOne is how many shells of one account are heard at once.
-const shellsOfOne = 8
+// How many shells are heard at once: of one account, and of all accounts that
+// no grant names. Those have nothing to ask for, and there can be as many of
+// them as somebody has subordinate uids: they take no place of the others.
+const (
+	shellsOfOne = 8
+	strangers   = 32
+)
 
 // A Shells hears people who typed sudo. Everybody on the host may call: who
 // that is, the kernel says.
@@ -21,10 +26,13 @@ type Shells struct {
 	Path string
 	// Talk hears a visitor out. It has to come back by itself when ctx is done.
 	Talk func(ctx context.Context, v *Visitor)
+	// Ours reports whether a grant names the account.
+	Ours func(uid uint32) bool
 	Log  *slog.Logger
 
-	mu sync.Mutex // guards what follows
-	by map[uint32]int
+	mu      sync.Mutex // guards what follows
+	by      map[uint32]int
+	strange int // of those in by, who are not ours
 }
 
 // Serve hears visitors until ctx is done, and then until all have left.
@@ -40,10 +48,11 @@ func (s *Shells) visit(ctx context.Context, c *net.UnixConn) (err error) {
 	if err != nil {
 		return err
 	}
-	if !s.enter(who.UID) {
+	leave, ok := s.enter(who.UID)
+	if !ok {
 		return fmt.Errorf("uid %d calls from too many shells at once", who.UID)
 	}
-	defer s.leave(who.UID)
+	defer leave()
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("talk with a shell broke: %v", p)
@@ -53,22 +62,27 @@ func (s *Shells) visit(ctx context.Context, c *net.UnixConn) (err error) {
 	return nil
 }
 
-func (s *Shells) enter(uid uint32) bool {
+// enter takes a place, if there is one.
+func (s *Shells) enter(uid uint32) (leave func(), ok bool) {
+	stranger := 1
+	if s.Ours(uid) {
+		stranger = 0
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.by[uid] >= shellsOfOne {
-		return false
+	if s.by[uid] >= shellsOfOne || s.strange+stranger > strangers {
+		return nil, false
 	}
 	s.by[uid]++
-	return true
-}
-
-func (s *Shells) leave(uid uint32) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.by[uid]--; s.by[uid] == 0 {
-		delete(s.by, uid)
-	}
+	s.strange += stranger
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.strange -= stranger
+		if s.by[uid]--; s.by[uid] == 0 {
+			delete(s.by, uid)
+		}
+	}, true
 }
 
 // A Visitor is a shell that calls.

@@ -18,7 +18,8 @@ import (
 // shells starts a server, and stops it at the end.
 func shells(t *testing.T, talk func(context.Context, *Visitor)) string {
 	t.Helper()
-	s := &Shells{Path: filepath.Join(t.TempDir(), "sudo.sock"), Talk: talk, Log: slog.New(slog.DiscardHandler)}
+	ours := func(uint32) bool { return true }
+	s := &Shells{Path: filepath.Join(t.TempDir(), "sudo.sock"), Talk: talk, Ours: ours, Log: slog.New(slog.DiscardHandler)}
 	ctx, stop := context.WithCancel(t.Context())
 	var serving sync.WaitGroup
 	serving.Go(func() {
@@ -130,5 +131,32 @@ func TestShellsOfOneAccountAreBounded(t *testing.T) {
 			_ = c.Close()
 			c = call(t, path)
 		}
+	}
+}
+
+// Whoever has many uids takes no place of those whom a grant names.
+func TestStrangersAreBoundedTogether(t *testing.T) {
+	s := &Shells{by: map[uint32]int{}, Ours: func(uid uint32) bool { return uid < 10 }}
+	var leave []func()
+	for uid := uint32(100); uid < 200; uid++ {
+		if l, ok := s.enter(uid); ok {
+			leave = append(leave, l)
+		}
+	}
+	if len(leave) != strangers {
+		t.Errorf("%d strangers are heard at once", len(leave))
+	}
+	for uid := range uint32(10) {
+		for n := range shellsOfOne + 1 {
+			if _, ok := s.enter(uid); ok != (n < shellsOfOne) {
+				t.Errorf("place %d of uid %d: %v", n, uid, ok)
+			}
+		}
+	}
+	for _, l := range leave {
+		l()
+	}
+	if _, ok := s.enter(100); !ok || s.strange != 1 || len(s.by) != 11 {
+		t.Errorf("places are not given back: %v, %d, %v", ok, s.strange, s.by)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -45,15 +46,15 @@ func (s sudoCmd) Run(ctx context.Context, p *program) error {
 	}
 	k := talk{conn: conn}
 	defer func() { _ = conn.Close() }() // all was said
-	stop := context.AfterFunc(ctx, k.interrupt)
-	defer stop()
 	if err := k.say(shell.Line{Typed: &t}); err != nil {
 		return err
 	}
-	r, err := k.hear()
+	r, err := k.first(ctx)
 	if err != nil || r.Run != nil {
 		return err
 	}
+	stop := context.AfterFunc(ctx, k.interrupt)
+	defer stop()
 	if r.No != "" {
 		return errors.New(clean(r.No))
 	}
@@ -64,8 +65,13 @@ func (s sudoCmd) Run(ctx context.Context, p *program) error {
 	return k.ask(ctx, r)
 }
 
-// answerWithin is how long the agent has to take a call.
-const answerWithin = 3 * time.Second
+// How long the agent has: to take a call; to say who could be asked, which it
+// asks the control plane; and for its last word, once she has given up.
+const (
+	answerWithin = 3 * time.Second
+	offerWithin  = 20 * time.Second
+	lastWithin   = 20 * time.Second
+)
 
 // securePath is where sudo looks for programs (sudoers(5), secure_path).
 var securePath = []string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"}
@@ -141,6 +147,8 @@ func control(tty *os.File, f func(fd int) error) error {
 	return errors.Join(err, failed)
 }
 
+var errAgentMute = errors.New("the agent of this host does not answer, and nobody was asked: try again in a moment; if it stays so, tell an administrator (`systemctl status curfew-agent`)")
+
 var errAgentLeft = errors.New("the agent of this host went away: what was asked for goes on (`curfew requests`); try again in a moment")
 
 func (k talk) say(l shell.Line) error {
@@ -170,8 +178,33 @@ func (k talk) hear() (shell.Reply, error) {
 	return r, nil
 }
 
-// interrupt gives up; the agent has the last word.
-func (k talk) interrupt() { _ = k.say(shell.Line{GiveUp: true}) } // if it cannot be told, it sees us leave
+// first is the agent's first answer. Nothing has been asked for before it: who
+// presses Ctrl-C has no last word to wait for.
+func (k talk) first(ctx context.Context) (shell.Reply, error) {
+	waiting, done := context.WithTimeout(ctx, offerWithin)
+	defer done()
+	stop := context.AfterFunc(waiting, k.hangUp)
+	r, err := k.hear()
+	stop()
+	switch {
+	case ctx.Err() != nil:
+		return shell.Reply{}, errGivenUp
+	case waiting.Err() != nil:
+		return shell.Reply{}, errAgentMute
+	}
+	return r, err
+}
+
+// hangUp ends what is being heard or said.
+func (k talk) hangUp() { _ = k.conn.SetDeadline(time.Unix(1, 0)) } // who hears or speaks says so
+
+// interrupt gives up; the agent has the last word, for a while. Whoever does
+// not wait for it presses Ctrl-C again.
+func (k talk) interrupt() {
+	signal.Reset(os.Interrupt)
+	_ = k.say(shell.Line{GiveUp: true}) // if it cannot be told, it sees us leave
+	time.AfterFunc(lastWithin, k.hangUp)
+}
 
 // open finds the terminal to ask at. Where nobody can answer, it says at once
 // what would help.
@@ -306,7 +339,10 @@ func (k talk) follow(c shell.Choice) error {
 		}
 		approved = len(st.Approved)
 		now := fmt.Sprintf("%s waits for %s until %s; Ctrl-C withdraws it", clean(st.Request), clean(st.WaitsFor), st.Lapses.UTC().Format("15:04 MST"))
-		if st.Away {
+		switch {
+		case st.Away && st.Request == "":
+			now = "the control plane does not answer yet, and is asked again; Ctrl-C gives up"
+		case st.Away:
 			now = "the control plane does not answer for now; " + clean(st.Request) + " goes on waiting"
 		}
 		if now != said {

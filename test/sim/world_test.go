@@ -300,6 +300,7 @@ func (h hostOf) KillUID(_ context.Context, uid uint32) (int, error) {
 func (hostOf) Clear(context.Context, string, uint32) ([]string, error) { return nil, nil }
 func (hostOf) Tell([]int, string) int                                  { return 0 }
 func (hostOf) Argv(int) ([]string, error)                              { return []string{"sudo", "id"}, nil }
+func (hostOf) Spellings(paths []string) []string                       { return paths }
 
 func (h hostOf) RuleLeft(id string) (looked, left []string, err error) {
 	if _, ok := h.things[enforce.Thing{Kind: enforce.SudoRule, Name: id}]; ok && h.bug == "" {
