@@ -229,6 +229,7 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 		func(ctx context.Context) error { return p.watch.Run(ctx, a.Record) }, p.watch.Refresh,
 		func(ctx context.Context) error { return a.publish(ctx, p, client, passed) },
 		func(ctx context.Context) error { return a.examine(ctx, p, client) },
+		func(ctx context.Context) error { return a.elevation(ctx, p) },
 	}
 	a.append(ledger.Entry{Kind: ledger.Agent, At: p.clock.Now().Wall, Text: "agent " + string(v) + " started, mode " + p.watch.Mode()})
 	if p.watch.Fresh {

@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 )
@@ -42,3 +43,42 @@ func (h *Host) Barred(ctx context.Context, service, caller string) (barred, enfo
 	fields := strings.Split(group, ":")
 	return len(fields) < 3 || !slices.Contains(strings.Fields(out), fields[2]), w.Enforce, nil
 }
+
+// Elevation is who may use sudo and su without a grant: nobody is barred on a
+// host that is not wired.
+type Elevation struct {
+	Wired   bool
+	Wiring  Wiring
+	Members []string // of the break-glass group, sorted
+}
+
+// Elevation says how it is now.
+func (h *Host) Elevation(ctx context.Context) (Elevation, error) {
+	w, was, err := h.Wiring()
+	e := Elevation{Wired: was, Wiring: w}
+	if err != nil || w.Breakglass == "" {
+		return e, err
+	}
+	group, found, err := h.getent(ctx, "group", w.Breakglass)
+	if err != nil || !found {
+		return e, err
+	}
+	fields := strings.Split(strings.TrimSpace(group), ":")
+	if len(fields) < 4 {
+		return e, fmt.Errorf("group %s: %d fields", w.Breakglass, len(fields))
+	}
+	e.Members = strings.FieldsFunc(fields[3], func(r rune) bool { return r == ',' })
+	// Whose first group it is, the group does not say.
+	accounts, err := os.ReadFile(h.path("etc/passwd"))
+	for line := range strings.Lines(string(accounts)) {
+		if a := strings.Split(line, ":"); len(a) > 3 && a[3] == fields[2] {
+			e.Members = append(e.Members, a[0])
+		}
+	}
+	slices.Sort(e.Members)
+	e.Members = slices.Compact(e.Members)
+	return e, err
+}
+
+// WiringFile says how the host was wired.
+func (h *Host) WiringFile() string { return h.path(wiringFile) }

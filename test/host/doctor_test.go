@@ -138,8 +138,8 @@ for i in 1 2 3; do runuser -u walt -- sudo -n true; done`)
 	s.sh(t, "curfew-agent status | grep 'only observed: [0-9]* calls'")
 	s.sh(t, "systemctl restart curfew-agent") // its doctor looks when it has started
 	told([]string{"hosts"}, "observe")
-	told([]string{"hosts", "show", "db1"}, "recorded, and let through", "walt may run everything without a password", "mend: visudo -f /etc/sudoers.d/standing")
-	told([]string{"hosts", "--doctor"}, "db1: warning, as of", "this host only observes")
+	told([]string{"hosts", "show", "db1"}, "recorded, and let through", "walt may run everything without a password", "mend, as db1 says: visudo -f /etc/sudoers.d/standing")
+	told([]string{"hosts", "--doctor"}, "db1: warning, as it says itself, as of", "this host only observes")
 	s.sh(t, "systemctl stop curfew-agent && runuser -u walt -- sudo -n true && systemctl start curfew-agent")
 	// An installation that names no mode changes none.
 	s.sh(t, "curfew-agent install --enforce --breakglass glass && curfew-agent install && runuser -u key -- sudo -n true && su -s /bin/true nobody && sudo -n true")
@@ -147,6 +147,13 @@ for i in 1 2 3; do runuser -u walt -- sudo -n true; done`)
 	refused(t, out, err)
 	told([]string{"audit", "search", "--kind", "refused", "--host", "db1", "walt"}, "walt called sudo without a grant; refused")
 	told([]string{"hosts"}, "enforce")
+	// Who may be root without a grant does not change unseen, with the agent dead neither.
+	told([]string{"audit", "search", "--kind", "drift", "--host", "db1", "break-glass"},
+		"was changed by curfew-agent (process", "the mode of this host is enforce; it was observe", "the break-glass group is glass; it was none")
+	s.sh(t, "systemctl stop curfew-agent && usermod -aG glass walt && systemctl start curfew-agent")
+	told([]string{"audit", "search", "--kind", "drift", "--host", "db1", "walt"}, "walt put into the break-glass group")
+	s.sh(t, "gpasswd -d walt glass")
+	told([]string{"audit", "search", "--kind", "drift", "--host", "db1", "walt"}, "walt taken out of the break-glass group")
 	// Dead or removed by hand: root comes in, and the break-glass group.
 	s.sh(t, `systemctl stop curfew-agent && runuser -u key -- sudo -n true && ! runuser -u walt -- sudo -n true && pamtester login root acct_mgmt open_session close_session && su -s /bin/true nobody`)
 }
