@@ -268,9 +268,18 @@ func examined(r doctor.Report) *uplink.Examination {
 	return x
 }
 
+// tellAgain is how old the time of an examination may become at the control
+// plane, which writes down each.
+const tellAgain = time.Hour
+
+// sameApplied reports whether b says nothing that the control plane waits for,
+// once it was told a.
 func sameApplied(a, b *uplink.Applied) bool {
+	x, y := a.GetDoctor(), b.GetDoctor()
 	return a.GetRevision() == b.GetRevision() && a.GetRefused() == b.GetRefused() && a.GetSettled() == b.GetSettled() &&
-		slices.Equal(a.GetUnwired(), b.GetUnwired()) && a.GetAccess() == b.GetAccess() && proto.Equal(a.GetDoctor(), b.GetDoctor())
+		slices.Equal(a.GetUnwired(), b.GetUnwired()) && a.GetAccess() == b.GetAccess() && (x == nil) == (y == nil) &&
+		slices.EqualFunc(x.GetFindings(), y.GetFindings(), func(f, g *uplink.Finding) bool { return proto.Equal(f, g) }) &&
+		time.Duration(y.GetAt()-x.GetAt()).Abs() < tellAgain
 }
 
 // records sends what follows the number sent, as far as the window is open;

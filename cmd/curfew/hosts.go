@@ -82,7 +82,8 @@ func accessText(access string) string {
 	return "without a grant: not known"
 }
 
-// examined prints what a host's doctor said last.
+// examined prints what a host's doctor said last. It is the host's word, and so
+// is what it would have somebody type there.
 func examined(w io.Writer, h *api.Host) {
 	if h.Examined == nil {
 		fmt.Fprintf(w, "%s: its doctor has not looked yet\n", h.Name)
@@ -92,9 +93,9 @@ func examined(w io.Writer, h *api.Host) {
 	if len(h.Findings) > 0 {
 		worst = h.Findings[0].Severity
 	}
-	fmt.Fprintf(w, "%s: %s, as of %s\n", h.Name, worst, at(h.Examined))
+	fmt.Fprintf(w, "%s: %s, as it says itself, as of %s\n", h.Name, worst, at(h.Examined))
 	for _, f := range h.Findings {
-		fmt.Fprintf(w, "  %-8s %s: %s\n           mend: %s\n", f.Severity, f.Check, f.Says, f.Mend)
+		fmt.Fprintf(w, "  %-8s %s: %s\n           mend, as %s says: %s\n", f.Severity, f.Check, f.Says, h.Name, f.Mend)
 	}
 }
 

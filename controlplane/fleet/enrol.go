@@ -226,19 +226,28 @@ func access(said string) string {
 	return ""
 }
 
-// maxFindings is how many of a host's are kept; the worst come first.
-const maxFindings = 64
+// Bounds of what a host's doctor found, as far as it is kept; the worst come
+// first.
+const (
+	maxFindings      = 64
+	maxFindingsBytes = 32 << 10
+)
 
 // cleanFindings makes what a host's doctor says printable. What has a severity
 // that is not known here is a warning.
 func cleanFindings(all []*uplink.Finding) []roster.Finding {
 	var good []roster.Finding
+	size := 0
 	for _, f := range all[:min(len(all), maxFindings)] {
 		severity := f.GetSeverity()
 		if severity != "note" && severity != "broken" {
 			severity = "warning"
 		}
-		good = append(good, roster.Finding{Check: printable(f.GetCheck()), Severity: severity, Says: printable(f.GetSays()), Mend: printable(f.GetMend())})
+		one := roster.Finding{Check: printable(f.GetCheck()), Severity: severity, Says: printable(f.GetSays()), Mend: printable(f.GetMend())}
+		if size += len(one.Check) + len(one.Says) + len(one.Mend); size > maxFindingsBytes {
+			break
+		}
+		good = append(good, one)
 	}
 	return good
 }

@@ -88,6 +88,7 @@ type Server struct {
 	enrolments *limiter
 	offers     *limiter       // by host
 	asks       *limiter       // by host
+	waits      waits          // for what was asked
 	calls      sync.WaitGroup // what streams have started
 
 	mu      sync.Mutex         // guards what follows

@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -28,7 +29,10 @@ type Shell interface {
 const (
 	offerEvery, offerBurst = 200 * time.Millisecond, 50
 	askEvery, askBurst     = 5 * time.Second, 20
+	waitsOfOne             = 64 // requests that are waited for at once
 )
+
+var errTooMany = status.Error(codes.ResourceExhausted, "too many on this host wait for their requests: wait a minute, or ask with `curfew request`")
 
 var errTooOften = status.Error(codes.ResourceExhausted, "this host asks too often: wait a minute, or ask with `curfew request`")
 
@@ -88,6 +92,11 @@ func (s *Server) Ask(m *uplink.AskRequest, out grpc.ServerStreamingServer[uplink
 		Typed: t, Role: m.GetRole(), Duration: time.Duration(seconds) * time.Second, Reason: m.GetReason(),
 		Ticket: m.GetTicket(), Code: m.GetCode(), Key: m.GetKey(),
 	}
+	leave, ok := s.waits.enter(t.Host)
+	if !ok {
+		return errTooMany
+	}
+	defer leave()
 	err = s.Shell.Ask(ctx, w, func(now roster.Told) error { return out.Send(asked(now)) })
 	if err != nil {
 		return s.refused(ctx, t.Host, err)
@@ -137,4 +146,30 @@ func (s *Server) refused(ctx context.Context, host string, err error) error {
 // shares are how often hosts may ask.
 func shares() (offers, asks *limiter) {
 	return newLimiter(rate.Every(offerEvery), offerBurst), newLimiter(rate.Every(askEvery), askBurst)
+}
+
+// waits counts who waits on each host.
+type waits struct {
+	mu sync.Mutex // guards what follows
+	by map[string]int
+}
+
+// enter counts one more, if there may be one.
+func (w *waits) enter(host string) (leave func(), ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.by[host] >= waitsOfOne {
+		return nil, false
+	}
+	if w.by == nil {
+		w.by = map[string]int{}
+	}
+	w.by[host]++
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.by[host]--; w.by[host] == 0 {
+			delete(w.by, host)
+		}
+	}, true
 }

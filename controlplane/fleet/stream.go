@@ -42,6 +42,7 @@ type stream struct {
 	kept  chan uint64   // the newest of what is kept, not yet said
 	asks  chan uint64   // the newest question for the time, not yet answered
 	alive chan struct{} // the host said something
+	told  report        // what was kept of it last; receive's alone
 	begun chan struct{} // closed once this is the host's stream
 	over  chan struct{} // closed by end, after why is set
 
@@ -257,20 +258,6 @@ func (st *stream) receive(ctx context.Context, hello chan<- *uplink.Hello) error
 			return st.internal(ctx, err)
 		}
 	}
-}
-
-func (st *stream) applied(ctx context.Context, a *uplink.Applied) error {
-	r := roster.Report{Revision: a.GetRevision(), Refused: printable(a.GetRefused()), Settled: a.GetSettled(), Unwired: cleanLines(a.GetUnwired()), Access: access(a.GetAccess())}
-	if x := a.GetDoctor(); x != nil {
-		r.Examined, r.Findings = time.Unix(0, x.GetAt()).UTC(), cleanFindings(x.GetFindings())
-	}
-	if r.Refused != "" {
-		st.Log.ErrorContext(ctx, "alert: host refused its grant set", "host", st.host.Name, "kept", r.Revision, "why", r.Refused)
-	}
-	if a.GetAsk() != 0 {
-		say(st.asks, a.GetAsk())
-	}
-	return st.Store.Applied(ctx, st.host.Name, r, st.Clock.Now().Wall)
 }
 
 func (st *stream) records(ctx context.Context, r *uplink.Records) error {
