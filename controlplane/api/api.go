@@ -33,7 +33,7 @@ type Desk interface {
 	SpendCode(ctx context.Context, person, code string) error
 	// SpendCodeAt is for a code that was typed on a host: one that is wrong
 	// keeps nobody from her own devices.
-	SpendCodeAt(ctx context.Context, person, code string) error
+	SpendCodeAt(ctx context.Context, host, person, code string) error
 	ProvePasskey(ctx context.Context, person string, answer, about []byte) error
 	Browsers
 }
@@ -116,6 +116,7 @@ type Record interface {
 	Events(ctx context.Context, q roster.Search) ([]roster.Event, error)
 	LastEvent(ctx context.Context) (uint64, error)
 	Tell(ctx context.Context, a roster.Act, format string, args ...any) error
+	Refuse(ctx context.Context, a roster.Act, format string, args ...any) error
 	Decisions(ctx context.Context, request string) ([]roster.Decision, error)
 	SentTo(ctx context.Context, request string) ([]roster.Decision, error)
 	PassedBy(ctx context.Context, request string) ([]string, error)

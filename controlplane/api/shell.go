@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"regexp"
@@ -28,7 +29,7 @@ type Shell struct{ *Server }
 // Offer lists the roles that would let the person run what she typed: those
 // that allow least come first.
 func (s Shell) Offer(ctx context.Context, t roster.Typed) ([]roster.Offer, error) {
-	if _, err := origin(t); err != nil {
+	if err := checkTyped(t); err != nil {
 		return nil, err
 	}
 	now := s.now()
@@ -39,11 +40,10 @@ func (s Shell) Offer(ctx context.Context, t roster.Typed) ([]roster.Offer, error
 	if len(live) == 0 {
 		return nil, roster.Refuse(roster.Denied, "no grant of %s stands on %s: ask with `curfew request`", t.Person, t.Host)
 	}
-	hosts, err := s.liveHosts(ctx)
+	hosts, err := s.standingHosts(ctx, []string{t.Host})
 	if err != nil {
 		return nil, err
 	}
-	hosts = slices.DeleteFunc(hosts, func(h roster.Host) bool { return h.Name != t.Host })
 	offers := slices.DeleteFunc(s.Rules.Offers(t.Person, hosts, now), func(o roster.Offer) bool {
 		return !slices.Contains(o.Hosts, t.Host) || !allows(o.Role, t)
 	})
@@ -58,7 +58,12 @@ func allows(r grant.Role, t roster.Typed) bool {
 	if t.Shell {
 		return r.AnyCommand && slices.Contains(r.RunAs, t.RunAs)
 	}
-	return slices.ContainsFunc(t.Paths, func(path string) bool { return r.Allows(t.RunAs, append([]string{path}, t.Args...)) })
+	return slices.ContainsFunc(t.Paths, func(path string) bool { return allowsAt(r, t, path) })
+}
+
+// allowsAt says whether it does under this name of the program.
+func allowsAt(r grant.Role, t roster.Typed, path string) bool {
+	return r.Allows(t.RunAs, append([]string{path}, t.Args...))
 }
 
 // width is how much a role allows.
@@ -69,30 +74,47 @@ func width(r grant.Role) int {
 	return len(r.Commands)
 }
 
-// origin is what was typed as approvers read it. What cannot be shown is
-// refused.
-func origin(t roster.Typed) (*roster.Origin, error) {
-	err := invalid(cmp.Or(grant.CheckPerson(t.Person), grant.CheckHost(t.Host), grant.CheckAccount(t.RunAs)))
-	if err != nil {
-		return nil, err
+// checkTyped refuses what cannot be shown to those who approve.
+func checkTyped(t roster.Typed) error {
+	if err := invalid(cmp.Or(grant.CheckPerson(t.Person), grant.CheckHost(t.Host), grant.CheckAccount(t.RunAs))); err != nil {
+		return err
 	}
-	words := t.Args
-	if t.Shell {
-		words = append([]string{"sudo"}, words...)
-	} else {
-		if len(t.Paths) == 0 || len(t.Paths) > maxPaths || slices.ContainsFunc(t.Paths, func(p string) bool { return !path.IsAbs(p) || path.Clean(p) != p }) {
-			return nil, roster.Refuse(roster.Invalid, "the program is named by 1 to %d absolute paths", maxPaths)
+	relative := func(p string) bool { return !path.IsAbs(p) || path.Clean(p) != p }
+	if !t.Shell && (len(t.Paths) == 0 || len(t.Paths) > maxPaths || slices.ContainsFunc(t.Paths, relative)) {
+		return roster.Refuse(roster.Invalid, "the program is named by 1 to %d absolute paths", maxPaths)
+	}
+	for _, p := range append(slices.Clone(t.Paths), "") {
+		if o := shown(t, p); len(o.Command) > maxShown || len(o.Directory) > maxShown {
+			return roster.Refuse(roster.Invalid, "what you typed is too long to be shown to those who approve: put it into a script, or ask with `curfew request`")
 		}
-		words = append([]string{t.Paths[0]}, words...)
+	}
+	return nil
+}
+
+// origin is what was typed as approvers read it: the program by the name by
+// which the role allows it, for the others lead to the same file by the host's
+// word alone.
+func origin(t roster.Typed, r grant.Role) *roster.Origin {
+	if t.Shell {
+		return shown(t, "")
+	}
+	if i := slices.IndexFunc(t.Paths, func(p string) bool { return allowsAt(r, t, p) }); i >= 0 {
+		return shown(t, t.Paths[i])
+	}
+	return shown(t, t.Paths[0])
+}
+
+// shown is what was typed, with the program at a path.
+func shown(t roster.Typed, program string) *roster.Origin {
+	words := append([]string{program}, t.Args...)
+	if t.Shell {
+		words[0] = "sudo"
 	}
 	o := &roster.Origin{Host: t.Host, Session: strconv.FormatUint(t.Session, 16), Command: spell(words), Directory: spell([]string{t.Directory})}
-	if t.RunAs != "root" && !t.Shell {
+	if t.RunAs != "root" {
 		o.Command += " (as " + t.RunAs + ")"
 	}
-	if len(o.Command) > maxShown || len(o.Directory) > maxShown {
-		return nil, roster.Refuse(roster.Invalid, "what you typed is too long to be shown to those who approve: put it into a script, or ask with `curfew request`")
-	}
-	return o, nil
+	return o
 }
 
 var plainWord = regexp.MustCompile(`^[A-Za-z0-9._+@/,:=#%~{}^-]+$`)
@@ -159,13 +181,12 @@ func (s Shell) Ask(ctx context.Context, w roster.Wish, tell func(roster.Told) er
 }
 
 func (s Shell) make(ctx context.Context, w roster.Wish) (roster.Request, error) {
-	o, err := origin(w.Typed)
-	if err != nil {
-		return roster.Request{}, err
-	}
 	r := roster.Request{
-		Asked:  roster.Asked{Role: w.Role, Hosts: []string{w.Host}, Duration: w.Duration, Reason: w.Reason, Ticket: w.Ticket, Origin: o},
+		Asked:  roster.Asked{Role: w.Role, Hosts: []string{w.Host}, Duration: w.Duration, Reason: w.Reason, Ticket: w.Ticket},
 		Person: w.Person, Key: keyOn(w.Host, w.Key),
+	}
+	if err := checkTyped(w.Typed); err != nil {
+		return r, err
 	}
 	if w.Key == "" {
 		return r, roster.Refuse(roster.Invalid, "a request from a shell has a key")
@@ -173,7 +194,7 @@ func (s Shell) make(ctx context.Context, w roster.Wish) (roster.Request, error) 
 	// What was made already goes on, whatever has changed since.
 	was, err := s.Store.RequestOf(ctx, r.Person, r.Key)
 	if err == nil || !is(err, roster.ErrUnknown) {
-		if err == nil && !was.SameAs(r.Asked) {
+		if r.Origin = origin(w.Typed, was.Resolved); err == nil && !was.SameAs(r.Asked) {
 			err = errKey
 		}
 		return was, err
@@ -190,8 +211,21 @@ func (s Shell) make(ctx context.Context, w roster.Wish) (roster.Request, error) 
 	if err != nil {
 		return r, err
 	}
-	r.FullName, r.Factor = p.FullName, factorCode
-	return s.ask(ctx, r, func(ctx context.Context) error { return s.Desk.SpendCodeAt(ctx, w.Person, w.Code) })
+	r.FullName, r.Factor, r.Origin = p.FullName, factorCode, origin(w.Typed, offers[i].Role)
+	return s.ask(ctx, r, func(ctx context.Context) error { return s.spendAt(ctx, w, r.Origin) })
+}
+
+// spendAt uses up a code that was typed on a host. One that is wrong is a
+// guess, and stands in the record.
+func (s Shell) spendAt(ctx context.Context, w roster.Wish, o *roster.Origin) error {
+	err := s.Desk.SpendCodeAt(ctx, w.Host, w.Person, w.Code)
+	if r := (*roster.Refusal)(nil); errors.As(err, &r) && r.Kind == roster.Denied {
+		a := roster.Act{By: w.Person, At: s.now()}
+		if told := s.Store.Refuse(ctx, a, "a wrong code of %s's second factor%s", w.Person, typedOn(o)); told != nil {
+			s.Log.ErrorContext(ctx, "a wrong code is not in the record", "person", w.Person, "host", w.Host, "cause", told)
+		}
+	}
+	return err
 }
 
 // told is the error as the person may read it.
@@ -214,7 +248,7 @@ func (s Shell) stands(ctx context.Context, r roster.Request) (roster.Told, error
 	if r.State != stateAsked {
 		return t, nil
 	}
-	hosts, err := s.liveHosts(ctx)
+	hosts, err := s.standingHosts(ctx, r.Hosts)
 	if err != nil {
 		return t, err
 	}
@@ -222,6 +256,22 @@ func (s Shell) stands(ctx context.Context, r roster.Request) (roster.Told, error
 		t.WaitsFor = st.String()
 	}
 	return t, nil
+}
+
+// standingHosts are those of the hosts that are in the fleet: all that a
+// waiting shell has looked up, again and again.
+func (s Shell) standingHosts(ctx context.Context, names []string) ([]roster.Host, error) {
+	var all []roster.Host
+	for _, name := range names {
+		h, err := s.Store.Host(ctx, name)
+		if err != nil && !is(err, roster.ErrUnknown) {
+			return nil, err
+		}
+		if err == nil && !h.Decommissioned {
+			all = append(all, h)
+		}
+	}
+	return all, nil
 }
 
 // TakeBack withdraws the request that the host made with the key, and says

@@ -87,7 +87,7 @@ func TestARequestFromAShell(t *testing.T) {
 	}
 	r, err := w.ben.GetRequest(t.Context(), &api.GetRequestRequest{Id: now.ID})
 	must(t, err)
-	if o := r.Origin; o.GetHost() != "db1" || o.GetSession() != "1f3a" || o.GetCommand() != "/usr/bin/systemctl restart cron" || o.GetDirectory() != `"/home/an a"` {
+	if o := r.Origin; o.GetHost() != "db1" || o.GetSession() != "1f3a" || o.GetCommand() != "/bin/systemctl restart cron" || o.GetDirectory() != `"/home/an a"` {
 		t.Errorf("the approver sees %v", o)
 	}
 	if !slices.Equal(r.Hosts, []string{"db1"}) {
@@ -119,7 +119,7 @@ func TestARequestFromAShell(t *testing.T) {
 	line, err := w.ana.Timeline(t.Context(), &api.TimelineRequest{Grant: now.Grant})
 	must(t, err)
 	if !slices.ContainsFunc(line.Moments, func(m *api.Moment) bool {
-		return m.Text == "proved herself with totp, typed in session 1f3a on db1 for: /usr/bin/systemctl restart cron"
+		return m.Text == "proved herself with totp, typed in session 1f3a on db1 for: /bin/systemctl restart cron"
 	}) {
 		t.Errorf("%v", line.Moments)
 	}
@@ -151,20 +151,111 @@ func TestAHostAsksForNothingElse(t *testing.T) {
 	}
 }
 
+// The name by which the role allows a program is what approvers are shown: the
+// others lead to it by the host's word alone.
+func TestAnApproverSeesWhatTheRoleAllows(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		alter func(*roster.Wish)
+		role  grant.Role
+		shown string
+	}{
+		{"the second spelling is the role's", func(*roster.Wish) {}, grant.Role{}, "/bin/systemctl restart cron"},
+		{
+			"a lie beside it", func(m *roster.Wish) { m.Paths = []string{"/usr/bin/true", "/bin/systemctl"} },
+			grant.Role{},
+			"/bin/systemctl restart cron",
+		},
+		{
+			"any command: the first", func(*roster.Wish) {},
+			grant.Role{Name: "db-admin", RunAs: []string{"root"}, AnyCommand: true},
+			"/usr/bin/systemctl restart cron",
+		},
+		{
+			"as another account", func(m *roster.Wish) { m.RunAs = "postgres" },
+			grant.Role{Name: "db-admin", RunAs: []string{"postgres"}, AnyCommand: true},
+			"/usr/bin/systemctl restart cron (as postgres)",
+		},
+		{
+			"a shell as another account, whatever was typed", func(m *roster.Wish) { m.Shell, m.RunAs, m.Args = true, "postgres", []string{"-i"} },
+			grant.Role{Name: "db-admin", RunAs: []string{"postgres"}, AnyCommand: true},
+			"sudo -i (as postgres)",
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w, s := inPlace(t)
+			if c.role.Name != "" {
+				w.rules.change(func() { w.rules.role = c.role })
+			}
+			wish := w.shell(t, c.alter)
+			for range 2 { // and again with the same key
+				ctx, leave := context.WithCancel(t.Context())
+				err := s.Ask(ctx, wish, func(now roster.Told) error {
+					r, err := w.ben.GetRequest(t.Context(), &api.GetRequestRequest{Id: now.ID})
+					if err != nil || r.Origin.Command != c.shown {
+						t.Errorf("%v, %v", r.GetOrigin(), err)
+					}
+					leave()
+					return nil
+				})
+				if !errors.Is(err, context.Canceled) {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
 // Who types nonsense on a host, in the name of somebody, does not keep her
-// from her own devices; and has no more tries than a thief of one.
+// from her own devices, nor from other hosts; and has no more tries than a thief
+// of a device. All hosts together have not many more. Each guess stands in the
+// record.
 func TestCodesOnHostsCountApart(t *testing.T) {
 	w, s := inPlace(t)
-	mute := func(roster.Told) error { return nil }
-	for range 5 {
-		refusal(t, s.Ask(t.Context(), w.shell(t, func(m *roster.Wish) { m.Code = "000000" }), mute), roster.Denied, "code is not right")
+	for _, host := range []string{"db2", "db3", "db4", "db5"} {
+		if host != "db2" {
+			w.addHost(t, host, "db")
+		}
+		r, err := w.ana.CreateRequest(t.Context(), question(t, w.ana, func(m *api.CreateRequestRequest) { m.Hosts = []string{host} }))
+		must(t, err)
+		_, err = w.ben.Approve(t.Context(), &api.ApproveRequest{Id: r.Id, Digest: r.Digest, Code: w.ben.fresh(t)})
+		must(t, err)
 	}
-	refusal(t, s.Ask(t.Context(), w.shell(t, func(*roster.Wish) {}), mute), roster.TooMuch, "too many wrong codes were typed on hosts")
+	mute := func(roster.Told) error { return nil }
+	wrong := w.shell(t, func(m *roster.Wish) { m.Code = "000000" })
+	guess := func(host string) error {
+		wrong.Host = host
+		return s.Ask(t.Context(), wrong, mute)
+	}
+	right := func(host, key string) error {
+		ctx, leave := context.WithCancel(t.Context())
+		return s.Ask(ctx, w.shell(t, func(m *roster.Wish) { m.Host, m.Key = host, key }), func(roster.Told) error { leave(); return nil })
+	}
+	for range 5 {
+		refusal(t, guess("db1"), roster.Denied, "code is not right")
+	}
+	refusal(t, right("db1", "k1"), roster.TooMuch, "too many wrong codes were typed on this host")
+	if err := right("db2", "k2"); !errors.Is(err, context.Canceled) {
+		t.Errorf("another host pays for it: %v", err)
+	}
+	said, err := w.ada.SearchEvents(t.Context(), &api.SearchEventsRequest{Kind: "refused", Person: "ana"})
+	must(t, err)
+	if n := len(said.Events); n != 5 || said.Events[0].Text != "a wrong code of ana's second factor, typed in session 1f3a on db1 for: /bin/systemctl restart cron" {
+		t.Errorf("%d guesses in the record: %v", n, said.Events)
+	}
+	for _, host := range []string{"db2", "db3", "db4"} {
+		for range 5 {
+			refusal(t, guess(host), roster.Denied, "code is not right")
+		}
+	}
+	refusal(t, guess("db5"), roster.TooMuch, "too many wrong codes were typed on hosts")
 	w.ask(t) // on her laptop
-	w.clock.pass(15 * time.Minute)
-	ctx, leave := context.WithCancel(t.Context())
-	err := s.Ask(ctx, w.shell(t, func(*roster.Wish) {}), func(roster.Told) error { leave(); return nil })
-	if !errors.Is(err, context.Canceled) {
+	w.clock.pass(5 * time.Minute)
+	if err := right("db5", "k3"); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	w.clock.pass(10 * time.Minute)
+	if err := right("db1", "k4"); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }

@@ -78,8 +78,8 @@ type Desk struct {
 	// Passkeys is the relying party of the pages; nil without pages.
 	Passkeys *Passkeys
 
-	mu    sync.Mutex               // guards what follows
-	tries map[string]*rate.Limiter // by person: codes that hosts bring
+	mu    sync.Mutex                  // guards what follows
+	tries map[[2]string]*rate.Limiter // by person and host: codes that hosts bring
 }
 
 // Invite makes a code's secret, which lets the person enrol a device and a

@@ -22,6 +22,14 @@ func (s *Store) Tell(ctx context.Context, a roster.Act, format string, args ...a
 	return s.write(ctx, func(t *tx) error { return t.tell(ctx, a, format, args...) })
 }
 
+// Refuse puts into the record that somebody was said no to.
+func (s *Store) Refuse(ctx context.Context, a roster.Act, format string, args ...any) error {
+	return s.write(ctx, func(t *tx) error {
+		t.quiet = true
+		return t.own(ctx, ledger.Entry{Kind: ledger.Refused, At: a.At, Person: a.By, Text: fmt.Sprintf(format, args...)}, "")
+	})
+}
+
 // decided puts a step in a request's life into the record.
 func (t *tx) decided(ctx context.Context, r roster.Request, d roster.Decision, c roster.Change) error {
 	e := ledger.Entry{
