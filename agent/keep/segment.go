@@ -10,8 +10,10 @@ import (
 // entry. Numbers ascend.
 const frameHead = 16
 
-// maxEntry bounds one entry, and with it what a damaged length can ask for.
-const maxEntry = 1 << 20
+// maxEntry bounds one entry, and with it what a damaged length can ask for: an
+// exec has all the arguments that the kernel takes, and the control plane takes
+// messages of 4 MiB.
+const maxEntry = 3 << 20
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 

@@ -132,10 +132,12 @@ func (d *decoder) exec(b []byte, e *ledger.Entry) error {
 	}
 	p := process(&x.Process)
 	p.Path, p.Cwd = clean(path), clean(cwd)
-	p.Argv, p.ArgvCut = split(argv), uint64(x.ArgvLen)-uint64(len(argv))
+	words, cut := split(argv)
+	p.Argv, p.ArgvCut = words, uint64(x.ArgvLen)-uint64(len(argv)-cut)
 	p.TTY = tty(x.Tty[:])
 	p.Device, p.Inode, p.Links = unix.Mkdev(uint32(x.Dev>>20), uint32(x.Dev&0xfffff)), x.Ino, x.Links //nolint:gosec // 32 bits in the kernel
-	p.Env, p.EnvCut = split(env), uint64(x.EnvCut)
+	p.Env, _ = split(env)
+	p.EnvCut = uint64(x.EnvCut)
 	if x.Login != noLogin {
 		p.Login = x.Login
 	}
@@ -186,17 +188,28 @@ var acts = map[bpf.GuardAct]string{
 	bpf.GuardActMOUNT: "to change the mounts that guarded files are reached by",
 }
 
+// roomForArgv is what one entry has for arguments, and wordHead what a word
+// takes beside its text. The kernel takes 2 MiB from a process with the usual
+// limits, in which it counts eight bytes a word.
+const roomForArgv, wordHead = 5 << 19, 8
+
 // split takes argv apart. Each argument ends with a NUL; the last one has
-// none if it was cut.
-func split(argv []byte) []string {
+// none if it was cut. Of those that have no room it returns how many bytes
+// they are.
+func split(argv []byte) (args []string, cut int) {
 	if len(argv) == 0 {
-		return nil
+		return nil, 0
 	}
-	var args []string
+	room := roomForArgv
 	for part := range bytes.SplitSeq(bytes.TrimSuffix(argv, []byte{0}), []byte{0}) {
-		args = append(args, clean(part))
+		word := clean(part)
+		if room -= len(word) + wordHead; room < 0 {
+			cut += len(part) + 1
+			continue
+		}
+		args = append(args, word)
 	}
-	return args
+	return args, min(cut, len(argv))
 }
 
 // noLogin is the login's uid of a process that nobody's login started.

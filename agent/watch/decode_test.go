@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -118,6 +119,26 @@ func TestARefusalSaysOfWhat(t *testing.T) {
 		e, whole, err := newDecoder().read(bytesOf(c, unsafe.Sizeof(c)), time.Unix(0, 0))
 		if err != nil || !whole || e.Kind != ledger.Refused || e.Text != want || e.Process.PID != 42 || e.Process.ExitCode != 0 {
 			t.Errorf("%d: %+v %v %v", act, e, whole, err)
+		}
+	}
+}
+
+// Whatever the arguments are, an entry of them stays below what the outbox
+// takes, and says how much is not in it.
+func TestArgumentsThatHaveNoRoom(t *testing.T) {
+	for _, tt := range []struct {
+		name        string
+		argv        string
+		words, left int
+	}{
+		{"as many as the kernel takes of a process with the usual limits", strings.Repeat(strings.Repeat("x", 99_999)+"\x00", 20), 20, 0},
+		{"bytes that are no text take four times the room", strings.Repeat(strings.Repeat("\xff", 99_999)+"\x00", 20), 6, 1_400_000},
+		{"a short one behind those that have none", strings.Repeat(strings.Repeat("x", 99_999)+"\x00", 27) + "y\x00", 26, 100_002},
+		{"more empty ones than there is room for", strings.Repeat("\x00", 400_000), 327_680, 72_320},
+	} {
+		words, cut := split([]byte(tt.argv))
+		if e := (ledger.Entry{Process: &ledger.Process{Argv: words}}).Bytes(); len(words) != tt.words || cut != tt.left || len(e) > roomForArgv {
+			t.Errorf("%s: %d words, %d bytes cut, an entry of %d", tt.name, len(words), cut, len(e))
 		}
 	}
 }
