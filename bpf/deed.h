@@ -148,8 +148,7 @@ describe_open(struct task_struct *task, struct deed *d, __s64 fd)
 		return 0;
 	d->dev = BPF_CORE_READ(file, f_inode, i_sb, s_dev);
 	d->ino = BPF_CORE_READ(file, f_inode, i_ino);
-	d->first =
-	    write_path(board, &file->f_path, BPF_CORE_READ(task, fs), d->text);
+	d->first = write_path(board, &file->f_path, d->text);
 	return 1;
 }
 

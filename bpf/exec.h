@@ -187,13 +187,13 @@ write_paths(
 	if (!board || at > CHUNK)
 		return 0;
 	len = write_path(
-	    board, &BPF_CORE_READ(bprm, file)->f_path, fs, &e->text[at]);
+	    board, &BPF_CORE_READ(bprm, file)->f_path, &e->text[at]);
 	e->path_len = len;
 	at += len;
 	barrier_var(at);
 	if (at > 2 * CHUNK)
 		return 0;
-	len = write_path(board, &fs->pwd, fs, &e->text[at]);
+	len = write_path(board, &fs->pwd, &e->text[at]);
 	e->cwd_len = len;
 	at += len;
 	barrier_var(at);

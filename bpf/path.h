@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Paths, written from their end to the root of the task that looks.
+ * Paths, written from their end to the root of all mounts of the task that
+ * looks, and not to its own root: whoever is in a chroot is seen in its place.
  * bpf_d_path is not allowed in tracepoints. Names are read without a lock: a
  * rename at the same instant may show, which is why device and inode go with
  * each path.
@@ -21,8 +22,8 @@ struct board {
 
 struct walk {
 	struct board *board;
-	struct dentry *dentry, *root;
-	struct vfsmount *mnt, *root_mnt;
+	struct dentry *dentry;
+	struct vfsmount *mnt;
 	__u64 at; /* where the path begins so far */
 };
 
@@ -53,8 +54,6 @@ ascend(__u32 i, struct walk *w)
 	struct mount *mount, *below;
 
 	(void)i;
-	if (dentry == w->root && mnt == w->root_mnt)
-		return 1;
 	if (dentry == BPF_CORE_READ(mnt, mnt_root)) {
 		mount = (void *)mnt - bpf_core_field_offset(struct mount, mnt);
 		below = BPF_CORE_READ(mount, mnt_parent);
@@ -77,16 +76,13 @@ ascend(__u32 i, struct walk *w)
 /* Writes the path to its place at `to`, and returns its length. A path that
  * is longer than CHUNK loses its beginning. */
 static __always_inline __u64
-write_path(
-    struct board *board, struct path *path, struct fs_struct *fs, void *to)
+write_path(struct board *board, struct path *path, void *to)
 {
 	struct walk w = { .board = board, .at = CHUNK };
 	__u64 at, len;
 
 	w.dentry = BPF_CORE_READ(path, dentry);
 	w.mnt = BPF_CORE_READ(path, mnt);
-	w.root = BPF_CORE_READ(fs, root.dentry);
-	w.root_mnt = BPF_CORE_READ(fs, root.mnt);
 	bpf_loop(NAMES_MAX, ascend, &w, 0);
 	at = w.at;
 	if (at >= CHUNK) {
