@@ -41,13 +41,15 @@ func (rolesCmd) Run(ctx context.Context, p *program) error {
 }
 
 type requestCmd struct {
-	Role   string   `arg:"" optional:"" help:"The role, see curfew roles."`
-	On     []string `placeholder:"HOST,..." help:"The hosts."`
-	For    length   `placeholder:"TIME" help:"How long, from approval: 30m, 2h, 1d."`
-	Why    string   `placeholder:"REASON" help:"The justification, for the approvers and the record."`
-	Ticket string   `placeholder:"ID" help:"A ticket, such as INC-4121."`
-	Again  string   `placeholder:"ID" help:"Ask once more for what this request was for; other flags change it."`
-	NoWait bool     `help:"Return once the request is made."`
+	Role   string            `arg:"" optional:"" help:"The role, see curfew roles."`
+	On     []string          `placeholder:"HOST,..." help:"The hosts."`
+	Label  map[string]string `placeholder:"KEY=VALUE;..." help:"In place of hosts: those of the role's that have these labels now."`
+	For    length            `placeholder:"TIME" help:"How long, from approval: 30m, 2h, 1d."`
+	At     moment            `placeholder:"TIME" help:"When it begins, if that is not at once: 22:30 (UTC), 2027-01-31T22:30:00Z, or 6h for so long from now."`
+	Why    string            `placeholder:"REASON" help:"The justification, for the approvers and the record."`
+	Ticket string            `placeholder:"ID" help:"A ticket, such as INC-4121."`
+	Again  string            `placeholder:"ID" help:"Ask once more for what this request was for; other flags change it."`
+	NoWait bool              `help:"Return once the request is made."`
 }
 
 // Run makes a request and waits for its answer.
@@ -63,8 +65,8 @@ func (r requestCmd) Run(ctx context.Context, p *program) error {
 		}
 		r = r.again(was)
 	}
-	if r.Role == "" || len(r.On) == 0 || r.For == 0 {
-		return exit{exitUsage, errors.New("say what: curfew request ROLE --on HOST --for TIME, or --again ID")}
+	if r.Role == "" || len(r.On)+len(r.Label) == 0 || r.For == 0 {
+		return exit{exitUsage, errors.New("say what: curfew request ROLE --on HOST --for TIME, or --label KEY=VALUE in place of --on, or --again ID")}
 	}
 	code, err := p.factor()
 	if err != nil {
@@ -72,7 +74,7 @@ func (r requestCmd) Run(ctx context.Context, p *program) error {
 	}
 	made, err := c.CreateRequest(ctx, &api.CreateRequestRequest{
 		Role: r.Role, Hosts: r.On, Duration: durationpb.New(time.Duration(r.For)),
-		Reason: r.Why, Ticket: r.Ticket, Code: code, Key: rand.Text(),
+		Reason: r.Why, Ticket: r.Ticket, Code: code, Key: rand.Text(), Labels: r.Label, Start: r.At.after(p.clock.Now().Wall),
 	})
 	if err != nil {
 		return err
@@ -84,7 +86,7 @@ func (r requestCmd) Run(ctx context.Context, p *program) error {
 func (r requestCmd) again(was *api.Request) requestCmd {
 	r.Role, r.Why, r.Ticket = cmp.Or(r.Role, was.Role), cmp.Or(r.Why, was.Reason), cmp.Or(r.Ticket, was.Ticket)
 	r.For = cmp.Or(r.For, length(was.Duration.AsDuration()))
-	if len(r.On) == 0 {
+	if len(r.On)+len(r.Label) == 0 {
 		r.On = was.Hosts
 	}
 	return r
@@ -145,8 +147,11 @@ func (p *program) tell(r *api.Request) error {
 	for _, h := range r.HostStates {
 		hosts = append(hosts, h.Host)
 	}
-	_, err := fmt.Fprintf(p.out, "%s stands until %s on %s.\nLog in with: curfew ssh %s\n",
-		r.Grant, at(r.NotAfter), strings.Join(hosts, ", "), hosts[0])
+	stands := "stands until " + at(r.NotAfter)
+	if r.Start != nil {
+		stands = "stands from " + at(r.NotBefore) + " until " + at(r.NotAfter)
+	}
+	_, err := fmt.Fprintf(p.out, "%s %s on %s.\nLog in with: curfew ssh %s\n", r.Grant, stands, strings.Join(hosts, ", "), hosts[0])
 	return err
 }
 

@@ -20,9 +20,13 @@ func TestAskingAgain(t *testing.T) {
 			requestCmd{On: []string{"db3"}, For: length(time.Minute), Why: "again"},
 			requestCmd{Role: "ops", On: []string{"db3"}, For: length(time.Minute), Why: "again", Ticket: "INC-1"},
 		},
+		"labels take the place of hosts": {
+			requestCmd{Label: map[string]string{"tier": "db"}},
+			requestCmd{Role: "ops", Label: map[string]string{"tier": "db"}, For: length(time.Hour), Why: "disk full", Ticket: "INC-1"},
+		},
 	} {
-		if got := c.said.again(was); !cmp.Equal(got, c.want) {
-			t.Errorf("%s: %s", name, cmp.Diff(c.want, got))
+		if d := cmp.Diff(c.want, c.said.again(was), cmp.AllowUnexported(moment{})); d != "" {
+			t.Errorf("%s: %s", name, d)
 		}
 	}
 }

@@ -110,6 +110,9 @@ func describe(w io.Writer, r *api.Request) error {
 			rows = append(rows, [2]string{k, v})
 		}
 	}
+	if r.Start != nil {
+		add("from", at(r.Start)+", or when it is approved if that is later")
+	}
 	if r.Drain != nil {
 		add("drains", "what runs at the end may go on for "+span(r.Drain.AsDuration()))
 	}

@@ -64,3 +64,45 @@ func signed(args []string) []string {
 	}
 	return out
 }
+
+// moment is a flag's instant that is yet to come: a time of RFC 3339, a time of
+// day, or how long from now.
+type moment struct {
+	at    time.Time
+	clock time.Time // of whatever day
+	in    time.Duration
+}
+
+// UnmarshalText reads 2027-01-31T22:30:00Z, 22:30, and 30m, 6h, 2d.
+func (m *moment) UnmarshalText(b []byte) error {
+	var err error
+	if m.in, err = policy.ParseDuration(string(b)); err == nil {
+		return nil
+	}
+	if m.clock, err = time.Parse("15:04", string(b)); err == nil {
+		return nil
+	}
+	m.clock = time.Time{}
+	if m.at, err = time.Parse(time.RFC3339, string(b)); err != nil {
+		return fmt.Errorf("%.40q is no time: write 22:30 (UTC), 2027-01-31T22:30:00Z, or 30m, 6h, 2d for so long from now", b)
+	}
+	return nil
+}
+
+// after is the instant, seen from now; nil if the flag was not given.
+func (m moment) after(now time.Time) *timestamppb.Timestamp {
+	now = now.UTC()
+	switch {
+	case m.in > 0:
+		return timestamppb.New(now.Add(m.in))
+	case !m.clock.IsZero():
+		at := time.Date(now.Year(), now.Month(), now.Day(), m.clock.Hour(), m.clock.Minute(), 0, 0, time.UTC)
+		if !at.After(now) {
+			at = at.AddDate(0, 0, 1)
+		}
+		return timestamppb.New(at)
+	case !m.at.IsZero():
+		return timestamppb.New(m.at)
+	}
+	return nil
+}

@@ -45,11 +45,61 @@ func (s *Server) CreateRequest(ctx context.Context, m *api.CreateRequestRequest)
 	if err != nil {
 		return nil, err
 	}
-	hosts := slices.Clone(m.Hosts)
-	slices.Sort(hosts)
-	return s.askFor(ctx, m, roster.Request{
-		Asked: roster.Asked{Role: m.Role, Hosts: slices.Compact(hosts), Duration: d, Reason: m.Reason, Ticket: m.Ticket}, Key: m.Key,
-	})
+	hosts, err := s.wanted(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	a := roster.Asked{Role: m.Role, Hosts: hosts, Duration: d, Reason: m.Reason, Ticket: m.Ticket}
+	if m.Start != nil {
+		a.Start = m.Start.AsTime().UTC().Truncate(time.Second)
+	}
+	return s.askFor(ctx, m, roster.Request{Asked: a, Key: m.Key})
+}
+
+// wanted are the hosts that are asked for, sorted. Labels name those that have
+// them now: who approves is shown the hosts, and one that comes later is not
+// among them.
+func (s *Server) wanted(ctx context.Context, m *api.CreateRequestRequest) ([]string, error) {
+	if len(m.Labels) == 0 {
+		return slices.Compact(slices.Sorted(slices.Values(m.Hosts))), nil
+	}
+	if len(m.Hosts) > 0 {
+		return nil, roster.Refuse(roster.Invalid, "name the hosts or their labels, not both")
+	}
+	if err := roster.CheckLabels(m.Labels); err != nil {
+		return nil, err
+	}
+	all, err := s.liveHosts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var covered []string // no more than the role: nobody learns of other hosts by asking
+	for _, o := range s.Rules.Offers(who(ctx).Name, all, s.now()) {
+		if o.Role.Name == m.Role {
+			covered = o.Hosts
+		}
+	}
+	var names []string
+	for _, h := range all {
+		if slices.Contains(covered, h.Name) && has(h.Labels, m.Labels) {
+			names = append(names, h.Name)
+		}
+	}
+	if len(names) == 0 {
+		return nil, roster.Refuse(roster.Invalid, "no host of role %.64q that you may ask for has these labels: see `curfew roles`", m.Role)
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// has reports whether a host has all the labels.
+func has(labels, wanted map[string]string) bool {
+	for k, v := range wanted {
+		if got, ok := labels[k]; !ok || got != v {
+			return false
+		}
+	}
+	return true
 }
 
 // askFor makes the caller's request. Her proof is looked at last, so that a
@@ -92,6 +142,21 @@ func duration(d *durationpb.Duration) (time.Duration, error) {
 	return d.AsDuration(), nil
 }
 
+// maxAhead is how far ahead a grant may be asked for.
+const maxAhead = 30 * 24 * time.Hour
+
+func checkStart(start, now time.Time) error {
+	switch {
+	case start.IsZero():
+		return nil
+	case !start.After(now):
+		return roster.Refuse(roster.Invalid, "it cannot begin at %s, which is past: leave that out, and it begins when it is approved", start.UTC().Format(time.RFC3339))
+	case start.Sub(now) > maxAhead:
+		return roster.Refuse(roster.Invalid, "it cannot begin more than %d days from now", int(maxAhead.Hours()/24))
+	}
+	return nil
+}
+
 func checkAsked(r roster.Request) error {
 	if len(r.Hosts) == 0 {
 		return roster.Refuse(roster.Invalid, "on which hosts: name at least one (--on)")
@@ -129,7 +194,10 @@ func (s *Server) ask(ctx context.Context, r roster.Request, prove func(context.C
 	if err != nil {
 		return no, err
 	}
-	v, err := s.Rules.Judge(sc.question(r), sc.hosts, sc.now)
+	if err := checkStart(r.Start, sc.now); err != nil {
+		return no, err
+	}
+	v, err := s.Rules.Judge(sc.question(r), sc.hosts, sc.begin())
 	if err != nil {
 		return no, err
 	}
@@ -147,7 +215,7 @@ func (s *Server) ask(ctx context.Context, r roster.Request, prove func(context.C
 	}
 	c.Apart = v.Apart
 	c.Steps = append([]roster.Decision{
-		{At: sc.now, What: stateAsked, Person: r.Person, Text: fmt.Sprintf("%s on %s for %v: %s", r.Role, strings.Join(r.Hosts, ", "), r.Duration, r.Reason)},
+		{At: sc.now, What: stateAsked, Person: r.Person, Text: fmt.Sprintf("%s on %s for %v%s: %s", r.Role, strings.Join(r.Hosts, ", "), r.Duration, startText(r.Start), r.Reason)},
 		{At: sc.now, What: "mfa", Person: r.Person, Text: "proved herself with " + r.Factor + typedOn(r.Origin)},
 	}, c.Steps...)
 	if err := prove(ctx); err != nil {
@@ -162,6 +230,14 @@ func (s *Server) ask(ctx context.Context, r roster.Request, prove func(context.C
 	}
 	s.Log.InfoContext(ctx, "request made", "request", r.ID, "person", r.Person, "role", r.Role, "state", r.State)
 	return r, nil
+}
+
+// startText says when it is to begin, if that is not at once.
+func startText(start time.Time) string {
+	if start.IsZero() {
+		return ""
+	}
+	return " from " + start.UTC().Format(time.RFC3339)
 }
 
 var errKey = roster.Refuse(roster.Taken, "this key was used for another request: choose a new one")

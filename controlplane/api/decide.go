@@ -67,7 +67,7 @@ func (s *Server) approve(r roster.Request, by string, m *api.ApproveRequest, sc 
 	if slices.ContainsFunc(r.Approvals, func(a roster.Approval) bool { return a.Person == by }) {
 		return no, roster.Refuse(roster.Conflict, "you approved this request already: it waits for somebody else")
 	}
-	v, err := s.Rules.Judge(sc.question(r), sc.hosts, sc.now)
+	v, err := s.Rules.Judge(sc.question(r), sc.hosts, sc.begin())
 	if err != nil {
 		return no, roster.Refuse(roster.Conflict, "the policy does not allow this request any more: %v", err)
 	}

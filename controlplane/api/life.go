@@ -57,6 +57,9 @@ func digest(r roster.Request) []byte {
 		w.Texts(16, []string{o.Host, o.Session, o.Command, o.Directory})
 	}
 	w.Uint(17, uint64(r.Resolved.Audit))
+	if !r.Start.IsZero() {
+		w.Uint(18, uint64(r.Start.Unix())) //nolint:gosec // it was in the future
+	}
 	sum := sha256.Sum256(w.Bytes())
 	return sum[:]
 }
@@ -88,9 +91,22 @@ func (sc scene) question(r roster.Request) roster.Question {
 	}
 }
 
-// from is when a grant would begin, base what its length counts from: the
-// present, or the end of the grant that it goes on from.
-func (sc scene) from() time.Time { return sc.now.UTC().Truncate(time.Second) }
+// begin is when a grant would begin: now, or when it is to. One that goes on
+// from another does not begin before that.
+func (sc scene) begin() time.Time {
+	at := sc.now
+	if sc.start.After(at) {
+		at = sc.start
+	}
+	if o := sc.old; o != nil && o.State == stateIssued && o.Grant.NotBefore.After(at) {
+		at = o.Grant.NotBefore
+	}
+	return at
+}
+
+// from is that to the second, base what its length counts from: the same, or
+// the end of the grant that it goes on from.
+func (sc scene) from() time.Time { return sc.begin().UTC().Truncate(time.Second) }
 
 func (sc scene) base() time.Time {
 	if o := sc.old; o != nil && o.State == stateIssued && o.Grant.NotAfter.After(sc.from()) {
@@ -102,13 +118,14 @@ func (sc scene) base() time.Time {
 // scene is what a decision is taken on, besides the request itself.
 type scene struct {
 	now    time.Time
+	start  time.Time // not before then
 	hosts  []roster.Host
 	person roster.Person // for whom the request is
 	old    *roster.Request
 }
 
 func (s *Server) scene(ctx context.Context, r roster.Request) (scene, error) {
-	v := scene{now: s.now()}
+	v := scene{now: s.now(), start: r.Start}
 	var err error
 	if v.hosts, err = s.liveHosts(ctx); err != nil {
 		return v, err

@@ -167,6 +167,9 @@ func (s *Server) message(ctx context.Context, r roster.Request, err error) (*api
 	if o := r.Origin; o != nil {
 		m.Origin = &api.Origin{Host: o.Host, Session: o.Session, Command: o.Command, Directory: o.Directory}
 	}
+	if !r.Start.IsZero() {
+		m.Start = timestamppb.New(r.Start)
+	}
 	if r.Resolved.Drain > 0 {
 		m.Drain = durationpb.New(r.Resolved.Drain)
 	}
@@ -200,7 +203,8 @@ func (s *Server) message(ctx context.Context, r roster.Request, err error) (*api
 // standing is how far the approval of a request has come, if the policy still
 // allows it.
 func (s *Server) standing(r roster.Request, hosts []roster.Host, now time.Time) (policy.Standing, bool) {
-	v, err := s.Rules.Judge(scene{now: now}.question(r), hosts, now)
+	sc := scene{now: now, start: r.Start}
+	v, err := s.Rules.Judge(sc.question(r), hosts, sc.begin())
 	if err != nil {
 		return policy.Standing{}, false
 	}

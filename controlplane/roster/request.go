@@ -18,6 +18,7 @@ type Asked struct {
 	Extends  string        `json:"extends,omitempty"` // the grant to go on from
 	Factor   string        `json:"factor"`            // that she proved herself with
 	Origin   *Origin       `json:"origin,omitempty"`  // the shell that it was typed in
+	Start    time.Time     `json:"start,omitzero"`    // not before then; zero: at once
 
 	Resolved grant.Role    `json:"resolved"`
 	Lease    time.Duration `json:"lease,omitempty"`
@@ -28,7 +29,7 @@ type Asked struct {
 // SameAs reports whether both ask for the same.
 func (a Asked) SameAs(b Asked) bool {
 	return a.Role == b.Role && slices.Equal(a.Hosts, b.Hosts) && a.Duration == b.Duration && a.Reason == b.Reason &&
-		a.Ticket == b.Ticket && a.Extends == b.Extends && a.origin() == b.origin()
+		a.Ticket == b.Ticket && a.Extends == b.Extends && a.Start.Equal(b.Start) && a.origin() == b.origin()
 }
 
 func (a Asked) origin() Origin {

@@ -814,9 +814,11 @@ type CreateRequestRequest struct {
 	Duration      *durationpb.Duration   `protobuf:"bytes,3,opt,name=duration,proto3" json:"duration,omitempty"`
 	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	Ticket        string                 `protobuf:"bytes,5,opt,name=ticket,proto3" json:"ticket,omitempty"`
-	Code          string                 `protobuf:"bytes,6,opt,name=code,proto3" json:"code,omitempty"`           // TOTP
-	Key           string                 `protobuf:"bytes,7,opt,name=key,proto3" json:"key,omitempty"`             // chosen by the caller: the same key again gives the same request
-	Assertion     []byte                 `protobuf:"bytes,8,opt,name=assertion,proto3" json:"assertion,omitempty"` // of a passkey, in place of the code: docs/web.md
+	Code          string                 `protobuf:"bytes,6,opt,name=code,proto3" json:"code,omitempty"`                                                                                // TOTP
+	Key           string                 `protobuf:"bytes,7,opt,name=key,proto3" json:"key,omitempty"`                                                                                  // chosen by the caller: the same key again gives the same request
+	Assertion     []byte                 `protobuf:"bytes,8,opt,name=assertion,proto3" json:"assertion,omitempty"`                                                                      // of a passkey, in place of the code: docs/web.md
+	Start         *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=start,proto3" json:"start,omitempty"`                                                                              // optional: the grant begins then, or when it is approved if that is later
+	Labels        map[string]string      `protobuf:"bytes,10,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // in place of hosts: those of the role's that have them all now
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -903,6 +905,20 @@ func (x *CreateRequestRequest) GetKey() string {
 func (x *CreateRequestRequest) GetAssertion() []byte {
 	if x != nil {
 		return x.Assertion
+	}
+	return nil
+}
+
+func (x *CreateRequestRequest) GetStart() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *CreateRequestRequest) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
 	}
 	return nil
 }
@@ -1089,6 +1105,7 @@ type Request struct {
 	Audit           string                 `protobuf:"bytes,40,opt,name=audit,proto3" json:"audit,omitempty"`                       // what a gap in its record does, where the role demands one without: end, alert
 	Gaps            uint64                 `protobuf:"varint,41,opt,name=gaps,proto3" json:"gaps,omitempty"`                        // gaps in its record, those of its hosts while it stood counted
 	Lost            uint64                 `protobuf:"varint,42,opt,name=lost,proto3" json:"lost,omitempty"`                        // events that they say are missing
+	Start           *timestamppb.Timestamp `protobuf:"bytes,50,opt,name=start,proto3" json:"start,omitempty"`                       // when it is to begin, if that is not at once
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1366,6 +1383,13 @@ func (x *Request) GetLost() uint64 {
 		return x.Lost
 	}
 	return 0
+}
+
+func (x *Request) GetStart() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Start
+	}
+	return nil
 }
 
 // Origin is where a request was typed. The host says so: it is to be believed
@@ -4531,7 +4555,7 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\tapprovers\x18\n" +
 	" \x03(\tR\tapprovers\x12)\n" +
 	"\x10approvals_needed\x18\v \x01(\rR\x0fapprovalsNeeded\x12A\n" +
-	"\x0eeligible_until\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\religibleUntil\"\xeb\x01\n" +
+	"\x0eeligible_until\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\religibleUntil\"\xa1\x03\n" +
 	"\x14CreateRequestRequest\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12\x14\n" +
 	"\x05hosts\x18\x02 \x03(\tR\x05hosts\x125\n" +
@@ -4540,7 +4564,13 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x06ticket\x18\x05 \x01(\tR\x06ticket\x12\x12\n" +
 	"\x04code\x18\x06 \x01(\tR\x04code\x12\x10\n" +
 	"\x03key\x18\a \x01(\tR\x03key\x12\x1c\n" +
-	"\tassertion\x18\b \x01(\fR\tassertion\"\xc7\x01\n" +
+	"\tassertion\x18\b \x01(\fR\tassertion\x120\n" +
+	"\x05start\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12G\n" +
+	"\x06labels\x18\n" +
+	" \x03(\v2/.curfew.api.v1.CreateRequestRequest.LabelsEntryR\x06labels\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc7\x01\n" +
 	"\bApproval\x12\x16\n" +
 	"\x06person\x18\x01 \x01(\tR\x06person\x12\x16\n" +
 	"\x06factor\x18\x02 \x01(\tR\x06factor\x12*\n" +
@@ -4551,7 +4581,7 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x06Remark\x12\x16\n" +
 	"\x06person\x18\x01 \x01(\tR\x06person\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
-	"\x04text\x18\x03 \x01(\tR\x04text\"\xc7\t\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\"\xf9\t\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06person\x18\x02 \x01(\tR\x06person\x12\x1b\n" +
@@ -4591,7 +4621,8 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\aremarks\x18  \x03(\v2\x15.curfew.api.v1.RemarkR\aremarks\x12\x14\n" +
 	"\x05audit\x18( \x01(\tR\x05audit\x12\x12\n" +
 	"\x04gaps\x18) \x01(\x04R\x04gaps\x12\x12\n" +
-	"\x04lost\x18* \x01(\x04R\x04lost\"n\n" +
+	"\x04lost\x18* \x01(\x04R\x04lost\x120\n" +
+	"\x05start\x182 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\"n\n" +
 	"\x06Origin\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x18\n" +
 	"\asession\x18\x02 \x01(\tR\asession\x12\x18\n" +
@@ -4891,7 +4922,7 @@ func file_wire_api_api_proto_rawDescGZIP() []byte {
 	return file_wire_api_api_proto_rawDescData
 }
 
-var file_wire_api_api_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
+var file_wire_api_api_proto_msgTypes = make([]protoimpl.MessageInfo, 65)
 var file_wire_api_api_proto_goTypes = []any{
 	(*EnrollRequest)(nil),              // 0: curfew.api.v1.EnrollRequest
 	(*EnrollReply)(nil),                // 1: curfew.api.v1.EnrollReply
@@ -4954,139 +4985,143 @@ var file_wire_api_api_proto_goTypes = []any{
 	(*DecommissionHostRequest)(nil),    // 58: curfew.api.v1.DecommissionHostRequest
 	(*PolicyStatusRequest)(nil),        // 59: curfew.api.v1.PolicyStatusRequest
 	(*PolicyStatusReply)(nil),          // 60: curfew.api.v1.PolicyStatusReply
-	nil,                                // 61: curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
-	nil,                                // 62: curfew.api.v1.Host.LabelsEntry
-	nil,                                // 63: curfew.api.v1.PolicyStatusReply.FilesEntry
-	(*timestamppb.Timestamp)(nil),      // 64: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 65: google.protobuf.Duration
+	nil,                                // 61: curfew.api.v1.CreateRequestRequest.LabelsEntry
+	nil,                                // 62: curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
+	nil,                                // 63: curfew.api.v1.Host.LabelsEntry
+	nil,                                // 64: curfew.api.v1.PolicyStatusReply.FilesEntry
+	(*timestamppb.Timestamp)(nil),      // 65: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 66: google.protobuf.Duration
 }
 var file_wire_api_api_proto_depIdxs = []int32{
-	64, // 0: curfew.api.v1.SessionReply.expires:type_name -> google.protobuf.Timestamp
+	65, // 0: curfew.api.v1.SessionReply.expires:type_name -> google.protobuf.Timestamp
 	9,  // 1: curfew.api.v1.WhoamiReply.person:type_name -> curfew.api.v1.Person
-	64, // 2: curfew.api.v1.WhoamiReply.session_expires:type_name -> google.protobuf.Timestamp
+	65, // 2: curfew.api.v1.WhoamiReply.session_expires:type_name -> google.protobuf.Timestamp
 	12, // 3: curfew.api.v1.ListRolesReply.roles:type_name -> curfew.api.v1.Role
-	65, // 4: curfew.api.v1.Role.max_duration:type_name -> google.protobuf.Duration
-	64, // 5: curfew.api.v1.Role.eligible_until:type_name -> google.protobuf.Timestamp
-	65, // 6: curfew.api.v1.CreateRequestRequest.duration:type_name -> google.protobuf.Duration
-	64, // 7: curfew.api.v1.Approval.at:type_name -> google.protobuf.Timestamp
-	65, // 8: curfew.api.v1.Approval.duration:type_name -> google.protobuf.Duration
-	64, // 9: curfew.api.v1.Remark.at:type_name -> google.protobuf.Timestamp
-	65, // 10: curfew.api.v1.Request.duration:type_name -> google.protobuf.Duration
-	64, // 11: curfew.api.v1.Request.asked_at:type_name -> google.protobuf.Timestamp
-	64, // 12: curfew.api.v1.Request.lapses_at:type_name -> google.protobuf.Timestamp
-	14, // 13: curfew.api.v1.Request.approvals:type_name -> curfew.api.v1.Approval
-	64, // 14: curfew.api.v1.Request.not_before:type_name -> google.protobuf.Timestamp
-	64, // 15: curfew.api.v1.Request.not_after:type_name -> google.protobuf.Timestamp
-	18, // 16: curfew.api.v1.Request.host_states:type_name -> curfew.api.v1.HostState
-	64, // 17: curfew.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
-	65, // 18: curfew.api.v1.Request.drain:type_name -> google.protobuf.Duration
-	17, // 19: curfew.api.v1.Request.origin:type_name -> curfew.api.v1.Origin
-	15, // 20: curfew.api.v1.Request.remarks:type_name -> curfew.api.v1.Remark
-	64, // 21: curfew.api.v1.HostState.at:type_name -> google.protobuf.Timestamp
-	16, // 22: curfew.api.v1.ListRequestsReply.requests:type_name -> curfew.api.v1.Request
-	65, // 23: curfew.api.v1.ApproveRequest.duration:type_name -> google.protobuf.Duration
-	65, // 24: curfew.api.v1.ExtendRequest.duration:type_name -> google.protobuf.Duration
-	64, // 25: curfew.api.v1.OpenPagesReply.expires:type_name -> google.protobuf.Timestamp
-	64, // 26: curfew.api.v1.IssueSSHCertificateReply.expires:type_name -> google.protobuf.Timestamp
-	64, // 27: curfew.api.v1.SearchEventsRequest.since:type_name -> google.protobuf.Timestamp
-	64, // 28: curfew.api.v1.SearchEventsRequest.until:type_name -> google.protobuf.Timestamp
-	34, // 29: curfew.api.v1.SearchEventsReply.events:type_name -> curfew.api.v1.Event
-	64, // 30: curfew.api.v1.Event.at:type_name -> google.protobuf.Timestamp
-	36, // 31: curfew.api.v1.Event.process:type_name -> curfew.api.v1.Process
-	65, // 32: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
-	37, // 33: curfew.api.v1.Event.receipt:type_name -> curfew.api.v1.Receipt
-	64, // 34: curfew.api.v1.Event.since:type_name -> google.protobuf.Timestamp
-	35, // 35: curfew.api.v1.Process.ids:type_name -> curfew.api.v1.IDs
-	35, // 36: curfew.api.v1.Process.old_ids:type_name -> curfew.api.v1.IDs
-	65, // 37: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
-	64, // 38: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
-	64, // 39: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
-	64, // 40: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
-	16, // 41: curfew.api.v1.TimelineReply.request:type_name -> curfew.api.v1.Request
-	40, // 42: curfew.api.v1.TimelineReply.moments:type_name -> curfew.api.v1.Moment
-	64, // 43: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
-	65, // 44: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
-	34, // 45: curfew.api.v1.Moment.event:type_name -> curfew.api.v1.Event
-	64, // 46: curfew.api.v1.ExportRecordRequest.since:type_name -> google.protobuf.Timestamp
-	9,  // 47: curfew.api.v1.InviteReply.person:type_name -> curfew.api.v1.Person
-	64, // 48: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
-	9,  // 49: curfew.api.v1.ListPeopleReply.people:type_name -> curfew.api.v1.Person
-	61, // 50: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
-	64, // 51: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
-	56, // 52: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
-	62, // 53: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
-	64, // 54: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
-	64, // 55: curfew.api.v1.Host.examined:type_name -> google.protobuf.Timestamp
-	57, // 56: curfew.api.v1.Host.findings:type_name -> curfew.api.v1.Finding
-	64, // 57: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
-	63, // 58: curfew.api.v1.PolicyStatusReply.files:type_name -> curfew.api.v1.PolicyStatusReply.FilesEntry
-	0,  // 59: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
-	2,  // 60: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
-	3,  // 61: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
-	5,  // 62: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
-	7,  // 63: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
-	10, // 64: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
-	13, // 65: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
-	19, // 66: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
-	20, // 67: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
-	19, // 68: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
-	22, // 69: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
-	24, // 70: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
-	23, // 71: curfew.api.v1.Curfew.Comment:input_type -> curfew.api.v1.CommentRequest
-	25, // 72: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
-	26, // 73: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
-	27, // 74: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
-	28, // 75: curfew.api.v1.Curfew.OpenPages:input_type -> curfew.api.v1.OpenPagesRequest
-	30, // 76: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
-	32, // 77: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	32, // 78: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	38, // 79: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
-	41, // 80: curfew.api.v1.Curfew.GetCheckpoint:input_type -> curfew.api.v1.GetCheckpointRequest
-	43, // 81: curfew.api.v1.Curfew.ExportRecord:input_type -> curfew.api.v1.ExportRecordRequest
-	45, // 82: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
-	46, // 83: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
-	48, // 84: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
-	49, // 85: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
-	51, // 86: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
-	54, // 87: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
-	58, // 88: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
-	59, // 89: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
-	1,  // 90: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
-	4,  // 91: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
-	4,  // 92: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
-	6,  // 93: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
-	8,  // 94: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
-	11, // 95: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
-	16, // 96: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
-	16, // 97: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
-	21, // 98: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
-	16, // 99: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
-	16, // 100: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
-	16, // 101: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
-	16, // 102: curfew.api.v1.Curfew.Comment:output_type -> curfew.api.v1.Request
-	16, // 103: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
-	16, // 104: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
-	16, // 105: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
-	29, // 106: curfew.api.v1.Curfew.OpenPages:output_type -> curfew.api.v1.OpenPagesReply
-	31, // 107: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
-	33, // 108: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
-	34, // 109: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
-	39, // 110: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
-	42, // 111: curfew.api.v1.Curfew.GetCheckpoint:output_type -> curfew.api.v1.GetCheckpointReply
-	44, // 112: curfew.api.v1.Curfew.ExportRecord:output_type -> curfew.api.v1.ExportPart
-	47, // 113: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
-	47, // 114: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
-	9,  // 115: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
-	50, // 116: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
-	52, // 117: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
-	55, // 118: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
-	56, // 119: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
-	60, // 120: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
-	90, // [90:121] is the sub-list for method output_type
-	59, // [59:90] is the sub-list for method input_type
-	59, // [59:59] is the sub-list for extension type_name
-	59, // [59:59] is the sub-list for extension extendee
-	0,  // [0:59] is the sub-list for field type_name
+	66, // 4: curfew.api.v1.Role.max_duration:type_name -> google.protobuf.Duration
+	65, // 5: curfew.api.v1.Role.eligible_until:type_name -> google.protobuf.Timestamp
+	66, // 6: curfew.api.v1.CreateRequestRequest.duration:type_name -> google.protobuf.Duration
+	65, // 7: curfew.api.v1.CreateRequestRequest.start:type_name -> google.protobuf.Timestamp
+	61, // 8: curfew.api.v1.CreateRequestRequest.labels:type_name -> curfew.api.v1.CreateRequestRequest.LabelsEntry
+	65, // 9: curfew.api.v1.Approval.at:type_name -> google.protobuf.Timestamp
+	66, // 10: curfew.api.v1.Approval.duration:type_name -> google.protobuf.Duration
+	65, // 11: curfew.api.v1.Remark.at:type_name -> google.protobuf.Timestamp
+	66, // 12: curfew.api.v1.Request.duration:type_name -> google.protobuf.Duration
+	65, // 13: curfew.api.v1.Request.asked_at:type_name -> google.protobuf.Timestamp
+	65, // 14: curfew.api.v1.Request.lapses_at:type_name -> google.protobuf.Timestamp
+	14, // 15: curfew.api.v1.Request.approvals:type_name -> curfew.api.v1.Approval
+	65, // 16: curfew.api.v1.Request.not_before:type_name -> google.protobuf.Timestamp
+	65, // 17: curfew.api.v1.Request.not_after:type_name -> google.protobuf.Timestamp
+	18, // 18: curfew.api.v1.Request.host_states:type_name -> curfew.api.v1.HostState
+	65, // 19: curfew.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
+	66, // 20: curfew.api.v1.Request.drain:type_name -> google.protobuf.Duration
+	17, // 21: curfew.api.v1.Request.origin:type_name -> curfew.api.v1.Origin
+	15, // 22: curfew.api.v1.Request.remarks:type_name -> curfew.api.v1.Remark
+	65, // 23: curfew.api.v1.Request.start:type_name -> google.protobuf.Timestamp
+	65, // 24: curfew.api.v1.HostState.at:type_name -> google.protobuf.Timestamp
+	16, // 25: curfew.api.v1.ListRequestsReply.requests:type_name -> curfew.api.v1.Request
+	66, // 26: curfew.api.v1.ApproveRequest.duration:type_name -> google.protobuf.Duration
+	66, // 27: curfew.api.v1.ExtendRequest.duration:type_name -> google.protobuf.Duration
+	65, // 28: curfew.api.v1.OpenPagesReply.expires:type_name -> google.protobuf.Timestamp
+	65, // 29: curfew.api.v1.IssueSSHCertificateReply.expires:type_name -> google.protobuf.Timestamp
+	65, // 30: curfew.api.v1.SearchEventsRequest.since:type_name -> google.protobuf.Timestamp
+	65, // 31: curfew.api.v1.SearchEventsRequest.until:type_name -> google.protobuf.Timestamp
+	34, // 32: curfew.api.v1.SearchEventsReply.events:type_name -> curfew.api.v1.Event
+	65, // 33: curfew.api.v1.Event.at:type_name -> google.protobuf.Timestamp
+	36, // 34: curfew.api.v1.Event.process:type_name -> curfew.api.v1.Process
+	66, // 35: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
+	37, // 36: curfew.api.v1.Event.receipt:type_name -> curfew.api.v1.Receipt
+	65, // 37: curfew.api.v1.Event.since:type_name -> google.protobuf.Timestamp
+	35, // 38: curfew.api.v1.Process.ids:type_name -> curfew.api.v1.IDs
+	35, // 39: curfew.api.v1.Process.old_ids:type_name -> curfew.api.v1.IDs
+	66, // 40: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
+	65, // 41: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
+	65, // 42: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
+	65, // 43: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
+	16, // 44: curfew.api.v1.TimelineReply.request:type_name -> curfew.api.v1.Request
+	40, // 45: curfew.api.v1.TimelineReply.moments:type_name -> curfew.api.v1.Moment
+	65, // 46: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
+	66, // 47: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
+	34, // 48: curfew.api.v1.Moment.event:type_name -> curfew.api.v1.Event
+	65, // 49: curfew.api.v1.ExportRecordRequest.since:type_name -> google.protobuf.Timestamp
+	9,  // 50: curfew.api.v1.InviteReply.person:type_name -> curfew.api.v1.Person
+	65, // 51: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
+	9,  // 52: curfew.api.v1.ListPeopleReply.people:type_name -> curfew.api.v1.Person
+	62, // 53: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
+	65, // 54: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
+	56, // 55: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
+	63, // 56: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
+	65, // 57: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
+	65, // 58: curfew.api.v1.Host.examined:type_name -> google.protobuf.Timestamp
+	57, // 59: curfew.api.v1.Host.findings:type_name -> curfew.api.v1.Finding
+	65, // 60: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
+	64, // 61: curfew.api.v1.PolicyStatusReply.files:type_name -> curfew.api.v1.PolicyStatusReply.FilesEntry
+	0,  // 62: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
+	2,  // 63: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
+	3,  // 64: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
+	5,  // 65: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
+	7,  // 66: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
+	10, // 67: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
+	13, // 68: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
+	19, // 69: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
+	20, // 70: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
+	19, // 71: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
+	22, // 72: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
+	24, // 73: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
+	23, // 74: curfew.api.v1.Curfew.Comment:input_type -> curfew.api.v1.CommentRequest
+	25, // 75: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
+	26, // 76: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
+	27, // 77: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
+	28, // 78: curfew.api.v1.Curfew.OpenPages:input_type -> curfew.api.v1.OpenPagesRequest
+	30, // 79: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
+	32, // 80: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	32, // 81: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	38, // 82: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
+	41, // 83: curfew.api.v1.Curfew.GetCheckpoint:input_type -> curfew.api.v1.GetCheckpointRequest
+	43, // 84: curfew.api.v1.Curfew.ExportRecord:input_type -> curfew.api.v1.ExportRecordRequest
+	45, // 85: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
+	46, // 86: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
+	48, // 87: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
+	49, // 88: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
+	51, // 89: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
+	54, // 90: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
+	58, // 91: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
+	59, // 92: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
+	1,  // 93: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
+	4,  // 94: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
+	4,  // 95: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
+	6,  // 96: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
+	8,  // 97: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
+	11, // 98: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
+	16, // 99: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
+	16, // 100: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
+	21, // 101: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
+	16, // 102: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
+	16, // 103: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
+	16, // 104: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
+	16, // 105: curfew.api.v1.Curfew.Comment:output_type -> curfew.api.v1.Request
+	16, // 106: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
+	16, // 107: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
+	16, // 108: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
+	29, // 109: curfew.api.v1.Curfew.OpenPages:output_type -> curfew.api.v1.OpenPagesReply
+	31, // 110: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
+	33, // 111: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
+	34, // 112: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
+	39, // 113: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
+	42, // 114: curfew.api.v1.Curfew.GetCheckpoint:output_type -> curfew.api.v1.GetCheckpointReply
+	44, // 115: curfew.api.v1.Curfew.ExportRecord:output_type -> curfew.api.v1.ExportPart
+	47, // 116: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
+	47, // 117: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
+	9,  // 118: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
+	50, // 119: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
+	52, // 120: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
+	55, // 121: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
+	56, // 122: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
+	60, // 123: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
+	93, // [93:124] is the sub-list for method output_type
+	62, // [62:93] is the sub-list for method input_type
+	62, // [62:62] is the sub-list for extension type_name
+	62, // [62:62] is the sub-list for extension extendee
+	0,  // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_wire_api_api_proto_init() }
@@ -5100,7 +5135,7 @@ func file_wire_api_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_api_api_proto_rawDesc), len(file_wire_api_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   64,
+			NumMessages:   65,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
