@@ -62,7 +62,11 @@ func (n *Notifier) decision(ctx context.Context, m Message, e ledger.Entry) (Mes
 		if r.Needed == 0 {
 			return m, false, nil // nobody is waited for
 		}
-		m.Text = fmt.Sprintf("%s asks for %s on %s for %v: %s", plain(r.Person), plain(r.Role), plain(strings.Join(r.Hosts, ", ")), r.Duration, plain(r.Reason))
+		from := ""
+		if !r.Start.IsZero() {
+			from = " from " + r.Start.UTC().Format("2006-01-02 15:04 MST")
+		}
+		m.Text = fmt.Sprintf("%s asks for %s on %s for %v%s: %s", plain(r.Person), plain(r.Role), plain(strings.Join(r.Hosts, ", ")), r.Duration, from, plain(r.Reason))
 	case "escalated":
 		m.Text = who + " was not decided in time and goes on" + why
 	case "approved":

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"curfew.internal/controlplane/roster"
 	"curfew.internal/wire/api"
@@ -52,7 +53,7 @@ func (s *Server) home(ctx context.Context, _ *http.Request) (page, error) {
 		case "asked":
 			v.Asked = append(v.Asked, q)
 		case "issued":
-			v.Live = append(v.Live, grantRow{q, left(now, q.NotAfter), !stands(q, now)})
+			v.Live = append(v.Live, rowOf(q, now))
 		}
 	}
 	for _, o := range roles.Roles {
@@ -82,6 +83,8 @@ type askView struct {
 	Durations []time.Duration
 	Reason    string
 	Ticket    string
+	At        string // when it begins; empty: at once
+	Labels    string // in place of the hosts
 }
 
 func (s *Server) askForm(ctx context.Context, r *http.Request) (page, error) {
@@ -100,6 +103,7 @@ func (s *Server) askForm(ctx context.Context, r *http.Request) (page, error) {
 		_ = r.ParseForm() // the token in it was read
 		v.On, v.Reason, v.Ticket = r.PostForm["on"], r.PostFormValue("why"), r.PostFormValue("ticket")
 		v.For, _ = time.ParseDuration(r.PostFormValue("for"))
+		v.At, v.Labels = r.PostFormValue("at"), r.PostFormValue("labels")
 	} else if again := r.FormValue("again"); again != "" {
 		q, err := s.API.GetRequest(ctx, &api.GetRequestRequest{Id: again})
 		if err != nil {
@@ -136,6 +140,19 @@ func (s *Server) ask(ctx context.Context, r *http.Request) (outcome, error) {
 		Role: r.PathValue("role"), Hosts: r.PostForm["on"], Duration: durationpb.New(d),
 		Reason: strings.TrimSpace(r.PostFormValue("why")), Ticket: strings.TrimSpace(r.PostFormValue("ticket")), Key: r.PostFormValue("key"),
 	}
+	if at := r.PostFormValue("at"); at != "" {
+		start, err := time.Parse("2006-01-02T15:04", at)
+		if err != nil {
+			return outcome{}, roster.Refuse(roster.Invalid, "when it begins: write it like 2027-01-31T22:30, in UTC")
+		}
+		m.Start = timestamppb.New(start)
+	}
+	if m.Labels, err = labelsOf(r.PostFormValue("labels")); err != nil {
+		return outcome{}, err
+	}
+	if len(m.Labels) > 0 {
+		m.Hosts = nil
+	}
 	if o, asked, err := s.challenged(ctx, r, m); asked {
 		return o, err
 	}
@@ -145,4 +162,17 @@ func (s *Server) ask(ctx context.Context, r *http.Request) (outcome, error) {
 		return outcome{}, err
 	}
 	return outcome{to: "/requests/" + q.Id}, nil
+}
+
+// labelsOf reads tier=db, zone=a.
+func labelsOf(text string) (map[string]string, error) {
+	all := map[string]string{}
+	for _, one := range strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' }) {
+		k, v, ok := strings.Cut(one, "=")
+		if !ok {
+			return nil, roster.Refuse(roster.Invalid, "write labels like tier=db, zone=a")
+		}
+		all[k] = v
+	}
+	return all, nil
 }

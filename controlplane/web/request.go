@@ -26,9 +26,13 @@ type requestView struct {
 	Moments []*api.Moment
 	Cut     int    // moments that are left out
 	Left    string // until the grant ends, or the request lapses
+	Begins  string // until the grant begins; empty: it has
 
 	MayApprove, MayDeny, MayWithdraw, MayRevoke, MayExtend bool
 	Extensions                                             []time.Duration
+	Shorter                                                []time.Duration // than was asked for
+	Remarks                                                []*api.Moment
+	MaySpeak                                               bool
 	Note                                                   string // as it was typed
 }
 
@@ -65,6 +69,11 @@ func (s *Server) request(ctx context.Context, r *http.Request) (page, error) {
 	}
 	q, now := story.Request, s.Clock.Now().Wall
 	v := requestView{Request: q, Allows: allowedBy(q), Note: r.PostFormValue("note"), Moments: story.Moments}
+	for _, m := range v.Moments {
+		if m.What == roster.RemarkStep {
+			v.Remarks = append(v.Remarks, m)
+		}
+	}
 	if n := len(v.Moments); n > most {
 		v.Moments, v.Cut = v.Moments[:most], n-most
 	}
@@ -77,13 +86,18 @@ func (s *Server) request(ctx context.Context, r *http.Request) (page, error) {
 		return page{}, err
 	}
 	own := q.Person == me.Person.Name
+	v.MaySpeak = q.State == "asked" || q.State == "issued"
 	switch q.State {
 	case "asked":
+		v.Shorter = shorter(q.Duration.AsDuration())
 		v.Left = left(now, q.LapsesAt)
 		v.MayApprove = slices.Contains(q.Approvers, me.Person.Name)
 		v.MayDeny, v.MayWithdraw = !own && (v.MayApprove || me.Person.Admin), own
 	case "issued":
 		v.Left = left(now, q.NotAfter)
+		if now.Before(q.NotBefore.AsTime()) {
+			v.Begins = left(now, q.NotBefore)
+		}
 		v.MayRevoke = true // whoever sees a grant may end it, but for a few whom the API refuses
 		v.MayExtend = own && stands(q, now)
 		v.Extensions = []time.Duration{15 * time.Minute, 30 * time.Minute, time.Hour}
@@ -91,8 +105,14 @@ func (s *Server) request(ctx context.Context, r *http.Request) (page, error) {
 	return page{Name: "request", Title: q.Role + " for " + q.Person, Data: v}, nil
 }
 
+// shorter are the lengths to choose from for less than was asked for.
+func shorter(asked time.Duration) []time.Duration {
+	all := durations(asked)
+	return all[:len(all)-1]
+}
+
 func stands(q *api.Request, now time.Time) bool {
-	return q.State == "issued" && q.NotAfter != nil && now.Before(q.NotAfter.AsTime())
+	return q.State == "issued" && q.NotAfter != nil && now.Before(q.NotAfter.AsTime()) && !now.Before(q.NotBefore.AsTime())
 }
 
 // lastTime tells of the newest earlier grant of the role to the same person.
@@ -146,6 +166,8 @@ func (s *Server) decide(ctx context.Context, r *http.Request) (outcome, error) {
 		return s.approve(ctx, r, note)
 	case "deny":
 		_, err = s.API.Deny(ctx, &api.DenyRequest{Id: id, Note: note})
+	case "comment":
+		_, err = s.API.Comment(ctx, &api.CommentRequest{Id: id, Text: note})
 	case "withdraw":
 		_, err = s.API.Withdraw(ctx, &api.WithdrawRequest{Id: id})
 	case "revoke":
@@ -168,7 +190,17 @@ func (s *Server) approve(ctx context.Context, r *http.Request, note string) (out
 	if err != nil {
 		return outcome{}, roster.Refuse(roster.Invalid, "load the page again, then decide")
 	}
-	m := &api.ApproveRequest{Id: r.PathValue("id"), Digest: digest, Note: note}
+	m := &api.ApproveRequest{Id: r.PathValue("id"), Digest: digest, Note: note, Hosts: r.PostForm["on"]}
+	if r.PostFormValue("some") != "" && len(m.Hosts) == 0 {
+		return outcome{}, roster.Refuse(roster.Invalid, "choose one of the hosts, or deny it")
+	}
+	if f := r.PostFormValue("for"); f != "" {
+		d, err := time.ParseDuration(f)
+		if err != nil {
+			return outcome{}, roster.Refuse(roster.Invalid, "for how long?")
+		}
+		m.Duration = durationpb.New(d)
+	}
 	if o, asked, err := s.challenged(ctx, r, m); asked {
 		return o, err
 	}
@@ -205,8 +237,16 @@ func proof(r *http.Request) (code string, assertion []byte) {
 // grantRow is a grant in the list of who has what.
 type grantRow struct {
 	*api.Request
-	Left string
-	Over bool // it ended, but what runs may still drain
+	Left string // until its end, or its beginning
+	Over bool   // it ended, but what runs may still drain
+}
+
+func rowOf(q *api.Request, now time.Time) grantRow {
+	row := grantRow{Request: q, Left: left(now, q.NotAfter) + " left", Over: !now.Before(q.NotAfter.AsTime())}
+	if q.NotBefore != nil && now.Before(q.NotBefore.AsTime()) {
+		row.Left = "begins in " + left(now, q.NotBefore)
+	}
+	return row
 }
 
 // access lists who has what now.
@@ -219,7 +259,7 @@ func (s *Server) access(ctx context.Context, _ *http.Request) (page, error) {
 	var rows []grantRow
 	for _, q := range open.Requests {
 		if q.State == "issued" {
-			rows = append(rows, grantRow{q, left(now, q.NotAfter), !stands(q, now)})
+			rows = append(rows, rowOf(q, now))
 		}
 	}
 	slices.SortStableFunc(rows, func(a, b grantRow) int { return a.NotAfter.AsTime().Compare(b.NotAfter.AsTime()) })
