@@ -232,8 +232,7 @@ func (s *Server) attend(ctx context.Context, c *net.UnixConn) error {
 // takes no reply that something could still follow.
 func (s *Server) answer(ctx context.Context, c *net.UnixConn, who Caller, deciding *sync.WaitGroup) (err error) {
 	defer func() { err = errors.Join(err, c.Close()) }()
-	now := time.Now()
-	if err := errors.Join(c.SetReadDeadline(now.Add(patience)), c.SetWriteDeadline(now.Add(patience+thought))); err != nil {
+	if err := errors.Join(c.SetReadDeadline(after(ctx, patience)), c.SetWriteDeadline(after(ctx, patience+thought))); err != nil {
 		return err
 	}
 	buf := make([]byte, door.QuestionSize+1)
@@ -251,6 +250,14 @@ func (s *Server) answer(ctx context.Context, c *net.UnixConn, who Caller, decidi
 	}
 	_, err = c.Write(s.decide(ctx, q, who, deciding).Bytes())
 	return err
+}
+
+// after is so long from now: a context knows, and the time is not read here.
+func after(ctx context.Context, d time.Duration) time.Time {
+	bounded, done := context.WithTimeout(ctx, d)
+	defer done()
+	at, _ := bounded.Deadline()
+	return at
 }
 
 // decide asks the decider, and does not wait for one that hangs. A verdict
