@@ -26,6 +26,9 @@ type Config struct {
 	Retry time.Duration `yaml:"retry,omitempty"`
 	// Quota bounds what waits on disk to be sent, in bytes. Optional; 1 GiB.
 	Quota int64 `yaml:"quota,omitempty"`
+	// TerminalQuota bounds what recordings of terminals take on disk until
+	// the control plane has them, in bytes. Optional; 1 GiB.
+	TerminalQuota int64 `yaml:"terminal_quota,omitempty"`
 }
 
 const configName = "agent.yaml"
@@ -68,6 +71,9 @@ func (c *Config) check() error {
 	}
 	if c.Retry < 100*time.Millisecond || c.Retry > time.Minute {
 		errs = append(errs, errors.New("retry: write 100ms to 1m"))
+	}
+	if c.TerminalQuota < 0 {
+		errs = append(errs, errors.New("terminal_quota: write a number of bytes"))
 	}
 	if c.Quota < 0 {
 		errs = append(errs, errors.New("quota: write a number of bytes"))

@@ -14,6 +14,7 @@ import (
 	"curfew.internal/agent/enforce"
 	"curfew.internal/agent/host"
 	"curfew.internal/agent/keep"
+	"curfew.internal/agent/record"
 	"curfew.internal/agent/uplink"
 	"curfew.internal/agent/watch"
 	"curfew.internal/agent/writer"
@@ -193,8 +194,10 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 	a.Recording = func() error { return errors.Join(p.watch.Reading(), p.kept.Outbox().Writing()) }
 	a.Barred = p.host.Barred
 	a.Writer = func(t enforce.Thing) (writer.Writer, bool) { return p.writers.Take(p.host.File(t)) }
+	terminals := &Terminals{Spool: record.Spool{Dir: filepath.Join(f.State, "terminals")}, Quota: p.config.TerminalQuota}
 	client, err := uplink.New(uplink.Config{
-		Server: p.config.Server, Identity: uplink.Identity(p.identity), Host: acceptor{a, p.kept.Keep},
+		Sessions: terminals.State,
+		Server:   p.config.Server, Identity: uplink.Identity(p.identity), Host: acceptor{a, p.kept.Keep},
 		Outbox: p.kept.Outbox(), Appended: p.kept.Outbox().Appended(), Facts: p.facts(v),
 		Now: a.now, Told: a.Told, Unsure: a.unsure, Unwired: p.unwired.list, Access: p.access, Doctor: p.examined.last, Renewed: func(der []byte) error { return keep.SaveCertificate(f.Config, der) },
 		Clock: p.clock, Log: log,
@@ -202,6 +205,8 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 	if err != nil {
 		return errors.Join(err, p.close())
 	}
+	terminals.Send = client.KeepTerminal
+	desk := &record.Desk{Path: filepath.Join(f.Run, "desk.sock"), Answer: a.desk(terminals), Clock: p.clock, Log: log}
 	passed := make(chan struct{}, 1)
 	before := a.Heard()
 	a.Heard = func() time.Time {
@@ -221,7 +226,8 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 	shells := &door.Shells{Path: filepath.Join(f.Run, "sudo.sock"), Talk: a.visit, Ours: func(uid uint32) bool { return a.personOf(uid) != "" }, Log: log}
 	server := &door.Server{Path: filepath.Join(f.Run, "door.sock"), Decide: a.answer, Log: log, Moved: a.doorMoved}
 	a.Parts = []func(context.Context) error{
-		p.kept.Run, client.Run, server.Serve, shells.Serve, a.notify, a.warn, a.looks, a.access,
+		p.kept.Run, client.Run, server.Serve, shells.Serve, a.notify, a.warn, a.looks, a.access, desk.Serve,
+		func(ctx context.Context) error { return a.terminals(ctx, terminals) },
 		func(ctx context.Context) error { return a.keepHeard(ctx, p.kept) },
 		func(ctx context.Context) error {
 			return p.host.Watch(ctx, p.marked, func() { p.writers.Hear(); a.Wake() })

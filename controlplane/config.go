@@ -28,6 +28,7 @@ const ConfigHelp = `The configuration file is YAML; unknown keys are mistakes.
   ops: 127.0.0.1:7445                  # /healthz /readyz /metrics: keep it on loopback
   data_dir: /var/lib/curfew-server     # database and keys
   store: postgres://...                # PostgreSQL in place of the database there; no password in it
+  terminal_dir: /var/lib/curfew-server/terminals # recordings of terminals
   policy_dir: /etc/curfew-server/policy
   tls_cert: ...                        # a certificate of your own for listen, with
   tls_key: ...                         # its chain up to the root
@@ -72,6 +73,9 @@ type Config struct {
 	// postgres://curfew@db.example/curfew?sslmode=verify-full&passfile=/etc/curfew-server/pgpass.
 	// A password stands in that file. Optional; SQLite in data_dir.
 	Store string `yaml:"store,omitempty"`
+	// TerminalDir holds what recordings of terminals show, in files. Optional;
+	// terminals in data_dir.
+	TerminalDir string `yaml:"terminal_dir,omitempty"`
 	// PolicyDir holds the roles and who may ask for them; it is read again
 	// whenever it changes.
 	PolicyDir string `yaml:"policy_dir"`
@@ -171,6 +175,9 @@ func (c *Config) check() error {
 			errs = append(errs, fmt.Errorf("%s: write an absolute path", name))
 		}
 	}
+	if c.TerminalDir != "" && !filepath.IsAbs(c.TerminalDir) {
+		errs = append(errs, errors.New("terminal_dir: write an absolute path"))
+	}
 	for name, addr := range map[string]string{"listen": c.Listen, "agents": c.Agents, "ops": c.Ops} {
 		if _, _, err := net.SplitHostPort(addr); err != nil {
 			errs = append(errs, fmt.Errorf("%s: write ADDRESS:PORT or :PORT: %w", name, err))
@@ -204,5 +211,12 @@ func (c *Config) database() string {
 }
 
 // Files of the data folder.
-func (c *Config) keys() string    { return filepath.Join(c.DataDir, "keys") }
+func (c *Config) keys() string { return filepath.Join(c.DataDir, "keys") }
+
+func (c *Config) terminals() string {
+	if c.TerminalDir != "" {
+		return c.TerminalDir
+	}
+	return filepath.Join(c.DataDir, "terminals")
+}
 func (c *Config) secrets() string { return filepath.Join(c.DataDir, "keys", "secrets.key") }

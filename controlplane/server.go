@@ -20,6 +20,7 @@ import (
 
 	"curfew.internal/clock"
 	"curfew.internal/controlplane/api"
+	"curfew.internal/controlplane/archive"
 	"curfew.internal/controlplane/fleet"
 	"curfew.internal/controlplane/forward"
 	"curfew.internal/controlplane/notify"
@@ -59,6 +60,8 @@ type Server struct {
 	forward *forward.Forwarder
 	notify  *notify.Notifier
 
+	terminals *terminals
+
 	people, agents, ops, web net.Listener // web: nil without pages
 	stop                     chan struct{}
 }
@@ -81,13 +84,17 @@ func Open(ctx context.Context, c Config, o Options) (*Server, error) {
 	}
 	s.rules = newRules(c.PolicyDir, p.store, o.Clock, o.Log)
 	s.rules.load(ctx)
+	s.terminals = &terminals{
+		Store: p.store, Folder: archive.Folder{Dir: c.terminals()}, now: func() time.Time { return o.Clock.Now().Wall },
+		changed: func(host string) { s.fleet.Changed(host) }, watched: map[string]map[uint64]int{},
+	}
 	s.fleet = fleet.New(fleet.Config{
-		CA: p.ca, Store: p.store, Names: names(c.AgentsURL), Clock: o.Clock, Log: o.Log, Version: o.Version,
+		CA: p.ca, Store: p.store, Terminals: s.terminals, Names: names(c.AgentsURL), Clock: o.Clock, Log: o.Log, Version: o.Version,
 		SSHCA: func() string { return p.keys.Load().SSHCA() },
 	})
 	p.store.OnSets(func(hosts []string) { s.fleet.Changed(hosts...) })
 	s.api = &api.Server{
-		Fleet: c.Fleet, Store: p.store, Desk: p.desk, Rules: s.rules, Codes: p.codes, Ledger: s.book, Connected: s.fleet.Connected,
+		Fleet: c.Fleet, Store: p.store, Desk: p.desk, Rules: s.rules, Codes: p.codes, Ledger: s.book, Terminals: s.terminals, Connected: s.fleet.Connected,
 		Authority: func() api.Authority { return p.keys.Load() }, Clock: o.Clock, Log: o.Log, Stop: s.stop,
 	}
 	s.fleet.Shell = api.Shell{Server: s.api}

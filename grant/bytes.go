@@ -127,6 +127,9 @@ func (r Role) bytes() []byte {
 	w.Uint(8, uint64(r.Drain/time.Second)) //nolint:gosec // as the lease above
 	w.Bool(9, r.Unguarded)
 	w.Uint(10, uint64(r.Audit))
+	w.Bool(11, r.Unseen)
+	w.Bool(12, r.Typed)
+	w.Bool(13, r.Strict)
 	return w.Bytes()
 }
 
@@ -161,6 +164,12 @@ func (r *Role) field(f canon.Field) error {
 		return f.Bool(&r.Unguarded)
 	case 10:
 		return f.Uint32((*uint32)(&r.Audit))
+	case 11:
+		return f.Bool(&r.Unseen)
+	case 12:
+		return f.Bool(&r.Typed)
+	case 13:
+		return f.Bool(&r.Strict)
 	}
 	return f.Unknown()
 }

@@ -39,6 +39,9 @@ type Role struct {
 	Network    []Destination // where the account may connect; none: not limited
 	Drain      time.Duration // how long what runs at the end may go on
 	Unguarded  bool          // what runs may take the agent, and what it lives by, away
+	Unseen     bool          // its terminals are not recorded
+	Typed      bool          // what is typed is recorded too, where the terminal shows it
+	Strict     bool          // no session without a terminal, and none that cannot be recorded
 	Remove     []string      // kinds of leftovers that its end removes, sorted, see [Leftovers]
 	Audit      Audit         // whether it is for a host that keeps its record whole
 }
@@ -178,6 +181,9 @@ func (g Grant) checkRole() error {
 	}
 	if r.Audit > AuditEnd {
 		errs = append(errs, fmt.Errorf("a role demands of its record what is not known here: %d", r.Audit))
+	}
+	if r.Unseen && (r.Typed || r.Strict) {
+		errs = append(errs, errors.New("a role whose terminals are not recorded asks nothing of their record"))
 	}
 	return errors.Join(append(errs, r.checkRemove())...)
 }

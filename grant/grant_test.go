@@ -230,6 +230,9 @@ func genGrant(t *rapid.T) Grant {
 			g.Role.Audit = Audit(len(g.Role.Remove) % 3)
 		}
 	}
+	if g.Role.Unseen = rapid.Bool().Draw(t, "unseen"); !g.Role.Unseen {
+		g.Role.Typed, g.Role.Strict = rapid.Bool().Draw(t, "typed"), rapid.Bool().Draw(t, "strict")
+	}
 	g.NotBefore = time.Unix(rapid.Int64Range(1, 1<<34).Draw(t, "from"), 0).UTC()
 	g.NotAfter = g.NotBefore.Add(time.Duration(rapid.IntRange(1, 3600*24*30).Draw(t, "for")) * time.Second)
 	if g.Role.Commands = nil; rapid.Bool().Draw(t, "any") {

@@ -38,6 +38,7 @@ const (
 	Act                         // a labelled process acted on the machine or on others; Text says how
 	Privilege                   // a process of a login without a grant gained privilege
 	WouldRefuse                 // sudo or su without a grant, let through on a host that only observes
+	Terminal                    // what of a session's terminal is recorded; Receipt is the host's word on a segment
 )
 
 // Demanded is what the text of a Gap says where a role demands a whole record.
@@ -48,6 +49,7 @@ var kindNames = map[Kind]string{
 	Installed: "installed", Removed: "removed", SetRefused: "set-refused", Drift: "drift", Agent: "agent", Admin: "admin",
 	Leftovers: "leftovers", Decision: "decision", Connect: "connect", Open: "open", Act: "act", Privilege: "privilege",
 	WouldRefuse: "would-refuse",
+	Terminal:    "terminal",
 }
 
 // String is the kind's name in pages and searches.

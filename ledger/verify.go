@@ -44,6 +44,8 @@ type Report struct {
 	Deleted    []Range      // those of which the log has only digests any more
 	Signers    []Signer     // of its receipts
 	Sessions   int          // whose numbers were looked at
+	Terminals  int          // whose segments were looked at
+	Open       int          // of these, recordings whose end is not in the bundle
 	Findings   []Finding
 }
 
@@ -56,7 +58,8 @@ type Signer struct {
 // Verify checks an export with nothing but what the checker holds: that the
 // key signed its checkpoint, that each entry is in the tree at its number, that
 // the tree goes on from earlier checkpoints, that hosts signed their receipts,
-// and that sessions have no hole that no gap tells of.
+// that sessions have no hole that no gap tells of, and that the segments of
+// terminals go on one from another.
 func Verify(file []byte, trust Trust) Report {
 	v := verifier{trust: trust, receipts: map[Signer]int{}}
 	b, err := ParseBundle(file)
@@ -69,6 +72,7 @@ func Verify(file []byte, trust Trust) Report {
 	v.records(numbers, err)
 	v.complete()
 	v.sessions()
+	v.terminals()
 	for s, n := range v.receipts {
 		s.Receipts = n
 		v.Signers = append(v.Signers, s)
@@ -361,6 +365,18 @@ func (v *verifier) receipt(p placed) error {
 			return fmt.Errorf("its receipt is not signed by the host's key: %w", err)
 		}
 		fleet, host, grant, person = r.Fleet, r.Host, r.Grant, r.Person
+	case Terminal:
+		if len(p.entry.Receipt) == 0 {
+			return nil // it tells of a session without a terminal
+		}
+		s, err := OpenSegment(p.entry.Receipt, p.ReceiptKey)
+		if err != nil {
+			return fmt.Errorf("its word on a terminal is not signed by the host's key: %w", err)
+		}
+		if s.Session != p.entry.Session {
+			return fmt.Errorf("its word on a terminal is about session %x, not about %x", s.Session, p.entry.Session)
+		}
+		fleet, host, grant, person = s.Fleet, s.Host, s.Grant, s.Person
 	default:
 		return nil
 	}

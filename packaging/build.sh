@@ -74,6 +74,9 @@ package() { # package PROGRAM ARCHITECTURE
 	bill "$1" "$STAGE"
 	packaging/licences.sh "$STAGE/$1" | gzip -9n >"$STAGE/modules.licences.gz"
 	if [ "$1" = curfew-agent ]; then
+		for part in curfew-record curfew-shell; do
+			CGO_ENABLED=0 GOOS=linux GOARCH=$2 go build -ldflags "-s -w -X main.Version=$VERSION" -o "$STAGE/$part" "./cmd/$part"
+		done
 		module "$STAGE" "$2"
 	fi
 	find "$STAGE" -exec touch -hd "@$SOURCE_DATE_EPOCH" {} +

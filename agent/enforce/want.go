@@ -14,6 +14,10 @@ import (
 // a grant puts on a host.
 const HomeDir = "/run/curfew/home"
 
+// LoginShell has the terminal put under record, and runs the person's own shell
+// on it (docs/terminals.md).
+const LoginShell = "/usr/libexec/curfew-agent/curfew-shell"
+
 // Want returns what the grants that stand or drain at now call for on the host, and
 // the next instant at which the answer changes by time alone (zero if none).
 // Two grants of one person share her account: the end of one never cuts the
@@ -112,7 +116,7 @@ type record struct {
 func UserRecord(p grant.Person) string {
 	return marshal(record{
 		UserName: p.Name, RealName: gecos(p.FullName), UID: p.UID, GID: p.UID, Disposition: "regular",
-		HomeDirectory: HomeDir + "/" + p.Name, Shell: "/bin/bash", Curfew: true,
+		HomeDirectory: HomeDir + "/" + p.Name, Shell: LoginShell, Curfew: true,
 	})
 }
 

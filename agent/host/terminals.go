@@ -2,8 +2,12 @@ package host
 
 import (
 	"fmt"
+	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"curfew.internal/agent/enforce"
 )
 
 // Majors of terminals that people sit at (Documentation/admin-guide/devices.txt):
@@ -21,6 +25,9 @@ const (
 func (h *Host) Tell(pids []int, line string) int {
 	told := map[[2]uint64]bool{}
 	for _, pid := range pids {
+		if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err == nil && strings.HasPrefix(exe, enforce.LoginShell) {
+			continue // what is told on the terminal that it had made shows on its own
+		}
 		for fd := range 3 {
 			name := fmt.Sprintf("/proc/%d/fd/%d", pid, fd)
 			var st unix.Stat_t

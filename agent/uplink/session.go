@@ -69,7 +69,9 @@ func (c *Client) session(ctx context.Context, up func()) error {
 	g.Go(func() error { return s.receive(ctx, up) })
 	g.Go(func() error { return s.offer(ctx) })
 	g.Go(func() error { return s.send(ctx) })
+	c.use(conn)
 	err = g.Wait()
+	c.use(nil)
 	_ = conn.Close() // what there is to say of it, err says
 	return err
 }
@@ -101,6 +103,12 @@ func (s *session) receive(ctx context.Context, up func()) error {
 			s.time(ctx, says.Kept)
 			s.hearIfCurrent()
 			poke(s.wake)
+		case *uplink.Down_Sessions:
+			ended := map[uint64]string{}
+			for _, e := range says.Sessions.GetEnded() {
+				ended[e.GetSession()] = e.GetBy()
+			}
+			s.Sessions(says.Sessions.GetWatched(), ended)
 		default:
 			// Of a newer control plane; what it means for us, it says in
 			// words that we know as well.

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -94,6 +95,9 @@ type Config struct {
 	// Unsure reports whether the control plane's time is to be asked for.
 	// Optional.
 	Unsure func() bool
+	// Sessions takes which sessions somebody looks at, and which somebody
+	// ended, with who did. Optional.
+	Sessions func(watched []uint64, ended map[uint64]string)
 	// Renewed keeps a new certificate.
 	Renewed func(der []byte) error
 	Clock   clock.Clock
@@ -116,8 +120,9 @@ type Client struct {
 	certificate *x509.Certificate
 	heard       time.Time
 	connected   bool
-	refused     string // why the control plane refuses this host
-	plane       string // version of the control plane
+	refused     string           // why the control plane refuses this host
+	plane       string           // version of the control plane
+	conn        *grpc.ClientConn // nil: there is none
 }
 
 // New returns a client; [Client.Run] starts it.
@@ -139,6 +144,9 @@ func New(c Config) (*Client, error) {
 	}
 	if c.Unwired == nil {
 		c.Unwired = func() []string { return nil }
+	}
+	if c.Sessions == nil {
+		c.Sessions = func([]uint64, map[uint64]string) {}
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

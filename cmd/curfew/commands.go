@@ -41,9 +41,13 @@ type commands struct {
 	Deny     denyCmd     `cmd:"" group:"decide" help:"Deny somebody's request."`
 	Revoke   revokeCmd   `cmd:"" group:"decide" help:"End a grant now."`
 
-	Timeline timelineCmd `cmd:"" group:"look" help:"Tell a grant's whole story."`
-	Audit    auditCmd    `cmd:"" group:"look" help:"Search the record, watch it, or export it to be checked."`
-	Verify   verifyCmd   `cmd:"" group:"look" help:"Check an export of the record, offline."`
+	Timeline  timelineCmd  `cmd:"" group:"look" help:"Tell a grant's whole story."`
+	Audit     auditCmd     `cmd:"" group:"look" help:"Search the record, watch it, or export it to be checked."`
+	Terminals terminalsCmd `cmd:"" group:"look" help:"List recordings of terminals, or search in what they show."`
+	Replay    replayCmd    `cmd:"" group:"look" help:"Play what a terminal showed."`
+	Watch     watchCmd     `cmd:"" group:"look" help:"Look on while somebody works, and end it if need be."`
+	Kill      killCmd      `cmd:"" group:"look" help:"End a session now."`
+	Verify    verifyCmd    `cmd:"" group:"look" help:"Check an export of the record, offline."`
 
 	People peopleCmd `cmd:"" group:"admin" help:"Add, invite, disable and list people."`
 	Hosts  hostsCmd  `cmd:"" group:"admin" help:"Let hosts join, list them, take them out."`

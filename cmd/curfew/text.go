@@ -125,6 +125,7 @@ func describe(w io.Writer, r *api.Request) error {
 	case "alert":
 		add("record", "required: a gap in it is an alert")
 	}
+	add("terminals", terminals(r.Terminals))
 	add("ticket", r.Ticket)
 	if o := r.Origin; o != nil {
 		add("asked in", fmt.Sprintf("a shell on %s, session %s", o.Host, o.Session))
@@ -172,6 +173,14 @@ func less(a *api.Approval) string {
 		text += ", only on " + strings.Join(a.Hosts, ", ")
 	}
 	return text
+}
+
+// terminals says what else than what is usual is done about them.
+func terminals(recorded string) string {
+	if recorded == "output" {
+		return ""
+	}
+	return "recorded: " + recorded
 }
 
 func named(full string) string {

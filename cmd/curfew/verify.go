@@ -92,6 +92,9 @@ func verified(r ledger.Report) string {
 		fmt.Fprintf(&b, "Receipts: %d signed by %s, key %s.\n", s.Receipts, line(s.Host), s.KeyID)
 	}
 	fmt.Fprintf(&b, "Sessions whose numbers were looked at: %d.\n", r.Sessions)
+	if r.Terminals > 0 {
+		fmt.Fprintf(&b, "Terminals whose segments were looked at: %d, of which %d had not ended.\n", r.Terminals, r.Open)
+	}
 	if len(r.Findings) == 0 {
 		b.WriteString("VERIFIED: nothing was changed, left out or put in.\n")
 		return b.String()

@@ -148,6 +148,7 @@ type Server struct {
 	Authority func() Authority // the present one
 	Codes     Codes
 	Ledger    Ledger
+	Terminals Terminals
 	Connected func(host string) bool
 	Clock     clock.Clock
 	Log       *slog.Logger

@@ -60,6 +60,9 @@ func digest(r roster.Request) []byte {
 	if !r.Start.IsZero() {
 		w.Uint(18, uint64(r.Start.Unix())) //nolint:gosec // it was in the future
 	}
+	w.Bool(19, r.Resolved.Unseen)
+	w.Bool(20, r.Resolved.Typed)
+	w.Bool(21, r.Resolved.Strict)
 	sum := sha256.Sum256(w.Bytes())
 	return sum[:]
 }

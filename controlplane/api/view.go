@@ -159,7 +159,8 @@ func (s *Server) message(ctx context.Context, r roster.Request, err error) (*api
 		Reason: r.Reason, Ticket: r.Ticket, State: r.State, AskedAt: timestamppb.New(r.AskedAt), LapsesAt: timestamppb.New(r.LapsesAt),
 		Digest: r.Digest, ApprovalsNeeded: uint32(r.Needed), DecidedBy: r.DecidedBy, DecisionNote: r.DecisionNote, //nolint:gosec // a handful
 		Commands: commands(r.Resolved), RunAs: r.Resolved.RunAs, Extends: r.Extends, Unguarded: r.Resolved.Unguarded, NoExec: r.Resolved.NoExec,
-		Audit: auditWords[r.Resolved.Audit],
+		Audit:     auditWords[r.Resolved.Audit],
+		Terminals: recorded(r.Resolved),
 	}
 	for _, d := range r.Resolved.Network {
 		m.Network = append(m.Network, d.String())

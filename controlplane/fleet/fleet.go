@@ -45,6 +45,8 @@ type Store interface {
 type Config struct {
 	CA    *CA
 	Store Store
+	// Terminals keeps recordings. Optional; none are taken.
+	Terminals Terminals
 	// Names are those under which hosts reach the server: host names and IP
 	// addresses.
 	Names []string
@@ -105,6 +107,9 @@ func New(c Config) *Server {
 	}
 	if c.Connections <= 0 {
 		c.Connections = 20_000
+	}
+	if c.Terminals == nil {
+		c.Terminals = noTerminals{}
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

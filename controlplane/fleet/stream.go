@@ -280,6 +280,7 @@ func (st *stream) records(ctx context.Context, r *uplink.Records) error {
 // that the server is there, until the stream ends.
 func (st *stream) send(ctx context.Context) error {
 	var sent roster.State
+	var told roster.Sessions
 	upTo := st.upTo // the host goes on from the first word
 	beat := st.Clock.After(0)
 	for {
@@ -300,13 +301,9 @@ func (st *stream) send(ctx context.Context) error {
 			beat = st.Clock.After(st.Heartbeat)
 		}
 		if look {
-			v, err := st.look(ctx)
-			if err != nil {
-				return st.internal(ctx, err)
-			}
-			if !v.Ahead && (v.Revision != sent.Revision || !bytes.Equal(v.Keyring, sent.Keyring)) {
-				sent = v
-				err = st.duplex.Send(&uplink.Down{Says: &uplink.Down_State{State: &uplink.State{Keyring: v.Keyring, Set: v.Set, Version: st.Version}}})
+			var err error
+			if sent, err = st.state(ctx, sent); err == nil {
+				told, err = st.sessions(ctx, told)
 			}
 			if err != nil {
 				return err
@@ -316,6 +313,18 @@ func (st *stream) send(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// state says what the host is to hold, if that is another than was sent.
+func (st *stream) state(ctx context.Context, sent roster.State) (roster.State, error) {
+	v, err := st.look(ctx)
+	if err != nil {
+		return sent, st.internal(ctx, err)
+	}
+	if v.Ahead || v.Revision == sent.Revision && bytes.Equal(v.Keyring, sent.Keyring) {
+		return sent, nil
+	}
+	return v, st.duplex.Send(&uplink.Down{Says: &uplink.Down_State{State: &uplink.State{Keyring: v.Keyring, Set: v.Set, Version: st.Version}}})
 }
 
 // look reads what the host is to hold, if it still stands.

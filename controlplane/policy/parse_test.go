@@ -90,7 +90,7 @@ func TestParseReadsEveryKey(t *testing.T) {
 				MaxDuration: 4 * time.Hour, ReasonRequired: true, TicketRequired: true, TicketPattern: regexp.MustCompile("^INC-[0-9]+$"),
 				Steps:     []Step{{By: []string{"ben", "cleo", "fay"}, Named: []string{"fay", "group:dba"}, Count: 2}},
 				Approvers: []string{"ben", "cleo", "fay"}, By: []string{"fay", "group:dba"}, Count: 2, Pending: 30 * time.Minute, Lease: 5 * time.Minute,
-				Drain: 10 * time.Minute, Unguarded: true, Remove: []string{"authorized-keys", "setuid"}, Audit: grant.AuditAlert,
+				Drain: 10 * time.Minute, Unguarded: true, Remove: []string{"authorized-keys", "setuid"}, Audit: grant.AuditAlert, Typed: true, Strict: true,
 			},
 			"fleet-root": {
 				Name: "fleet-root", AllHosts: true, RunAs: []string{"root"}, AnyCommand: true, MaxDuration: 15 * time.Minute,

@@ -43,6 +43,9 @@ type Role struct {
 	Drain          time.Duration
 	Unguarded      bool // it may take the agent away
 	Audit          grant.Audit
+	Unseen         bool     // its terminals are not recorded
+	Typed          bool     // what is typed is recorded too
+	Strict         bool     // no session without a recorded terminal
 	Remove         []string // kinds of leftovers, sorted
 }
 
@@ -120,7 +123,7 @@ func (r Role) Demands() string {
 func (r Role) Grant() grant.Role {
 	return grant.Role{
 		Name: r.Name, RunAs: r.RunAs, Commands: r.Commands, AnyCommand: r.AnyCommand, NoExec: r.NoExec, Network: r.Network,
-		Drain: r.Drain, Unguarded: r.Unguarded, Remove: r.Remove, Audit: r.Audit,
+		Drain: r.Drain, Unguarded: r.Unguarded, Remove: r.Remove, Audit: r.Audit, Unseen: r.Unseen, Typed: r.Typed, Strict: r.Strict,
 	}
 }
 

@@ -90,6 +90,7 @@ func (r *reader) roleReaders(role *Role) map[string]func(n ast.Node, field strin
 				r.wrong(n, f, fmt.Sprintf("%.40q", s), "write end or alert")
 			}
 		},
+		"record":    func(n ast.Node, f string) { r.record(n, f, role) },
 		"leftovers": func(n ast.Node, f string) { role.Remove = r.leftovers(n, f) },
 	}
 }
@@ -159,6 +160,25 @@ func (r *reader) network(n ast.Node, field string) []grant.Destination {
 		all = append(all, d)
 	}
 	return all
+}
+
+// record reads what of the sessions' terminals is recorded.
+func (r *reader) record(n ast.Node, field string, role *Role) {
+	r.pairs(n, field, func(key string, k, v ast.Node) {
+		switch key {
+		case "terminal":
+			role.Unseen = !r.flag(v, field+".terminal")
+		case "input":
+			role.Typed = r.flag(v, field+".input")
+		case "required":
+			role.Strict = r.flag(v, field+".required")
+		default:
+			r.wrong(k, join(field, key), "unknown key", "record has terminal, input and required")
+		}
+	})
+	if role.Unseen && (role.Typed || role.Strict) {
+		r.wrong(n, field, "terminal: false leaves nothing to record or to require", "keep terminal, or leave input and required out")
+	}
 }
 
 // leftovers reads which kinds of what sessions left the end removes.

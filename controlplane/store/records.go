@@ -116,7 +116,7 @@ func (k keeper) strange(ctx context.Context, id string) (bool, error) {
 func (k keeper) insert(ctx context.Context, seq uint64, kind string, e ledger.Entry, raw []byte) error {
 	var valid bool
 	var key []byte
-	if (e.Kind == ledger.Removed || e.Kind == ledger.Leftovers) && kind != roster.Malformed {
+	if (e.Kind == ledger.Removed || e.Kind == ledger.Leftovers || e.Kind == ledger.Terminal && len(e.Receipt) > 0) && kind != roster.Malformed {
 		valid, key = k.vouched(e), k.host.ReceiptKey
 	}
 	e.Request = "" // of what hosts say, none is about a request
@@ -129,6 +129,10 @@ func (k keeper) vouched(e ledger.Entry) bool {
 	if e.Kind == ledger.Leftovers {
 		r, err := ledger.OpenLeftovers(e.Receipt, k.host.ReceiptKey)
 		return err == nil && r.Fleet == k.fleet && r.Host == k.host.Name && r.Grant == e.Grant && r.Person == e.Person
+	}
+	if e.Kind == ledger.Terminal {
+		s, err := ledger.OpenSegment(e.Receipt, k.host.ReceiptKey)
+		return err == nil && s.Fleet == k.fleet && s.Host == k.host.Name && s.Grant == e.Grant && s.Person == e.Person && s.Session == e.Session
 	}
 	r, err := ledger.OpenReceipt(e.Receipt, k.host.ReceiptKey)
 	return err == nil && r.Fleet == k.fleet && r.Host == k.host.Name && r.Grant == e.Grant && r.Person == e.Person

@@ -35,6 +35,9 @@ if [ -d /run/systemd/system ]; then
 			sleep 1
 		done
 	fi
+	# Its recorders would outlive it.
+	systemctl kill curfew-record.service 2>/dev/null || true
+	systemctl stop curfew-record.service
 	# The folder of homes stays for as long as somebody works in it: then the
 	# package stays too, and its wiring, which comes out only after this.
 	systemctl stop run-curfew-home.mount 'curfew-end-*.timer'

@@ -31,6 +31,7 @@ var rooms = map[string][]string{
 	"ledger": {"canon", "dsse"},
 	"clock":  {},
 	"bpf":    {},
+	"cast":   {}, // recordings of terminals, and how to show one
 
 	"completion": {"test"}, // of shells, for the three programs
 
@@ -42,11 +43,12 @@ var rooms = map[string][]string{
 	"wire/invite":    {"canon"},
 	"wire/shell":     {},
 	"wire/signature": {},
+	"wire/terminal":  {}, // between login shell, recorder and agent
 
 	// The root package of a side wires its rooms and knows what they share.
 	"agent": {
-		"agent/doctor", "agent/door", "agent/enforce", "agent/host", "agent/keep", "agent/uplink", "agent/watch", "agent/writer",
-		"clock", "grant", "ledger", "wire/door", "wire/invite", "wire/shell",
+		"agent/doctor", "agent/door", "agent/enforce", "agent/host", "agent/keep", "agent/record", "agent/uplink", "agent/watch", "agent/writer",
+		"cast", "clock", "grant", "ledger", "wire/door", "wire/invite", "wire/shell", "wire/terminal",
 	},
 	"agent/doctor":       {},
 	"agent/enforce":      {"grant"},
@@ -55,16 +57,19 @@ var rooms = map[string][]string{
 	"agent/host/tree":    {},
 	"agent/keep":         {"canon", "clock", "dsse", "grant", "ledger"},
 	"agent/door":         {"clock", "wire/door", "wire/shell"},
+	"agent/record":       {"cast", "clock", "grant", "wire/terminal"},
+	"agent/record/shell": {"agent/record", "clock", "wire/terminal"}, // a program of the person's, without privilege
 	"agent/uplink":       {"agent/doctor", "clock", "dsse", "grant", "ledger", "wire/invite", "wire/uplink"},
 	"agent/watch":        {"bpf", "clock", "ledger"},
 	"agent/writer":       {"clock", "ledger"},
 
 	"controlplane": {
-		"clock", "controlplane/api", "controlplane/fleet", "controlplane/forward", "controlplane/identity", "controlplane/notify", "controlplane/policy", "controlplane/policy/folder", "controlplane/request",
+		"clock", "controlplane/api", "controlplane/archive", "controlplane/fleet", "controlplane/forward", "controlplane/identity", "controlplane/notify", "controlplane/policy", "controlplane/policy/folder", "controlplane/request",
 		"controlplane/roster", "controlplane/sign", "controlplane/store", "controlplane/web", "dsse", "grant", "ledger", "wire/invite", "wire/signature",
 	},
+	"controlplane/archive": {}, // files by their digests
 	"controlplane/api": {
-		"canon", "clock", "controlplane/policy", "controlplane/policy/folder", "controlplane/request", "controlplane/roster", "dsse", "grant", "ledger",
+		"canon", "cast", "clock", "controlplane/policy", "controlplane/policy/folder", "controlplane/request", "controlplane/roster", "dsse", "grant", "ledger",
 		"wire/api", "wire/signature",
 	},
 	"controlplane/fleet":         {"clock", "controlplane/roster", "grant", "ledger", "wire/invite", "wire/uplink"},
@@ -84,11 +89,13 @@ var rooms = map[string][]string{
 	"packaging/man": {}, // manual pages, from the model of a command line
 
 	"cmd/curfew": {
-		"clock", "completion", "controlplane/policy", "controlplane/policy/folder", "controlplane/policy/plan", "controlplane/policy/trial",
+		"cast", "clock", "completion", "controlplane/policy", "controlplane/policy/folder", "controlplane/policy/plan", "controlplane/policy/trial",
 		"controlplane/roster", "dsse", "ledger", "packaging/man", "wire/api", "wire/invite", "wire/signature",
 	},
 	"cmd/curfew-server": {"clock", "controlplane", "controlplane/policy", "controlplane/policy/folder", "packaging/man"},
 	"cmd/curfew-agent":  {"agent", "agent/doctor", "completion", "packaging/man", "wire/shell"},
+	"cmd/curfew-record": {"agent/record", "clock"},
+	"cmd/curfew-shell":  {"agent/record/shell", "clock"},
 	"test":              {"clock", "dsse", "grant", "ledger", "wire/api", "wire/invite"},
 	// It plays both ends: a control plane, and hosts that have no machine.
 	"test/pages": {"agent/uplink", "clock", "controlplane", "grant", "ledger", "wire/api", "wire/invite", "wire/signature"},
@@ -101,7 +108,7 @@ var landing = []string{"controlplane/request", "cmd/curfew-server"}
 // time: they may not import these either.
 var (
 	pure = []string{
-		"canon", "dsse", "grant", "ledger",
+		"canon", "cast", "dsse", "grant", "ledger",
 		"agent/doctor", "agent/enforce", "controlplane/policy", "controlplane/policy/plan", "controlplane/policy/trial", "controlplane/request",
 	}
 	worldy = []string{

@@ -21,7 +21,9 @@ var levers = []lever{
 		what:    "starts programs",
 		imports: []string{"os/exec"},
 		calls:   map[string][]string{"os": {"StartProcess"}, "syscall": {"Exec", "ForkExec"}, "golang.org/x/sys/unix": {"Exec"}},
-		rooms:   []string{"agent/host", "cmd/curfew", "test"},
+		// The recorder starts itself for each terminal, and the login shell the
+		// person's real one: neither is the agent.
+		rooms: []string{"agent/host", "agent/record", "agent/record/shell", "cmd/curfew", "test"},
 	},
 	{
 		what:    "speaks SQL",
@@ -42,11 +44,11 @@ var levers = []lever{
 		imports: []string{"github.com/google/renameio"},
 		// The agent joins a fleet once, and init makes one; fleet, identity and sign make their
 		// own keys; forward adds to a file that the operator names; watch pins in
-		// bpffs; door owns its socket; the command line has a device key, and what
+		// bpffs; door owns its socket, and record its own and the recordings; the command line has a device key, and what
 		// runs before sudo asks at the terminal.
 		rooms: []string{
-			"agent", "agent/door", "agent/host", "agent/keep", "agent/watch", "cmd/curfew", "cmd/curfew-agent",
-			"controlplane", "controlplane/fleet", "controlplane/forward", "controlplane/identity", "controlplane/sign", "test", "test/pages",
+			"agent", "agent/door", "agent/host", "agent/keep", "agent/record", "agent/watch", "cmd/curfew", "cmd/curfew-agent",
+			"controlplane", "controlplane/archive", "controlplane/fleet", "controlplane/forward", "controlplane/identity", "controlplane/sign", "test", "test/pages",
 		},
 	},
 	{

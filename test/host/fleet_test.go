@@ -77,8 +77,22 @@ roles:
     commands: [/usr/bin/id, /usr/bin/id -u, /usr/bin/pwd]
     max_duration: 1h
     approval: {by: [bob]}
+  typed:
+    hosts: {tier: db}
+    commands: [/usr/bin/id -u]
+    max_duration: 1h
+    record: {input: true}
+    reason: optional
+    approval: none
+  strict:
+    hosts: {tier: db}
+    commands: [/usr/bin/id]
+    max_duration: 1h
+    record: {required: true}
+    reason: optional
+    approval: none
 groups:
-  all: [ana, ben, dan, eva, fay, gus, hal, ida, jon, kia, kim, lou, mia, ned, oli, pia, quin, rex, sam, tia, uma, vic, wil, xia, yan, zoe, abe, bea, cid, dov, eli, fox, gil, hux, ivy, jay, kit, lea, mel, dee, eno, flo, hea]
+  all: [ana, ben, dan, eva, fay, gus, hal, ida, jon, kia, kim, lou, mia, ned, oli, pia, quin, rex, sam, tia, uma, vic, wil, xia, yan, zoe, abe, bea, cid, dov, eli, fox, gil, hux, ivy, jay, kit, lea, mel, dee, eno, flo, hea, nat, noa, nic, nell, nora]
 eligible:
   - {role: ops, groups: [all]}
   - {role: second, groups: [all]}
@@ -90,6 +104,8 @@ eligible:
   - {role: narrow, groups: [all]}
   - {role: draining, groups: [all]}
   - {role: tidy, groups: [all]}
+  - {role: typed, people: [nat]}
+  - {role: strict, people: [noa]}
 `
 
 // scene is a fleet with one host, made once for all tests.
@@ -108,7 +124,7 @@ func on(t *testing.T) *scene {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range []string{"curfew", "curfew-server", "curfew-agent", "pam_curfew.so"} {
+	for _, p := range []string{"curfew", "curfew-server", "curfew-agent", "curfew-record", "curfew-shell", "pam_curfew.so"} {
 		if _, err := os.Stat(filepath.Join(repo, "bin", p)); err != nil {
 			t.Fatalf("%v: run `make build` first", err)
 		}

@@ -140,10 +140,13 @@ func (f *Fleet) Add(ctx context.Context, name, label string, more ...File) (*Hos
 	pam := "/usr/lib/x86_64-linux-gnu/security/pam_curfew.so"
 	files := append([]File{
 		{Path: "/usr/bin/curfew-agent", From: f.bin("curfew-agent"), Mode: 0o755},
+		{Path: "/usr/libexec/curfew-agent/curfew-record", From: f.bin("curfew-record"), Mode: 0o755},
+		// Nobody but root reads it, so that nobody else can look into its processes.
+		{Path: "/usr/libexec/curfew-agent/curfew-shell", From: f.bin("curfew-shell"), Mode: 0o711},
 		{Path: pam, From: f.bin("pam_curfew.so"), Mode: 0o644},
 		{Path: "/usr/libexec/curfew-agent/pam-try", From: f.bin("pam-try"), Mode: 0o755},
 	}, more...)
-	for _, unit := range []string{"curfew-agent.service", "curfew-sweep.service", "curfew-sweep.timer", "run-curfew-home.mount"} {
+	for _, unit := range []string{"curfew-agent.service", "curfew-record.service", "curfew-sweep.service", "curfew-sweep.timer", "run-curfew-home.mount"} {
 		files = append(files, File{Path: "/usr/lib/systemd/system/" + unit, From: filepath.Join(f.Repo, "systemd", unit), Mode: 0o644})
 	}
 	h, err := f.Host(ctx, name, files...)

@@ -152,10 +152,12 @@ func build(ctx context.Context, dir, kernels, root, repo string) error {
 func files(dir, repo string) error {
 	from := map[string]string{
 		"usr/bin/curfew-agent":                            "bin/curfew-agent",
+		"usr/libexec/curfew-agent/curfew-record":          "bin/curfew-record",
+		"usr/libexec/curfew-agent/curfew-shell":           "bin/curfew-shell",
 		"usr/lib/x86_64-linux-gnu/security/pam_curfew.so": "bin/pam_curfew.so",
 		"usr/libexec/curfew-agent/pam-try":                "bin/pam-try",
 	}
-	for _, u := range []string{"curfew-agent.service", "curfew-sweep.service", "curfew-sweep.timer"} {
+	for _, u := range []string{"curfew-agent.service", "curfew-record.service", "curfew-sweep.service", "curfew-sweep.timer"} {
 		from["usr/lib/systemd/system/"+u] = "systemd/" + u
 	}
 	text := map[string][]byte{"etc/systemd/system/lab.service": []byte(service)}

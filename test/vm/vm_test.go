@@ -59,7 +59,7 @@ func on(t testing.TB, kernel string, lsm bool) *scene {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range []string{"curfew", "curfew-server", "curfew-agent", "pam_curfew.so"} {
+	for _, p := range []string{"curfew", "curfew-server", "curfew-agent", "curfew-record", "curfew-shell", "pam_curfew.so"} {
 		if _, err := os.Stat(filepath.Join(repo, "bin", p)); err != nil {
 			t.Fatalf("%v: run `make build` first", err)
 		}

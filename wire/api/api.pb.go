@@ -1106,6 +1106,7 @@ type Request struct {
 	Gaps            uint64                 `protobuf:"varint,41,opt,name=gaps,proto3" json:"gaps,omitempty"`                        // gaps in its record, those of its hosts while it stood counted
 	Lost            uint64                 `protobuf:"varint,42,opt,name=lost,proto3" json:"lost,omitempty"`                        // events that they say are missing
 	Start           *timestamppb.Timestamp `protobuf:"bytes,50,opt,name=start,proto3" json:"start,omitempty"`                       // when it is to begin, if that is not at once
+	Terminals       string                 `protobuf:"bytes,33,opt,name=terminals,proto3" json:"terminals,omitempty"`               // what of terminals is recorded: none, output, output and input; or required
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1390,6 +1391,13 @@ func (x *Request) GetStart() *timestamppb.Timestamp {
 		return x.Start
 	}
 	return nil
+}
+
+func (x *Request) GetTerminals() string {
+	if x != nil {
+		return x.Terminals
+	}
+	return ""
 }
 
 // Origin is where a request was typed. The host says so: it is to be believed
@@ -4493,6 +4501,566 @@ func (x *PolicyStatusReply) GetFiles() map[string][]byte {
 	return nil
 }
 
+type ListTerminalsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // of a recording, of a session in hex, of a grant or its request
+	Person        string                 `protobuf:"bytes,2,opt,name=person,proto3" json:"person,omitempty"`
+	Host          string                 `protobuf:"bytes,3,opt,name=host,proto3" json:"host,omitempty"`
+	Words         string                 `protobuf:"bytes,4,opt,name=words,proto3" json:"words,omitempty"` // a text that one line shows, whatever its case
+	Since         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	Until         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=until,proto3" json:"until,omitempty"`
+	Limit         uint32                 `protobuf:"varint,7,opt,name=limit,proto3" json:"limit,omitempty"` // 1..200; 50
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTerminalsRequest) Reset() {
+	*x = ListTerminalsRequest{}
+	mi := &file_wire_api_api_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTerminalsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTerminalsRequest) ProtoMessage() {}
+
+func (x *ListTerminalsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTerminalsRequest.ProtoReflect.Descriptor instead.
+func (*ListTerminalsRequest) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *ListTerminalsRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ListTerminalsRequest) GetPerson() string {
+	if x != nil {
+		return x.Person
+	}
+	return ""
+}
+
+func (x *ListTerminalsRequest) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *ListTerminalsRequest) GetWords() string {
+	if x != nil {
+		return x.Words
+	}
+	return ""
+}
+
+func (x *ListTerminalsRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *ListTerminalsRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *ListTerminalsRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type ListTerminalsReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Terminals     []*Terminal            `protobuf:"bytes,1,rep,name=terminals,proto3" json:"terminals,omitempty"`
+	More          bool                   `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"` // there are older ones that were not looked at
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTerminalsReply) Reset() {
+	*x = ListTerminalsReply{}
+	mi := &file_wire_api_api_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTerminalsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTerminalsReply) ProtoMessage() {}
+
+func (x *ListTerminalsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTerminalsReply.ProtoReflect.Descriptor instead.
+func (*ListTerminalsReply) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *ListTerminalsReply) GetTerminals() []*Terminal {
+	if x != nil {
+		return x.Terminals
+	}
+	return nil
+}
+
+func (x *ListTerminalsReply) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+type Terminal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Host          string                 `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
+	Session       uint64                 `protobuf:"varint,3,opt,name=session,proto3" json:"session,omitempty"`
+	Grant         string                 `protobuf:"bytes,4,opt,name=grant,proto3" json:"grant,omitempty"`
+	Person        string                 `protobuf:"bytes,5,opt,name=person,proto3" json:"person,omitempty"`
+	Role          string                 `protobuf:"bytes,6,opt,name=role,proto3" json:"role,omitempty"`
+	Started       *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=started,proto3" json:"started,omitempty"`
+	Seen          *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=seen,proto3" json:"seen,omitempty"`   // up to when it has come
+	Ended         *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=ended,proto3" json:"ended,omitempty"` // none: it goes on
+	Why           string                 `protobuf:"bytes,10,opt,name=why,proto3" json:"why,omitempty"`    // it ended
+	Segments      uint32                 `protobuf:"varint,11,opt,name=segments,proto3" json:"segments,omitempty"`
+	Bytes         uint64                 `protobuf:"varint,12,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Lost          uint64                 `protobuf:"varint,13,opt,name=lost,proto3" json:"lost,omitempty"`  // bytes that were shown, and are not in it
+	Lines         []*TerminalLine        `protobuf:"bytes,14,rep,name=lines,proto3" json:"lines,omitempty"` // that show the words
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Terminal) Reset() {
+	*x = Terminal{}
+	mi := &file_wire_api_api_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Terminal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Terminal) ProtoMessage() {}
+
+func (x *Terminal) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Terminal.ProtoReflect.Descriptor instead.
+func (*Terminal) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *Terminal) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Terminal) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *Terminal) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *Terminal) GetGrant() string {
+	if x != nil {
+		return x.Grant
+	}
+	return ""
+}
+
+func (x *Terminal) GetPerson() string {
+	if x != nil {
+		return x.Person
+	}
+	return ""
+}
+
+func (x *Terminal) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Terminal) GetStarted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Started
+	}
+	return nil
+}
+
+func (x *Terminal) GetSeen() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Seen
+	}
+	return nil
+}
+
+func (x *Terminal) GetEnded() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+func (x *Terminal) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *Terminal) GetSegments() uint32 {
+	if x != nil {
+		return x.Segments
+	}
+	return 0
+}
+
+func (x *Terminal) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Terminal) GetLost() uint64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
+func (x *Terminal) GetLines() []*TerminalLine {
+	if x != nil {
+		return x.Lines
+	}
+	return nil
+}
+
+type TerminalLine struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	At            *durationpb.Duration   `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"` // since it began
+	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TerminalLine) Reset() {
+	*x = TerminalLine{}
+	mi := &file_wire_api_api_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TerminalLine) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TerminalLine) ProtoMessage() {}
+
+func (x *TerminalLine) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TerminalLine.ProtoReflect.Descriptor instead.
+func (*TerminalLine) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *TerminalLine) GetAt() *durationpb.Duration {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *TerminalLine) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+type ReplayTerminalRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Follow        bool                   `protobuf:"varint,3,opt,name=follow,proto3" json:"follow,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplayTerminalRequest) Reset() {
+	*x = ReplayTerminalRequest{}
+	mi := &file_wire_api_api_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplayTerminalRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplayTerminalRequest) ProtoMessage() {}
+
+func (x *ReplayTerminalRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplayTerminalRequest.ProtoReflect.Descriptor instead.
+func (*ReplayTerminalRequest) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *ReplayTerminalRequest) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *ReplayTerminalRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ReplayTerminalRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+type TerminalPart struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Statement     []byte                 `protobuf:"bytes,1,opt,name=statement,proto3" json:"statement,omitempty"`            // envelope of the host's word on the segment
+	HostKey       []byte                 `protobuf:"bytes,2,opt,name=host_key,json=hostKey,proto3" json:"host_key,omitempty"` // that signed it
+	Data          []byte                 `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`                      // the segment; none: it is the end, or the data is gone
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TerminalPart) Reset() {
+	*x = TerminalPart{}
+	mi := &file_wire_api_api_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TerminalPart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TerminalPart) ProtoMessage() {}
+
+func (x *TerminalPart) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TerminalPart.ProtoReflect.Descriptor instead.
+func (*TerminalPart) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *TerminalPart) GetStatement() []byte {
+	if x != nil {
+		return x.Statement
+	}
+	return nil
+}
+
+func (x *TerminalPart) GetHostKey() []byte {
+	if x != nil {
+		return x.HostKey
+	}
+	return nil
+}
+
+func (x *TerminalPart) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type EndHostSessionRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"` // of a recording of the session
+	Why           string                 `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndHostSessionRequest) Reset() {
+	*x = EndHostSessionRequest{}
+	mi := &file_wire_api_api_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndHostSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndHostSessionRequest) ProtoMessage() {}
+
+func (x *EndHostSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndHostSessionRequest.ProtoReflect.Descriptor instead.
+func (*EndHostSessionRequest) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *EndHostSessionRequest) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *EndHostSessionRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *EndHostSessionRequest) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+type EndHostSessionReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndHostSessionReply) Reset() {
+	*x = EndHostSessionReply{}
+	mi := &file_wire_api_api_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndHostSessionReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndHostSessionReply) ProtoMessage() {}
+
+func (x *EndHostSessionReply) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndHostSessionReply.ProtoReflect.Descriptor instead.
+func (*EndHostSessionReply) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{68}
+}
+
 var File_wire_api_api_proto protoreflect.FileDescriptor
 
 const file_wire_api_api_proto_rawDesc = "" +
@@ -4581,7 +5149,8 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x06Remark\x12\x16\n" +
 	"\x06person\x18\x01 \x01(\tR\x06person\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
-	"\x04text\x18\x03 \x01(\tR\x04text\"\xf9\t\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\"\x97\n" +
+	"\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06person\x18\x02 \x01(\tR\x06person\x12\x1b\n" +
@@ -4622,7 +5191,8 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x05audit\x18( \x01(\tR\x05audit\x12\x12\n" +
 	"\x04gaps\x18) \x01(\x04R\x04gaps\x12\x12\n" +
 	"\x04lost\x18* \x01(\x04R\x04lost\x120\n" +
-	"\x05start\x182 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\"n\n" +
+	"\x05start\x182 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12\x1c\n" +
+	"\tterminals\x18! \x01(\tR\tterminals\"n\n" +
 	"\x06Origin\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x18\n" +
 	"\asession\x18\x02 \x01(\tR\asession\x12\x18\n" +
@@ -4873,7 +5443,50 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\n" +
 	"FilesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x012\xc9\x12\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\xe2\x01\n" +
+	"\x14ListTerminalsRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06person\x18\x02 \x01(\tR\x06person\x12\x12\n" +
+	"\x04host\x18\x03 \x01(\tR\x04host\x12\x14\n" +
+	"\x05words\x18\x04 \x01(\tR\x05words\x120\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x14\n" +
+	"\x05limit\x18\a \x01(\rR\x05limit\"_\n" +
+	"\x12ListTerminalsReply\x125\n" +
+	"\tterminals\x18\x01 \x03(\v2\x17.curfew.api.v1.TerminalR\tterminals\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\"\xad\x03\n" +
+	"\bTerminal\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04host\x18\x02 \x01(\tR\x04host\x12\x18\n" +
+	"\asession\x18\x03 \x01(\x04R\asession\x12\x14\n" +
+	"\x05grant\x18\x04 \x01(\tR\x05grant\x12\x16\n" +
+	"\x06person\x18\x05 \x01(\tR\x06person\x12\x12\n" +
+	"\x04role\x18\x06 \x01(\tR\x04role\x124\n" +
+	"\astarted\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x12.\n" +
+	"\x04seen\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x04seen\x120\n" +
+	"\x05ended\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x05ended\x12\x10\n" +
+	"\x03why\x18\n" +
+	" \x01(\tR\x03why\x12\x1a\n" +
+	"\bsegments\x18\v \x01(\rR\bsegments\x12\x14\n" +
+	"\x05bytes\x18\f \x01(\x04R\x05bytes\x12\x12\n" +
+	"\x04lost\x18\r \x01(\x04R\x04lost\x121\n" +
+	"\x05lines\x18\x0e \x03(\v2\x1b.curfew.api.v1.TerminalLineR\x05lines\"M\n" +
+	"\fTerminalLine\x12)\n" +
+	"\x02at\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x02at\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"S\n" +
+	"\x15ReplayTerminalRequest\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x16\n" +
+	"\x06follow\x18\x03 \x01(\bR\x06follow\"[\n" +
+	"\fTerminalPart\x12\x1c\n" +
+	"\tstatement\x18\x01 \x01(\fR\tstatement\x12\x19\n" +
+	"\bhost_key\x18\x02 \x01(\fR\ahostKey\x12\x12\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\"M\n" +
+	"\x15EndHostSessionRequest\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x10\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why\"\x15\n" +
+	"\x13EndHostSessionReply2\xd5\x14\n" +
 	"\x06Curfew\x12B\n" +
 	"\x06Enroll\x12\x1c.curfew.api.v1.EnrollRequest\x1a\x1a.curfew.api.v1.EnrollReply\x12Q\n" +
 	"\rConfirmEnroll\x12#.curfew.api.v1.ConfirmEnrollRequest\x1a\x1b.curfew.api.v1.SessionReply\x12A\n" +
@@ -4899,7 +5512,10 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"TailEvents\x12\".curfew.api.v1.SearchEventsRequest\x1a\x14.curfew.api.v1.Event0\x01\x12H\n" +
 	"\bTimeline\x12\x1e.curfew.api.v1.TimelineRequest\x1a\x1c.curfew.api.v1.TimelineReply\x12W\n" +
 	"\rGetCheckpoint\x12#.curfew.api.v1.GetCheckpointRequest\x1a!.curfew.api.v1.GetCheckpointReply\x12O\n" +
-	"\fExportRecord\x12\".curfew.api.v1.ExportRecordRequest\x1a\x19.curfew.api.v1.ExportPart0\x01\x12H\n" +
+	"\fExportRecord\x12\".curfew.api.v1.ExportRecordRequest\x1a\x19.curfew.api.v1.ExportPart0\x01\x12W\n" +
+	"\rListTerminals\x12#.curfew.api.v1.ListTerminalsRequest\x1a!.curfew.api.v1.ListTerminalsReply\x12U\n" +
+	"\x0eReplayTerminal\x12$.curfew.api.v1.ReplayTerminalRequest\x1a\x1b.curfew.api.v1.TerminalPart0\x01\x12Z\n" +
+	"\x0eEndHostSession\x12$.curfew.api.v1.EndHostSessionRequest\x1a\".curfew.api.v1.EndHostSessionReply\x12H\n" +
 	"\tAddPerson\x12\x1f.curfew.api.v1.AddPersonRequest\x1a\x1a.curfew.api.v1.InviteReply\x12N\n" +
 	"\fInvitePerson\x12\".curfew.api.v1.InvitePersonRequest\x1a\x1a.curfew.api.v1.InviteReply\x12K\n" +
 	"\rDisablePerson\x12#.curfew.api.v1.DisablePersonRequest\x1a\x15.curfew.api.v1.Person\x12N\n" +
@@ -4922,7 +5538,7 @@ func file_wire_api_api_proto_rawDescGZIP() []byte {
 	return file_wire_api_api_proto_rawDescData
 }
 
-var file_wire_api_api_proto_msgTypes = make([]protoimpl.MessageInfo, 65)
+var file_wire_api_api_proto_msgTypes = make([]protoimpl.MessageInfo, 73)
 var file_wire_api_api_proto_goTypes = []any{
 	(*EnrollRequest)(nil),              // 0: curfew.api.v1.EnrollRequest
 	(*EnrollReply)(nil),                // 1: curfew.api.v1.EnrollReply
@@ -4985,143 +5601,165 @@ var file_wire_api_api_proto_goTypes = []any{
 	(*DecommissionHostRequest)(nil),    // 58: curfew.api.v1.DecommissionHostRequest
 	(*PolicyStatusRequest)(nil),        // 59: curfew.api.v1.PolicyStatusRequest
 	(*PolicyStatusReply)(nil),          // 60: curfew.api.v1.PolicyStatusReply
-	nil,                                // 61: curfew.api.v1.CreateRequestRequest.LabelsEntry
-	nil,                                // 62: curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
-	nil,                                // 63: curfew.api.v1.Host.LabelsEntry
-	nil,                                // 64: curfew.api.v1.PolicyStatusReply.FilesEntry
-	(*timestamppb.Timestamp)(nil),      // 65: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 66: google.protobuf.Duration
+	(*ListTerminalsRequest)(nil),       // 61: curfew.api.v1.ListTerminalsRequest
+	(*ListTerminalsReply)(nil),         // 62: curfew.api.v1.ListTerminalsReply
+	(*Terminal)(nil),                   // 63: curfew.api.v1.Terminal
+	(*TerminalLine)(nil),               // 64: curfew.api.v1.TerminalLine
+	(*ReplayTerminalRequest)(nil),      // 65: curfew.api.v1.ReplayTerminalRequest
+	(*TerminalPart)(nil),               // 66: curfew.api.v1.TerminalPart
+	(*EndHostSessionRequest)(nil),      // 67: curfew.api.v1.EndHostSessionRequest
+	(*EndHostSessionReply)(nil),        // 68: curfew.api.v1.EndHostSessionReply
+	nil,                                // 69: curfew.api.v1.CreateRequestRequest.LabelsEntry
+	nil,                                // 70: curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
+	nil,                                // 71: curfew.api.v1.Host.LabelsEntry
+	nil,                                // 72: curfew.api.v1.PolicyStatusReply.FilesEntry
+	(*timestamppb.Timestamp)(nil),      // 73: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 74: google.protobuf.Duration
 }
 var file_wire_api_api_proto_depIdxs = []int32{
-	65, // 0: curfew.api.v1.SessionReply.expires:type_name -> google.protobuf.Timestamp
-	9,  // 1: curfew.api.v1.WhoamiReply.person:type_name -> curfew.api.v1.Person
-	65, // 2: curfew.api.v1.WhoamiReply.session_expires:type_name -> google.protobuf.Timestamp
-	12, // 3: curfew.api.v1.ListRolesReply.roles:type_name -> curfew.api.v1.Role
-	66, // 4: curfew.api.v1.Role.max_duration:type_name -> google.protobuf.Duration
-	65, // 5: curfew.api.v1.Role.eligible_until:type_name -> google.protobuf.Timestamp
-	66, // 6: curfew.api.v1.CreateRequestRequest.duration:type_name -> google.protobuf.Duration
-	65, // 7: curfew.api.v1.CreateRequestRequest.start:type_name -> google.protobuf.Timestamp
-	61, // 8: curfew.api.v1.CreateRequestRequest.labels:type_name -> curfew.api.v1.CreateRequestRequest.LabelsEntry
-	65, // 9: curfew.api.v1.Approval.at:type_name -> google.protobuf.Timestamp
-	66, // 10: curfew.api.v1.Approval.duration:type_name -> google.protobuf.Duration
-	65, // 11: curfew.api.v1.Remark.at:type_name -> google.protobuf.Timestamp
-	66, // 12: curfew.api.v1.Request.duration:type_name -> google.protobuf.Duration
-	65, // 13: curfew.api.v1.Request.asked_at:type_name -> google.protobuf.Timestamp
-	65, // 14: curfew.api.v1.Request.lapses_at:type_name -> google.protobuf.Timestamp
-	14, // 15: curfew.api.v1.Request.approvals:type_name -> curfew.api.v1.Approval
-	65, // 16: curfew.api.v1.Request.not_before:type_name -> google.protobuf.Timestamp
-	65, // 17: curfew.api.v1.Request.not_after:type_name -> google.protobuf.Timestamp
-	18, // 18: curfew.api.v1.Request.host_states:type_name -> curfew.api.v1.HostState
-	65, // 19: curfew.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
-	66, // 20: curfew.api.v1.Request.drain:type_name -> google.protobuf.Duration
-	17, // 21: curfew.api.v1.Request.origin:type_name -> curfew.api.v1.Origin
-	15, // 22: curfew.api.v1.Request.remarks:type_name -> curfew.api.v1.Remark
-	65, // 23: curfew.api.v1.Request.start:type_name -> google.protobuf.Timestamp
-	65, // 24: curfew.api.v1.HostState.at:type_name -> google.protobuf.Timestamp
-	16, // 25: curfew.api.v1.ListRequestsReply.requests:type_name -> curfew.api.v1.Request
-	66, // 26: curfew.api.v1.ApproveRequest.duration:type_name -> google.protobuf.Duration
-	66, // 27: curfew.api.v1.ExtendRequest.duration:type_name -> google.protobuf.Duration
-	65, // 28: curfew.api.v1.OpenPagesReply.expires:type_name -> google.protobuf.Timestamp
-	65, // 29: curfew.api.v1.IssueSSHCertificateReply.expires:type_name -> google.protobuf.Timestamp
-	65, // 30: curfew.api.v1.SearchEventsRequest.since:type_name -> google.protobuf.Timestamp
-	65, // 31: curfew.api.v1.SearchEventsRequest.until:type_name -> google.protobuf.Timestamp
-	34, // 32: curfew.api.v1.SearchEventsReply.events:type_name -> curfew.api.v1.Event
-	65, // 33: curfew.api.v1.Event.at:type_name -> google.protobuf.Timestamp
-	36, // 34: curfew.api.v1.Event.process:type_name -> curfew.api.v1.Process
-	66, // 35: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
-	37, // 36: curfew.api.v1.Event.receipt:type_name -> curfew.api.v1.Receipt
-	65, // 37: curfew.api.v1.Event.since:type_name -> google.protobuf.Timestamp
-	35, // 38: curfew.api.v1.Process.ids:type_name -> curfew.api.v1.IDs
-	35, // 39: curfew.api.v1.Process.old_ids:type_name -> curfew.api.v1.IDs
-	66, // 40: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
-	65, // 41: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
-	65, // 42: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
-	65, // 43: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
-	16, // 44: curfew.api.v1.TimelineReply.request:type_name -> curfew.api.v1.Request
-	40, // 45: curfew.api.v1.TimelineReply.moments:type_name -> curfew.api.v1.Moment
-	65, // 46: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
-	66, // 47: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
-	34, // 48: curfew.api.v1.Moment.event:type_name -> curfew.api.v1.Event
-	65, // 49: curfew.api.v1.ExportRecordRequest.since:type_name -> google.protobuf.Timestamp
-	9,  // 50: curfew.api.v1.InviteReply.person:type_name -> curfew.api.v1.Person
-	65, // 51: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
-	9,  // 52: curfew.api.v1.ListPeopleReply.people:type_name -> curfew.api.v1.Person
-	62, // 53: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
-	65, // 54: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
-	56, // 55: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
-	63, // 56: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
-	65, // 57: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
-	65, // 58: curfew.api.v1.Host.examined:type_name -> google.protobuf.Timestamp
-	57, // 59: curfew.api.v1.Host.findings:type_name -> curfew.api.v1.Finding
-	65, // 60: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
-	64, // 61: curfew.api.v1.PolicyStatusReply.files:type_name -> curfew.api.v1.PolicyStatusReply.FilesEntry
-	0,  // 62: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
-	2,  // 63: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
-	3,  // 64: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
-	5,  // 65: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
-	7,  // 66: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
-	10, // 67: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
-	13, // 68: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
-	19, // 69: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
-	20, // 70: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
-	19, // 71: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
-	22, // 72: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
-	24, // 73: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
-	23, // 74: curfew.api.v1.Curfew.Comment:input_type -> curfew.api.v1.CommentRequest
-	25, // 75: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
-	26, // 76: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
-	27, // 77: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
-	28, // 78: curfew.api.v1.Curfew.OpenPages:input_type -> curfew.api.v1.OpenPagesRequest
-	30, // 79: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
-	32, // 80: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	32, // 81: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	38, // 82: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
-	41, // 83: curfew.api.v1.Curfew.GetCheckpoint:input_type -> curfew.api.v1.GetCheckpointRequest
-	43, // 84: curfew.api.v1.Curfew.ExportRecord:input_type -> curfew.api.v1.ExportRecordRequest
-	45, // 85: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
-	46, // 86: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
-	48, // 87: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
-	49, // 88: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
-	51, // 89: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
-	54, // 90: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
-	58, // 91: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
-	59, // 92: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
-	1,  // 93: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
-	4,  // 94: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
-	4,  // 95: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
-	6,  // 96: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
-	8,  // 97: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
-	11, // 98: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
-	16, // 99: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
-	16, // 100: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
-	21, // 101: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
-	16, // 102: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
-	16, // 103: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
-	16, // 104: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
-	16, // 105: curfew.api.v1.Curfew.Comment:output_type -> curfew.api.v1.Request
-	16, // 106: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
-	16, // 107: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
-	16, // 108: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
-	29, // 109: curfew.api.v1.Curfew.OpenPages:output_type -> curfew.api.v1.OpenPagesReply
-	31, // 110: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
-	33, // 111: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
-	34, // 112: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
-	39, // 113: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
-	42, // 114: curfew.api.v1.Curfew.GetCheckpoint:output_type -> curfew.api.v1.GetCheckpointReply
-	44, // 115: curfew.api.v1.Curfew.ExportRecord:output_type -> curfew.api.v1.ExportPart
-	47, // 116: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
-	47, // 117: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
-	9,  // 118: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
-	50, // 119: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
-	52, // 120: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
-	55, // 121: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
-	56, // 122: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
-	60, // 123: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
-	93, // [93:124] is the sub-list for method output_type
-	62, // [62:93] is the sub-list for method input_type
-	62, // [62:62] is the sub-list for extension type_name
-	62, // [62:62] is the sub-list for extension extendee
-	0,  // [0:62] is the sub-list for field type_name
+	73,  // 0: curfew.api.v1.SessionReply.expires:type_name -> google.protobuf.Timestamp
+	9,   // 1: curfew.api.v1.WhoamiReply.person:type_name -> curfew.api.v1.Person
+	73,  // 2: curfew.api.v1.WhoamiReply.session_expires:type_name -> google.protobuf.Timestamp
+	12,  // 3: curfew.api.v1.ListRolesReply.roles:type_name -> curfew.api.v1.Role
+	74,  // 4: curfew.api.v1.Role.max_duration:type_name -> google.protobuf.Duration
+	73,  // 5: curfew.api.v1.Role.eligible_until:type_name -> google.protobuf.Timestamp
+	74,  // 6: curfew.api.v1.CreateRequestRequest.duration:type_name -> google.protobuf.Duration
+	73,  // 7: curfew.api.v1.CreateRequestRequest.start:type_name -> google.protobuf.Timestamp
+	69,  // 8: curfew.api.v1.CreateRequestRequest.labels:type_name -> curfew.api.v1.CreateRequestRequest.LabelsEntry
+	73,  // 9: curfew.api.v1.Approval.at:type_name -> google.protobuf.Timestamp
+	74,  // 10: curfew.api.v1.Approval.duration:type_name -> google.protobuf.Duration
+	73,  // 11: curfew.api.v1.Remark.at:type_name -> google.protobuf.Timestamp
+	74,  // 12: curfew.api.v1.Request.duration:type_name -> google.protobuf.Duration
+	73,  // 13: curfew.api.v1.Request.asked_at:type_name -> google.protobuf.Timestamp
+	73,  // 14: curfew.api.v1.Request.lapses_at:type_name -> google.protobuf.Timestamp
+	14,  // 15: curfew.api.v1.Request.approvals:type_name -> curfew.api.v1.Approval
+	73,  // 16: curfew.api.v1.Request.not_before:type_name -> google.protobuf.Timestamp
+	73,  // 17: curfew.api.v1.Request.not_after:type_name -> google.protobuf.Timestamp
+	18,  // 18: curfew.api.v1.Request.host_states:type_name -> curfew.api.v1.HostState
+	73,  // 19: curfew.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
+	74,  // 20: curfew.api.v1.Request.drain:type_name -> google.protobuf.Duration
+	17,  // 21: curfew.api.v1.Request.origin:type_name -> curfew.api.v1.Origin
+	15,  // 22: curfew.api.v1.Request.remarks:type_name -> curfew.api.v1.Remark
+	73,  // 23: curfew.api.v1.Request.start:type_name -> google.protobuf.Timestamp
+	73,  // 24: curfew.api.v1.HostState.at:type_name -> google.protobuf.Timestamp
+	16,  // 25: curfew.api.v1.ListRequestsReply.requests:type_name -> curfew.api.v1.Request
+	74,  // 26: curfew.api.v1.ApproveRequest.duration:type_name -> google.protobuf.Duration
+	74,  // 27: curfew.api.v1.ExtendRequest.duration:type_name -> google.protobuf.Duration
+	73,  // 28: curfew.api.v1.OpenPagesReply.expires:type_name -> google.protobuf.Timestamp
+	73,  // 29: curfew.api.v1.IssueSSHCertificateReply.expires:type_name -> google.protobuf.Timestamp
+	73,  // 30: curfew.api.v1.SearchEventsRequest.since:type_name -> google.protobuf.Timestamp
+	73,  // 31: curfew.api.v1.SearchEventsRequest.until:type_name -> google.protobuf.Timestamp
+	34,  // 32: curfew.api.v1.SearchEventsReply.events:type_name -> curfew.api.v1.Event
+	73,  // 33: curfew.api.v1.Event.at:type_name -> google.protobuf.Timestamp
+	36,  // 34: curfew.api.v1.Event.process:type_name -> curfew.api.v1.Process
+	74,  // 35: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
+	37,  // 36: curfew.api.v1.Event.receipt:type_name -> curfew.api.v1.Receipt
+	73,  // 37: curfew.api.v1.Event.since:type_name -> google.protobuf.Timestamp
+	35,  // 38: curfew.api.v1.Process.ids:type_name -> curfew.api.v1.IDs
+	35,  // 39: curfew.api.v1.Process.old_ids:type_name -> curfew.api.v1.IDs
+	74,  // 40: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
+	73,  // 41: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
+	73,  // 42: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
+	73,  // 43: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
+	16,  // 44: curfew.api.v1.TimelineReply.request:type_name -> curfew.api.v1.Request
+	40,  // 45: curfew.api.v1.TimelineReply.moments:type_name -> curfew.api.v1.Moment
+	73,  // 46: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
+	74,  // 47: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
+	34,  // 48: curfew.api.v1.Moment.event:type_name -> curfew.api.v1.Event
+	73,  // 49: curfew.api.v1.ExportRecordRequest.since:type_name -> google.protobuf.Timestamp
+	9,   // 50: curfew.api.v1.InviteReply.person:type_name -> curfew.api.v1.Person
+	73,  // 51: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
+	9,   // 52: curfew.api.v1.ListPeopleReply.people:type_name -> curfew.api.v1.Person
+	70,  // 53: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
+	73,  // 54: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
+	56,  // 55: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
+	71,  // 56: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
+	73,  // 57: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
+	73,  // 58: curfew.api.v1.Host.examined:type_name -> google.protobuf.Timestamp
+	57,  // 59: curfew.api.v1.Host.findings:type_name -> curfew.api.v1.Finding
+	73,  // 60: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
+	72,  // 61: curfew.api.v1.PolicyStatusReply.files:type_name -> curfew.api.v1.PolicyStatusReply.FilesEntry
+	73,  // 62: curfew.api.v1.ListTerminalsRequest.since:type_name -> google.protobuf.Timestamp
+	73,  // 63: curfew.api.v1.ListTerminalsRequest.until:type_name -> google.protobuf.Timestamp
+	63,  // 64: curfew.api.v1.ListTerminalsReply.terminals:type_name -> curfew.api.v1.Terminal
+	73,  // 65: curfew.api.v1.Terminal.started:type_name -> google.protobuf.Timestamp
+	73,  // 66: curfew.api.v1.Terminal.seen:type_name -> google.protobuf.Timestamp
+	73,  // 67: curfew.api.v1.Terminal.ended:type_name -> google.protobuf.Timestamp
+	64,  // 68: curfew.api.v1.Terminal.lines:type_name -> curfew.api.v1.TerminalLine
+	74,  // 69: curfew.api.v1.TerminalLine.at:type_name -> google.protobuf.Duration
+	0,   // 70: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
+	2,   // 71: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
+	3,   // 72: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
+	5,   // 73: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
+	7,   // 74: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
+	10,  // 75: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
+	13,  // 76: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
+	19,  // 77: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
+	20,  // 78: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
+	19,  // 79: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
+	22,  // 80: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
+	24,  // 81: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
+	23,  // 82: curfew.api.v1.Curfew.Comment:input_type -> curfew.api.v1.CommentRequest
+	25,  // 83: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
+	26,  // 84: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
+	27,  // 85: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
+	28,  // 86: curfew.api.v1.Curfew.OpenPages:input_type -> curfew.api.v1.OpenPagesRequest
+	30,  // 87: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
+	32,  // 88: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	32,  // 89: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	38,  // 90: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
+	41,  // 91: curfew.api.v1.Curfew.GetCheckpoint:input_type -> curfew.api.v1.GetCheckpointRequest
+	43,  // 92: curfew.api.v1.Curfew.ExportRecord:input_type -> curfew.api.v1.ExportRecordRequest
+	61,  // 93: curfew.api.v1.Curfew.ListTerminals:input_type -> curfew.api.v1.ListTerminalsRequest
+	65,  // 94: curfew.api.v1.Curfew.ReplayTerminal:input_type -> curfew.api.v1.ReplayTerminalRequest
+	67,  // 95: curfew.api.v1.Curfew.EndHostSession:input_type -> curfew.api.v1.EndHostSessionRequest
+	45,  // 96: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
+	46,  // 97: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
+	48,  // 98: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
+	49,  // 99: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
+	51,  // 100: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
+	54,  // 101: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
+	58,  // 102: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
+	59,  // 103: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
+	1,   // 104: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
+	4,   // 105: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
+	4,   // 106: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
+	6,   // 107: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
+	8,   // 108: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
+	11,  // 109: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
+	16,  // 110: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
+	16,  // 111: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
+	21,  // 112: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
+	16,  // 113: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
+	16,  // 114: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
+	16,  // 115: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
+	16,  // 116: curfew.api.v1.Curfew.Comment:output_type -> curfew.api.v1.Request
+	16,  // 117: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
+	16,  // 118: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
+	16,  // 119: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
+	29,  // 120: curfew.api.v1.Curfew.OpenPages:output_type -> curfew.api.v1.OpenPagesReply
+	31,  // 121: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
+	33,  // 122: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
+	34,  // 123: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
+	39,  // 124: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
+	42,  // 125: curfew.api.v1.Curfew.GetCheckpoint:output_type -> curfew.api.v1.GetCheckpointReply
+	44,  // 126: curfew.api.v1.Curfew.ExportRecord:output_type -> curfew.api.v1.ExportPart
+	62,  // 127: curfew.api.v1.Curfew.ListTerminals:output_type -> curfew.api.v1.ListTerminalsReply
+	66,  // 128: curfew.api.v1.Curfew.ReplayTerminal:output_type -> curfew.api.v1.TerminalPart
+	68,  // 129: curfew.api.v1.Curfew.EndHostSession:output_type -> curfew.api.v1.EndHostSessionReply
+	47,  // 130: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
+	47,  // 131: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
+	9,   // 132: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
+	50,  // 133: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
+	52,  // 134: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
+	55,  // 135: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
+	56,  // 136: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
+	60,  // 137: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
+	104, // [104:138] is the sub-list for method output_type
+	70,  // [70:104] is the sub-list for method input_type
+	70,  // [70:70] is the sub-list for extension type_name
+	70,  // [70:70] is the sub-list for extension extendee
+	0,   // [0:70] is the sub-list for field type_name
 }
 
 func init() { file_wire_api_api_proto_init() }
@@ -5135,7 +5773,7 @@ func file_wire_api_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_api_api_proto_rawDesc), len(file_wire_api_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   65,
+			NumMessages:   73,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -812,6 +812,7 @@ type Down struct {
 	//
 	//	*Down_State
 	//	*Down_Kept
+	//	*Down_Sessions
 	Says          isDown_Says `protobuf_oneof:"says"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -872,6 +873,15 @@ func (x *Down) GetKept() *Kept {
 	return nil
 }
 
+func (x *Down) GetSessions() *Sessions {
+	if x != nil {
+		if x, ok := x.Says.(*Down_Sessions); ok {
+			return x.Sessions
+		}
+	}
+	return nil
+}
+
 type isDown_Says interface {
 	isDown_Says()
 }
@@ -884,9 +894,15 @@ type Down_Kept struct {
 	Kept *Kept `protobuf:"bytes,2,opt,name=kept,proto3,oneof"`
 }
 
+type Down_Sessions struct {
+	Sessions *Sessions `protobuf:"bytes,3,opt,name=sessions,proto3,oneof"`
+}
+
 func (*Down_State) isDown_Says() {}
 
 func (*Down_Kept) isDown_Says() {}
+
+func (*Down_Sessions) isDown_Says() {}
 
 // State is all that the host is to hold.
 type State struct {
@@ -1492,6 +1508,200 @@ func (x *Asked) GetGrant() string {
 	return ""
 }
 
+// Sessions says which sessions somebody looks at, so that their segments come
+// at once, and which somebody ended: all of either, each time.
+type Sessions struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Watched       []uint64               `protobuf:"varint,1,rep,packed,name=watched,proto3" json:"watched,omitempty"`
+	Ended         []*EndedSession        `protobuf:"bytes,2,rep,name=ended,proto3" json:"ended,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Sessions) Reset() {
+	*x = Sessions{}
+	mi := &file_wire_uplink_uplink_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Sessions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Sessions) ProtoMessage() {}
+
+func (x *Sessions) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_uplink_uplink_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Sessions.ProtoReflect.Descriptor instead.
+func (*Sessions) Descriptor() ([]byte, []int) {
+	return file_wire_uplink_uplink_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Sessions) GetWatched() []uint64 {
+	if x != nil {
+		return x.Watched
+	}
+	return nil
+}
+
+func (x *Sessions) GetEnded() []*EndedSession {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+type EndedSession struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Session       uint64                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
+	By            string                 `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndedSession) Reset() {
+	*x = EndedSession{}
+	mi := &file_wire_uplink_uplink_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndedSession) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndedSession) ProtoMessage() {}
+
+func (x *EndedSession) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_uplink_uplink_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndedSession.ProtoReflect.Descriptor instead.
+func (*EndedSession) Descriptor() ([]byte, []int) {
+	return file_wire_uplink_uplink_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *EndedSession) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *EndedSession) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+type TerminalSegment struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Statement     []byte                 `protobuf:"bytes,1,opt,name=statement,proto3" json:"statement,omitempty"` // envelope of ledger.Segment
+	Data          []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`           // the segment, by gzip; none with the statement on an end
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TerminalSegment) Reset() {
+	*x = TerminalSegment{}
+	mi := &file_wire_uplink_uplink_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TerminalSegment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TerminalSegment) ProtoMessage() {}
+
+func (x *TerminalSegment) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_uplink_uplink_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TerminalSegment.ProtoReflect.Descriptor instead.
+func (*TerminalSegment) Descriptor() ([]byte, []int) {
+	return file_wire_uplink_uplink_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *TerminalSegment) GetStatement() []byte {
+	if x != nil {
+		return x.Statement
+	}
+	return nil
+}
+
+func (x *TerminalSegment) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type TerminalKept struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TerminalKept) Reset() {
+	*x = TerminalKept{}
+	mi := &file_wire_uplink_uplink_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TerminalKept) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TerminalKept) ProtoMessage() {}
+
+func (x *TerminalKept) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_uplink_uplink_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TerminalKept.ProtoReflect.Descriptor instead.
+func (*TerminalKept) Descriptor() ([]byte, []int) {
+	return file_wire_uplink_uplink_proto_rawDescGZIP(), []int{23}
+}
+
 var File_wire_uplink_uplink_proto protoreflect.FileDescriptor
 
 const file_wire_uplink_uplink_proto_rawDesc = "" +
@@ -1561,10 +1771,11 @@ const file_wire_uplink_uplink_proto_rawDesc = "" +
 	"\arecords\x18\x01 \x03(\v2\x18.curfew.uplink.v1.RecordR\arecords\"0\n" +
 	"\x06Record\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x14\n" +
-	"\x05entry\x18\x02 \x01(\fR\x05entry\"m\n" +
+	"\x05entry\x18\x02 \x01(\fR\x05entry\"\xa7\x01\n" +
 	"\x04Down\x12/\n" +
 	"\x05state\x18\x01 \x01(\v2\x17.curfew.uplink.v1.StateH\x00R\x05state\x12,\n" +
-	"\x04kept\x18\x02 \x01(\v2\x16.curfew.uplink.v1.KeptH\x00R\x04keptB\x06\n" +
+	"\x04kept\x18\x02 \x01(\v2\x16.curfew.uplink.v1.KeptH\x00R\x04kept\x128\n" +
+	"\bsessions\x18\x03 \x01(\v2\x1a.curfew.uplink.v1.SessionsH\x00R\bsessionsB\x06\n" +
 	"\x04says\"M\n" +
 	"\x05State\x12\x18\n" +
 	"\akeyring\x18\x01 \x01(\fR\akeyring\x12\x10\n" +
@@ -1616,14 +1827,25 @@ const file_wire_uplink_uplink_proto_rawDesc = "" +
 	"\n" +
 	"decided_by\x18\x06 \x01(\tR\tdecidedBy\x12\x12\n" +
 	"\x04note\x18\a \x01(\tR\x04note\x12\x14\n" +
-	"\x05grant\x18\b \x01(\tR\x05grant2\x9b\x03\n" +
+	"\x05grant\x18\b \x01(\tR\x05grant\"Z\n" +
+	"\bSessions\x12\x18\n" +
+	"\awatched\x18\x01 \x03(\x04R\awatched\x124\n" +
+	"\x05ended\x18\x02 \x03(\v2\x1e.curfew.uplink.v1.EndedSessionR\x05ended\"8\n" +
+	"\fEndedSession\x12\x18\n" +
+	"\asession\x18\x01 \x01(\x04R\asession\x12\x0e\n" +
+	"\x02by\x18\x02 \x01(\tR\x02by\"C\n" +
+	"\x0fTerminalSegment\x12\x1c\n" +
+	"\tstatement\x18\x01 \x01(\fR\tstatement\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"\x0e\n" +
+	"\fTerminalKept2\xee\x03\n" +
 	"\x06Uplink\x12E\n" +
 	"\x05Enrol\x12\x1e.curfew.uplink.v1.EnrolRequest\x1a\x1c.curfew.uplink.v1.EnrolReply\x12E\n" +
 	"\x05Renew\x12\x1e.curfew.uplink.v1.RenewRequest\x1a\x1c.curfew.uplink.v1.RenewReply\x12;\n" +
 	"\aConnect\x12\x14.curfew.uplink.v1.Up\x1a\x16.curfew.uplink.v1.Down(\x010\x01\x12>\n" +
 	"\x05Offer\x12\x17.curfew.uplink.v1.Typed\x1a\x1c.curfew.uplink.v1.OfferReply\x12>\n" +
 	"\x03Ask\x12\x1c.curfew.uplink.v1.AskRequest\x1a\x17.curfew.uplink.v1.Asked0\x01\x12F\n" +
-	"\bTakeBack\x12!.curfew.uplink.v1.TakeBackRequest\x1a\x17.curfew.uplink.v1.AskedB\x1dZ\x1bcurfew.internal/wire/uplinkb\x06proto3"
+	"\bTakeBack\x12!.curfew.uplink.v1.TakeBackRequest\x1a\x17.curfew.uplink.v1.Asked\x12Q\n" +
+	"\fKeepTerminal\x12!.curfew.uplink.v1.TerminalSegment\x1a\x1e.curfew.uplink.v1.TerminalKeptB\x1dZ\x1bcurfew.internal/wire/uplinkb\x06proto3"
 
 var (
 	file_wire_uplink_uplink_proto_rawDescOnce sync.Once
@@ -1637,7 +1859,7 @@ func file_wire_uplink_uplink_proto_rawDescGZIP() []byte {
 	return file_wire_uplink_uplink_proto_rawDescData
 }
 
-var file_wire_uplink_uplink_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_wire_uplink_uplink_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_wire_uplink_uplink_proto_goTypes = []any{
 	(*EnrolRequest)(nil),    // 0: curfew.uplink.v1.EnrolRequest
 	(*EnrolReply)(nil),      // 1: curfew.uplink.v1.EnrolReply
@@ -1659,12 +1881,16 @@ var file_wire_uplink_uplink_proto_goTypes = []any{
 	(*AskRequest)(nil),      // 17: curfew.uplink.v1.AskRequest
 	(*TakeBackRequest)(nil), // 18: curfew.uplink.v1.TakeBackRequest
 	(*Asked)(nil),           // 19: curfew.uplink.v1.Asked
-	nil,                     // 20: curfew.uplink.v1.EnrolRequest.LabelsEntry
-	nil,                     // 21: curfew.uplink.v1.EnrolReply.LabelsEntry
+	(*Sessions)(nil),        // 20: curfew.uplink.v1.Sessions
+	(*EndedSession)(nil),    // 21: curfew.uplink.v1.EndedSession
+	(*TerminalSegment)(nil), // 22: curfew.uplink.v1.TerminalSegment
+	(*TerminalKept)(nil),    // 23: curfew.uplink.v1.TerminalKept
+	nil,                     // 24: curfew.uplink.v1.EnrolRequest.LabelsEntry
+	nil,                     // 25: curfew.uplink.v1.EnrolReply.LabelsEntry
 }
 var file_wire_uplink_uplink_proto_depIdxs = []int32{
-	20, // 0: curfew.uplink.v1.EnrolRequest.labels:type_name -> curfew.uplink.v1.EnrolRequest.LabelsEntry
-	21, // 1: curfew.uplink.v1.EnrolReply.labels:type_name -> curfew.uplink.v1.EnrolReply.LabelsEntry
+	24, // 0: curfew.uplink.v1.EnrolRequest.labels:type_name -> curfew.uplink.v1.EnrolRequest.LabelsEntry
+	25, // 1: curfew.uplink.v1.EnrolReply.labels:type_name -> curfew.uplink.v1.EnrolReply.LabelsEntry
 	5,  // 2: curfew.uplink.v1.Up.hello:type_name -> curfew.uplink.v1.Hello
 	6,  // 3: curfew.uplink.v1.Up.applied:type_name -> curfew.uplink.v1.Applied
 	9,  // 4: curfew.uplink.v1.Up.records:type_name -> curfew.uplink.v1.Records
@@ -1673,25 +1899,29 @@ var file_wire_uplink_uplink_proto_depIdxs = []int32{
 	10, // 7: curfew.uplink.v1.Records.records:type_name -> curfew.uplink.v1.Record
 	12, // 8: curfew.uplink.v1.Down.state:type_name -> curfew.uplink.v1.State
 	13, // 9: curfew.uplink.v1.Down.kept:type_name -> curfew.uplink.v1.Kept
-	16, // 10: curfew.uplink.v1.OfferReply.roles:type_name -> curfew.uplink.v1.Offered
-	14, // 11: curfew.uplink.v1.AskRequest.typed:type_name -> curfew.uplink.v1.Typed
-	0,  // 12: curfew.uplink.v1.Uplink.Enrol:input_type -> curfew.uplink.v1.EnrolRequest
-	2,  // 13: curfew.uplink.v1.Uplink.Renew:input_type -> curfew.uplink.v1.RenewRequest
-	4,  // 14: curfew.uplink.v1.Uplink.Connect:input_type -> curfew.uplink.v1.Up
-	14, // 15: curfew.uplink.v1.Uplink.Offer:input_type -> curfew.uplink.v1.Typed
-	17, // 16: curfew.uplink.v1.Uplink.Ask:input_type -> curfew.uplink.v1.AskRequest
-	18, // 17: curfew.uplink.v1.Uplink.TakeBack:input_type -> curfew.uplink.v1.TakeBackRequest
-	1,  // 18: curfew.uplink.v1.Uplink.Enrol:output_type -> curfew.uplink.v1.EnrolReply
-	3,  // 19: curfew.uplink.v1.Uplink.Renew:output_type -> curfew.uplink.v1.RenewReply
-	11, // 20: curfew.uplink.v1.Uplink.Connect:output_type -> curfew.uplink.v1.Down
-	15, // 21: curfew.uplink.v1.Uplink.Offer:output_type -> curfew.uplink.v1.OfferReply
-	19, // 22: curfew.uplink.v1.Uplink.Ask:output_type -> curfew.uplink.v1.Asked
-	19, // 23: curfew.uplink.v1.Uplink.TakeBack:output_type -> curfew.uplink.v1.Asked
-	18, // [18:24] is the sub-list for method output_type
-	12, // [12:18] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	20, // 10: curfew.uplink.v1.Down.sessions:type_name -> curfew.uplink.v1.Sessions
+	16, // 11: curfew.uplink.v1.OfferReply.roles:type_name -> curfew.uplink.v1.Offered
+	14, // 12: curfew.uplink.v1.AskRequest.typed:type_name -> curfew.uplink.v1.Typed
+	21, // 13: curfew.uplink.v1.Sessions.ended:type_name -> curfew.uplink.v1.EndedSession
+	0,  // 14: curfew.uplink.v1.Uplink.Enrol:input_type -> curfew.uplink.v1.EnrolRequest
+	2,  // 15: curfew.uplink.v1.Uplink.Renew:input_type -> curfew.uplink.v1.RenewRequest
+	4,  // 16: curfew.uplink.v1.Uplink.Connect:input_type -> curfew.uplink.v1.Up
+	14, // 17: curfew.uplink.v1.Uplink.Offer:input_type -> curfew.uplink.v1.Typed
+	17, // 18: curfew.uplink.v1.Uplink.Ask:input_type -> curfew.uplink.v1.AskRequest
+	18, // 19: curfew.uplink.v1.Uplink.TakeBack:input_type -> curfew.uplink.v1.TakeBackRequest
+	22, // 20: curfew.uplink.v1.Uplink.KeepTerminal:input_type -> curfew.uplink.v1.TerminalSegment
+	1,  // 21: curfew.uplink.v1.Uplink.Enrol:output_type -> curfew.uplink.v1.EnrolReply
+	3,  // 22: curfew.uplink.v1.Uplink.Renew:output_type -> curfew.uplink.v1.RenewReply
+	11, // 23: curfew.uplink.v1.Uplink.Connect:output_type -> curfew.uplink.v1.Down
+	15, // 24: curfew.uplink.v1.Uplink.Offer:output_type -> curfew.uplink.v1.OfferReply
+	19, // 25: curfew.uplink.v1.Uplink.Ask:output_type -> curfew.uplink.v1.Asked
+	19, // 26: curfew.uplink.v1.Uplink.TakeBack:output_type -> curfew.uplink.v1.Asked
+	23, // 27: curfew.uplink.v1.Uplink.KeepTerminal:output_type -> curfew.uplink.v1.TerminalKept
+	21, // [21:28] is the sub-list for method output_type
+	14, // [14:21] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_wire_uplink_uplink_proto_init() }
@@ -1707,6 +1937,7 @@ func file_wire_uplink_uplink_proto_init() {
 	file_wire_uplink_uplink_proto_msgTypes[11].OneofWrappers = []any{
 		(*Down_State)(nil),
 		(*Down_Kept)(nil),
+		(*Down_Sessions)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1714,7 +1945,7 @@ func file_wire_uplink_uplink_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_uplink_uplink_proto_rawDesc), len(file_wire_uplink_uplink_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

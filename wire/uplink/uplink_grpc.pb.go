@@ -22,12 +22,13 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Uplink_Enrol_FullMethodName    = "/curfew.uplink.v1.Uplink/Enrol"
-	Uplink_Renew_FullMethodName    = "/curfew.uplink.v1.Uplink/Renew"
-	Uplink_Connect_FullMethodName  = "/curfew.uplink.v1.Uplink/Connect"
-	Uplink_Offer_FullMethodName    = "/curfew.uplink.v1.Uplink/Offer"
-	Uplink_Ask_FullMethodName      = "/curfew.uplink.v1.Uplink/Ask"
-	Uplink_TakeBack_FullMethodName = "/curfew.uplink.v1.Uplink/TakeBack"
+	Uplink_Enrol_FullMethodName        = "/curfew.uplink.v1.Uplink/Enrol"
+	Uplink_Renew_FullMethodName        = "/curfew.uplink.v1.Uplink/Renew"
+	Uplink_Connect_FullMethodName      = "/curfew.uplink.v1.Uplink/Connect"
+	Uplink_Offer_FullMethodName        = "/curfew.uplink.v1.Uplink/Offer"
+	Uplink_Ask_FullMethodName          = "/curfew.uplink.v1.Uplink/Ask"
+	Uplink_TakeBack_FullMethodName     = "/curfew.uplink.v1.Uplink/TakeBack"
+	Uplink_KeepTerminal_FullMethodName = "/curfew.uplink.v1.Uplink/KeepTerminal"
 )
 
 // UplinkClient is the client API for Uplink service.
@@ -49,6 +50,9 @@ type UplinkClient interface {
 	Ask(ctx context.Context, in *AskRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Asked], error)
 	// TakeBack withdraws the request with the key, if nobody decided on it.
 	TakeBack(ctx context.Context, in *TakeBackRequest, opts ...grpc.CallOption) (*Asked, error)
+	// KeepTerminal hands in one segment of a terminal's recording. It can be
+	// repeated.
+	KeepTerminal(ctx context.Context, in *TerminalSegment, opts ...grpc.CallOption) (*TerminalKept, error)
 }
 
 type uplinkClient struct {
@@ -131,6 +135,16 @@ func (c *uplinkClient) TakeBack(ctx context.Context, in *TakeBackRequest, opts .
 	return out, nil
 }
 
+func (c *uplinkClient) KeepTerminal(ctx context.Context, in *TerminalSegment, opts ...grpc.CallOption) (*TerminalKept, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TerminalKept)
+	err := c.cc.Invoke(ctx, Uplink_KeepTerminal_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // UplinkServer is the server API for Uplink service.
 // All implementations must embed UnimplementedUplinkServer
 // for forward compatibility.
@@ -150,6 +164,9 @@ type UplinkServer interface {
 	Ask(*AskRequest, grpc.ServerStreamingServer[Asked]) error
 	// TakeBack withdraws the request with the key, if nobody decided on it.
 	TakeBack(context.Context, *TakeBackRequest) (*Asked, error)
+	// KeepTerminal hands in one segment of a terminal's recording. It can be
+	// repeated.
+	KeepTerminal(context.Context, *TerminalSegment) (*TerminalKept, error)
 	mustEmbedUnimplementedUplinkServer()
 }
 
@@ -177,6 +194,9 @@ func (UnimplementedUplinkServer) Ask(*AskRequest, grpc.ServerStreamingServer[Ask
 }
 func (UnimplementedUplinkServer) TakeBack(context.Context, *TakeBackRequest) (*Asked, error) {
 	return nil, status.Error(codes.Unimplemented, "method TakeBack not implemented")
+}
+func (UnimplementedUplinkServer) KeepTerminal(context.Context, *TerminalSegment) (*TerminalKept, error) {
+	return nil, status.Error(codes.Unimplemented, "method KeepTerminal not implemented")
 }
 func (UnimplementedUplinkServer) mustEmbedUnimplementedUplinkServer() {}
 func (UnimplementedUplinkServer) testEmbeddedByValue()                {}
@@ -289,6 +309,24 @@ func _Uplink_TakeBack_Handler(srv interface{}, ctx context.Context, dec func(int
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Uplink_KeepTerminal_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TerminalSegment)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(UplinkServer).KeepTerminal(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Uplink_KeepTerminal_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(UplinkServer).KeepTerminal(ctx, req.(*TerminalSegment))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Uplink_ServiceDesc is the grpc.ServiceDesc for Uplink service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -311,6 +349,10 @@ var Uplink_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "TakeBack",
 			Handler:    _Uplink_TakeBack_Handler,
+		},
+		{
+			MethodName: "KeepTerminal",
+			Handler:    _Uplink_KeepTerminal_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

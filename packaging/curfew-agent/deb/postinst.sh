@@ -10,7 +10,7 @@ configure | abort-upgrade | abort-remove | abort-deconfigure)
 		systemctl daemon-reload
 		# Sessions and grants live on without the agent; people under a
 		# grant are refused new logins until it is ready again.
-		for unit in curfew-agent.service curfew-sweep.timer; do
+		for unit in curfew-record.service curfew-agent.service curfew-sweep.timer; do
 			if systemctl --quiet is-active "$unit" || { [ "$1" = abort-remove ] && systemctl --quiet is-enabled "$unit"; }; then
 				deb-systemd-invoke restart "$unit" || echo "curfew-agent: see systemctl status $unit" >&2
 			fi

@@ -5,6 +5,6 @@ systemd-tmpfiles --create curfew-agent.conf || :
 if [ -d /run/systemd/system ]; then
 	systemctl daemon-reload || :
 	if [ "$1" -ge 2 ]; then
-		systemctl try-restart curfew-agent.service curfew-sweep.timer || :
+		systemctl try-restart curfew-record.service curfew-agent.service curfew-sweep.timer || :
 	fi
 fi

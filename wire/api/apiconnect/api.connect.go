@@ -84,6 +84,12 @@ const (
 	CurfewGetCheckpointProcedure = "/curfew.api.v1.Curfew/GetCheckpoint"
 	// CurfewExportRecordProcedure is the fully-qualified name of the Curfew's ExportRecord RPC.
 	CurfewExportRecordProcedure = "/curfew.api.v1.Curfew/ExportRecord"
+	// CurfewListTerminalsProcedure is the fully-qualified name of the Curfew's ListTerminals RPC.
+	CurfewListTerminalsProcedure = "/curfew.api.v1.Curfew/ListTerminals"
+	// CurfewReplayTerminalProcedure is the fully-qualified name of the Curfew's ReplayTerminal RPC.
+	CurfewReplayTerminalProcedure = "/curfew.api.v1.Curfew/ReplayTerminal"
+	// CurfewEndHostSessionProcedure is the fully-qualified name of the Curfew's EndHostSession RPC.
+	CurfewEndHostSessionProcedure = "/curfew.api.v1.Curfew/EndHostSession"
 	// CurfewAddPersonProcedure is the fully-qualified name of the Curfew's AddPerson RPC.
 	CurfewAddPersonProcedure = "/curfew.api.v1.Curfew/AddPerson"
 	// CurfewInvitePersonProcedure is the fully-qualified name of the Curfew's InvitePerson RPC.
@@ -146,6 +152,14 @@ type CurfewClient interface {
 	GetCheckpoint(context.Context, *api.GetCheckpointRequest) (*api.GetCheckpointReply, error)
 	// ExportRecord sends a bundle, in parts, that can be checked offline.
 	ExportRecord(context.Context, *api.ExportRecordRequest) (*connect.ServerStreamForClient[api.ExportPart], error)
+	// ListTerminals lists recordings of terminals, the newest first; with words,
+	// those that show them.
+	ListTerminals(context.Context, *api.ListTerminalsRequest) (*api.ListTerminalsReply, error)
+	// ReplayTerminal sends a recording in its segments; the record tells who
+	// asked for it. With follow it goes on until the recording has ended.
+	ReplayTerminal(context.Context, *api.ReplayTerminalRequest) (*connect.ServerStreamForClient[api.TerminalPart], error)
+	// EndHostSession has a host end a session now.
+	EndHostSession(context.Context, *api.EndHostSessionRequest) (*api.EndHostSessionReply, error)
 	// For admins.
 	AddPerson(context.Context, *api.AddPersonRequest) (*api.InviteReply, error)
 	InvitePerson(context.Context, *api.InvitePersonRequest) (*api.InviteReply, error)
@@ -306,6 +320,24 @@ func NewCurfewClient(httpClient connect.HTTPClient, baseURL string, opts ...conn
 			connect.WithSchema(curfewMethods.ByName("ExportRecord")),
 			connect.WithClientOptions(opts...),
 		),
+		listTerminals: connect.NewClient[api.ListTerminalsRequest, api.ListTerminalsReply](
+			httpClient,
+			baseURL+CurfewListTerminalsProcedure,
+			connect.WithSchema(curfewMethods.ByName("ListTerminals")),
+			connect.WithClientOptions(opts...),
+		),
+		replayTerminal: connect.NewClient[api.ReplayTerminalRequest, api.TerminalPart](
+			httpClient,
+			baseURL+CurfewReplayTerminalProcedure,
+			connect.WithSchema(curfewMethods.ByName("ReplayTerminal")),
+			connect.WithClientOptions(opts...),
+		),
+		endHostSession: connect.NewClient[api.EndHostSessionRequest, api.EndHostSessionReply](
+			httpClient,
+			baseURL+CurfewEndHostSessionProcedure,
+			connect.WithSchema(curfewMethods.ByName("EndHostSession")),
+			connect.WithClientOptions(opts...),
+		),
 		addPerson: connect.NewClient[api.AddPersonRequest, api.InviteReply](
 			httpClient,
 			baseURL+CurfewAddPersonProcedure,
@@ -382,6 +414,9 @@ type curfewClient struct {
 	timeline            *connect.Client[api.TimelineRequest, api.TimelineReply]
 	getCheckpoint       *connect.Client[api.GetCheckpointRequest, api.GetCheckpointReply]
 	exportRecord        *connect.Client[api.ExportRecordRequest, api.ExportPart]
+	listTerminals       *connect.Client[api.ListTerminalsRequest, api.ListTerminalsReply]
+	replayTerminal      *connect.Client[api.ReplayTerminalRequest, api.TerminalPart]
+	endHostSession      *connect.Client[api.EndHostSessionRequest, api.EndHostSessionReply]
 	addPerson           *connect.Client[api.AddPersonRequest, api.InviteReply]
 	invitePerson        *connect.Client[api.InvitePersonRequest, api.InviteReply]
 	disablePerson       *connect.Client[api.DisablePersonRequest, api.Person]
@@ -587,6 +622,29 @@ func (c *curfewClient) ExportRecord(ctx context.Context, req *api.ExportRecordRe
 	return c.exportRecord.CallServerStream(ctx, connect.NewRequest(req))
 }
 
+// ListTerminals calls curfew.api.v1.Curfew.ListTerminals.
+func (c *curfewClient) ListTerminals(ctx context.Context, req *api.ListTerminalsRequest) (*api.ListTerminalsReply, error) {
+	response, err := c.listTerminals.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// ReplayTerminal calls curfew.api.v1.Curfew.ReplayTerminal.
+func (c *curfewClient) ReplayTerminal(ctx context.Context, req *api.ReplayTerminalRequest) (*connect.ServerStreamForClient[api.TerminalPart], error) {
+	return c.replayTerminal.CallServerStream(ctx, connect.NewRequest(req))
+}
+
+// EndHostSession calls curfew.api.v1.Curfew.EndHostSession.
+func (c *curfewClient) EndHostSession(ctx context.Context, req *api.EndHostSessionRequest) (*api.EndHostSessionReply, error) {
+	response, err := c.endHostSession.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // AddPerson calls curfew.api.v1.Curfew.AddPerson.
 func (c *curfewClient) AddPerson(ctx context.Context, req *api.AddPersonRequest) (*api.InviteReply, error) {
 	response, err := c.addPerson.CallUnary(ctx, connect.NewRequest(req))
@@ -703,6 +761,14 @@ type CurfewHandler interface {
 	GetCheckpoint(context.Context, *api.GetCheckpointRequest) (*api.GetCheckpointReply, error)
 	// ExportRecord sends a bundle, in parts, that can be checked offline.
 	ExportRecord(context.Context, *api.ExportRecordRequest, *connect.ServerStream[api.ExportPart]) error
+	// ListTerminals lists recordings of terminals, the newest first; with words,
+	// those that show them.
+	ListTerminals(context.Context, *api.ListTerminalsRequest) (*api.ListTerminalsReply, error)
+	// ReplayTerminal sends a recording in its segments; the record tells who
+	// asked for it. With follow it goes on until the recording has ended.
+	ReplayTerminal(context.Context, *api.ReplayTerminalRequest, *connect.ServerStream[api.TerminalPart]) error
+	// EndHostSession has a host end a session now.
+	EndHostSession(context.Context, *api.EndHostSessionRequest) (*api.EndHostSessionReply, error)
 	// For admins.
 	AddPerson(context.Context, *api.AddPersonRequest) (*api.InviteReply, error)
 	InvitePerson(context.Context, *api.InvitePersonRequest) (*api.InviteReply, error)
@@ -859,6 +925,24 @@ func NewCurfewHandler(svc CurfewHandler, opts ...connect.HandlerOption) (string,
 		connect.WithSchema(curfewMethods.ByName("ExportRecord")),
 		connect.WithHandlerOptions(opts...),
 	)
+	curfewListTerminalsHandler := connect.NewUnaryHandlerSimple(
+		CurfewListTerminalsProcedure,
+		svc.ListTerminals,
+		connect.WithSchema(curfewMethods.ByName("ListTerminals")),
+		connect.WithHandlerOptions(opts...),
+	)
+	curfewReplayTerminalHandler := connect.NewServerStreamHandlerSimple(
+		CurfewReplayTerminalProcedure,
+		svc.ReplayTerminal,
+		connect.WithSchema(curfewMethods.ByName("ReplayTerminal")),
+		connect.WithHandlerOptions(opts...),
+	)
+	curfewEndHostSessionHandler := connect.NewUnaryHandlerSimple(
+		CurfewEndHostSessionProcedure,
+		svc.EndHostSession,
+		connect.WithSchema(curfewMethods.ByName("EndHostSession")),
+		connect.WithHandlerOptions(opts...),
+	)
 	curfewAddPersonHandler := connect.NewUnaryHandlerSimple(
 		CurfewAddPersonProcedure,
 		svc.AddPerson,
@@ -955,6 +1039,12 @@ func NewCurfewHandler(svc CurfewHandler, opts ...connect.HandlerOption) (string,
 			curfewGetCheckpointHandler.ServeHTTP(w, r)
 		case CurfewExportRecordProcedure:
 			curfewExportRecordHandler.ServeHTTP(w, r)
+		case CurfewListTerminalsProcedure:
+			curfewListTerminalsHandler.ServeHTTP(w, r)
+		case CurfewReplayTerminalProcedure:
+			curfewReplayTerminalHandler.ServeHTTP(w, r)
+		case CurfewEndHostSessionProcedure:
+			curfewEndHostSessionHandler.ServeHTTP(w, r)
 		case CurfewAddPersonProcedure:
 			curfewAddPersonHandler.ServeHTTP(w, r)
 		case CurfewInvitePersonProcedure:
@@ -1070,6 +1160,18 @@ func (UnimplementedCurfewHandler) GetCheckpoint(context.Context, *api.GetCheckpo
 
 func (UnimplementedCurfewHandler) ExportRecord(context.Context, *api.ExportRecordRequest, *connect.ServerStream[api.ExportPart]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("curfew.api.v1.Curfew.ExportRecord is not implemented"))
+}
+
+func (UnimplementedCurfewHandler) ListTerminals(context.Context, *api.ListTerminalsRequest) (*api.ListTerminalsReply, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("curfew.api.v1.Curfew.ListTerminals is not implemented"))
+}
+
+func (UnimplementedCurfewHandler) ReplayTerminal(context.Context, *api.ReplayTerminalRequest, *connect.ServerStream[api.TerminalPart]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("curfew.api.v1.Curfew.ReplayTerminal is not implemented"))
+}
+
+func (UnimplementedCurfewHandler) EndHostSession(context.Context, *api.EndHostSessionRequest) (*api.EndHostSessionReply, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("curfew.api.v1.Curfew.EndHostSession is not implemented"))
 }
 
 func (UnimplementedCurfewHandler) AddPerson(context.Context, *api.AddPersonRequest) (*api.InviteReply, error) {

@@ -1,0 +1,179 @@
+package cast
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// A Filter takes out of a stream what a terminal would do more with than show
+// it. It lets through text, moves of the cursor, erasing, scrolling, colours,
+// the alternate screen and the cursor's visibility. All else goes: what makes a
+// terminal answer, as if its reader had typed it, sets a title, a clipboard, a
+// link or a key, prints or resizes. What is not known goes too.
+//
+// An escape sequence may begin in one part of the stream and end in the next.
+type Filter struct {
+	state state
+	seq   []byte // of the control sequence that has begun
+}
+
+type state int
+
+const (
+	ground  state = iota
+	escape        // after ESC
+	charset       // after ESC and ( ) * + : one more byte
+	control       // after CSI
+	textual       // in OSC, DCS, SOS, PM, APC: up to ST or, for OSC, BEL
+	textEsc       // in one of those, after ESC
+)
+
+// maxSequence bounds a control sequence; a longer one is dropped.
+const maxSequence = 64
+
+// Safe returns what may be shown of the next part of the stream.
+func (f *Filter) Safe(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); {
+		r, n := utf8.DecodeRuneInString(s[i:])
+		f.take(&b, r, s[i:i+n])
+		i += n
+	}
+	return b.String()
+}
+
+func (f *Filter) take(b *strings.Builder, r rune, raw string) {
+	switch {
+	case r == 0x18 || r == 0x1a: // CAN and SUB end any sequence
+		f.state = ground
+		return
+	case r == 0x1b && f.state != textual && f.state != textEsc:
+		f.state = escape
+		return
+	}
+	switch f.state {
+	case ground:
+		f.plain(b, r, raw)
+	case escape:
+		f.escaped(b, r)
+	case charset:
+		f.state = ground
+	case control:
+		f.controlled(b, r)
+	case textual:
+		switch r {
+		case 0x1b:
+			f.state = textEsc
+		case 0x07, 0x9c:
+			f.state = ground
+		}
+	case textEsc:
+		f.state = textual
+		if r == '\\' {
+			f.state = ground
+		}
+	}
+}
+
+// plain passes what stands outside of any sequence.
+func (f *Filter) plain(b *strings.Builder, r rune, raw string) {
+	switch {
+	case r == '\n' || r == '\r' || r == '\t' || r == '\b':
+		b.WriteString(raw)
+	case r == 0x9b:
+		f.begin(control)
+	case r == 0x90 || r == 0x98 || r == 0x9d || r == 0x9e || r == 0x9f:
+		f.begin(textual)
+	case r == utf8.RuneError && len(raw) == 1:
+		b.WriteRune(utf8.RuneError)
+	case unicode.IsControl(r), bidi(r):
+	default:
+		b.WriteString(raw)
+	}
+}
+
+// bidi reports whether the rune turns the direction of text, by which one
+// thing can be made to look like another.
+func bidi(r rune) bool {
+	return r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 || r == 0x200e || r == 0x200f || r == 0x061c
+}
+
+func (f *Filter) begin(s state) { f.state, f.seq = s, f.seq[:0] }
+
+func (f *Filter) escaped(b *strings.Builder, r rune) {
+	f.state = ground
+	switch r {
+	case '[':
+		f.begin(control)
+	case ']', 'P', 'X', '^', '_':
+		f.begin(textual)
+	case '(', ')', '*', '+', '-', '.', '/', '#', '%', ' ':
+		f.state = charset // other alphabets would change what is read
+	case '7', '8', 'D', 'E', 'M':
+		b.WriteByte(0x1b)
+		b.WriteRune(r)
+	}
+}
+
+func (f *Filter) controlled(b *strings.Builder, r rune) {
+	switch {
+	case r >= 0x40 && r <= 0x7e:
+		f.state = ground
+		if len(f.seq) < maxSequence && harmless(string(f.seq), byte(r)) {
+			b.WriteString("\x1b[")
+			b.Write(f.seq)
+			b.WriteRune(r)
+		}
+	case r >= 0x20 && r <= 0x3f:
+		if len(f.seq) < maxSequence {
+			f.seq = append(f.seq, byte(r))
+		}
+	default:
+		f.state = ground // no sequence has such a byte
+	}
+}
+
+// harmless says whether a control sequence only changes what is shown.
+func harmless(params string, final byte) bool {
+	if mode, private := strings.CutPrefix(params, "?"); private {
+		return (final == 'h' || final == 'l') && modes[mode] || (final == 'J' || final == 'K') && numbers(mode)
+	}
+	return numbers(params) && strings.IndexByte("@ABCDEFGHJKLMPSTXZ`adefmrsu", final) >= 0
+}
+
+// modes of the terminal that only change what is shown: the cursor key's and
+// the mouse's would change what is typed.
+var modes = map[string]bool{"7": true, "12": true, "25": true, "47": true, "1047": true, "1048": true, "1049": true}
+
+// numbers reports whether the parameters are numbers, and few.
+func numbers(params string) bool {
+	return strings.Trim(params, "0123456789;:") == ""
+}
+
+// Plain takes every sequence out of a stream, and leaves its text. It is what
+// searches look in: words that an editor painted over one another stand one
+// after the other.
+type Plain struct{ f Filter }
+
+// Text is the text of the next part of the stream. A backspace takes back what
+// is in the same part.
+func (p *Plain) Text(s string) string {
+	var out []byte
+	var one strings.Builder
+	for i := 0; i < len(s); {
+		r, n := utf8.DecodeRuneInString(s[i:])
+		one.Reset()
+		p.f.take(&one, r, s[i:i+n])
+		switch t := one.String(); {
+		case t == "" || t[0] == 0x1b || t == "\r":
+		case t == "\b":
+			_, last := utf8.DecodeLastRune(out)
+			out = out[:len(out)-last]
+		default:
+			out = append(out, t...)
+		}
+		i += n
+	}
+	return string(out)
+}

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"curfew.internal/cast"
+	"curfew.internal/ledger"
+	"curfew.internal/wire/api"
+	"curfew.internal/wire/api/apiconnect"
+)
+
+type replayCmd struct {
+	ID    string        `arg:"" help:"A recording, a session, or a grant: \"curfew terminals\" lists them."`
+	Speed float64       `default:"1" help:"How fast: 2 is twice as fast."`
+	Idle  time.Duration `name:"idle-limit" default:"2s" help:"The longest pause that is kept."`
+	Cast  string        `placeholder:"FILE" help:"Write it to a file for asciinema (asciicast v2), as it is: what shows it has to be safe from it."`
+}
+
+// Run plays recordings, the oldest first.
+func (r replayCmd) Run(ctx context.Context, p *program) error {
+	if r.Speed <= 0 || r.Idle < 0 {
+		return errors.New("write a speed above 0, and no negative pause")
+	}
+	c, err := p.client()
+	if err != nil {
+		return err
+	}
+	found, err := c.ListTerminals(ctx, &api.ListTerminalsRequest{Id: r.ID, Limit: 200})
+	if err != nil {
+		return err
+	}
+	all := found.Terminals
+	slices.Reverse(all)
+	switch {
+	case len(all) == 0:
+		return fmt.Errorf("no recording of %s is there that you may see", line(r.ID))
+	case r.Cast != "" && len(all) > 1:
+		return fmt.Errorf("%d recordings are of %s: name one of those that `curfew terminals --id %[2]s` lists", len(all), line(r.ID))
+	case r.Cast != "":
+		return export(ctx, c, all[0], r.Cast)
+	}
+	for _, t := range all {
+		if len(all) > 1 {
+			fmt.Fprintf(p.err, "--- %s\n", recording(t))
+		}
+		s := &show{out: p.out, speed: r.Speed, idle: r.Idle, after: p.clock.After}
+		err := parts(ctx, c, &api.ReplayTerminalRequest{Host: t.Host, Id: t.Id}, s.segment)
+		s.reset()
+		if err != nil {
+			return err
+		}
+		if s.end != "" {
+			fmt.Fprintf(p.err, "--- it ended: %s\n", line(s.end))
+		}
+	}
+	return nil
+}
+
+// A part is a segment of a recording that is what its host signed.
+type part struct {
+	ledger.Segment
+	data []byte
+}
+
+var errRecording = errors.New("ALERT: the recording is not what its host signed")
+
+// parts calls f for each segment of a recording, once it is checked.
+func parts(ctx context.Context, c apiconnect.CurfewClient, q *api.ReplayTerminalRequest, f func(context.Context, part) error) error {
+	stream, err := c.ReplayTerminal(ctx, q)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = stream.Close() }() // what failed, Err says
+	var before *ledger.Segment
+	for stream.Receive() {
+		m := stream.Msg()
+		s, err := ledger.OpenSegment(m.Statement, ed25519.PublicKey(m.HostKey))
+		switch {
+		case err != nil:
+			return fmt.Errorf("%w: %w", errRecording, err)
+		case s.Host != q.Host || s.Terminal != q.Id || !s.Follows(before):
+			return fmt.Errorf("%w: segment %d of %s does not go on from the one before", errRecording, s.Number, line(s.Terminal))
+		case !s.Holds(m.Data):
+			return fmt.Errorf("%w: segment %d was changed, or is gone", errRecording, s.Number)
+		}
+		before = &s
+		if err := f(ctx, part{s, m.Data}); err != nil {
+			return err
+		}
+	}
+	if err := stream.Err(); err != nil && !errors.Is(err, io.EOF) && connect.CodeOf(err) != connect.CodeCanceled {
+		return err
+	}
+	return ctx.Err()
+}
+
+// A show plays a recording at a terminal: as text, colours and moves of the
+// cursor, and nothing that the terminal would do more with.
+type show struct {
+	out   io.Writer
+	speed float64 // 0: as fast as can be
+	idle  time.Duration
+	after func(time.Duration) <-chan time.Time
+
+	safe cast.Filter
+	at   time.Duration
+	end  string
+}
+
+func (s *show) segment(ctx context.Context, p part) error {
+	if p.End != "" {
+		s.end = p.End
+		return nil
+	}
+	_, events, err := cast.Read(bytes.NewReader(p.data))
+	if err != nil {
+		return fmt.Errorf("segment %d: %w", p.Number, err)
+	}
+	for _, e := range events {
+		if err := s.event(ctx, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *show) event(ctx context.Context, e cast.Event) error {
+	pause := min(e.At-s.at, s.idle)
+	s.at = e.At
+	if s.speed > 0 && pause > 0 {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.after(time.Duration(float64(pause) / s.speed)):
+		}
+	}
+	text := ""
+	switch e.Kind {
+	case cast.Output:
+		text = s.safe.Safe(e.Data)
+	case cast.Marker:
+		text = "\r\n\x1b[7m[" + line(e.Data) + "]\x1b[0m\r\n"
+	}
+	_, err := io.WriteString(s.out, text)
+	return err
+}
+
+// reset leaves the terminal as one is used to it.
+func (s *show) reset() {
+	_, _ = io.WriteString(s.out, "\x1b[r\x1b[?1049l\x1b[0m\x1b[?7h\x1b[?25h\r\n") // nobody is left to tell
+}
+
+// export writes a recording as one file: the first header, and all events.
+func export(ctx context.Context, c apiconnect.CurfewClient, t *api.Terminal, name string) (err error) {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600) //nolint:gosec // the person names the file
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	first := true
+	return parts(ctx, c, &api.ReplayTerminalRequest{Host: t.Host, Id: t.Id}, func(_ context.Context, p part) error {
+		data := p.data
+		if i := bytes.IndexByte(data, '\n'); !first && i >= 0 {
+			data = data[i+1:]
+		}
+		first = false
+		_, err := f.Write(data)
+		return err
+	})
+}

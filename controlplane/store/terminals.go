@@ -1,0 +1,170 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"curfew.internal/controlplane/roster"
+	"curfew.internal/ledger"
+)
+
+// ErrStatement refuses what a host says of a recording.
+var ErrStatement = errors.New("no statement of this host on a terminal of its")
+
+// Statement opens what the host signed of a recording, if it is about that
+// host and one of its grants.
+func (s *Store) Statement(ctx context.Context, name string, envelope []byte) (ledger.Segment, error) {
+	h, err := host(ctx, s.read, name)
+	if err != nil {
+		return ledger.Segment{}, err
+	}
+	v, err := ledger.OpenSegment(envelope, h.ReceiptKey)
+	if err == nil && (v.Fleet != s.fleet || v.Host != name || !terminalName(v.Terminal)) {
+		err = fmt.Errorf("it is about %s on %s", v.Terminal, v.Host)
+	}
+	if err != nil {
+		return v, fmt.Errorf("%w: %w", ErrStatement, err)
+	}
+	var own bool
+	err = s.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM grants g JOIN request_hosts r ON r.request = g.request
+		WHERE g.id = ? AND r.host = ? AND g.person = ?)`, v.Grant, name, v.Person).Scan(&own)
+	if err == nil && !own {
+		err = fmt.Errorf("%w: grant %s is none of %s on it", ErrStatement, v.Grant, v.Person)
+	}
+	return v, err
+}
+
+// terminalName reports whether a recording is called as ours are: session in
+// hex, a dash, and what tells it from others of the session.
+func terminalName(s string) bool {
+	if len(s) < 18 || len(s) > 40 || s[16] != '-' {
+		return false
+	}
+	for i, c := range s {
+		if i != 16 && (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+// KeepSegment keeps what the host signed of a segment, whose data is kept
+// already. The same again changes nothing; another with its number is refused.
+func (s *Store) KeepSegment(ctx context.Context, v ledger.Segment, envelope []byte) error {
+	return s.write(ctx, func(t *tx) error {
+		h, err := host(ctx, t, v.Host)
+		if err != nil {
+			return err
+		}
+		var known uint64
+		err = t.QueryRowContext(ctx, `SELECT coalesce(max(number), 0) FROM terminal_segments WHERE host = ? AND terminal = ?`, v.Host, v.Terminal).Scan(&known)
+		if err != nil {
+			return err
+		}
+		if v.Number <= known {
+			var was []byte
+			err := t.QueryRowContext(ctx, `SELECT statement FROM terminal_segments WHERE host = ? AND terminal = ? AND number = ?`,
+				v.Host, v.Terminal, int64(v.Number)).Scan(&was) //nolint:gosec // segments are counted from one
+			if err == nil && string(was) == string(envelope) {
+				return nil // sent twice
+			}
+		}
+		if v.Number != known+1 {
+			return fmt.Errorf("%w: segment %d of %s after %d", ErrStatement, v.Number, v.Terminal, known)
+		}
+		session := sessionHex(v.Session)
+		var ended int64
+		if v.End != "" {
+			ended = ns(v.To)
+		}
+		err = t.run(ctx, `INSERT INTO terminals (host, id, session, grant_id, person, started, seen) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+			v.Host, v.Terminal, session, v.Grant, v.Person, ns(v.From), ns(v.To))
+		if err == nil {
+			err = t.run(ctx, `INSERT INTO terminal_segments VALUES (?, ?, ?, ?, ?, ?)`,
+				v.Host, v.Terminal, int64(v.Number), blob(v.Digest), envelope, []byte(h.ReceiptKey)) //nolint:gosec // as above
+		}
+		if err == nil {
+			err = t.exec(ctx, `UPDATE terminals SET seen = ?, ended = ?, why = ?, segments = segments + ?, bytes = bytes + ?, lost = lost + ? WHERE host = ? AND id = ? AND grant_id = ?`,
+				ns(v.To), ended, v.End, min(len(v.Digest), 1), int64(v.Size), int64(v.Lost), v.Host, v.Terminal, v.Grant) //nolint:gosec // bounded by what a host can send
+		}
+		return err
+	})
+}
+
+func sessionHex(id uint64) string { return fmt.Sprintf("%016x", id) }
+
+// Terminals returns the recordings that are searched for, the newest first.
+func (s *Store) Terminals(ctx context.Context, q roster.TerminalSearch) ([]roster.Terminal, error) {
+	w := where{}
+	w.and(`t.started >= ?`, ns(q.Since))
+	if q.ID != "" {
+		w.and(`(t.id = ? OR t.session = ?)`, q.ID, q.ID)
+	}
+	w.text(`t.grant_id = ?`, q.Grant)
+	w.text(`t.person = ?`, q.Person)
+	w.text(`t.host = ?`, q.Host)
+	if !q.Until.IsZero() {
+		w.and(`t.started < ?`, ns(q.Until))
+	}
+	if q.For != "" {
+		w.and(`t.grant_id IN (SELECT id FROM grants WHERE person = ? UNION
+			SELECT g.id FROM grants g JOIN approvals a ON a.request = g.request WHERE a.person = ?)`, q.For, q.For)
+	}
+	return list(ctx, s.read, scanTerminal, `SELECT t.host, t.id, t.session, t.grant_id, t.person, g.role, t.started, t.seen, t.ended, t.why, t.segments, t.bytes, t.lost
+		FROM terminals t JOIN grants g ON g.id = t.grant_id WHERE `+w.String()+` ORDER BY t.started DESC, t.id LIMIT ?`, append(w.args, q.Limit)...)
+}
+
+func scanTerminal(r scanner) (roster.Terminal, error) {
+	var v roster.Terminal
+	var session string
+	err := r.Scan(&v.Host, &v.ID, &session, &v.Grant, &v.Person, &v.Role, instant{&v.Started}, instant{&v.Seen}, instant{&v.Ended}, &v.Why, &v.Segments, &v.Bytes, &v.Lost)
+	if err == nil {
+		v.Session, err = strconv.ParseUint(session, 16, 64)
+	}
+	return v, err
+}
+
+// Segments returns what is kept of a recording after a number, in order.
+func (s *Store) Segments(ctx context.Context, host, id string, after uint64, limit int) ([]roster.Segment, error) {
+	return list(ctx, s.read, func(r scanner) (roster.Segment, error) {
+		var v roster.Segment
+		err := r.Scan(&v.Number, &v.Digest, &v.Statement, (*[]byte)(&v.Key))
+		return v, err
+	}, `SELECT number, digest, statement, host_key FROM terminal_segments WHERE host = ? AND terminal = ? AND number > ? ORDER BY number LIMIT ?`,
+		host, id, int64(min(after, 1<<62)), limit)
+}
+
+// EndHostSession has a host end one of its sessions, and tells who did.
+func (s *Store) EndHostSession(ctx context.Context, t roster.Terminal, a roster.Act, why string) error {
+	err := s.write(ctx, func(x *tx) error {
+		err := x.run(ctx, `INSERT INTO ended_sessions VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING`, t.Host, sessionHex(t.Session), a.By, ns(a.At))
+		if err != nil {
+			return err
+		}
+		x.hosts = append(x.hosts, t.Host)
+		return x.tell(ctx, a, "session %x of %s on %s under %s is ended: %s", t.Session, t.Person, t.Host, t.Grant, why)
+	})
+	if err != nil {
+		return fmt.Errorf("end session %x: %w", t.Session, err)
+	}
+	return nil
+}
+
+// EndedSessions returns those sessions of a host that somebody ended since.
+func (s *Store) EndedSessions(ctx context.Context, host string, since time.Time) (map[uint64]string, error) {
+	type one struct{ session, by string }
+	all, err := list(ctx, s.read, func(r scanner) (v one, err error) {
+		err = r.Scan(&v.session, &v.by)
+		return v, err
+	}, `SELECT session, ended_by FROM ended_sessions WHERE host = ? AND at >= ?`, host, ns(since))
+	ended := map[uint64]string{}
+	for _, v := range all {
+		id, perr := strconv.ParseUint(v.session, 16, 64)
+		err = errors.Join(err, perr)
+		ended[id] = v.by
+	}
+	return ended, err
+}

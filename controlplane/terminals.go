@@ -1,0 +1,88 @@
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"curfew.internal/controlplane/archive"
+	"curfew.internal/controlplane/fleet"
+	"curfew.internal/controlplane/roster"
+	"curfew.internal/controlplane/store"
+)
+
+// terminals keeps recordings: what hosts signed in the database, and what they
+// show in files.
+type terminals struct {
+	*store.Store
+	archive.Folder
+	now     func() time.Time
+	changed func(host string) // what is watched there
+
+	mu      sync.Mutex                // guards what follows
+	watched map[string]map[uint64]int // by host and session: how many look on
+}
+
+// KeepTerminal keeps a segment: its data first, so that nothing is vouched for
+// that is not there.
+func (t *terminals) KeepTerminal(ctx context.Context, host string, statement, packed []byte) error {
+	s, err := t.Statement(ctx, host, statement)
+	if err != nil {
+		return refused(err)
+	}
+	if len(s.Digest) > 0 {
+		data, err := t.Put(s.Digest, packed)
+		if err != nil {
+			return refused(err)
+		}
+		if !s.Holds(data) {
+			return refused(archive.ErrDigest)
+		}
+	}
+	return refused(t.KeepSegment(ctx, s, statement))
+}
+
+// refused tells what a host may not hand in from what we could not keep.
+func refused(err error) error {
+	if errors.Is(err, store.ErrStatement) || errors.Is(err, archive.ErrDigest) {
+		return errors.Join(fleet.ErrRefused, err)
+	}
+	return err
+}
+
+// endedFor is how long a host is told of a session that somebody ended: no
+// grant is longer.
+const endedFor = 31 * 24 * time.Hour
+
+// Sessions is what a host is to know of its sessions.
+func (t *terminals) Sessions(ctx context.Context, host string) (roster.Sessions, error) {
+	ended, err := t.EndedSessions(ctx, host, t.now().Add(-endedFor))
+	v := roster.Sessions{Ended: ended}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for id := range t.watched[host] {
+		v.Watched = append(v.Watched, id)
+	}
+	slices.Sort(v.Watched)
+	return v, err
+}
+
+// Watch has a host send what a session shows at once, until stop is called.
+func (t *terminals) Watch(host string, session uint64) (stop func()) {
+	t.add(host, session, 1)
+	return func() { t.add(host, session, -1) }
+}
+
+func (t *terminals) add(host string, session uint64, n int) {
+	t.mu.Lock()
+	if t.watched[host] == nil {
+		t.watched[host] = map[uint64]int{}
+	}
+	if t.watched[host][session] += n; t.watched[host][session] == 0 {
+		delete(t.watched[host], session)
+	}
+	t.mu.Unlock()
+	t.changed(host)
+}
