@@ -134,6 +134,10 @@ type Agent struct {
 	// Recording, if set, says why the record of this host does not work now.
 	Recording func() error
 
+	// Taped says whether a recorder holds the person's terminal. Unset, none
+	// does.
+	Taped func(person, tty string) bool
+
 	// Writer, if set, says who touched a thing's file last, and of late.
 	Writer func(t enforce.Thing) (writer.Writer, bool)
 

@@ -144,6 +144,9 @@ func (a *Agent) openSession(ctx context.Context, k Knock, g grant.Grant, live []
 			return a.unrecorded(ctx, s, err)
 		}
 	}
+	if g.Role.Strict && s.Kind == SudoSession && (a.Taped == nil || !a.Taped(s.Person, s.TTY)) {
+		return a.untaped(ctx, s, g.Role.Name)
+	}
 	a.remember(ctx, s.Person)
 	if err := a.put(s); err != nil {
 		a.Log.ErrorContext(ctx, "session not opened", "err", err)

@@ -84,6 +84,7 @@ func (a *Agent) drop(sessions ...Session) error {
 	}
 	for _, s := range sessions {
 		delete(a.sessions, s.ID)
+		delete(a.said, saidOf(s.ID))
 		a.ended[s.ID] = s
 	}
 	a.mu.Unlock()

@@ -194,7 +194,8 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 	a.Recording = func() error { return errors.Join(p.watch.Reading(), p.kept.Outbox().Writing()) }
 	a.Barred = p.host.Barred
 	a.Writer = func(t enforce.Thing) (writer.Writer, bool) { return p.writers.Take(p.host.File(t)) }
-	terminals := &Terminals{Spool: record.Spool{Dir: filepath.Join(f.State, "terminals")}, Quota: p.config.TerminalQuota}
+	terminals := &Terminals{Spool: record.Spool{Dir: filepath.Join(f.State, "terminals")}, Quota: p.config.TerminalQuota, refused: map[string]time.Duration{}}
+	a.Taped = terminals.Spool.Taped
 	client, err := uplink.New(uplink.Config{
 		Sessions: terminals.State,
 		Server:   p.config.Server, Identity: uplink.Identity(p.identity), Host: acceptor{a, p.kept.Keep},

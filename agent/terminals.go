@@ -21,10 +21,11 @@ import (
 )
 
 // How often the folder of recordings is looked at, and how long a control
-// plane that could not take a segment is let be.
+// plane is let be that could not take a segment, or would not take a recording.
 const (
 	terminalsEvery = 300 * time.Millisecond
 	terminalsAgain = 2 * time.Second
+	refusedAgain   = time.Minute
 )
 
 // Terminals are the recordings of this host: what is recorded is signed for,
@@ -35,7 +36,10 @@ type Terminals struct {
 	// Send hands a segment to the control plane.
 	Send func(ctx context.Context, statement, data []byte) error
 
-	retry time.Duration // since boot: nothing is sent before; of the loop alone
+	// Of the loop alone: before when nothing is sent, since boot, and nothing
+	// of a recording that was refused.
+	retry   time.Duration
+	refused map[string]time.Duration
 
 	mu      sync.Mutex // guards what follows
 	watched []uint64   // sessions that somebody looks at
@@ -68,21 +72,35 @@ func (a *Agent) desk(t *Terminals) func(ctx context.Context, q terminal.Question
 			Session: s.ID, Grant: s.Grant, Person: s.Person, Role: g.Role.Name, Boot: a.Boot,
 			Unseen: g.Role.Unseen, Typed: g.Role.Typed, Strict: g.Role.Strict, Quota: t.Quota,
 		}
-		if text := untold(g.Role, q.Terminal); text != "" {
-			a.append(s.entry(ledger.Terminal, a.Clock.Now().Wall, text))
+		text := untold(g.Role, q.Terminal)
+		if text == "" {
+			if err := t.Spool.Room(); err != nil {
+				a.Log.ErrorContext(ctx, "a terminal cannot be recorded", "session", sessionName(s.ID), "err", err)
+				text, answer.Unseen = "there is no room on the host to record this terminal", true
+			}
 		}
-		if g.Role.Strict && !q.Terminal {
+		switch {
+		case g.Role.Strict && !q.Terminal:
 			answer.Refused = "role " + g.Role.Name + " is for sessions with a terminal, which is recorded: log in with `ssh -t`"
+		case g.Role.Strict && answer.Unseen:
+			answer.Refused = "this host has no room to record your terminal, which role " + g.Role.Name + " demands: ask an administrator to run `curfew-agent doctor`"
+		}
+		if answer.Refused != "" {
+			text = "refused: " + text
+		}
+		// Once: she can ask as often as she likes.
+		if text != "" && a.news(saidOf(s.ID), text) {
+			a.append(s.entry(ledger.Terminal, a.Clock.Now().Wall, text))
 		}
 		return answer
 	}
 }
 
+func saidOf(session uint64) string { return "terminal of " + sessionName(session) }
+
 // untold says what of a session is not recorded.
 func untold(r grant.Role, tty bool) string {
 	switch {
-	case !tty && r.Strict:
-		return "refused: a session without a terminal, whose role demands one that is recorded"
 	case !tty:
 		return "a session without a terminal: what goes in and out of it is not recorded, its programs are"
 	case r.Unseen:
@@ -169,9 +187,12 @@ func (a *Agent) sign(ctx context.Context, r *record.Recording) error {
 // the session: somebody took its recorder away.
 func (a *Agent) signEnd(ctx context.Context, r *record.Recording) error {
 	end, told := r.End()
-	if !told {
+	switch {
+	case !told:
 		end = record.End{At: a.Clock.Now().Wall, Why: "its recorder was ended: what it showed last may be missing"}
 		a.cutOff(ctx, r, "the recorder of its terminal was ended")
+	case end.Cut:
+		a.cutOff(ctx, r, "its terminal could not be recorded any more, which its role demands")
 	}
 	return a.state(r, ledger.Segment{To: end.At, Lost: end.Lost, End: end.Why})
 }
@@ -215,7 +236,7 @@ func (a *Agent) state(r *record.Recording, s ledger.Segment) error {
 // hand sends what was signed for, in order, and removes what was taken.
 func (a *Agent) hand(ctx context.Context, t *Terminals, r *record.Recording) error {
 	now := a.Clock.Now().Boot
-	if now < t.retry {
+	if now < t.retry || now < t.refused[r.ID] {
 		return nil
 	}
 	for n := r.State.Taken + 1; n <= r.State.Stated; n++ {
@@ -230,10 +251,14 @@ func (a *Agent) hand(ctx context.Context, t *Terminals, r *record.Recording) err
 		if err == nil {
 			err = t.Send(ctx, envelope, data)
 		}
-		if errors.Is(err, uplink.ErrRefused) && r.State.Ended {
+		switch {
+		case errors.Is(err, uplink.ErrRefused) && r.State.Ended:
+			delete(t.refused, r.ID)
 			return a.refusedRecording(ctx, r, err)
-		}
-		if err != nil {
+		case errors.Is(err, uplink.ErrRefused): // the others are not to wait for it
+			t.refused[r.ID] = now + refusedAgain
+			return fmt.Errorf("send segment %d: %w", n, err)
+		case err != nil:
 			t.retry = now + terminalsAgain
 			return fmt.Errorf("send segment %d: %w", n, err)
 		}
@@ -263,7 +288,7 @@ func (a *Agent) refusedRecording(ctx context.Context, r *record.Recording, why e
 func (a *Agent) cutOff(ctx context.Context, r *record.Recording, why string) {
 	var over []uint64
 	for _, s := range a.sessionsNow() {
-		if s.ID == r.Session || s.Kind == SudoSession && s.Person == r.Person && s.TTY != "" && s.TTY == r.TTY() {
+		if s.ID == r.Session || s.Kind == SudoSession && s.Person == r.Person && r.Of(s.TTY) {
 			over = append(over, s.ID)
 		}
 	}

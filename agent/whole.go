@@ -20,6 +20,16 @@ func (a *Agent) unrecorded(ctx context.Context, s Session, why error) Answer {
 	return Answer{Message: "curfew: your role demands a record, and this host cannot keep one now: ask an administrator to run `curfew-agent status`"}
 }
 
+// untaped refuses a call of sudo on a terminal that nobody records, by a role
+// that demands it: a login sees to its own terminal, and sudo comes on any.
+func (a *Agent) untaped(ctx context.Context, s Session, role string) Answer {
+	a.Log.InfoContext(ctx, "sudo refused: its role demands a terminal that is recorded", "person", s.Person, "tty", s.TTY)
+	e := s.entry(ledger.Refused, s.Opened, "the role demands a terminal that is recorded, and this one is not")
+	e.Session = 0 // there is none
+	a.append(e)
+	return Answer{Message: "curfew: role " + role + " demands a terminal that is recorded: use it in the one you logged in with, outside of tmux, screen and script"}
+}
+
 // tear looks among entries for gaps that roles do not put up with, says so in
 // them, and has their sessions end. A gap of which nobody knows whose events it
 // cost is one in every session's record.

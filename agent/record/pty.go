@@ -68,7 +68,7 @@ type outer struct {
 // takeOver makes the terminal ours alone: raw, since the new one does what a
 // terminal does, and closed to her other programs, which could write and read
 // on it past the record. It has to be the one that her login shell runs on.
-func takeOver(passed *os.File, pid int) (*outer, error) {
+func takeOver(passed *os.File, pid int, person uint32) (*outer, error) {
 	o := &outer{}
 	err := control(passed, func(fd int) error {
 		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
@@ -105,20 +105,26 @@ func takeOver(passed *os.File, pid int) (*outer, error) {
 		})
 	}
 	if err != nil {
-		o.giveBack()
+		o.giveBack(person)
 		return nil, fmt.Errorf("take the terminal over: %w", err)
 	}
 	return o, nil
 }
 
-// giveBack makes the terminal what it was.
-func (o *outer) giveBack() {
+// giveBack makes the terminal what it was, but for one thing: it stays closed
+// to the person. Her login shell may be held up so that it does not end, and
+// what she left running would have the terminal to itself, past any record.
+// Somebody else's, who called su, is his again.
+func (o *outer) giveBack(person uint32) {
 	if o.file == nil {
 		return
 	}
 	_ = control(o.file, func(fd int) error { // it may be gone with its window
 		if o.was != nil {
 			_ = unix.IoctlSetTermios(fd, unix.TCSETS, o.was)
+		}
+		if o.stat.Uid == person {
+			return nil
 		}
 		return errors.Join(unix.Fchown(fd, int(o.stat.Uid), -1), unix.Fchmod(fd, o.stat.Mode&0o777))
 	})

@@ -94,22 +94,22 @@ func (r *recorder) record(ctx context.Context, passed *os.File) error {
 	defer func() { _ = held.Close() }() // the lock, which says that we live
 	master, slave, name, err := newTerminal(r.UID)
 	if err != nil {
-		return err
+		return errors.Join(err, os.RemoveAll(r.dir))
 	}
 	r.master = master
 	defer func() { _ = master.Close() }() // the terminal ends with it
-	if r.outer, err = takeOver(passed, r.PID); err != nil {
-		return errors.Join(err, slave.Close())
+	if r.outer, err = takeOver(passed, r.PID, r.UID); err == nil {
+		defer r.outer.giveBack(r.UID)
+		_ = passed.Close() // ours is open
+		err = r.ready(slave, name)
 	}
-	defer r.outer.giveBack()
-	_ = passed.Close() // ours is open
-	if err := r.ready(slave, name); err != nil {
-		return errors.Join(err, slave.Close())
+	if err != nil { // nothing ran on it: the agent is not to find an end without a word
+		return errors.Join(err, slave.Close(), os.RemoveAll(r.dir))
 	}
 	go r.tape.run()
 	_ = slave.Close() // the shell has its own
 	r.run(ctx)
-	return r.tape.end(r.why)
+	return r.tape.end(End{Why: r.why, Cut: r.why == unrecorded})
 }
 
 // open makes the recording's folder, and its first segment: what cannot be
@@ -119,9 +119,8 @@ func (r *recorder) open() (*os.File, error) {
 	_, _ = rand.Read(b[:]) // never fails, crypto/rand
 	id := fmt.Sprintf("%016x-%s", r.Session, hex.EncodeToString(b[:]))
 	r.dir = filepath.Join(r.Spool, id)
-	r.tape = newTape(r.dir, r.Spool, r.Quota, r.clock)
+	r.tape = newTape(r.dir, usage{spool: r.Spool, person: r.Person, of: map[string]string{}}, r.Quota, r.clock)
 	r.tape.term, r.tape.title = printable(r.Term), fmt.Sprintf("%s under %s", r.Person, r.Grant)
-	r.tape.full = size(r.Spool) >= r.tape.quota
 	if r.tape.full && r.Strict {
 		return nil, ErrFull
 	}
@@ -209,7 +208,11 @@ func (r *recorder) run(ctx context.Context) {
 	parts.Wait()
 }
 
-const exited = "the shell ended"
+// Reasons for the end of a recording that mean more than they say.
+const (
+	exited     = "the shell ended"
+	unrecorded = "it could not be recorded any more" // and its role demands that
+)
 
 // hear takes what the login shell says.
 func (r *recorder) hear(shown <-chan struct{}) {
@@ -250,7 +253,7 @@ func (r *recorder) keep(err error) bool {
 	}
 	r.log.Error("a terminal ends because it cannot be recorded", "session", fmt.Sprintf("%x", r.Session), "err", err)
 	_, _ = io.WriteString(r.outer.file, "\r\ncurfew: there is no room to record this terminal, which your role demands: it ends\r\n")
-	r.finish("it could not be recorded any more")
+	r.finish(unrecorded)
 	return false
 }
 

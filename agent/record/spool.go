@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -52,6 +53,7 @@ type End struct {
 	At   time.Time `json:"at"`
 	Why  string    `json:"why"`
 	Lost uint64    `json:"lost,omitempty"` // bytes that no segment tells of as missing
+	Cut  bool      `json:"cut,omitempty"`  // what runs in the session is to end with it
 }
 
 func infoOf(id string, a terminal.Answer, at time.Time) Info {
@@ -131,9 +133,41 @@ func recorded(spool string, tty *os.File) bool {
 	return false
 }
 
-// size is how many bytes recordings take in the folder.
-func size(spool string) (all int64) {
-	_ = filepath.WalkDir(spool, func(_ string, d fs.DirEntry, err error) error {
+// A usage is what recordings take in a folder.
+type usage struct {
+	spool, person string
+	of            map[string]string // whose a recording is
+}
+
+// look returns the bytes of all, and of those of the person's.
+func (u usage) look() (all, hers int64) {
+	dirs, err := os.ReadDir(u.spool)
+	if err != nil {
+		return math.MaxInt64, math.MaxInt64 // nothing can be written to it either
+	}
+	for _, d := range dirs {
+		n := size(filepath.Join(u.spool, d.Name()))
+		all += n
+		if u.whose(d.Name()) == u.person {
+			hers += n
+		}
+	}
+	return all, hers
+}
+
+func (u usage) whose(name string) string {
+	if _, known := u.of[name]; !known {
+		var i Info
+		if readJSON(filepath.Join(u.spool, name, infoName), &i) != nil {
+			return "" // it is being made, or went
+		}
+		u.of[name] = i.Person
+	}
+	return u.of[name]
+}
+
+func size(dir string) (all int64) {
+	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return nil //nolint:nilerr // it went while we looked
 		}

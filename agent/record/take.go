@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"curfew.internal/cast"
 )
 
@@ -77,16 +79,39 @@ func (s Spool) Recordings() ([]*Recording, error) {
 	return all, errors.Join(errs...)
 }
 
+// Taped reports whether the terminal is one that a recorder holds, for the
+// person.
+func (s Spool) Taped(person, tty string) bool {
+	all, _ := s.Recordings() // what cannot be read is not hers
+	return slices.ContainsFunc(all, func(r *Recording) bool { return r.Person == person && r.Of(tty) && r.Alive() })
+}
+
+// What a recording needs at least, to be begun and ended.
+const (
+	leastBytes = 1 << 20
+	leastFiles = 64
+)
+
+// Room says why there is none for another recording on the disk, if so.
+func (s Spool) Room() error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(s.Dir, &st); err != nil {
+		return fmt.Errorf("look for room in %s: %w", s.Dir, err)
+	}
+	if st.Bavail*uint64(max(1, st.Bsize)) < leastBytes || st.Files > 0 && st.Ffree < leastFiles { //nolint:gosec // as above, not negative
+		return ErrFull
+	}
+	return nil
+}
+
 // Alive reports whether its recorder lives.
 func (r *Recording) Alive() bool { return alive(r.dir) }
 
-// TTY is the terminal that it records.
-func (r *Recording) TTY() string {
+// Of reports whether it records the terminal. Some programs leave the folder
+// of a terminal's name out.
+func (r *Recording) Of(tty string) bool {
 	b, err := os.ReadFile(filepath.Join(r.dir, ttyName))
-	if err != nil {
-		return "" // it has none yet
-	}
-	return string(b)
+	return err == nil && tty != "" && strings.TrimPrefix(string(b), "/dev/") == strings.TrimPrefix(tty, "/dev/")
 }
 
 // End is how it ended; false: its recorder lives, or ended without a word.

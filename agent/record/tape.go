@@ -20,7 +20,8 @@ const (
 	firstTime    = time.Second // so that it is known, and can be watched
 	watchedTime  = 400 * time.Millisecond
 	defaultQuota = 1 << 30
-	shareOfSpool = 4 // one recording may take a fourth of the quota
+	shareOfSpool = 4       // one person's recordings may take a fourth of the quota
+	lookBytes    = 1 << 20 // after so many the room is looked at, whatever the time
 )
 
 // ErrFull means that there is no room for what is to be recorded.
@@ -28,19 +29,21 @@ var ErrFull = errors.New("no room for the recording")
 
 // A tape is one recording as it is written.
 type tape struct {
-	dir, spool string
-	quota      int64
-	clock      clock.Clock
-	started    clock.Reading
-	title      string
-	term       string
+	dir     string
+	quota   int64
+	clock   clock.Clock
+	started clock.Reading
+	title   string
+	term    string
 
 	toDisk chan whole    // segments to seal, and files to sync
 	done   chan struct{} // closed when the disk has all of them
 
 	mu            sync.Mutex // guards what follows
-	file          *os.File   // of the segment that grows; nil: none does
-	number        uint64     // its number, or that of the next
+	usage         usage
+	grown         int64    // bytes since the room was looked at
+	file          *os.File // of the segment that grows; nil: none does
+	number        uint64   // its number, or that of the next
 	size          int64
 	began         time.Duration // since boot
 	width, height int
@@ -56,14 +59,22 @@ type whole struct {
 	sealed uint64 // its number; 0: it still grows
 }
 
-func newTape(dir, spool string, quota int64, k clock.Clock) *tape {
+func newTape(dir string, u usage, quota int64, k clock.Clock) *tape {
 	if quota <= 0 {
 		quota = defaultQuota
 	}
-	return &tape{
-		dir: dir, spool: spool, quota: quota, clock: k, started: k.Now(), number: 1,
+	t := &tape{
+		dir: dir, usage: u, quota: quota, clock: k, started: k.Now(), number: 1,
 		toDisk: make(chan whole, 16), done: make(chan struct{}),
 	}
+	t.measure()
+	return t
+}
+
+// measure sees whether there is room; the caller holds mu, or is alone.
+func (t *tape) measure() {
+	all, hers := t.usage.look()
+	t.full, t.grown = all >= t.quota || hers >= t.quota/shareOfSpool, 0
 }
 
 // run brings to disk what is written, beside those who write.
@@ -109,6 +120,9 @@ func (t *tape) add(kind, data string) error {
 	if t.size >= segmentBytes {
 		t.cut()
 	}
+	if t.grown >= lookBytes {
+		t.measure()
+	}
 	return nil
 }
 
@@ -150,6 +164,7 @@ func (t *tape) put(line []byte) error {
 		return err
 	}
 	t.size += int64(n)
+	t.grown += int64(n)
 	t.dirty = true
 	return nil
 }
@@ -182,10 +197,11 @@ func (t *tape) resize(width, height int) error {
 func (t *tape) look() {
 	_, err := os.Stat(filepath.Join(t.dir, watchedName))
 	watched := err == nil
-	used, own := size(t.spool), size(t.dir)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.full = used >= t.quota || own >= t.quota/shareOfSpool
+	if t.full || t.grown > 0 { // else nobody would gain from a look
+		t.measure()
+	}
 	age := t.clock.Now().Boot - t.began
 	switch {
 	case t.file == nil:
@@ -198,12 +214,12 @@ func (t *tape) look() {
 }
 
 // end seals the last segment, and says why it is the last.
-func (t *tape) end(why string) error {
+func (t *tape) end(e End) error {
 	t.mu.Lock()
 	t.cut()
-	lost := t.lost
+	e.At, e.Lost = t.clock.Now().Wall, t.lost
 	t.mu.Unlock()
 	close(t.toDisk)
 	<-t.done
-	return writeJSON(filepath.Join(t.dir, endName), End{At: t.clock.Now().Wall, Why: why, Lost: lost})
+	return writeJSON(filepath.Join(t.dir, endName), e)
 }

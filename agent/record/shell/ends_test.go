@@ -115,7 +115,7 @@ func TestWithoutATerminalTheShellIsAsItWas(t *testing.T) {
 	if q := <-s.asked; q.Terminal || q.PID == 0 {
 		t.Errorf("the agent was asked %+v", q)
 	}
-	s.answer = terminal.Answer{Refused: "your role wants a terminal"}
+	s.answers(terminal.Answer{Refused: "your role wants a terminal"})
 	cmd = s.command(t, "-c", "echo let in")
 	if out, err := cmd.CombinedOutput(); err == nil || string(out) != "curfew: your role wants a terminal\n" {
 		t.Errorf("%v %q", err, out)
@@ -210,6 +210,64 @@ func TestWhereThereIsNoRoom(t *testing.T) {
 	if end.Why != "it could not be recorded any more" || strings.Contains(w.text(), "end-2") {
 		t.Errorf("%+v", end)
 	}
+}
+
+// What she left running gets the terminal of sshd not even where the session
+// ends because it cannot be recorded, and her login shell is held up.
+func TestWhatOutlivesTheRecordingHasNoTerminal(t *testing.T) {
+	a := usual
+	a.Quota, a.Strict = 64<<10, true
+	s := newStage(t, a)
+	w := s.login(t)
+	w.types(t, "trap '' HUP; outer=/dev/$(ps -o tty= -p $PPID); kill -STOP $PPID; echo held-$((1+1))\r", "held-2")
+	after := filepath.Join(s.dir, "after")
+	if err := os.Mkdir(after, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(after, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	line := fmt.Sprintf("(until ! echo > /dev/tty; do sleep 0.05; done; echo past-the-record > $outer; cp /etc/hostname %s/done) 2>%[1]s/err &\r", after)
+	if _, err := w.master.WriteString(line + "head -c 30000 /dev/zero | tr '\\0' x; sleep 1.2; echo; echo end-$((1+1))\r"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "what she left running to have tried", func() error {
+		_, err := os.Stat(filepath.Join(after, "done"))
+		return err
+	})
+	end, _, _ := s.recording(t)
+	b, err := os.ReadFile(filepath.Join(after, "err"))
+	if err != nil || !bytes.Contains(b, []byte("ermission denied")) || strings.Contains(w.text(), "past-the-record") || !end.Cut {
+		t.Errorf("%+v %v %s: %s", end, err, b, w.text())
+	}
+}
+
+// One person's recordings leave room for others'.
+func TestOnePersonsRecordingsTakeAFourthOfTheRoom(t *testing.T) {
+	a := usual
+	a.Quota = 4 << 20
+	s := newStage(t, a)
+	first := s.login(t)
+	first.types(t, "head -c 1500000 /dev/zero | tr '\\0' x; echo; echo full-$((1+1))\r", "full-2")
+	second := s.login(t)
+	second.types(t, "echo lost-$((1+1))\r", "lost-2")
+	a.Person, a.Session = "ben", 0xdef
+	s.answers(a)
+	third := s.login(t)
+	third.types(t, "echo kept-$((1+1)); exit\r", "logout")
+	second.types(t, "exit\r", "logout")
+	eventually(t, "the ends", func() error {
+		all, err := s.spool.Recordings()
+		if err != nil || len(all) != 3 {
+			return fmt.Errorf("%d recordings: %w", len(all), err)
+		}
+		for _, r := range all[1:] {
+			if end, told := r.End(); !told || (end.Lost > 0) != (r.Person == "ana") {
+				return fmt.Errorf("%s: %+v", r.Person, end)
+			}
+		}
+		return nil
+	})
 }
 
 // A terminal within one that is recorded is recorded already.

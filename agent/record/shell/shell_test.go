@@ -50,10 +50,19 @@ const person = 524201
 
 // A stage has a recorder's server, and an agent that answers as it is told.
 type stage struct {
-	dir    string
-	spool  record.Spool
+	dir   string
+	spool record.Spool
+	asked chan terminal.Question
+
+	mu     sync.Mutex // guards what follows
 	answer terminal.Answer
-	asked  chan terminal.Question
+}
+
+// answers has the agent answer otherwise from now on.
+func (s *stage) answers(a terminal.Answer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answer = a
 }
 
 func newStage(t *testing.T, answer terminal.Answer) *stage {
@@ -83,6 +92,8 @@ func newStage(t *testing.T, answer terminal.Answer) *stage {
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	desk := &record.Desk{Path: filepath.Join(dir, "desk.sock"), Clock: clock.System{}, Log: log, Answer: func(_ context.Context, q terminal.Question) terminal.Answer {
 		s.asked <- q
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		return s.answer
 	}}
 	server := &record.Server{
