@@ -23,12 +23,20 @@ pubkeyauthentication yes
 trustedusercakeys /etc/curfew/ssh_ca.pub
 authorizedprincipalsfile /run/curfew/ssh/principals/%u
 casignaturealgorithms ssh-ed25519,ecdsa-sha2-nistp256
+subsystem sftp /usr/lib/openssh/sftp-server
 `
 
 const unitsSay = `Id=curfew-agent.service
 LoadState=loaded
 ActiveState=active
 UnitFileState=enabled
+DropInPaths=
+NeedDaemonReload=no
+
+Id=curfew-record.service
+LoadState=loaded
+ActiveState=active
+UnitFileState=static
 DropInPaths=
 NeedDaemonReload=no
 
@@ -210,6 +218,9 @@ func TestFindings(t *testing.T) {
 			f.SSHD.Settings = strings.Replace(sshdSays, "pubkeyauthentication yes", "pubkeyauthentication no", 1)
 		}, "sshd", Broken, "PubkeyAuthentication no", "sed -i '1i PubkeyAuthentication yes'"},
 		{"signatures not taken", func(f *Facts) { f.SSHD.CAKind = "ssh-rsa" }, "sshd", Broken, "signed with ssh-rsa", "CASignatureAlgorithms +ssh-rsa"},
+		{"sftp past the shell", func(f *Facts) {
+			f.SSHD.Settings = strings.Replace(sshdSays, "/usr/lib/openssh/sftp-server", "internal-sftp -l INFO", 1)
+		}, "sshd", Warning, "sftp itself", "grep"},
 		{"some alone", func(f *Facts) { f.SSHD.Settings += "allowusers bob\nallowusers eve\n" }, "sshd", Warning, "AllowUsers", "grep"},
 		{"clock not looked at", func(f *Facts) { f.Clock = Clock{Err: "denied"} }, "clock", Warning, "denied", "timedatectl"},
 		{"nothing keeps the clock", func(f *Facts) { f.Clock = Clock{} }, "clock", Warning, "nothing keeps the clock right", "set-ntp true"},
@@ -224,6 +235,7 @@ func TestFindings(t *testing.T) {
 		{"no systemd", func(f *Facts) { f.Units = Units{Err: "no bus"} }, "units", Warning, "no bus", "systemctl"},
 		{"agent gone", set("curfew-agent.service", "LoadState", "not-found"), "units", Broken, "curfew-agent.service is not there", "--reinstall curfew-agent"},
 		{"agent stopped", set("curfew-agent.service", "ActiveState", "inactive"), "units", Broken, "nobody with a grant gets in", "systemctl start curfew-agent.service"},
+		{"recorder stopped", set("curfew-record.service", "ActiveState", "inactive"), "units", Broken, "nobody with a grant gets in", "systemctl start curfew-record.service"},
 		{"agent disabled", set("curfew-agent.service", "UnitFileState", "disabled"), "units", Warning, "after the next boot", "systemctl enable curfew-agent.service"},
 		{"timer masked", set("curfew-sweep.timer", "UnitFileState", "masked"), "units", Warning, "is masked", "systemctl unmask curfew-sweep.timer && systemctl enable --now curfew-sweep.timer"},
 		{"timer masked until the next boot", set("curfew-sweep.timer", "UnitFileState", "masked-runtime"), "units", Warning, "is masked", "systemctl unmask --runtime curfew-sweep.timer"},

@@ -65,6 +65,10 @@ func sshd(f Facts) []Finding {
 				"sshd has %s, which keeps out granted people whom it does not name", says))
 		}
 	}
+	if slices.ContainsFunc(has["subsystem"], func(v string) bool { return strings.HasPrefix(v, "sftp internal-sftp") }) {
+		found = append(found, warning("grep -rniE '^[[:space:]]*subsystem' /etc/ssh/sshd_config /etc/ssh/sshd_config.d",
+			"sshd serves sftp itself, past the login shell: a role that demands recorded terminals does not keep it out, and no record tells of it"))
+	}
 	slices.SortFunc(found, func(a, b Finding) int { return strings.Compare(a.Says, b.Says) })
 	return found
 }

@@ -86,7 +86,7 @@ type Units struct {
 }
 
 // OurUnits are those that systemd is asked about.
-var OurUnits = []string{"curfew-agent.service", "curfew-sweep.timer", "curfew-sweep.service", "run-curfew-home.mount"}
+var OurUnits = []string{"curfew-agent.service", "curfew-record.service", "curfew-sweep.timer", "curfew-sweep.service", "run-curfew-home.mount"}
 
 func units(f Facts) []Finding {
 	if f.Units.Err != "" {
@@ -108,7 +108,7 @@ func units(f Facts) []Finding {
 func unit(u map[string]string) []Finding {
 	name := u["Id"]
 	bad, lost := warning, "with the agent dead, what has ended stays longer"
-	if name == "curfew-agent.service" {
+	if name == "curfew-agent.service" || name == "curfew-record.service" {
 		bad, lost = broken, "nobody with a grant gets in"
 	}
 	var found []Finding

@@ -164,6 +164,16 @@ func TestSignUser(t *testing.T) {
 			}
 		})
 	}
+	strict := sample()
+	strict.Role.Strict = true
+	narrow, err := a.SignUser(text(ed), strict, noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, _, _, _, _ := ssh.ParseAuthorizedKey([]byte(narrow))
+	if has := key.(*ssh.Certificate).Extensions; len(has) != 1 || has["permit-pty"] != "" {
+		t.Errorf("a role for recorded terminals alone permits %v", has)
+	}
 	cert, _ := a.SignUser(text(ed), sample(), noon)
 	if _, err := a.SignUser(cert, sample(), noon); !errors.Is(err, ErrUserKey) {
 		t.Errorf("a certificate as a key: %v", err)

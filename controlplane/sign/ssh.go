@@ -47,9 +47,13 @@ func (a *Authority) SignUser(userKey string, g grant.Grant, now time.Time) (stri
 		ValidPrincipals: []string{g.ID},
 		ValidAfter:      uint64(now.Add(-sshSkew).Unix()), //nolint:gosec // after 1970
 		ValidBefore:     uint64(g.NotAfter.Unix()),        //nolint:gosec // after 1970
-		// Ports too: who has a shell can forward them without sshd. Her agent
-		// and her screen stay on her side.
-		Permissions: ssh.Permissions{Extensions: map[string]string{"permit-pty": "", "permit-port-forwarding": ""}},
+		// Her agent and her screen stay on her side.
+		Permissions: ssh.Permissions{Extensions: map[string]string{"permit-pty": ""}},
+	}
+	// Ports too: who has a shell can forward them without sshd. But a login that
+	// forwards ports alone has no terminal.
+	if !g.Role.Strict {
+		c.Permissions.Extensions["permit-port-forwarding"] = ""
 	}
 	c.KeyId = fmt.Sprintf("%s/%s/%d", g.Person.Name, g.ID, c.Serial)
 	if err := c.SignCert(rand.Reader, a.ssh); err != nil {
