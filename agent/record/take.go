@@ -98,7 +98,7 @@ func (s Spool) Room() error {
 	if err := unix.Statfs(s.Dir, &st); err != nil {
 		return fmt.Errorf("look for room in %s: %w", s.Dir, err)
 	}
-	if st.Bavail*uint64(max(1, st.Bsize)) < leastBytes || st.Files > 0 && st.Ffree < leastFiles { //nolint:gosec // as above, not negative
+	if st.Bavail*uint64(max(1, st.Bsize)) < leastBytes || st.Files > 0 && st.Ffree < leastFiles {
 		return ErrFull
 	}
 	return nil

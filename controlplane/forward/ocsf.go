@@ -64,7 +64,8 @@ func class(v roster.Event) (uid, activity int) {
 		return entityManagement, otherActivity
 	case ledger.Privilege:
 		return processActivity, 1 // launch: what gained it
-	case ledger.Gap, ledger.SetRefused, ledger.Drift, ledger.Agent, ledger.Leftovers, ledger.Connect, ledger.Open, ledger.Act, ledger.WouldRefuse:
+	case ledger.Gap, ledger.SetRefused, ledger.Drift, ledger.Agent, ledger.Leftovers, ledger.Connect, ledger.Open, ledger.Act, ledger.WouldRefuse,
+		ledger.Terminal:
 	}
 	return baseEvent, otherActivity
 }

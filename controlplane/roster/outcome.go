@@ -32,6 +32,11 @@ func (v Event) Outcome() string {
 		return Refused
 	case ledger.Gap:
 		return Failed
+	case ledger.Terminal:
+		if e.Lost > 0 {
+			return Failed
+		}
+		return WentWell
 	case ledger.Exit:
 		if p := e.Process; p != nil && (p.ExitCode != 0 || p.Signal != 0) {
 			return Failed

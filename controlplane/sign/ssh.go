@@ -53,7 +53,7 @@ func (a *Authority) SignUser(userKey string, g grant.Grant, now time.Time) (stri
 	// Ports too: who has a shell can forward them without sshd. But a login that
 	// forwards ports alone has no terminal.
 	if !g.Role.Strict {
-		c.Permissions.Extensions["permit-port-forwarding"] = ""
+		c.Extensions["permit-port-forwarding"] = ""
 	}
 	c.KeyId = fmt.Sprintf("%s/%s/%d", g.Person.Name, g.ID, c.Serial)
 	if err := c.SignCert(rand.Reader, a.ssh); err != nil {

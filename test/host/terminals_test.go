@@ -27,7 +27,7 @@ func (s *scene) window(t *testing.T, p *lab.Person) *lab.Window {
 // types types lines into a window, and waits for what each shows.
 func types(t *testing.T, w *lab.Window, steps ...[2]string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	for _, step := range steps {
 		if step[0] != "" {
@@ -166,7 +166,8 @@ func bare(t *testing.T, s *scene) {
 		t.Error("it ran")
 	}
 	w := s.window(t, p)
-	types(t, w, [2]string{"echo strict-$((1+1))\r", "strict-2"}, [2]string{"exit\r", "logout"})
+	types(t, w, [2]string{"echo strict-$((1+1)); sudo -n id\r", "uid=0(root)"},
+		[2]string{"script -qec 'sudo -n id; echo within-$?' /dev/null; echo out-$((1+1))\r", "within-1\r\n"}, [2]string{"", "out-2"}, [2]string{"exit\r", "logout"})
 	s.recordings(t, strict, "the shell ended")
 }
 
@@ -183,7 +184,7 @@ func recorderKilled(t *testing.T, s *scene) {
 		return err
 	})
 	s.sh(t, "pkill -9 -f '^/usr/libexec/curfew-agent/curfew-record terminal'")
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if err := w.End(ctx); err == nil {
 		t.Error("it ended well")
@@ -243,7 +244,7 @@ func watched(t *testing.T, s *scene) {
 		return err
 	})
 	types(t, eye, [2]string{"k", "end the session of nora"}, [2]string{"y", "was told to end it"})
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if err := w.End(ctx); err == nil {
 		t.Error("it ended well")
