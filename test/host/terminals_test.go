@@ -69,7 +69,7 @@ func onRecord(t *testing.T, s *scene) {
 	}
 	types(t, w,
 		[2]string{"until stty size | grep '40 120'; do sleep 0.1; done\r", "\r40 120\r"},
-		[2]string{"sudo -n id -u\r", "\r0\r"},
+		[2]string{"sudo -n id -u; echo sudo-$((1+1))\r", "\r0\r"}, [2]string{"", "sudo-2"}, // while it runs, sudo takes what is typed
 		[2]string{"echo ready-$((1+1)); cat >/dev/null\r", "ready-2"},
 	)
 	types(t, w, [2]string{"typed-in-the-open\r", "typed-in-the-open"}, [2]string{"\x04echo back-$((1+1))\r", "back-2"},
@@ -166,7 +166,7 @@ func bare(t *testing.T, s *scene) {
 		t.Error("it ran")
 	}
 	w := s.window(t, p)
-	types(t, w, [2]string{"echo strict-$((1+1)); sudo -n id\r", "uid=0(root)"},
+	types(t, w, [2]string{"echo strict-$((1+1)); sudo -n id; echo sudo-$((1+1))\r", "uid=0(root)"}, [2]string{"", "sudo-2"}, // while it runs, sudo takes what is typed
 		[2]string{"script -qec 'sudo -n id; echo within-$?' /dev/null; echo out-$((1+1))\r", "within-1\r\n"}, [2]string{"", "out-2"}, [2]string{"exit\r", "logout"})
 	s.recordings(t, strict, "the shell ended")
 }
