@@ -120,6 +120,11 @@ func (r extendCmd) Run(ctx context.Context, p *program) error {
 
 // follow shows a request until its answer is there.
 func (p *program) follow(ctx context.Context, r *api.Request, noWait bool) error {
+	if t := terminals(r.Terminals); t != "" {
+		if _, err := fmt.Fprintf(p.err, "Your terminals under it: %s.\n", t); err != nil {
+			return err
+		}
+	}
 	if !noWait && r.State == "asked" {
 		var err error
 		if r, err = p.wait(ctx, r); err != nil {

@@ -175,12 +175,18 @@ func less(a *api.Approval) string {
 	return text
 }
 
-// terminals says what else than what is usual is done about them.
+// terminals says what of them is recorded. An older control plane does not.
 func terminals(recorded string) string {
-	if recorded == "output" {
+	switch what, required := strings.CutSuffix(recorded, ", required"); {
+	case what == "":
 		return ""
+	case what == "none":
+		return "what they show is not recorded"
+	case required:
+		return "recorded (" + what + "); nothing goes without"
+	default:
+		return "recorded (" + what + ")"
 	}
-	return "recorded: " + recorded
 }
 
 func named(full string) string {

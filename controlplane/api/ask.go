@@ -28,7 +28,7 @@ func (s *Server) ListRoles(ctx context.Context, _ *api.ListRolesRequest) (*api.L
 		m := &api.Role{
 			Name: o.Role.Name, Description: o.Description, Hosts: o.Hosts, Selector: o.Selector,
 			MaxDuration: durationpb.New(o.MaxDuration), ReasonRequired: o.ReasonRequired, TicketRequired: o.TicketRequired,
-			Commands: commands(o.Role), RunAs: o.Role.RunAs, Approvers: o.Approvers,
+			Commands: commands(o.Role), RunAs: o.Role.RunAs, Approvers: o.Approvers, Terminals: recorded(o.Role),
 			ApprovalsNeeded: uint32(o.Needed), //nolint:gosec // a handful
 		}
 		if !o.Until.IsZero() {

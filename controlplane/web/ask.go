@@ -98,7 +98,7 @@ func (s *Server) askForm(ctx context.Context, r *http.Request) (page, error) {
 		return page{}, roster.Refuse(roster.Denied, "you may not ask for such a role: the first page lists those that you may")
 	}
 	o := roles.Roles[i]
-	v := askView{Role: o, Allows: allowed{Commands: o.Commands, RunAs: o.RunAs}, Durations: durations(o.MaxDuration.AsDuration())}
+	v := askView{Role: o, Allows: allowed{Commands: o.Commands, RunAs: o.RunAs, Terminals: o.Terminals}, Durations: durations(o.MaxDuration.AsDuration())}
 	if r.Method == http.MethodPost {
 		_ = r.ParseForm() // the token in it was read
 		v.On, v.Reason, v.Ticket = r.PostForm["on"], r.PostFormValue("why"), r.PostFormValue("ticket")

@@ -75,6 +75,10 @@ func TestWords(t *testing.T) {
 		{"one command is one", allowed{Commands: []string{"/bin/x"}, RunAs: []string{"postgres"}}, "One command, as postgres, and nothing else with more rights"},
 		{"where it may connect is told", allowed{Network: []string{"tcp://10.0.0.0/8:5432"}}, "Her account may connect to tcp://10.0.0.0/8:5432 and nowhere else"},
 		{"what may go on is told", allowed{Drain: 5 * time.Minute}, "What runs at the end may go on for 5 minutes; nothing new begins"},
+		{"that terminals are recorded is told", allowed{Terminals: "output"}, "What her terminals show is recorded"},
+		{"that input is, too", allowed{Terminals: "output and input, required"}, "What her terminals show is recorded, and what she types while it shows"},
+		{"that none goes without is told", allowed{Terminals: "output, required"}, "Nothing of it goes without a terminal that is recorded"},
+		{"that they are not is told", allowed{Terminals: "none"}, "What her terminals show is not recorded; which programs run is"},
 		{"what may take Curfew away is told", allowed{Unguarded: true}, "What runs may take Curfew itself away: what happens after that is not certain to be recorded"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -64,10 +64,30 @@ type allowed struct {
 	Unguarded bool
 	Drain     time.Duration
 	Audit     string // what a gap in its record does
+	Terminals string // what of them is recorded, as the API says it
 }
 
 func allowedBy(r *api.Request) allowed {
-	return allowed{r.Commands, r.RunAs, r.Network, r.NoExec, r.Unguarded, r.Drain.AsDuration(), r.Audit}
+	return allowed{r.Commands, r.RunAs, r.Network, r.NoExec, r.Unguarded, r.Drain.AsDuration(), r.Audit, r.Terminals}
+}
+
+// terminals says what of a session's terminal is recorded. The API's word is
+// one, with ", required" behind it where a role demands it.
+func terminals(recorded string) []string {
+	what, required := strings.CutSuffix(recorded, ", required")
+	var all []string
+	switch what {
+	case "output":
+		all = append(all, "What her terminals show is recorded")
+	case "output and input":
+		all = append(all, "What her terminals show is recorded, and what she types while it shows")
+	case "none":
+		all = append(all, "What her terminals show is not recorded; which programs run is")
+	}
+	if required {
+		all = append(all, "Nothing of it goes without a terminal that is recorded")
+	}
+	return all
 }
 
 // words says what a role lets somebody do, the most dangerous first.
@@ -90,6 +110,7 @@ func words(a allowed) []string {
 	if a.Unguarded {
 		all = append(all, "What runs may take Curfew itself away: what happens after that is not certain to be recorded")
 	}
+	all = append(all, terminals(a.Terminals)...)
 	switch a.Audit {
 	case "end":
 		all = append(all, "A gap in the record ends what runs")

@@ -689,6 +689,7 @@ type Role struct {
 	Approvers       []string               `protobuf:"bytes,10,rep,name=approvers,proto3" json:"approvers,omitempty"`
 	ApprovalsNeeded uint32                 `protobuf:"varint,11,opt,name=approvals_needed,json=approvalsNeeded,proto3" json:"approvals_needed,omitempty"`
 	EligibleUntil   *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=eligible_until,json=eligibleUntil,proto3" json:"eligible_until,omitempty"`
+	Terminals       string                 `protobuf:"bytes,13,opt,name=terminals,proto3" json:"terminals,omitempty"` // as in Request
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -805,6 +806,13 @@ func (x *Role) GetEligibleUntil() *timestamppb.Timestamp {
 		return x.EligibleUntil
 	}
 	return nil
+}
+
+func (x *Role) GetTerminals() string {
+	if x != nil {
+		return x.Terminals
+	}
+	return ""
 }
 
 type CreateRequestRequest struct {
@@ -5109,7 +5117,7 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\benrolled\x18\x06 \x01(\bR\benrolled\"\x12\n" +
 	"\x10ListRolesRequest\";\n" +
 	"\x0eListRolesReply\x12)\n" +
-	"\x05roles\x18\x01 \x03(\v2\x13.curfew.api.v1.RoleR\x05roles\"\xbd\x03\n" +
+	"\x05roles\x18\x01 \x03(\v2\x13.curfew.api.v1.RoleR\x05roles\"\xdb\x03\n" +
 	"\x04Role\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x14\n" +
@@ -5123,7 +5131,8 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\tapprovers\x18\n" +
 	" \x03(\tR\tapprovers\x12)\n" +
 	"\x10approvals_needed\x18\v \x01(\rR\x0fapprovalsNeeded\x12A\n" +
-	"\x0eeligible_until\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\religibleUntil\"\xa1\x03\n" +
+	"\x0eeligible_until\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\religibleUntil\x12\x1c\n" +
+	"\tterminals\x18\r \x01(\tR\tterminals\"\xa1\x03\n" +
 	"\x14CreateRequestRequest\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12\x14\n" +
 	"\x05hosts\x18\x02 \x03(\tR\x05hosts\x125\n" +
