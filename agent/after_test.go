@@ -272,3 +272,24 @@ func TestTheListOnTheDiskFollowsTheOneInMemory(t *testing.T) {
 		}
 	}
 }
+
+// A sweep beside an agent that hangs has no record to write to.
+func TestASweepBesideLeavesTheReceiptToTheAgent(t *testing.T) {
+	w := newWorld()
+	w.offered.Grants = []grant.Grant{held("g-a", "ana", 0, time.Hour)}
+	pass(t, w.agent(t))
+	w.owner[9] = w.offered.Grants[0].Person.UID
+	w.now = noon.Add(2 * time.Hour)
+	sweep := w.agent(t)
+	sweep.Beside = true
+	if _, err := sweep.Pass(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	if len(w.things) > 0 || len(w.owner) > 0 || len(w.told(ledger.Removed)) > 0 || !w.opened["g-a"].Ended.IsZero() {
+		t.Errorf("things %v, processes %v, receipts %v, %+v", w.things, w.owner, w.told(ledger.Removed), w.opened["g-a"])
+	}
+	pass(t, w.agent(t))
+	if len(w.told(ledger.Removed)) != 1 || w.opened["g-a"].Ended.IsZero() {
+		t.Errorf("receipts %v, %+v", w.told(ledger.Removed), w.opened["g-a"])
+	}
+}

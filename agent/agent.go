@@ -145,6 +145,10 @@ type Agent struct {
 	// somebody without a grant, and whether this host is in it.
 	Barred func(ctx context.Context, service, caller string) (barred, enforced bool, err error)
 
+	// Beside says that another agent, which hangs, has the record: what is over
+	// is ended, and the receipt is left to that agent or the next.
+	Beside bool
+
 	// Passed, if set, is called after each pass.
 	Passed func()
 

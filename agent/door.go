@@ -147,6 +147,15 @@ func (a *Agent) openSession(ctx context.Context, k Knock, g grant.Grant, live []
 	if g.Role.Strict && s.Kind == SudoSession && (a.Taped == nil || !a.Taped(s.Person, s.TTY)) {
 		return a.untaped(ctx, s, g.Role.Name)
 	}
+	switch in, err := a.inside(k); {
+	case err != nil:
+		a.Log.ErrorContext(ctx, "session not opened", "err", err)
+		return no
+	case in.ID != 0 && in.Person != s.Person:
+		return a.trespass(ctx, k, in, s.Person)
+	case in.ID != 0 && (in.Kind == SudoSession || s.Kind == LoginSession):
+		return Answer{Allow: true} // it stays what it is, and ends with that
+	}
 	a.remember(ctx, s.Person)
 	if err := a.put(s); err != nil {
 		a.Log.ErrorContext(ctx, "session not opened", "err", err)
@@ -165,6 +174,10 @@ func (a *Agent) openSession(ctx context.Context, k Knock, g grant.Grant, live []
 		_ = a.drop(s) // nothing runs under it
 		return no
 	}
+	if _, stands := find(a.live(a.now()), g.ID); !stands {
+		a.Wake() // it ended meanwhile, and its last pass may not have seen this session
+		return a.refuse(ctx, k, s.Person)
+	}
 	text := s.Kind
 	if s.From != "" {
 		text += " from " + s.From
@@ -180,7 +193,7 @@ func (a *Agent) closed(_ context.Context, k Knock) Answer {
 	if err != nil || !ok {
 		return Answer{Stranger: true}
 	}
-	if s, known := a.session(id); known {
+	if s, known := a.session(id); known && s.PID == k.PID {
 		a.append(s.entry(ledger.Logout, a.Clock.Now().Wall, "closed"))
 	}
 	return Answer{Allow: true}

@@ -250,6 +250,9 @@ func (a *Agent) close(ctx context.Context, b budget, held []grant.Grant, removed
 		if err != nil {
 			failed = append(failed, fmt.Errorf("end of %s: %w", id, err))
 		}
+		if a.Beside {
+			continue
+		}
 		r.Removed = append(about(removed, o), r.Removed...)
 		if len(r.Left) > 0 && slices.Equal(r.Left, o.Left) {
 			continue // said already
@@ -263,7 +266,7 @@ func (a *Agent) close(ctx context.Context, b budget, held []grant.Grant, removed
 		o.Ended, o.Over = r.DoneAt, r.Why == byTime
 		next[id] = o
 	}
-	if saved && maps.EqualFunc(next, opened, func(x, y Opened) bool {
+	if a.Beside || saved && maps.EqualFunc(next, opened, func(x, y Opened) bool {
 		return slices.Equal(x.Left, y.Left) && x.Ended.Equal(y.Ended) && x.Told == y.Told
 	}) {
 		a.discharged(ctx, done)

@@ -100,7 +100,7 @@ func open(f Folders, beside bool, log *slog.Logger) (*Agent, *parts, error) {
 	a := &Agent{
 		Identity: Identity{Fleet: p.identity.Fleet, Name: p.identity.Name, Boot: boot, ReceiptKey: p.identity.ReceiptKey},
 		Host:     p.host, Labels: labels, Keep: p.kept, Clock: p.clock, Log: log,
-		Resync: p.config.Resync, Retry: p.config.Retry,
+		Resync: p.config.Resync, Retry: p.config.Retry, Beside: beside,
 	}
 	heard, err := p.kept.heard()
 	if err != nil {
