@@ -53,6 +53,17 @@ func TestRequestPageShowsWhatOthersWroteAsText(t *testing.T) {
 	}
 }
 
+// A page that changes is followed. One that says why there is none has nothing
+// to follow: it would be loaded again and again.
+func TestWhatIsFollowed(t *testing.T) {
+	for name, want := range map[string]bool{"home": true, "error": false} {
+		text := written(t, page{Name: name, Title: "x", Data: homeView{}, Me: &api.Person{Name: "ana"}})
+		if got := strings.Contains(text, "data-follow"); got != want {
+			t.Errorf("%s is followed: %v", name, got)
+		}
+	}
+}
+
 func TestLocal(t *testing.T) {
 	for to, want := range map[string]string{
 		"/requests/r-1?x=1": "/requests/r-1?x=1", "/": "/", "": "/", "x": "/", "//evil.example": "/", "/\\evil.example": "/", "https://evil.example/": "/",
