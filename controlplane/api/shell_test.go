@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -257,6 +258,46 @@ func TestCodesOnHostsCountApart(t *testing.T) {
 	w.clock.pass(10 * time.Minute)
 	if err := right("db1", "k4"); !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+// counted counts what is read of a store.
+type counted struct {
+	capi.Store
+	fleets, requests atomic.Int32
+	looked           func(times int32)
+}
+
+func (c *counted) Hosts(ctx context.Context) ([]roster.Host, error) {
+	c.fleets.Add(1)
+	return c.Store.Hosts(ctx)
+}
+
+func (c *counted) Request(ctx context.Context, id string) (roster.Request, error) {
+	c.looked(c.requests.Add(1))
+	return c.Store.Request(ctx, id)
+}
+
+// Who waits in a shell looks again every second: not through the whole fleet.
+func TestAWaitingShellReadsNoFleet(t *testing.T) {
+	w, s := inPlace(t)
+	ctx, leave := context.WithCancel(t.Context())
+	c := &counted{Store: s.Store, looked: func(times int32) {
+		if times > 5 {
+			leave()
+		}
+	}}
+	s.Store = c
+	before := int32(-1)
+	err := s.Ask(ctx, w.shell(t, func(*roster.Wish) {}), func(roster.Told) error {
+		before = c.fleets.Load()
+		return nil
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	if n := c.fleets.Load() - before; n > 0 || before < 0 {
+		t.Errorf("it read the fleet %d times while it waited", n)
 	}
 }
 
