@@ -133,7 +133,7 @@ func (d *decoder) exec(b []byte, e *ledger.Entry) error {
 	p := process(&x.Process)
 	p.Path, p.Cwd = clean(path), clean(cwd)
 	words, cut := split(argv)
-	p.Argv, p.ArgvCut = words, uint64(x.ArgvLen)-uint64(len(argv)-cut)
+	p.Argv, p.ArgvCut = words, uint64(x.ArgvLen)-uint64(len(argv))+cut
 	p.TTY = tty(x.Tty[:])
 	p.Device, p.Inode, p.Links = unix.Mkdev(uint32(x.Dev>>20), uint32(x.Dev&0xfffff)), x.Ino, x.Links //nolint:gosec // 32 bits in the kernel
 	p.Env, _ = split(env)
@@ -196,7 +196,7 @@ const roomForArgv, wordHead = 5 << 19, 8
 // split takes argv apart. Each argument ends with a NUL; the last one has
 // none if it was cut. Of those that have no room it returns how many bytes
 // they are.
-func split(argv []byte) (args []string, cut int) {
+func split(argv []byte) (args []string, cut uint64) {
 	if len(argv) == 0 {
 		return nil, 0
 	}
@@ -204,12 +204,12 @@ func split(argv []byte) (args []string, cut int) {
 	for part := range bytes.SplitSeq(bytes.TrimSuffix(argv, []byte{0}), []byte{0}) {
 		word := clean(part)
 		if room -= len(word) + wordHead; room < 0 {
-			cut += len(part) + 1
+			cut += uint64(len(part)) + 1
 			continue
 		}
 		args = append(args, word)
 	}
-	return args, min(cut, len(argv))
+	return args, min(cut, uint64(len(argv)))
 }
 
 // noLogin is the login's uid of a process that nobody's login started.

@@ -127,9 +127,10 @@ func TestARefusalSaysOfWhat(t *testing.T) {
 // takes, and says how much is not in it.
 func TestArgumentsThatHaveNoRoom(t *testing.T) {
 	for _, tt := range []struct {
-		name        string
-		argv        string
-		words, left int
+		name  string
+		argv  string
+		words int
+		left  uint64
 	}{
 		{"as many as the kernel takes of a process with the usual limits", strings.Repeat(strings.Repeat("x", 99_999)+"\x00", 20), 20, 0},
 		{"bytes that are no text take four times the room", strings.Repeat(strings.Repeat("\xff", 99_999)+"\x00", 20), 6, 1_400_000},

@@ -1,0 +1,339 @@
+package host
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"curfew.internal/test/lab"
+)
+
+// evasion is a way to run something unseen, or under another name. Try is run
+// as root in a granted session's sudo. FILE is a file that is made only by
+// what is to be hidden: it is there when the way came about. Seen is what an
+// entry of the session looks like (see [told.line]) if it says what was run;
+// handed, if it says only by whom or what it was done. Where neither is given
+// the plain program is meant, and an entry that says "handed over".
+type evasion struct{ name, try, seen, handed string }
+
+const plain = `^exec /usr/bin/touch .* "FILE"`
+
+var evasions = []evasion{
+	{name: "nothing special", try: `touch FILE`},
+	{name: "cron", try: `echo '* * * * * root touch FILE' >/etc/cron.d/evade`, handed: `^open .*object=/etc/cron.d/evade .*handed over to cron`},
+	{name: "a crontab", try: `echo '* * * * * touch FILE' | crontab -`, handed: `^exec /usr/bin/crontab .*handed over to cron`},
+	{name: "a copy under another name", try: `cp /usr/bin/touch /run/evade/sshd; /run/evade/sshd FILE`, seen: `^exec /run/evade/sshd .*"FILE"`},
+	{name: "a hard link", try: `cp /usr/bin/touch /run/evade/tool; ln /run/evade/tool /run/evade/ls; /run/evade/ls FILE`, seen: `^exec /run/evade/ls .*"FILE".* links=2`},
+	{name: "a symbolic link", try: `ln -s /usr/bin/touch /run/evade/true; /run/evade/true FILE`, seen: plain + `.*started as /run/evade/true`},
+	{name: "a relative path", try: `cd /usr/lib/lab; ../../bin/touch FILE`},
+	{name: "another argv[0]", try: `(exec -a '[kworker/0:1]' touch FILE)`, seen: `^exec /usr/bin/touch "\[kworker/0:1\]" "FILE"`},
+	{name: "no argument at all", try: `/usr/lib/lab/hide nothing FILE`, seen: `^exec /usr/lib/lab/hide "" `},
+	{name: "escape characters in an argument", try: `touch FILE $'/run/evade/x\e[2K\e]0;y\a\r'`, seen: `^exec /usr/bin/touch .*"FILE" "/run/evade/x\\x1b`},
+	{name: "arguments of over a megabyte", try: `/usr/lib/lab/hide length FILE`},
+	{name: "a name in ps that is another's", try: `/usr/lib/lab/hide name FILE`, seen: `^exec /usr/lib/lab/hide .*"name" "FILE"`},
+	{name: "a mount over a program", try: `unshare -m sh -c 'mount --bind /usr/bin/touch /usr/bin/true; /usr/bin/true FILE'`, seen: `^exec /usr/bin/true .*"FILE" TOUCH `},
+	{name: "a mount of a program elsewhere", try: `: >/run/evade/quiet; mount --bind /usr/bin/touch /run/evade/quiet; /run/evade/quiet FILE; umount /run/evade/quiet`, seen: `^exec /run/evade/quiet .*"FILE" TOUCH `},
+	{name: "chroot", try: `mkdir -p /run/evade/jail/usr/bin /run/evade/jail/run/evade; cp /usr/lib/lab/hide /run/evade/jail/usr/bin/ls; mount --bind /run/evade /run/evade/jail/run/evade
+chroot /run/evade/jail /usr/bin/ls make FILE; umount /run/evade/jail/run/evade`, seen: `^exec /run/evade/jail/usr/bin/ls .*"make" "FILE"`},
+	{name: "namespaces of her own", try: `unshare -Urmpf --mount-proc touch FILE`},
+	{name: "the first process's namespaces", try: `nsenter -t 1 -a touch FILE`},
+	{name: "another control group", try: `sh -c 'for c in $(find /sys/fs/cgroup -name cgroup.procs -path "*init.scope*"); do echo $$ >$c; done; exec touch FILE'`},
+	{name: "the loader by hand", try: `/lib64/ld-linux-x86-64.so.2 /usr/bin/touch FILE`, seen: `^exec /usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 .*"/usr/bin/touch" "FILE"`},
+	{name: "LD_PRELOAD", try: `cp /usr/lib/lab/late.so FILE.so; LD_PRELOAD=FILE.so /usr/bin/true`, seen: `^exec /usr/bin/true .*env=.*LD_PRELOAD=FILE.so`},
+	{name: "a script whose interpreter it is", try: `printf '#!/usr/bin/touch FILE\n' >/run/evade/readme; chmod 755 /run/evade/readme; /run/evade/readme`, seen: plain + `.*script=/run/evade/readme`},
+	{name: "binfmt_misc", try: `printf 'CURF' >/run/evade/picture; chmod 755 /run/evade/picture
+unshare -Urm sh -c 'mount -t binfmt_misc b /mnt; echo ":c:M::CURF::/usr/bin/touch:" >/mnt/register; /run/evade/picture FILE'`, seen: plain + `.*script=/run/evade/picture`},
+	{name: "a program of many names", try: `ln -s /usr/lib/lab/hide /run/evade/dir; mkdir /run/evade/box; ln -s /usr/lib/lab/hide /run/evade/box/true; /run/evade/box/true FILE`, seen: `^exec /usr/lib/lab/hide .*/true" "FILE"`},
+	{name: "/proc/self/exe", try: `/usr/lib/lab/hide self FILE`, seen: `^exec /usr/lib/lab/hide "sshd: root" "make" "FILE"`},
+	{name: "execveat of a descriptor", try: `/usr/lib/lab/hide fd FILE`, seen: `^exec /usr/bin/touch "ls" "FILE" TOUCH `},
+	{name: "memfd", try: `/usr/lib/lab/hide memfd FILE`, seen: `^exec /memfd:ls "ls" "FILE".* links=0`},
+	{name: "a deleted file", try: `/usr/lib/lab/hide deleted FILE`, seen: `^exec \S+ "ls" "FILE".* links=0`},
+	{name: "O_TMPFILE", try: `/usr/lib/lab/hide nameless FILE`, seen: `^exec \S+ "ls" "FILE".* links=0`},
+	{name: "exec by a thread", try: `/usr/lib/lab/hide thread FILE`},
+	{name: "vfork", try: `/usr/lib/lab/hide vfork FILE`},
+	{name: "a child that shares memory, files and handlers", try: `/usr/lib/lab/hide sharing FILE`},
+	{name: "a child of another parent, with a chosen number", try: `/usr/lib/lab/hide clone FILE`},
+	{name: "int 0x80", try: `/usr/lib/lab/hide int80 FILE`},
+	{name: "a thread that changes the argument meanwhile", try: `/usr/lib/lab/hide race 40 /run/evade && touch FILE`},
+	{name: "a thread that turns the link meanwhile", try: `/usr/lib/lab/hide turn 40 /run/evade && touch FILE`},
+	{name: "double fork and setsid", try: `(setsid sh -c 'setsid touch FILE & exit' &)`},
+	{name: "tmux of her own", try: `tmux -L mine new -d 'touch FILE'`},
+	{name: "a terminal of its own", try: `script -qc 'touch FILE' /dev/null`},
+	{name: "su", try: `su -s /bin/sh nobody -c 'touch FILE'`},
+	{name: "sudo within sudo", try: `sudo -n touch FILE`},
+	{name: "exec by python", try: `python3 -c 'import os; os.execv("/usr/bin/touch", ["ls", "FILE"])'`, seen: `^exec /usr/bin/touch "ls" "FILE"`},
+	{name: "code in an argument", try: `python3 -c 'open("FILE", "w")'`, seen: `^exec /usr/bin/python3\S* .*open\(\\"FILE\\"`},
+	{name: "systemd-run --scope", try: `systemd-run -q --scope touch FILE`},
+	{name: "systemd-run", try: `systemd-run -q touch FILE`},
+	{name: "a copy of systemd-run", try: `cp /usr/bin/systemd-run /run/evade/cat; /run/evade/cat -q touch FILE`},
+	{name: "systemd-run --user", try: `runuser -u NAME -- env XDG_RUNTIME_DIR=/run/user/$(id -u NAME) systemd-run -q --user touch FILE`},
+	{name: "a unit", try: `printf '[Service]\nExecStart=/usr/bin/touch FILE\n' >/run/systemd/system/evade.service; systemctl daemon-reload; systemctl start evade`, handed: `^exec /usr/bin/systemctl .*"start" "evade".*handed over to systemd`},
+	{name: "a call by D-Bus", try: `busctl -q call org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.systemd1.Manager StartTransientUnit 'ssa(sv)a(sa(sv))' evade-bus.service fail 1 ExecStart 'a(sasb)' 1 /usr/bin/touch 2 touch FILE false 0`},
+	{name: "at", try: `echo 'touch FILE' | at now 2>/dev/null`, handed: `^exec /usr/bin/at .*handed over to at`},
+	{name: "tmux of somebody else", try: `tmux new-window -d 'touch FILE'`},
+	{name: "ssh to the host itself", try: `ssh-keygen -q -N '' -t ed25519 -f /run/evade/key; mkdir -p /root/.ssh; cp /run/evade/key.pub /root/.ssh/authorized_keys
+ssh -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o BatchMode=yes -i /run/evade/key root@127.0.0.1 touch FILE`},
+	{name: "a process that she traces", try: `/usr/lib/lab/hide inject $(pgrep -f 'hide pause') FILE`, handed: `^act .*ptrace: traces process`},
+	{name: "another's memory, by a call", try: `/usr/lib/lab/hide poke $(cat /run/evade/obey) 'touch FILE'`, handed: `^act .*wrote to the memory of process`},
+	{name: "another's memory, by its file", try: `/usr/lib/lab/hide mem $(cat /run/evade/obey) 'touch FILE'`, handed: `^open .*object=/proc/[0-9]+/mem`},
+	{name: "io_uring", try: `/usr/lib/lab/hide ring FILE`, handed: `^act .*io_uring: asked .*to open a file`},
+	{name: "a word to somebody who listens", try: `echo 'touch FILE' >/run/evade/ear`},
+	{name: "a shell's own command", try: `: >FILE`},
+	{name: "code that an interpreter reads", try: `echo 'open("FILE", "w")' | python3`},
+	{name: "code that is jumped to", try: `/usr/lib/lab/hide jump FILE`},
+}
+
+// accomplices are processes of nobody's session, that others may use.
+const accomplices = `mkdir -m 1777 -p /run/evade; mkfifo -m 666 /run/evade/ear
+setsid sh -c 'while :; do read c </run/evade/ear && eval "$c"; done' >/dev/null 2>&1 </dev/null &
+setsid /usr/lib/lab/hide obey /run/evade/obey >/dev/null 2>&1 </dev/null &
+setsid /usr/lib/lab/hide pause x >/dev/null 2>&1 </dev/null &
+tmux new -d 'sleep 6300'
+until grep -q . /run/evade/obey; do :; done`
+
+const dismissed = `pkill -f '^sleep 6300'; pkill -x hide; pkill -f '[/]run/evade/ear'; rm -f /etc/cron.d/evade /run/systemd/system/evade.service /root/.ssh/authorized_keys; crontab -r; systemctl daemon-reload; rm -rf /run/evade; true`
+
+// evades: whatever a granted root does to run something unseen is seen, or the
+// docs say that it is not.
+func evades(t *testing.T, s *scene) {
+	t.Helper()
+	s.equip(t)
+	defer s.sh(t, dismissed)
+	s.sh(t, accomplices)
+	script := "try() { eval \"$2\" >/run/evade/said 2>&1 </dev/null; echo \"$1: $?: $(head -c 300 /run/evade/said | tr '\\n' ' ')\"; rm -f /run/evade/said; }\nexec >/run/evade/tried\n"
+	for i, e := range evasions {
+		script += fmt.Sprintf("try %s %s\n", quoted(e.name), quoted(strings.NewReplacer("FILE", made(i), "NAME", "eve").Replace(e.try)))
+	}
+	if err := s.db1.Put(t.Context(), "/usr/lib/lab/evade", script+"mv /run/evade/tried /run/evade/tried.all\n", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	p := s.person(t, "eve")
+	id := s.grant(t, p, "ops", "30m")
+	if _, err := p.Start(t.Context(), t.TempDir()+"/out", "ssh", "db1", "--", "sudo -n env bash /usr/lib/lab/evade >/dev/null 2>&1 </dev/null"); err != nil {
+		t.Fatal(err)
+	}
+	ran := s.come(t)
+	s.over(t, "eve", id)
+	all := s.told(t, id)
+	judge(t, all)
+	raced(t, all, ran)
+	s.safeToRead(t, id)
+}
+
+// come waits until every way came about, and returns what they left.
+func (s *scene) come(t *testing.T) string {
+	t.Helper()
+	var ran string
+	s.wait(t, "what the ways make", func() error {
+		out, err := s.db1.Sh(t.Context(), "cat /run/evade/tried.all")
+		if err != nil {
+			return err
+		}
+		// Cron takes up to a minute.
+		ran, err = s.db1.Sh(t.Context(), fmt.Sprintf("timeout 20 sh -c 'until [ $(ls /run/evade | grep -c ^e..$) = %d ]; do sleep 0.3; done'; ls /run/evade", len(evasions)))
+		left := strings.Fields(ran)
+		for i, e := range evasions {
+			if err == nil && !slices.Contains(left, filepath.Base(made(i))) {
+				err = fmt.Errorf("%s did not come about: %s", e.name, out)
+			}
+		}
+		return err
+	})
+	return ran
+}
+
+func quoted(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+func made(i int) string { return fmt.Sprintf("/run/evade/e%02d", i) }
+
+// equip puts the programs that hide on the host.
+func (s *scene) equip(t *testing.T) {
+	t.Helper()
+	dir := t.TempDir()
+	for name, args := range map[string][]string{
+		"hide":    {"-static", "-pthread", "hide/hide.c"},
+		"storm":   {"-static", "hide/storm.c"},
+		"late.so": {"-shared", "-fPIC", "hide/late.c"},
+	} {
+		file := filepath.Join(dir, name)
+		if out, err := exec.CommandContext(t.Context(), "gcc", append([]string{"-O2", "-Wall", "-Werror", "-o", file}, args...)...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.db1.Put(t.Context(), "/usr/lib/lab/"+name, string(b), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// told is an entry as `curfew audit search` prints it.
+type told struct {
+	Kind, Grant, Person, Text, Object, Session, Lost string
+	Seq                                              string `json:"session_seq"`
+	Process                                          struct {
+		Pid, Links    int
+		Path, Script  string
+		Comm          string
+		Argv, Env     []string
+		Device, Inode string
+	}
+}
+
+// line is an entry on one line, for patterns.
+func (e told) line() string {
+	p := e.Process
+	var words strings.Builder
+	for _, w := range p.Argv {
+		fmt.Fprintf(&words, " %q", w)
+	}
+	return fmt.Sprintf("%s %s%s %s:%s links=%d script=%s env=%q object=%s %s", e.Kind, p.Path, words.String(), p.Device, p.Inode, p.Links, p.Script, p.Env, e.Object, e.Text)
+}
+
+// told returns what the record has of the grant.
+func (s *scene) told(t *testing.T, id string) []told {
+	t.Helper()
+	out, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "-o", "ndjson", "audit", "search", "--limit", "0", "--grant", id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []told
+	for line := range strings.Lines(out) {
+		var e told
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatalf("%v: %s", err, line)
+		}
+		all = append(all, e)
+	}
+	return all
+}
+
+// judge says of each way what the record has of it, and holds the docs to it.
+func judge(t *testing.T, all []told) {
+	t.Helper()
+	want := outcomes(t, "../../docs/evasion.md")
+	touch := ""
+	for i, e := range evasions {
+		got := found(all, e, made(i), &touch)
+		t.Logf("%-50s %s", e.name, got)
+		if got != want[e.name] {
+			t.Errorf("%s: %q; docs/evasion.md says %q", e.name, got, want[e.name])
+		}
+	}
+	if len(want) != len(evasions) {
+		t.Errorf("docs/evasion.md has %d ways, not %d", len(want), len(evasions))
+	}
+}
+
+// found is what the entries of the session say of a way.
+func found(all []told, e evasion, file string, touch *string) string {
+	if e.seen == "" {
+		e.seen = plain
+	}
+	pattern := func(p string) *regexp.Regexp {
+		return regexp.MustCompile(strings.NewReplacer("FILE", file, "TOUCH", regexp.QuoteMeta(*touch)).Replace(p))
+	}
+	seen := pattern(e.seen)
+	about := map[int]bool{} // processes that were given the file's name
+	for _, x := range all {
+		if x.Session == "" || x.Person != "eve" {
+			continue
+		}
+		if seen.MatchString(x.line()) {
+			if *touch == "" {
+				*touch = x.Process.Device + ":" + x.Process.Inode
+			}
+			return "seen and attributed"
+		}
+		if x.Kind == "exec" && slices.ContainsFunc(x.Process.Argv, func(w string) bool { return strings.Contains(w, file) }) {
+			about[x.Process.Pid] = true
+		}
+	}
+	for _, x := range all {
+		if e.handed == "" && about[x.Process.Pid] && strings.Contains(x.Text, "handed over to") || e.handed != "" && pattern(e.handed).MatchString(x.line()) {
+			return "handed over, seen"
+		}
+	}
+	return "not seen"
+}
+
+// raced: of programs whose argument, or whose file, another thread changed
+// meanwhile the record says what the kernel took: what they did shows that.
+func raced(t *testing.T, all []told, ran string) {
+	t.Helper()
+	races, turns := map[string]bool{}, map[string]string{}
+	for _, e := range all {
+		if e.Kind != "exec" || len(e.Process.Argv) != 2 {
+			continue
+		}
+		switch name := filepath.Base(e.Process.Argv[1]); {
+		case strings.HasPrefix(name, "race-"):
+			races[name] = true
+		case strings.HasPrefix(name, "turn-"):
+			turns[name] = e.Process.Path
+		}
+	}
+	left := strings.Fields(ran)
+	for name := range races {
+		if !slices.Contains(left, name) {
+			t.Errorf("the record has touch %s, and it made no such file", name)
+		}
+	}
+	for name, path := range turns {
+		if is := slices.Contains(left, name); is != (path == "/usr/bin/touch") {
+			t.Errorf("the record has %s for %s; it made the file: %v", path, name, is)
+		}
+	}
+	if len(races) != 40 || len(turns) != 40 {
+		t.Errorf("%d and %d of 40 programs are in the record", len(races), len(turns))
+	}
+}
+
+// safeToRead: what she put into arguments does nothing to the terminal of
+// whoever reads the record.
+func (s *scene) safeToRead(t *testing.T, id string) {
+	t.Helper()
+	for _, args := range [][]string{{"audit", "search", "--limit", "0", "--grant", id}, {"timeline", id}} {
+		out, _, err := s.fleet.People["cleo"].Run(t.Context(), "", args...)
+		if err != nil || !strings.Contains(out, "/run/evade/x") || strings.ContainsAny(out, "\x1b\a\r") {
+			t.Errorf("%s: %v, with escape characters: %v", args[0], err, strings.ContainsAny(out, "\x1b\a\r"))
+		}
+	}
+}
+
+// outcomes reads a table of ways and what becomes of them.
+func outcomes(t *testing.T, file string) map[string]string {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[string]string{}
+	for line := range strings.Lines(string(b)) {
+		cells := strings.Split(line, "|")
+		if len(cells) == 5 && !strings.HasPrefix(cells[1], "-") && strings.TrimSpace(cells[1]) != "way" {
+			rows[strings.TrimSpace(cells[1])] = strings.TrimSpace(cells[2])
+		}
+	}
+	return rows
+}
+
+// wait is for what takes minutes on a busy machine.
+func (s *scene) wait(t *testing.T, what string, look func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	if err := lab.Until(ctx, what, look); err != nil {
+		t.Fatal(err)
+	}
+}
