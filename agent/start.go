@@ -78,7 +78,7 @@ func open(f Folders, beside bool, log *slog.Logger) (*Agent, *parts, error) {
 	}
 	k, err := keep.Open(keep.Config{
 		Dir: f.State, Fleet: p.identity.Fleet, Host: p.identity.Name, Boot: boot, Roots: p.identity.Roots,
-		Clock: p.clock, Log: log, Quota: p.config.Quota, Run: f.Run,
+		Clock: p.clock, Log: log, Quota: p.config.Quota, Run: f.Run, Key: p.identity.ReceiptKey,
 	})
 	if err != nil {
 		return nil, nil, err

@@ -30,6 +30,7 @@ type Status struct {
 	Lost      uint64        `json:"events_lost"`
 	Unwired   []string      `json:"unwired"`
 	Clock     string        `json:"clock,omitempty"` // what is wrong with it, by the control plane's
+	Key       string        `json:"key"`             // by which receipts and seals are signed, as `curfew verify` names it
 }
 
 const statusName = "status"
@@ -50,6 +51,7 @@ func (a *Agent) publish(ctx context.Context, p *parts, client *uplink.Client, pa
 		err = folder.Save(statusName, Status{
 			Fleet: a.Fleet, Host: a.Name, At: now, Version: string(p.version), Plane: client.Plane(), Mode: p.watch.Mode(), Connected: client.Connected(), Refused: client.Refused(), Revision: a.Revision(),
 			Settled: a.Settled(), Grants: a.live(now), Sessions: a.sessionsNow(), Sent: counts.Made - counts.Lost, Lost: counts.Lost, Unwired: p.unwired.list(), Clock: a.ClockText(), Access: p.access(), Barred: a.BarredCalls(),
+			Key: p.identity.KeyID(),
 		})
 		if err != nil {
 			a.Log.WarnContext(ctx, "status not written", "err", err)

@@ -18,7 +18,6 @@ func compare(pairs ...string) int {
 // complete looks at the numbers that hosts gave what they sent. Only where the
 // bundle has every entry of a stretch of the log does a hole say something.
 func (v *verifier) complete() {
-	type box struct{ host, outbox string }
 	last := map[box]placed{}
 	for i, p := range v.good {
 		if i > 0 && p.Number != v.good[i-1].Number+1 {

@@ -49,7 +49,7 @@ var kindNames = map[Kind]string{
 	Installed: "installed", Removed: "removed", SetRefused: "set-refused", Drift: "drift", Agent: "agent", Admin: "admin",
 	Leftovers: "leftovers", Decision: "decision", Connect: "connect", Open: "open", Act: "act", Privilege: "privilege",
 	WouldRefuse: "would-refuse",
-	Terminal:    "terminal",
+	Terminal:    "terminal", Sealed: "sealed",
 }
 
 // String is the kind's name in pages and searches.

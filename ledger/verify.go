@@ -46,22 +46,23 @@ type Report struct {
 	Sessions   int          // whose numbers were looked at
 	Terminals  int          // whose segments were looked at
 	Open       int          // of these, recordings whose end is not in the bundle
+	Unsealed   int          // entries of hosts that no seal is for, or none yet
 	Findings   []Finding
 }
 
-// A Signer is a host whose key signed receipts of the bundle.
+// A Signer is a host whose key signed receipts and seals of the bundle.
 type Signer struct {
-	Host, KeyID string
-	Receipts    int
+	Host, KeyID     string
+	Receipts, Seals int
 }
 
 // Verify checks an export with nothing but what the checker holds: that the
 // key signed its checkpoint, that each entry is in the tree at its number, that
-// the tree goes on from earlier checkpoints, that hosts signed their receipts,
-// that sessions have no hole that no gap tells of, and that the segments of
-// terminals go on one from another.
+// the tree goes on from earlier checkpoints, that hosts signed their receipts
+// and sealed what else they told, that sessions have no hole that no gap tells
+// of, and that the segments of terminals go on one from another.
 func Verify(file []byte, trust Trust) Report {
-	v := verifier{trust: trust, receipts: map[Signer]int{}}
+	v := verifier{trust: trust, signers: map[Signer]*Signer{}}
 	b, err := ParseBundle(file)
 	v.bundle = b
 	if !v.checkpoint() {
@@ -71,11 +72,11 @@ func Verify(file []byte, trust Trust) Report {
 	numbers := v.manifest()
 	v.records(numbers, err)
 	v.complete()
+	v.seals()
 	v.sessions()
 	v.terminals()
-	for s, n := range v.receipts {
-		s.Receipts = n
-		v.Signers = append(v.Signers, s)
+	for _, s := range v.signers {
+		v.Signers = append(v.Signers, *s)
 	}
 	slices.SortFunc(v.Signers, func(a, b Signer) int { return compare(a.Host, b.Host, a.KeyID, b.KeyID) })
 	slices.SortStableFunc(v.Findings, func(a, b Finding) int { return cmp.Compare(a.Number, b.Number) })
@@ -85,13 +86,13 @@ func Verify(file []byte, trust Trust) Report {
 // verifier is a check in the making.
 type verifier struct {
 	Report
-	trust    Trust
-	bundle   Bundle
-	good     []placed // entries that the checkpoint vouches for, by number
-	receipts map[Signer]int
-	deleted  []uint64 // that the manifest says were
-	unknown  uint64   // numbers of sessions that what was deleted may have had
-	gone     []uint64 // of these, those whose digest the checkpoint vouches for
+	trust   Trust
+	bundle  Bundle
+	good    []placed // entries that the checkpoint vouches for, by number
+	signers map[Signer]*Signer
+	deleted []uint64 // that the manifest says were
+	unknown uint64   // numbers of sessions that what was deleted may have had
+	gone    []uint64 // of these, those whose digest the checkpoint vouches for
 }
 
 // placed is an entry that the checkpoint vouches for.
@@ -383,6 +384,14 @@ func (v *verifier) receipt(p placed) error {
 	if fleet != v.Checkpoint.Fleet || host != p.Host || grant != p.entry.Grant || person != p.entry.Person {
 		return fmt.Errorf("its receipt is about %s on %s, not about %s on %s", grant, host, p.entry.Grant, p.Host)
 	}
-	v.receipts[Signer{Host: p.Host, KeyID: dsse.KeyID(ed25519.PublicKey(p.ReceiptKey))}]++
+	v.signed(Signer{Host: p.Host, KeyID: dsse.KeyID(ed25519.PublicKey(p.ReceiptKey))}).Receipts++
 	return nil
+}
+
+// signed is the account of a host's key.
+func (v *verifier) signed(by Signer) *Signer {
+	if v.signers[by] == nil {
+		v.signers[by] = &by
+	}
+	return v.signers[by]
 }

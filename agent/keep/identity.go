@@ -10,6 +10,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+
+	"curfew.internal/dsse"
 )
 
 // An Identity is who the host is in its fleet, and by what it knows the
@@ -26,6 +28,12 @@ type Identity struct {
 
 // LogValue keeps the keys out of logs.
 func (Identity) LogValue() slog.Value { return slog.StringValue("[secret]") }
+
+// KeyID names the key by which the host signs receipts and seals.
+func (i Identity) KeyID() string {
+	public, _ := i.ReceiptKey.Public().(ed25519.PublicKey)
+	return dsse.KeyID(public)
+}
 
 // ErrNotEnrolled means that the host has no identity yet.
 var ErrNotEnrolled = errors.New("this host is in no fleet yet: ask an administrator for a join code, and run `curfew-agent join CODE`")

@@ -33,6 +33,8 @@ type Config struct {
 	Clock             clock.Clock
 	Log               *slog.Logger
 
+	// Key seals what is reported. Optional: without it nothing is sealed.
+	Key ed25519.PrivateKey
 	// Run is a folder in memory that outlives the agent, such as /run/curfew:
 	// how many entries wait for a disk that takes nothing is written there.
 	// Optional.

@@ -74,13 +74,15 @@ type Outbox struct {
 	attempt      chan struct{} // closed after the next write, done or not
 	failing      error         // why the last write did not happen
 	stuck        bool          // the last write has been going on too long
-	running      bool          // run writes
-	closed       bool          // nothing is written any more
+	seals        sealing
+	running      bool // run writes
+	closed       bool // nothing is written any more
 }
 
 type pending struct {
 	seq   uint64
 	entry []byte
+	seal  bool
 }
 
 // A segment is one file.
@@ -217,9 +219,10 @@ func (o *Outbox) closeGap() {
 }
 
 func (o *Outbox) queue(b []byte) {
-	o.pending = append(o.pending, pending{o.next, b})
+	o.pending = append(o.pending, pending{o.next, b, false})
 	o.pendingBytes += len(b)
 	o.next++
+	o.noteOpen(b)
 }
 
 func (o *Outbox) gap(e ledger.Entry) []byte {
@@ -232,8 +235,10 @@ func (o *Outbox) run(ctx context.Context) error {
 	o.setRunning(true)
 	defer o.setRunning(false)
 	var said string
+	var due <-chan time.Time
 	for {
 		err := o.commit()
+		due = o.toSeal(due)
 		var retry <-chan time.Time
 		if err != nil {
 			retry = o.clock.After(retryEvery)
@@ -247,7 +252,11 @@ func (o *Outbox) run(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
+			o.sealNow()
 			return errors.Join(context.Cause(ctx), o.commit())
+		case <-due:
+			o.sealNow()
+			due = nil
 		case <-o.work:
 			if err != nil { // what is new does not make the disk larger
 				select {
@@ -268,6 +277,7 @@ func (o *Outbox) setRunning(is bool) {
 
 // close writes what is left; what is appended later stays in memory.
 func (o *Outbox) close() error {
+	o.sealNow()
 	err := o.commit()
 	o.mu.Lock()
 	o.closed = true

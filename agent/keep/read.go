@@ -30,7 +30,7 @@ func openOutbox(c Config, mine bool) (*Outbox, error) {
 	o := &Outbox{
 		dir: filepath.Join(c.Dir, "outbox"), host: c.Host, boot: c.Boot, clock: c.Clock, log: c.Log,
 		quota: c.Quota, memory: c.Memory, create: createFile, broken: true,
-		held: Folder{Dir: c.Run}, appended: make(chan struct{}, 1), work: make(chan struct{}, 1), attempt: make(chan struct{}),
+		held: Folder{Dir: c.Run}, seals: sealing{key: c.Key, fleet: c.Fleet}, appended: make(chan struct{}, 1), work: make(chan struct{}, 1), attempt: make(chan struct{}),
 	}
 	if o.quota <= 0 {
 		o.quota = defaultQuota
@@ -53,6 +53,9 @@ func openOutbox(c Config, mine bool) (*Outbox, error) {
 		return nil, err
 	}
 	if err := o.loadName(); err != nil {
+		return nil, err
+	}
+	if err := o.resume(); err != nil {
 		return nil, err
 	}
 	o.takeHeld()
@@ -157,7 +160,7 @@ func (o *Outbox) Next(after uint64, most int) (first uint64, entries [][]byte, e
 	o.readMu.Lock()
 	defer o.readMu.Unlock()
 	o.mu.Lock()
-	seq, durable := after+o.base+1, o.durable
+	seq, durable := after+o.base+1, o.sendable()
 	s, end := o.find(seq)
 	o.mu.Unlock()
 	if seq > durable {
@@ -315,9 +318,13 @@ func (o *Outbox) Kept(upTo uint64, first bool) error {
 }
 
 // drop takes segments off the list that hold nothing after the number. The
-// last one stays: its name says where numbers go on. The caller holds mu.
+// last one stays: its name says where numbers go on; and so does that with the
+// last seal, on which the next follows. The caller holds mu.
 func (o *Outbox) drop(upTo uint64) []string {
 	var gone []string
+	if o.seals.at > 0 {
+		upTo = min(upTo, o.seals.at-1)
+	}
 	for len(o.segments) > 1 && o.segments[1].first <= upTo+1 {
 		gone = append(gone, o.segments[0].path)
 		o.segments = o.segments[1:]

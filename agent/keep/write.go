@@ -151,6 +151,9 @@ func (o *Outbox) onDisk() int64 {
 func (o *Outbox) written(take []pending) {
 	for _, p := range take {
 		o.pendingBytes -= len(p.entry)
+		if p.seal {
+			o.seals.at = p.seq
+		}
 	}
 	o.durable = take[len(take)-1].seq
 	o.pending = slices.Delete(o.pending, 0, len(take))

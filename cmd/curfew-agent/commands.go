@@ -171,6 +171,7 @@ func show(st agent.Status) {
 	case agent.Enforce:
 		fmt.Printf("sudo, su  for live grants alone: %d calls without one were refused since the agent started\n", st.Barred)
 	}
+	fmt.Printf("signs     receipts and seals, with key %s\n", st.Key)
 	fmt.Printf("grants    revision %d, %d live\n", st.Revision, len(st.Grants))
 	for _, g := range st.Grants {
 		fmt.Printf("          %s %s as %s until %s\n", g.ID, g.Person.Name, g.Role.Name, g.NotAfter.Format("2006-01-02 15:04:05 UTC"))

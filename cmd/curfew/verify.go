@@ -89,7 +89,10 @@ func verified(r ledger.Report) string {
 		fmt.Fprintf(&b, "Deleted, by the log's word; their digests are in it: %s.\n", numbers(r.Deleted))
 	}
 	for _, s := range r.Signers {
-		fmt.Fprintf(&b, "Receipts: %d signed by %s, key %s.\n", s.Receipts, line(s.Host), s.KeyID)
+		fmt.Fprintf(&b, "Signed by %s, key %s: %d seals, %d receipts.\n", line(s.Host), s.KeyID, s.Seals, s.Receipts)
+	}
+	if r.Unsealed > 0 {
+		fmt.Fprintf(&b, "Told by hosts and under no seal of theirs, or under none yet: %d.\n", r.Unsealed)
 	}
 	fmt.Fprintf(&b, "Sessions whose numbers were looked at: %d.\n", r.Sessions)
 	if r.Terminals > 0 {

@@ -36,7 +36,7 @@ func TestExportOfWhatWasDeleted(t *testing.T) {
 	w := newWorld(t)
 	r := w.issued(t)
 	w.hostReports(t, r, w.clock.Now().Wall)
-	if got := exported(t, w.ada, &api.ExportRecordRequest{}); len(got.Findings) > 0 || len(got.Deleted) > 0 || len(got.Signers) != 1 || got.Signers[0].Receipts != 2 {
+	if got := exported(t, w.ada, &api.ExportRecordRequest{}); len(got.Findings) > 0 || len(got.Deleted) > 0 || len(got.Signers) != 1 || got.Signers[0].Receipts != 2 || got.Signers[0].Seals != 1 || got.Unsealed != 0 {
 		t.Fatalf("%+v", got)
 	}
 	end := w.clock.Now().Wall.Add(24 * time.Hour)
@@ -50,7 +50,7 @@ func TestExportOfWhatWasDeleted(t *testing.T) {
 			p = w.ben // who approved
 		}
 		got := exported(t, p, q)
-		if len(got.Findings) > 0 || len(got.Deleted) != 1 || len(got.Signers) != 1 || got.Signers[0].Receipts != 2 {
+		if len(got.Findings) > 0 || len(got.Deleted) != 1 || len(got.Signers) != 1 || got.Signers[0].Receipts != 2 || got.Signers[0].Seals != 1 || got.Unsealed != 0 {
 			t.Errorf("%v: %+v", q, got)
 		}
 	}

@@ -114,6 +114,12 @@ func (w *world) hostReports(t *testing.T, r *api.Request, from time.Time) {
 		e.Host, e.Grant, e.Person = "db1", r.Grant, "ana"
 		records = append(records, roster.Record{Seq: uint64(i + 1), Entry: e.Bytes()})
 	}
+	seal := ledger.Seal{Fleet: "lab", Host: "db1", Number: 1}
+	for _, r := range records {
+		seal.Digests = append(seal.Digests, ledger.EntryDigest(r.Entry))
+	}
+	sealed := ledger.Entry{Kind: ledger.Sealed, At: end, Host: "db1", Receipt: seal.Sign(w.hostKey)}
+	records = append(records, roster.Record{Seq: uint64(len(records) + 1), Entry: sealed.Bytes()})
 	_, err := w.store.KeepRecords(t.Context(), "db1", "o", records)
 	must(t, err)
 }

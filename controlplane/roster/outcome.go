@@ -57,7 +57,7 @@ func (v Event) Outcome() string {
 		}
 		return WentWell
 	case ledger.Exec, ledger.SetID, ledger.Logout, ledger.Drift, ledger.Agent, ledger.Admin, ledger.Connect, ledger.Open, ledger.Act, ledger.Privilege,
-		ledger.WouldRefuse:
+		ledger.WouldRefuse, ledger.Sealed:
 	}
 	return ""
 }

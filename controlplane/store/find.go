@@ -100,6 +100,9 @@ func (s *Store) Events(ctx context.Context, q roster.Search) ([]roster.Event, er
 	w.text(`e.person = ?`, q.Person)
 	w.text(`e.host = ?`, q.Host)
 	w.text(`e.kind = ?`, q.Kind)
+	if q.Kind == "" {
+		w.and(`e.kind <> 'sealed'`) // they tell of nothing that was done
+	}
 	if q.Kind == ledger.Gap.String() || q.Kind == ledger.Privilege.String() {
 		w.and(`e.kind IN ('gap', 'privilege')`) // so that their own index is good for it
 	}

@@ -215,7 +215,8 @@ func (s *Store) Growth(ctx context.Context, from, to uint64) (tlog.TreeProof, er
 
 // Selected returns the numbers of the entries that are asked for, of the log of
 // a size. With those of a grant come the gaps that their hosts tell of in
-// between, which may be about it.
+// between, which may be about it, and the seals up to the one that the last of
+// them is under.
 func (s *Store) Selected(ctx context.Context, q roster.Selection, size uint64) ([]uint64, error) {
 	if q.Grant == "" && q.Request == "" {
 		return list(ctx, s.read, scanNumber, `SELECT id FROM entries WHERE id <= ? AND id >=
@@ -223,9 +224,13 @@ func (s *Store) Selected(ctx context.Context, q roster.Selection, size uint64) (
 	}
 	return list(ctx, s.read, scanNumber, `WITH about AS (SELECT id, host FROM entries WHERE id <= ? AND
 			(grant_id = ? AND grant_id <> '' OR request = ? AND request <> ''))
-		SELECT id FROM about UNION SELECT e.id FROM entries e JOIN (SELECT host, min(id) AS first, max(id) AS last FROM about WHERE host <> '' GROUP BY host) a
-			ON e.host = a.host AND e.id BETWEEN a.first AND a.last WHERE e.kind = 'gap' AND e.grant_id = ''
-		ORDER BY 1`, size, q.Grant, q.Request)
+		, spans AS (SELECT host, min(id) AS first, max(id) AS last FROM about WHERE host <> '' GROUP BY host)
+		SELECT id FROM about UNION SELECT e.id FROM entries e JOIN spans a ON e.host = a.host AND e.id BETWEEN a.first AND a.last
+			WHERE e.kind = 'gap' AND e.grant_id = ''
+		UNION SELECT e.id FROM entries e JOIN spans a ON e.host = a.host AND e.id > a.first AND e.id <=
+			(SELECT coalesce(min(s.id), a.last) FROM entries s WHERE s.kind = 'sealed' AND s.host = a.host AND s.id > a.last AND s.id <= ?)
+			WHERE e.kind = 'sealed'
+		ORDER BY 1`, size, q.Grant, q.Request, size)
 }
 
 func scanNumber(r scanner) (uint64, error) {

@@ -116,16 +116,20 @@ func (k keeper) strange(ctx context.Context, id string) (bool, error) {
 func (k keeper) insert(ctx context.Context, seq uint64, kind string, e ledger.Entry, raw []byte) error {
 	var valid bool
 	var key []byte
-	if (e.Kind == ledger.Removed || e.Kind == ledger.Leftovers || e.Kind == ledger.Terminal && len(e.Receipt) > 0) && kind != roster.Malformed {
+	if (e.Kind == ledger.Removed || e.Kind == ledger.Leftovers || e.Kind == ledger.Sealed || e.Kind == ledger.Terminal && len(e.Receipt) > 0) && kind != roster.Malformed {
 		valid, key = k.vouched(e), k.host.ReceiptKey
 	}
 	e.Request = "" // of what hosts say, none is about a request
 	return k.keep(ctx, row{host: k.host.Name, outbox: k.outbox, seq: seq, kind: kind, entry: e, raw: raw, vouched: valid, key: key})
 }
 
-// vouched reports whether the entry carries a receipt that the host signed, of
-// the entry's kind and about what the entry is about.
+// vouched reports whether the entry carries a receipt or a seal that the host
+// signed, of the entry's kind and about what the entry is about.
 func (k keeper) vouched(e ledger.Entry) bool {
+	if e.Kind == ledger.Sealed {
+		s, err := ledger.OpenSeal(e.Receipt, k.host.ReceiptKey)
+		return err == nil && s.Fleet == k.fleet && s.Host == k.host.Name
+	}
 	if e.Kind == ledger.Leftovers {
 		r, err := ledger.OpenLeftovers(e.Receipt, k.host.ReceiptKey)
 		return err == nil && r.Fleet == k.fleet && r.Host == k.host.Name && r.Grant == e.Grant && r.Person == e.Person
