@@ -48,7 +48,7 @@ var (
 	keyFigure   = prometheus.NewDesc("curfew_grant_key_seconds", "Seconds until the grant key runs out.", nil, nil)
 	openFigure  = prometheus.NewDesc("curfew_requests_open", "Requests whose life is not over, by state.", []string{"state"}, nil)
 	ruleFigure  = prometheus.NewDesc("curfew_policy_problems", "Mistakes for which the policy folder, as it is now, was not taken.", nil, nil)
-	mumFigure   = prometheus.NewDesc("curfew_grants_unconfirmed", "Ended grants, by host, for which the host has signed no receipt for over a minute.", nil, nil)
+	mumFigure   = prometheus.NewDesc("curfew_grants_unconfirmed", "Ended grants, by host, for which the host has not signed within a minute that nothing is left.", nil, nil)
 	lateFigure  = prometheus.NewDesc("curfew_forward_behind", "Entries of the record that a target of forward has not taken yet.", []string{"target"}, nil)
 	gainFigure  = prometheus.NewDesc("curfew_privilege_without_grant", "Processes of the last 24 hours that gained privilege without a grant.", nil, nil)
 	readFigure  = prometheus.NewDesc("curfew_scrape_ok", "1 if the database could be read for these figures.", nil, nil)

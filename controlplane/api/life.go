@@ -225,14 +225,14 @@ const (
 	patiently = 30 * 24 * time.Hour
 )
 
-// Unconfirmed returns the ends of grants on whose receipts their hosts are
-// late.
+// Unconfirmed returns the ends of grants for which their hosts are late to sign
+// that nothing is left.
 func (s *Server) Unconfirmed(ctx context.Context) ([]roster.Unconfirmed, error) {
 	return s.Store.Unconfirmed(ctx, s.now().Add(-patiently), s.now().Add(-silence))
 }
 
-// Alert tells, once each, of ends that no host has signed for, in the log and
-// in the story of the grant; and in the log of what hosts told that somebody
+// Alert tells, once each, of ends of which no host has signed that nothing is
+// left, in the log and in the story of the grant; and in the log of what hosts told that somebody
 // should look at.
 func (s *Server) Alert(ctx context.Context) error {
 	return errors.Join(s.alertUnconfirmed(ctx), s.alertTold(ctx))
@@ -272,17 +272,20 @@ func (s *Server) alertTold(ctx context.Context) error {
 func (s *Server) alertUnconfirmed(ctx context.Context) error {
 	all, err := s.Unconfirmed(ctx)
 	if err != nil {
-		return fmt.Errorf("look for ends without a receipt: %w", err)
+		return fmt.Errorf("look for ends without a clean receipt: %w", err)
 	}
 	for _, u := range all {
 		if u.Told {
 			continue
 		}
-		now := s.now()
+		now, text := s.now(), "the host has not signed that nothing is left"
+		if u.Left {
+			text = "the host has signed that something is left"
+		}
 		_, err := s.Store.Change(ctx, u.Request, now, func(roster.Request) (roster.Change, error) {
 			return roster.Change{Steps: []roster.Decision{{
 				At: now, What: roster.UnconfirmedStep, Host: u.Host, Person: u.Person,
-				Text: "ended, and the host has not signed that nothing is left",
+				Text: "ended, and " + text,
 			}}}, nil
 		})
 		if is(err, roster.ErrExists) {
@@ -291,7 +294,7 @@ func (s *Server) alertUnconfirmed(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("note that %s is unconfirmed: %w", u.Grant, err)
 		}
-		s.Log.ErrorContext(ctx, "alert: a grant ended, and its host has signed no receipt", "grant", u.Grant, "person", u.Person, "host", u.Host, "since", u.EndedAt)
+		s.Log.ErrorContext(ctx, "alert: a grant ended, and its end is not confirmed", "what", text, "grant", u.Grant, "person", u.Person, "host", u.Host, "since", u.EndedAt)
 	}
 	return nil
 }

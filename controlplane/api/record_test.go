@@ -140,7 +140,7 @@ func TestAdminsProveThemselvesAgain(t *testing.T) {
 	}
 	want := []string{
 		`enrolled device "laptop" and a second factor, in place of all earlier ones`, "added dan, a person", "made a code for dan to enrol with",
-		"made a code for ben to enrol with", "disabled dan", "decommissioned host db2: 0 grants stood on it, or ended without its receipt",
+		"made a code for ben to enrol with", "disabled dan", "decommissioned host db2: 0 grants stood on it, or ended without its word that nothing is left",
 	}
 	if diff := cmp.Diff(want, said); diff != "" {
 		t.Error(diff)
@@ -192,6 +192,58 @@ func TestSilenceAboutAnEndIsAnAlert(t *testing.T) {
 	if left, err := w.server.Unconfirmed(ctx); err != nil || len(left) != 0 || state().State != "removed" {
 		t.Errorf("with a receipt: %v, %v, %v", left, err, state())
 	}
+}
+
+// What a host signs for is not an end while something is left.
+func TestWhatIsLeftAtAnEndIsAnAlertUntilItIsGone(t *testing.T) {
+	w, ctx := newWorld(t), t.Context()
+	r := w.issued(t)
+	_, err := w.ben.Revoke(ctx, &api.RevokeRequest{Grant: r.Grant})
+	must(t, err)
+	ended := w.clock.Now().Wall
+	seq := uint64(0)
+	says := func(left ...string) {
+		t.Helper()
+		receipt := ledger.Receipt{Fleet: "lab", Host: "db1", Grant: r.Grant, Person: "ana", Why: "revoked", EndedAt: ended, DoneAt: ended.Add(time.Second), Left: left}
+		e := ledger.Entry{Kind: ledger.Removed, At: receipt.DoneAt, Host: "db1", Grant: r.Grant, Person: "ana", Receipt: receipt.Seal(w.hostKey)}
+		seq++
+		_, err := w.store.KeepRecords(ctx, "db1", "o", []roster.Record{{Seq: seq, Entry: e.Bytes()}})
+		must(t, err)
+	}
+	holds := func(state string, silent int, left ...string) {
+		t.Helper()
+		got, err := w.ana.GetRequest(ctx, &api.GetRequestRequest{Id: r.Id})
+		must(t, err)
+		if s := got.HostStates[0]; s.State != state || !slices.Equal(s.Left, left) {
+			t.Errorf("%v", s)
+		}
+		if all, err := w.server.Unconfirmed(ctx); err != nil || len(all) != silent {
+			t.Errorf("%v, %v", all, err)
+		}
+	}
+	// The host holds a later set: that it has passed by takes no receipt's place.
+	v, err := w.store.State(ctx, "db1")
+	must(t, err)
+	must(t, w.store.Applied(ctx, "db1", roster.Report{Revision: v.Revision}, ended))
+	says("session 3f", "account ana")
+	holds("unconfirmed", 0, "session 3f", "account ana") // a minute is not over
+	w.clock.pass(2 * time.Minute)
+	must(t, w.server.Alert(ctx))
+	must(t, w.server.Alert(ctx))
+	if s := w.log.String(); strings.Count(s, "alert: a grant ended") != 1 || !strings.Contains(s, "signed that something is left") {
+		t.Error("not told once:", s)
+	}
+	line, err := w.ana.Timeline(ctx, &api.TimelineRequest{Grant: r.Grant})
+	must(t, err)
+	if !slices.ContainsFunc(line.Moments, func(m *api.Moment) bool {
+		return m.What == "unconfirmed" && strings.Contains(m.Text, "something is left")
+	}) {
+		t.Error("the story does not tell it")
+	}
+	says("account ana")
+	holds("unconfirmed", 1, "account ana")
+	says()
+	holds("removed", 0)
 }
 
 func TestDisabledIsOutAtOnce(t *testing.T) {

@@ -252,7 +252,7 @@ func (s *Server) hostStates(ctx context.Context, r roster.Request) ([]*api.HostS
 	for _, m := range all {
 		switch {
 		case m.State == "removed":
-		case m.State != "installed" && slices.Contains(passed, m.Host):
+		case m.State != "installed" && m.State != "unconfirmed" && slices.Contains(passed, m.Host):
 			m.State = "never-installed"
 		default:
 			m.State, m.At = "unconfirmed", timestamppb.New(r.EndedAt)
@@ -263,7 +263,7 @@ func (s *Server) hostStates(ctx context.Context, r roster.Request) ([]*api.HostS
 
 func setHostState(m *api.HostState, e roster.Event) {
 	if e.Entry.Kind == ledger.Installed {
-		m.State, m.At = "installed", timestamppb.New(e.Entry.At)
+		m.State, m.At, m.Left = "installed", timestamppb.New(e.Entry.At), nil
 		return
 	}
 	if e.Entry.Kind == ledger.Leftovers {
@@ -272,8 +272,14 @@ func setHostState(m *api.HostState, e roster.Event) {
 		}
 		return
 	}
-	// Only what the host has signed says that the grant is gone.
-	if receipt, ok := openReceipt(e); ok {
-		m.State, m.At, m.Left = "removed", timestamppb.New(receipt.DoneAt), receipt.Left
+	// Only what the host has signed says that the grant is gone, and only if
+	// nothing is left.
+	receipt, ok := openReceipt(e)
+	if !ok {
+		return
+	}
+	m.State, m.At, m.Left = "removed", timestamppb.New(receipt.DoneAt), receipt.Left
+	if !receipt.Clean() {
+		m.State, m.At = "unconfirmed", timestamppb.New(receipt.EndedAt)
 	}
 }

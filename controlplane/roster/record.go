@@ -64,20 +64,21 @@ type Decision struct {
 	Text   string
 }
 
-// Steps in a request's life that are told apart: a grant was signed; a host is
-// silent about its grant's end; somebody said something.
+// Steps in a request's life that are told apart: a grant was signed; a host has
+// not confirmed its grant's end; somebody said something.
 const (
 	SignedStep      = "signed"
 	UnconfirmedStep = "unconfirmed"
 	RemarkStep      = "said"
 )
 
-// Unconfirmed is the end of a grant on a host that has signed no receipt for
-// it.
+// Unconfirmed is the end of a grant on a host that has not signed that nothing
+// is left of it.
 type Unconfirmed struct {
 	Request, Grant, Person, Host string
 	EndedAt                      time.Time
 	Told                         bool // it is a step in the request's life already
+	Left                         bool // the host signed a receipt: something is left
 }
 
 // A Count is what there is now.

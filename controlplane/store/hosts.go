@@ -154,7 +154,7 @@ func (s *Store) DecommissionHost(ctx context.Context, name string, a roster.Act)
 			}
 		}
 		if err == nil {
-			err = t.tell(ctx, a, "decommissioned host %s: %d grants stood on it, or ended without its receipt", name, grants)
+			err = t.tell(ctx, a, "decommissioned host %s: %d grants stood on it, or ended without its word that nothing is left", name, grants)
 		}
 		if err == nil {
 			h, err = host(ctx, t, name)
@@ -169,9 +169,9 @@ func (s *Store) DecommissionHost(ctx context.Context, name string, a roster.Act)
 }
 
 // mayStand counts the grants of which something may be on the host: they have
-// not ended, or did before their time and the host has not signed for it.
-// Whether it was ever sent them does not count: it may have taken more than it
-// said.
+// not ended, or did before their time and the host has not signed that
+// nothing is left. Whether it was ever sent them does not count: it may have
+// taken more than it said.
 func mayStand(ctx context.Context, t *tx, name string, at time.Time) (n int, err error) {
 	err = t.QueryRowContext(ctx, `SELECT count(*) FROM grants g JOIN request_hosts r ON r.request = g.request
 		WHERE r.host = ? AND g.drained > ? AND g.issued_at >= (SELECT fresh_at FROM hosts WHERE name = ?)

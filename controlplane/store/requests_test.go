@@ -312,13 +312,17 @@ func TestDecommissionedHostTakesAnEmptySet(t *testing.T) {
 // does not.
 func TestRevokedGrantsKeepAHostLeaving(t *testing.T) {
 	for name, c := range map[string]struct {
-		said    []ledger.Kind
+		said    []string // "left" is a receipt of what is left
 		leaving bool
 	}{
-		"nothing was heard":          {nil, true},
-		"it was installed":           {[]ledger.Kind{ledger.Installed}, true},
-		"it was removed":             {[]ledger.Kind{ledger.Installed, ledger.Removed}, false},
-		"it came back after a lease": {[]ledger.Kind{ledger.Installed, ledger.Removed, ledger.Installed}, true},
+		"nothing was heard":                       {nil, true},
+		"it was installed":                        {[]string{"installed"}, true},
+		"it was removed":                          {[]string{"installed", "removed"}, false},
+		"it came back after a lease":              {[]string{"installed", "removed", "installed"}, true},
+		"something is left":                       {[]string{"installed", "left"}, true},
+		"what was left is gone":                   {[]string{"installed", "left", "left", "removed"}, false},
+		"something is left after all":             {[]string{"installed", "removed", "left"}, true},
+		"what was left of an earlier time is not": {[]string{"installed", "left", "installed", "removed"}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, ctx := scene(t), t.Context()
@@ -327,9 +331,13 @@ func TestRevokedGrantsKeepAHostLeaving(t *testing.T) {
 			must(t, err)
 			var records []roster.Record
 			for i, k := range c.said {
-				e := ledger.Entry{Kind: k, At: noon, Host: "db1", Grant: r.Grant.ID, Person: "ana"}
-				if k == ledger.Removed {
-					e.Receipt = ledger.Receipt{Fleet: "lab", Host: "db1", Grant: r.Grant.ID, Person: "ana", DoneAt: noon}.Seal(hostKey)
+				e := ledger.Entry{Kind: ledger.Installed, At: noon, Host: "db1", Grant: r.Grant.ID, Person: "ana"}
+				if k != "installed" {
+					receipt := ledger.Receipt{Fleet: "lab", Host: "db1", Grant: r.Grant.ID, Person: "ana", DoneAt: noon}
+					if k == "left" {
+						receipt.Left = []string{"account ana"}
+					}
+					e.Kind, e.Receipt = ledger.Removed, receipt.Seal(hostKey)
 				}
 				records = append(records, roster.Record{Seq: uint64(i + 1), Entry: e.Bytes()})
 			}

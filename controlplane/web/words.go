@@ -146,7 +146,7 @@ func stateWords(s string) string {
 // hostWords says what a host's last word about a grant means.
 func hostWords(s string) string {
 	words := map[string]string{
-		"sent": "being put in place", "installed": "in place: it can be used", "removed": "taken away, and the host signed for it",
+		"sent": "being put in place", "installed": "in place: it can be used", "removed": "taken away, and the host signed that nothing is left",
 		"never-installed": "never got there", "unconfirmed": "over, but the host has not signed that nothing is left", "offline": "not connected",
 	}
 	if w, ok := words[s]; ok {

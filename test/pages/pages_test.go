@@ -53,6 +53,6 @@ func TestAskApproveEnd(t *testing.T) {
 	ana.sees("/usr/bin/systemctl restart postgresql")
 	ana.shoot("granted-desktop")
 	ben.click(".stop")
-	ben.sees("taken away, and the host signed for it")
-	ana.sees("taken away, and the host signed for it")
+	ben.sees("taken away, and the host signed that nothing is left")
+	ana.sees("taken away, and the host signed that nothing is left")
 }
