@@ -22,7 +22,7 @@ import (
 
 func TestKillLeavesNobodyOfTheSession(t *testing.T) {
 	need.Root(t)
-	w := open(t, pins(t))
+	w := withoutAlarm(t, open(t, pins(t)))
 	defer closeIt(t, w)
 	other := shell(t, `while :; do sleep 0.05; done`)
 	other.grow(t, w, 0x2001)
