@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"curfew.internal/agent/enforce"
 	"curfew.internal/grant"
 	"curfew.internal/ledger"
 )
@@ -292,4 +293,55 @@ func TestASweepBesideLeavesTheReceiptToTheAgent(t *testing.T) {
 	if len(w.told(ledger.Removed)) != 1 || w.opened["g-a"].Ended.IsZero() {
 		t.Errorf("receipts %v, %+v", w.told(ledger.Removed), w.opened["g-a"])
 	}
+}
+
+// What a role lets an account reach binds its processes for as long as there
+// are any, and so does the timer that has them ended.
+func TestNoProcessIsLetLoose(t *testing.T) {
+	w := newWorld()
+	g := held("g-a", "ana", 0, time.Hour)
+	to, err := grant.ParseDestination("tcp://10.0.0.1:5432")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Role.Network = []grant.Destination{to}
+	w.offered.Grants = []grant.Grant{g}
+	a := w.agent(t)
+	pass(t, a)
+	w.owner[9] = g.Person.UID // as what systemd runs for her: it has no label
+	w.now = noon.Add(2 * time.Hour)
+	h := &stubborn{fakeHost: fakeHost{w}}
+	a.Host = h
+	scope, timer := enforce.Thing{Kind: enforce.Network, Name: "ana"}, enforce.Thing{Kind: enforce.EndTimer, Name: "g-a"}
+	for _, immortal := range []bool{true, false} {
+		h.immortal = immortal
+		_, err := a.Pass(t.Context(), true)
+		_, scoped := w.things[scope]
+		_, timed := w.things[timer]
+		if scoped != immortal || timed != immortal || (err != nil) != immortal || h.loose {
+			t.Errorf("a process that would not end %v: scope %v, timer %v, let loose %v, %v", immortal, scoped, timed, h.loose, err)
+		}
+	}
+	if len(w.things) > 0 || len(w.owner) > 0 {
+		t.Error(w.things, w.owner)
+	}
+}
+
+// stubborn is a host with a process that does not end, and a look at whether
+// it is let loose.
+type stubborn struct {
+	fakeHost
+	immortal, loose bool
+}
+
+func (h *stubborn) KillUID(ctx context.Context, uid uint32) (int, error) {
+	if h.immortal {
+		return 0, errCrash
+	}
+	return h.fakeHost.KillUID(ctx, uid)
+}
+
+func (h *stubborn) Apply(ctx context.Context, s enforce.Step) error {
+	h.loose = h.loose || s.Op == enforce.Remove && binding(s.Thing.Kind) && len(h.owner) > 0
+	return h.fakeHost.Apply(ctx, s)
 }

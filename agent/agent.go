@@ -38,6 +38,8 @@ type Host interface {
 	// process of the account; it returns how many it ended.
 	EndSessions(ctx context.Context, uid uint32) error
 	KillUID(ctx context.Context, uid uint32) (int, error)
+	// EndRaised ends those of the processes that can do more than the account.
+	EndRaised(ctx context.Context, pids []int, uid uint32) (int, error)
 	// Clear removes what the account left where it would run again or lie
 	// about: jobs, and files in folders that everybody shares. It says what went.
 	Clear(ctx context.Context, person string, uid uint32) (removed []string, err error)

@@ -96,10 +96,17 @@ func TestTheEndOfOneGrantMovesTheLoginToTheOther(t *testing.T) {
 	if _, err := a.Accept(t.Context(), nil, nil); err != nil {
 		t.Fatal(err)
 	}
+	// A shell of a setuid file, and one of hers, in the login; sshd's own is root's.
+	uid := w.offered.Grants[0].Person.UID
+	w.owner[7], w.owner[9], w.owner[10] = 0, 0, uid
+	w.tasks[9], w.tasks[10] = w.tasks[7], w.tasks[7]
 	w.now = noon.Add(90 * time.Minute)
 	pass()
-	if s, ok := w.sessions[w.tasks[7]]; !ok || s.Grant != "g-b" {
+	if s, ok := w.sessions[w.tasks[7]]; !ok || s.Grant != "g-b" || w.tasks[10] != w.tasks[7] {
 		t.Errorf("the login: %+v", s)
+	}
+	if w.tasks[9] != 0 {
+		t.Error("a root that the grant which ended was good for lives on in the login")
 	}
 	if w.tasks[8] != 0 {
 		t.Error("what ran under the grant that ended lives")

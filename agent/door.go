@@ -129,9 +129,11 @@ func (a *Agent) refuse(ctx context.Context, k Knock, person string) Answer {
 	return Answer{Message: fmt.Sprintf("curfew: %s; ask with `curfew request %s --on %s --for 1h`", text, role, a.Name)}
 }
 
+const notRecorded = "curfew: the session could not be put under record, so it is not opened: ask an administrator to run `curfew-agent status`"
+
 // openSession labels the caller before its user's first command can run.
 func (a *Agent) openSession(ctx context.Context, k Knock, g grant.Grant, live []grant.Grant) Answer {
-	no := Answer{Message: "curfew: the session could not be put under record, so it is not opened: ask an administrator to run `curfew-agent status`"}
+	no := Answer{Message: notRecorded}
 	s := newSession(g)
 	s.Kind, s.Service, s.TTY, s.From, s.PID, s.Opened = LoginSession, k.Service, valid(k.TTY), valid(k.From), k.PID, a.Clock.Now().Wall
 	if k.RUser == g.Person.Name && k.User != k.RUser {
@@ -139,22 +141,8 @@ func (a *Agent) openSession(ctx context.Context, k Knock, g grant.Grant, live []
 		g = a.under(k, g.Person.Name, live)
 		s.Grant, s.Approvers = g.ID, approvers(g)
 	}
-	if g.Role.Audit != grant.AuditAsCan && a.Recording != nil {
-		if err := a.Recording(); err != nil {
-			return a.unrecorded(ctx, s, err)
-		}
-	}
-	if g.Role.Strict && s.Kind == SudoSession && (a.Taped == nil || !a.Taped(s.Person, s.TTY)) {
-		return a.untaped(ctx, s, g.Role.Name)
-	}
-	switch in, err := a.inside(k); {
-	case err != nil:
-		a.Log.ErrorContext(ctx, "session not opened", "err", err)
-		return no
-	case in.ID != 0 && in.Person != s.Person:
-		return a.trespass(ctx, k, in, s.Person)
-	case in.ID != 0 && (in.Kind == SudoSession || s.Kind == LoginSession):
-		return Answer{Allow: true} // it stays what it is, and ends with that
+	if answer, done := a.beforehand(ctx, k, s, g.Role); done {
+		return answer
 	}
 	a.remember(ctx, s.Person)
 	if err := a.put(s); err != nil {
@@ -184,6 +172,31 @@ func (a *Agent) openSession(ctx context.Context, k Knock, g grant.Grant, live []
 	}
 	a.append(s.entry(ledger.Login, s.Opened, text))
 	return Answer{Allow: true}
+}
+
+// beforehand answers for sessions that are not to be opened, for want of a
+// record that the role demands, or that are one with the session that they are
+// called for in.
+func (a *Agent) beforehand(ctx context.Context, k Knock, s Session, r grant.Role) (answer Answer, done bool) {
+	if r.Audit != grant.AuditAsCan && a.Recording != nil {
+		if err := a.Recording(); err != nil {
+			return a.unrecorded(ctx, s, err), true
+		}
+	}
+	if r.Strict && s.Kind == SudoSession && (a.Taped == nil || !a.Taped(s.Person, s.TTY)) {
+		return a.untaped(ctx, s, r.Name), true
+	}
+	in, err := a.inside(k)
+	switch {
+	case err != nil:
+		a.Log.ErrorContext(ctx, "session not opened", "err", err)
+		return Answer{Message: notRecorded}, true
+	case in.ID != 0 && in.Person != s.Person:
+		return a.trespass(ctx, k, in, s.Person), true
+	case in.ID != 0 && (in.Kind == SudoSession || s.Kind == LoginSession):
+		return Answer{Allow: true}, true // it stays what it is, and ends with that
+	}
+	return Answer{}, false
 }
 
 // closed notes the end of a session. Its processes may live on, and keep

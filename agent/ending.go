@@ -185,7 +185,10 @@ func (a *Agent) settle(ctx context.Context, b budget, held []grant.Grant, o Open
 		r.Looked, r.Left = append(r.Looked, looked...), append(r.Left, left...)
 	}
 	look(a.Host.RuleLeft(o.Grant))
-	if _, other := of(held, o.Person); !other {
+	if _, other := of(held, o.Person); other {
+		look(a.lower(ctx, b, o))
+		r.Killed = a.killedOf(o.Grant)
+	} else {
 		var n int
 		var err error
 		n, r.Removed, err = a.clear(ctx, b, o)
@@ -195,6 +198,42 @@ func (a *Agent) settle(ctx context.Context, b budget, held []grant.Grant, o Open
 	}
 	r.DoneAt = a.Clock.Now().Wall
 	return r, errors.Join(failed...)
+}
+
+// looksForRaised is how often a login is looked through at most.
+const looksForRaised = 5
+
+// lower ends what, in logins that go on under another grant, can do more than
+// their account: a shell of a setuid file, say, that the grant which has ended
+// was good for. The process that holds a login, as sshd's does, is root's and
+// no work of hers.
+func (a *Agent) lower(ctx context.Context, b budget, o Opened) (looked, left []string, err error) {
+	ctx, cancel := b.turn(ctx)
+	defer cancel()
+	for _, s := range a.sessionsNow() {
+		if s.Person != o.Person || s.Kind != LoginSession {
+			continue
+		}
+		for look := 1; ; look++ {
+			living, err := a.Labels.Living()
+			if err != nil {
+				return nil, nil, fmt.Errorf("look through a login: %w", err)
+			}
+			n, err := a.Host.EndRaised(ctx, slices.DeleteFunc(living[s.ID], func(pid int) bool { return pid == s.PID }), o.UID)
+			a.count(Session{Grant: o.Grant}, n)
+			if err != nil {
+				return nil, nil, err
+			}
+			if n == 0 {
+				break
+			}
+			if look == looksForRaised {
+				left = append(left, fmt.Sprintf("privileged processes in session %x, which come again and again", s.ID))
+				break
+			}
+		}
+	}
+	return []string{"privileged processes of logins that go on"}, left, nil
 }
 
 // clear ends every process of an account that holds no grant any more, and

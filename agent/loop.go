@@ -84,7 +84,7 @@ func (a *Agent) Pass(ctx context.Context, give bool) (time.Time, error) {
 	failed := a.endSessions(ctx, b, live, held)
 	seen, err := a.Host.Observe(ctx)
 	removals, gifts := split(enforce.Plan(want, seen))
-	removed, _, errs := a.apply(ctx, removals, held)
+	removed, errs := a.withdraw(ctx, b, removals, held)
 	a.foreign(removed)
 	failed = append(failed, errs...)
 	failed = append(failed, a.close(ctx, b, held, removed, now)...)

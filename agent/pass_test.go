@@ -53,8 +53,11 @@ func (h *halfSeen) RuleLeft(id string) (looked, left []string, err error) {
 
 func (*halfSeen) EndSessions(context.Context, uint32) error    { return nil }
 func (*halfSeen) KillUID(context.Context, uint32) (int, error) { return 0, nil }
-func (*halfSeen) Spellings(paths []string) []string            { return paths }
-func (*halfSeen) Snapshot(context.Context) ([]byte, error)     { return nil, nil }
+func (*halfSeen) EndRaised(context.Context, []int, uint32) (int, error) {
+	return 0, nil
+}
+func (*halfSeen) Spellings(paths []string) []string        { return paths }
+func (*halfSeen) Snapshot(context.Context) ([]byte, error) { return nil, nil }
 func (*halfSeen) Leavings(context.Context, host.Trace) (host.Leavings, error) {
 	return host.Leavings{}, nil
 }

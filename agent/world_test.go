@@ -120,6 +120,19 @@ func (h fakeHost) KillUID(_ context.Context, uid uint32) (int, error) {
 	return n, nil
 }
 
+// EndRaised ends those whose owner is another.
+func (h fakeHost) EndRaised(_ context.Context, pids []int, uid uint32) (int, error) {
+	n := 0
+	for _, pid := range pids {
+		if o, ok := h.owner[pid]; ok && o != uid {
+			delete(h.owner, pid)
+			delete(h.tasks, pid)
+			n++
+		}
+	}
+	return n, nil
+}
+
 func (h fakeHost) Clear(context.Context, string, uint32) ([]string, error) { return nil, nil }
 func (h fakeHost) Tell([]int, string) int                                  { return 0 }
 func (h fakeHost) Snapshot(context.Context) ([]byte, error)                { return []byte(`"quiet"`), nil }

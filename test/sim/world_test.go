@@ -285,6 +285,8 @@ func (h hostOf) Apply(_ context.Context, s enforce.Step) error {
 
 func (h hostOf) EndSessions(context.Context, uint32) error { return nil }
 
+func (hostOf) EndRaised(context.Context, []int, uint32) (int, error) { return 0, nil }
+
 func (h hostOf) KillUID(_ context.Context, uid uint32) (int, error) {
 	h.change()
 	n := 0
