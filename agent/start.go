@@ -200,7 +200,7 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 		Sessions: terminals.State,
 		Server:   p.config.Server, Identity: uplink.Identity(p.identity), Host: acceptor{a, p.kept.Keep},
 		Outbox: p.kept.Outbox(), Appended: p.kept.Outbox().Appended(), Facts: p.facts(v),
-		Now: a.now, Told: a.Told, Unsure: a.unsure, Unwired: p.unwired.list, Access: p.access, Doctor: p.examined.last, Renewed: func(der []byte) error { return keep.SaveCertificate(f.Config, der) },
+		Now: a.now, Told: a.Told, Unsure: a.Unsure, Unwired: p.unwired.list, Access: p.access, Doctor: p.examined.last, Renewed: func(der []byte) error { return keep.SaveCertificate(f.Config, der) },
 		Clock: p.clock, Log: log,
 	})
 	if err != nil {

@@ -148,9 +148,9 @@ func (a *Agent) strand(ctx context.Context, known []grant.Grant, now time.Time) 
 	}
 }
 
-// unsure reports whether trusted time is ahead of the wall clock, as after a
+// Unsure reports whether trusted time is ahead of the wall clock, as after a
 // clock that was set forward and back, or was not compared for long.
-func (a *Agent) unsure() bool {
+func (a *Agent) Unsure() bool {
 	r := a.Clock.Now()
 	ahead := a.Keep.Trusted(r).Sub(r.Wall) > tolerance
 	return ahead || r.Wall.Sub(a.Keep.Earliest(r)) > time.Minute

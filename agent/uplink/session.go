@@ -49,8 +49,7 @@ type batch struct {
 	bytes int
 }
 
-// session connects, and speaks until something fails. It calls up once the
-// control plane has answered.
+// session connects, and talks.
 func (c *Client) session(ctx context.Context, up func()) error {
 	if leaf, now := c.leaf(), c.Clock.Now().Wall; !now.Before(leaf.NotAfter) {
 		return fmt.Errorf("the host's certificate ran out at %s: if the clock is right, ask for a join code for this host and run `curfew-agent join CODE`",
@@ -60,20 +59,26 @@ func (c *Client) session(ctx context.Context, up func()) error {
 	if err != nil {
 		return err
 	}
+	c.use(conn)
+	err = c.Talk(ctx, conn, up)
+	c.use(nil)
+	_ = conn.Close() // what there is to say of it, err says
+	return err
+}
+
+// Talk speaks over a connection until something fails. It calls up once the
+// control plane has answered.
+func (c *Client) Talk(ctx context.Context, conn grpc.ClientConnInterface, up func()) error {
 	g, ctx := errgroup.WithContext(ctx)
 	duplex, err := uplink.NewUplinkClient(conn).Connect(ctx)
 	if err != nil {
-		return errors.Join(err, conn.Close())
+		return err
 	}
 	s := &session{Client: c, duplex: duplex, offered: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
 	g.Go(func() error { return s.receive(ctx, up) })
 	g.Go(func() error { return s.offer(ctx) })
 	g.Go(func() error { return s.send(ctx) })
-	c.use(conn)
-	err = g.Wait()
-	c.use(nil)
-	_ = conn.Close() // what there is to say of it, err says
-	return err
+	return g.Wait()
 }
 
 // receive takes what the control plane says.
