@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -16,22 +17,28 @@ import (
 // the machine can know of.
 func (w *world) slack() time.Duration { return time.Second + w.off }
 
+// tolerance is how far a clock may be off without a word (agent/time.go).
+const tolerance = 5 * time.Second
+
 // stands reports whether a grant may still have effect on the host: by true
-// time, and unless the host took a set without it.
-func (w *world) stands(g *issued) bool {
-	now := w.true()
-	return !now.Before(g.NotBefore) && now.Before(g.NotAfter.Add(w.slack())) && (g.revoked == 0 || g.revoked > w.reached)
+// time, unless the host took a set without it, and by its lease, which may be
+// so much late.
+func (w *world) stands(g *issued, late time.Duration) bool {
+	return w.true().Before(g.NotAfter.Add(w.slack())) && w.holds(g, late)
 }
 
 // lasts reports whether what runs under a grant may still run on the host: it
 // stands, or it drains.
 func (w *world) lasts(g *issued) bool {
-	now := w.true()
-	return !now.Before(g.NotBefore) && now.Before(g.Drained().Add(w.slack())) && (g.revoked == 0 || g.revoked > w.reached)
+	return w.true().Before(g.Drained().Add(w.slack())) && w.holds(g, tolerance+resync)
 }
 
-func (w *world) mayAct(person string) bool {
-	return slices.ContainsFunc(w.server.grants, func(g *issued) bool { return g.Person.Name == person && w.stands(g) })
+func (w *world) holds(g *issued, late time.Duration) bool {
+	return !w.true().Before(g.NotBefore) && (g.revoked == 0 || g.revoked > w.reached) && w.leased(g, late)
+}
+
+func (w *world) mayAct(person string, late time.Duration) bool {
+	return slices.ContainsFunc(w.server.grants, func(g *issued) bool { return g.Person.Name == person && w.stands(g, late) })
 }
 
 func (w *world) mayRun(person string) bool {
@@ -53,6 +60,12 @@ func (w *world) check() error {
 	if w.agent != nil && w.now >= w.next {
 		w.round()
 	}
+	if w.wrong != nil {
+		return w.wrong
+	}
+	if w.agent != nil && w.keep.Earliest(clockOf{w}.Now()).After(w.true()) {
+		return errors.New("it is later than the control plane said that it is at least")
+	}
 	for _, person := range people {
 		if err := w.checkDoor(person); err != nil {
 			return err
@@ -73,7 +86,7 @@ func (w *world) checkDoor(person string) error {
 		w.fuse = 0
 		a := w.agent.Knock(context.Background(), agent.Knock{Service: "sshd", User: person, FD: -1})
 		w.fuse = fuse
-		if a.Allow && !w.mayAct(person) {
+		if a.Allow && !w.mayAct(person, tolerance) {
 			err = fmt.Errorf("the door lets %s in, who holds no grant", person)
 		}
 	})
@@ -99,8 +112,7 @@ func (w *world) checkProcess(p process) error {
 			continue
 		}
 		late := w.true().Sub(g.Drained()) > w.slack()
-		revoked := g.revoked > 0 && g.revoked <= w.reached && passed
-		if !late && !revoked {
+		if over := passed && !w.holds(g, tolerance+resync); !late && !over {
 			return nil
 		}
 	}
@@ -121,7 +133,7 @@ func (w *world) checkThings() error {
 		switch t.Kind {
 		case enforce.SudoRule:
 			g := w.grant(t.Name)
-			if g == nil || !w.stands(g) {
+			if g == nil || !w.stands(g, tolerance+resync) {
 				return fmt.Errorf("rule %s is there, and no grant", t.Name)
 			}
 			if content != enforce.Sudoers(g.Grant) {
@@ -136,7 +148,7 @@ func (w *world) checkThings() error {
 				return fmt.Errorf("%v is there, and no grant", t)
 			}
 		case enforce.Principals:
-			if !w.mayAct(t.Name) {
+			if !w.mayAct(t.Name, tolerance+resync) {
 				return fmt.Errorf("%v is there, and no grant", t)
 			}
 		}
@@ -148,11 +160,10 @@ func (w *world) checkThings() error {
 // and at what is on record.
 func (w *world) settle() error {
 	w.tell("faults stop")
-	w.fuse, w.cut, w.skew, w.calm = 0, false, 0, true
+	w.fuse, w.cut, w.skew, w.calm, w.server.full = 0, false, 0, true, false
 	w.startAgain()
-	w.server.revision = w.server.highest + 1
-	w.mail = []letter{{w.now, w.server.set(host, signer, w.true())}}
-	w.pass(time.Minute)
+	w.goOn()
+	w.pass(3 * time.Minute)
 	if err := w.check(); err != nil {
 		return err
 	}
@@ -162,7 +173,7 @@ func (w *world) settle() error {
 	if err := w.checkGiven(); err != nil {
 		return err
 	}
-	w.pass(30 * time.Minute)
+	w.pass(w.lastEnd().Sub(w.true()) + time.Minute)
 	w.lookAfter()
 	w.pass(time.Minute)
 	if err := w.check(); err != nil {
@@ -171,14 +182,28 @@ func (w *world) settle() error {
 	if len(w.things) > 0 || w.procsOfOurs() > 0 {
 		return fmt.Errorf("all grants are over, and there are %v and %d processes", w.things, w.procsOfOurs())
 	}
+	if err := w.checkTold(); err != nil {
+		return err
+	}
 	return w.checkRecord()
+}
+
+// lastEnd is when the last of all grants is over.
+func (w *world) lastEnd() time.Time {
+	var last time.Time
+	for _, g := range w.server.grants {
+		if g.Drained().After(last) {
+			last = g.Drained()
+		}
+	}
+	return last
 }
 
 // checkGiven: with no fault left, a new grant opens the door, also on a host
 // whose wall clock was ahead.
 func (w *world) checkGiven() error {
 	w.server.issue("ana", w.true(), w.true().Add(10*time.Minute), 0, 0)
-	w.mail = []letter{{w.now, w.server.set(host, signer, w.true())}}
+	w.send()
 	w.pass(time.Second)
 	a := w.agent.Knock(context.Background(), agent.Knock{Service: "sshd", User: "ana", FD: -1})
 	if !a.Allow {
@@ -197,45 +222,26 @@ func (w *world) procsOfOurs() int {
 	return n
 }
 
-// checkRecord: what was kept is still there, and who was let in was seen out,
-// by a receipt that says that nothing is left.
+// checkRecord: who was let in was seen out, by a receipt that says that nothing
+// is left.
 func (w *world) checkRecord() error {
-	installed, receipts, kept := map[string]bool{}, map[string]bool{}, 0
+	installed, receipts := map[string]bool{}, map[string]bool{}
 	looks := tally{map[string]bool{}, map[string]ledger.Entry{}}
-	box := w.keep.Outbox()
-	for after := uint64(0); ; {
-		first, entries, err := box.Next(after, 1<<20)
-		if err != nil || len(entries) == 0 {
+	for _, e := range w.said {
+		switch e.Kind { //nolint:exhaustive // the others prove nothing here
+		case ledger.Installed:
+			installed[e.Grant] = true
+		case ledger.Removed:
+			r, err := ledger.OpenReceipt(e.Receipt, public(receiptKey))
 			if err != nil {
 				return err
 			}
-			break
-		}
-		for _, b := range entries {
-			e, err := ledger.ParseEntry(b)
-			if err != nil {
+			receipts[e.Grant] = receipts[e.Grant] || r.Clean()
+		case ledger.Leftovers:
+			if err := looks.count(e); err != nil {
 				return err
 			}
-			kept++
-			switch e.Kind { //nolint:exhaustive // the others prove nothing here
-			case ledger.Installed:
-				installed[e.Grant] = true
-			case ledger.Removed:
-				r, err := ledger.OpenReceipt(e.Receipt, public(receiptKey))
-				if err != nil {
-					return err
-				}
-				receipts[e.Grant] = receipts[e.Grant] || r.Clean()
-			case ledger.Leftovers:
-				if err := looks.count(e); err != nil {
-					return err
-				}
-			}
 		}
-		after = first + uint64(len(entries)) - 1
-	}
-	if kept < len(w.said) {
-		return fmt.Errorf("%d entries were kept, and %d are there", len(w.said), kept)
 	}
 	for id := range installed {
 		if !receipts[id] {

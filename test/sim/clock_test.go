@@ -5,25 +5,32 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"curfew.internal/agent"
 	"curfew.internal/ledger"
 )
 
-// story is a world in which nothing happens but what is told.
-func story(t *testing.T) *world {
+// askAgain is how long an agent waits that is unsure of its time.
+const askAgain = 10 * time.Second
+
+// story tells of a world in which nothing happens but what is told.
+func story(t *testing.T, tell func(t *testing.T, w *world)) {
 	t.Helper()
-	w := newWorld(1, t.TempDir(), "")
-	t.Cleanup(w.stop)
-	w.startAgain()
-	w.pass(time.Second)
-	return w
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(1, dir, "")
+		defer w.close()
+		w.begin()
+		w.calm = true
+		tell(t, w)
+	})
 }
 
 func (w *world) give(from, length time.Duration) {
 	w.server.issue("ana", w.true().Add(from), w.true().Add(from+length), 0, 0)
-	w.mail = []letter{{w.now, w.server.set(host, signer, w.true())}}
+	w.send()
 	w.pass(time.Second)
 }
 
@@ -38,7 +45,11 @@ func (w *world) set(forward time.Duration) {
 }
 
 func TestAClockThatIsSetForwardAndBackRevivesNothingAndStrandsNobody(t *testing.T) {
-	w := story(t)
+	story(t, setForwardAndBack)
+}
+
+func setForwardAndBack(t *testing.T, w *world) {
+	t.Helper()
 	w.give(0, 10*time.Minute)
 	if !w.opens() {
 		t.Fatal("the first grant does not open the door")
@@ -57,11 +68,12 @@ func TestAClockThatIsSetForwardAndBackRevivesNothingAndStrandsNobody(t *testing.
 		t.Errorf("nobody says why: %v", w.said)
 	}
 	w.set(0)
+	w.pass(askAgain)
 	if !w.opens() {
 		t.Error("with the clock right again, the second grant does not open the door")
 	}
 	w.server.revoke(w.server.grants[1])
-	w.mail = []letter{{w.now, w.server.set(host, signer, w.true())}}
+	w.send()
 	w.pass(time.Second)
 	if w.opens() || len(w.things) > 0 {
 		t.Errorf("a grant that had ended stands again: %v", w.things)
@@ -69,7 +81,11 @@ func TestAClockThatIsSetForwardAndBackRevivesNothingAndStrandsNobody(t *testing.
 }
 
 func TestAScheduledGrantIsNotEarlyByAClockThatIsAhead(t *testing.T) {
-	w := story(t)
+	story(t, scheduled)
+}
+
+func scheduled(t *testing.T, w *world) {
+	t.Helper()
 	w.give(10*time.Minute, 10*time.Minute)
 	w.set(15 * time.Minute)
 	w.startAgain()

@@ -7,13 +7,14 @@ import (
 	"strings"
 	"time"
 
+	"curfew.internal/controlplane/roster"
 	"curfew.internal/dsse"
 	"curfew.internal/grant"
 )
 
 const (
-	fleet = "example"
-	host  = "db1"
+	fleetName = "example"
+	host      = "db1"
 )
 
 var noon = time.Date(2027, 1, 31, 12, 0, 0, 0, time.UTC)
@@ -29,7 +30,7 @@ func public(k ed25519.PrivateKey) ed25519.PublicKey { return k.Public().(ed25519
 var (
 	root, signer, thief = keyOf("root"), keyOf("grant"), keyOf("thief")
 	ring                = dsse.Sign(grant.KeyringType, grant.Keyring{
-		Fleet: fleet, Version: 1,
+		Fleet: fleetName, Version: 1,
 		Keys: []grant.Key{{Public: public(signer), NotBefore: noon.Add(-time.Hour), NotAfter: noon.Add(1000 * time.Hour)}},
 	}.Bytes(), root).Bytes()
 	people = []string{"ana", "ben", "cleo"}
@@ -57,9 +58,18 @@ type server struct {
 	held     []*issued // what it remembers
 	revision uint64
 	highest  uint64   // revision ever
+	ahead    uint64   // the revision that the host keeps, if this database has not given it
+	current  []byte   // the host's set
 	sets     [][]byte // ever sent
+	shelf    shelf
+	full     bool          // it takes no records
+	report   roster.Report // the host's last
+
 	backup   []*issued
 	backedUp uint64
+	copied   shelf
+	lost     map[string]bool // entries that it has lost by that
+	restored bool            // to the backup, and no administrator has gone on from that
 }
 
 // issue gives a grant from now, which is the server's own right time.
@@ -68,7 +78,7 @@ func (s *server) issue(person string, from, to time.Time, lease, drain time.Dura
 	binary.BigEndian.PutUint64(b[2:], uint64(len(s.grants)+1))
 	id := "g-" + strings.ToLower(base32.StdEncoding.EncodeToString(b[:]))
 	g := grant.Grant{
-		ID: id, Fleet: fleet, Person: grant.Person{Name: person, UID: uidOf(person)}, Hosts: []string{host},
+		ID: id, Fleet: fleetName, Person: grant.Person{Name: person, UID: uidOf(person)}, Hosts: []string{host},
 		Role:      grant.Role{Name: "ops", RunAs: []string{"root"}, AnyCommand: true, Drain: drain},
 		NotBefore: from.Truncate(time.Second), NotAfter: to.Truncate(time.Second), Lease: lease,
 		Request: "r-" + id[2:], Digest: make([]byte, 32), Asked: grant.Evidence{Person: person, Factor: "totp", At: from.Truncate(time.Second)},
@@ -97,18 +107,20 @@ func without(list []*issued, i *issued) []*issued {
 	return rest
 }
 
-// set is what the server sends now, signed by a key.
-func (s *server) set(name string, key ed25519.PrivateKey, at time.Time) []byte {
+// publish makes what is held now the host's set.
+func (s *server) publish(at time.Time) {
 	s.highest = max(s.highest, s.revision)
-	g := grant.Set{Fleet: fleet, Host: name, Revision: s.revision, IssuedAt: at.Truncate(time.Second)}
+	s.current = s.set(host, signer, at)
+	s.sets = append(s.sets, s.current)
+}
+
+// set is what is held, for a host and signed by a key.
+func (s *server) set(name string, key ed25519.PrivateKey, at time.Time) []byte {
+	g := grant.Set{Fleet: fleetName, Host: name, Revision: s.revision, IssuedAt: at.Truncate(time.Second)}
 	for _, i := range s.held {
 		if i.Drained().After(at) {
 			g.Grants = append(g.Grants, i.envelope)
 		}
 	}
-	b := dsse.Sign(grant.SetType, g.Bytes(), key).Bytes()
-	if key.Equal(signer) && name == host {
-		s.sets = append(s.sets, b)
-	}
-	return b
+	return dsse.Sign(grant.SetType, g.Bytes(), key).Bytes()
 }

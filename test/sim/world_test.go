@@ -10,12 +10,14 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"testing/synctest"
 	"time"
 
 	"curfew.internal/agent"
 	"curfew.internal/agent/enforce"
 	"curfew.internal/agent/keep"
 	"curfew.internal/clock"
+	"curfew.internal/controlplane/fleet"
 	"curfew.internal/grant"
 	"curfew.internal/ledger"
 )
@@ -62,10 +64,13 @@ type world struct {
 	calm     bool // no faults any more
 	fuse     int  // the change at which the agent dies; 0: none
 
+	turns
+	link
+	ctx     context.Context // of the world
+	end     context.CancelFunc
 	server  *server
-	mail    []letter
+	fleet   *fleet.Server
 	cut     bool
-	heard   time.Time
 	reached uint64 // the highest revision that the host took
 	said    []ledger.Entry
 
@@ -75,18 +80,24 @@ type world struct {
 	clean bool          // the last pass left nothing undone
 }
 
-// A letter is a message on its way to the host.
-type letter struct {
-	at  time.Duration
-	set []byte
-}
-
 func newWorld(seed uint64, dir, bug string) *world {
-	return &world{
+	w := &world{
 		chance: rand.New(rand.NewPCG(seed, 1)), bug: bug, trace: sha256.New(), dir: dir, boots: 1, bootAt: -time.Hour,
 		things: enforce.State{}, procs: map[int]process{}, kernel: map[uint64]end{}, sessions: map[uint64]agent.Session{},
-		befores: map[string]agent.Before{}, junk: map[string]string{}, server: &server{}, pid: 100,
+		befores: map[string]agent.Before{}, junk: map[string]string{}, server: &server{revision: 1, lost: map[string]bool{}, shelf: shelf{by: map[string][][]byte{}}}, pid: 100,
 	}
+	w.sign = -1
+	w.ctx, w.end = context.WithCancel(context.Background())
+	w.server.publish(w.true())
+	w.serve()
+	return w
+}
+
+// close ends all that goes on.
+func (w *world) close() {
+	w.stop()
+	w.end()
+	synctest.Wait()
 }
 
 func (w *world) tell(format string, args ...any) {
@@ -128,7 +139,10 @@ func (w *world) alive(what string, do func()) {
 func (w *world) stop() {
 	w.fuse = 0
 	if w.agent != nil {
-		w.marked = w.now
+		w.marked, w.written = w.now, w.agent.Heard()
+		w.die()
+		w.unplug()
+		synctest.Wait()
 	}
 	if w.keep != nil {
 		_ = w.keep.Close() // gives its lock back, as the kernel does
@@ -140,7 +154,7 @@ func (w *world) stop() {
 func (w *world) start() error {
 	w.stop()
 	k, err := keep.Open(keep.Config{
-		Dir: w.dir, Fleet: fleet, Host: host, Boot: fmt.Sprintf("boot-%d", w.boots), Roots: roots,
+		Dir: w.dir, Fleet: fleetName, Host: host, Boot: fmt.Sprintf("boot-%d", w.boots), Roots: roots,
 		Clock: clockOf{w}, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -150,9 +164,9 @@ func (w *world) start() error {
 	revision, _ := k.Versions()
 	w.reached = max(w.reached, revision) // one that died may have taken more than it said
 	w.agent = &agent.Agent{
-		Identity: agent.Identity{Fleet: fleet, Name: host, Boot: fmt.Sprintf("boot-%d", w.boots), ReceiptKey: receiptKey},
+		Identity: agent.Identity{Fleet: fleetName, Name: host, Boot: fmt.Sprintf("boot-%d", w.boots), ReceiptKey: receiptKey},
 		Host:     hostOf{w}, Labels: labelsOf{w}, Keep: keptOf{w, k}, Clock: clockOf{w}, Log: slog.New(slog.DiscardHandler),
-		Resync: resync, Retry: time.Second, Heard: func() time.Time { return w.heard },
+		Resync: resync, Retry: time.Second,
 	}
 	opened, unread := k.Kept()
 	if unread != nil {
@@ -160,6 +174,9 @@ func (w *world) start() error {
 	}
 	w.tell("an agent starts; it is %v for it", k.Trusted(clockOf{w}.Now()).Sub(noon))
 	w.next = w.now
+	if err := w.connectable(); err != nil {
+		return err
+	}
 	return w.agent.Init(opened, unread)
 }
 
@@ -193,6 +210,7 @@ func (k keptOf) Trusted(r clock.Reading) time.Time {
 }
 
 func (k keptOf) Correct(r clock.Reading, now time.Time, within time.Duration) (time.Duration, error) {
+	k.w.checkPutRight(now)
 	if k.w.bug == "put right too far" {
 		now, r.Wall = now.Add(-10*time.Minute), r.Wall.Add(-10*time.Minute)
 	}
@@ -210,8 +228,8 @@ func (k keptOf) Accept(keyring, set []byte, at time.Time) (grant.Opened, error) 
 	k.w.change()
 	o, err := k.Keep.Accept(keyring, set, at)
 	if err != nil && k.w.bug == "older sets count" {
-		if ring, rerr := grant.OpenKeyring(keyring, fleet, roots); rerr == nil {
-			if old, oerr := (grant.Reader{Fleet: fleet, Host: host, Ring: ring}).Open(set, at); oerr == nil {
+		if ring, rerr := grant.OpenKeyring(keyring, fleetName, roots); rerr == nil {
+			if old, oerr := (grant.Reader{Fleet: fleetName, Host: host, Ring: ring}).Open(set, at); oerr == nil {
 				return old, nil
 			}
 		}
