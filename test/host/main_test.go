@@ -33,6 +33,8 @@ func TestOnRealHosts(t *testing.T) {
 		{"a full disk hinders no removal, and gives nothing that is not kept", fullDisk},
 		{"a home that is full hinders nobody else", fullHome},
 		{"what somebody changes is put right", drift},
+		{"whatever is run to be missed is seen, or said not to be", evades},
+		{"a storm of programs is recorded, or told as lost, and costs others nothing", storms},
 		{"an account of the host's own is not touched", conflict},
 		{"a revocation during a partition counts when the cable is back", partition},
 		{"a host that loses power honours its grants alone, and ends them", powerCut},
