@@ -342,6 +342,9 @@ func killed(t *testing.T, s *scene) {
 // silence takes the agent and the sweep away, before the grant ends.
 func (s *scene) silence(t *testing.T, end time.Time) {
 	t.Helper()
+	t.Cleanup(func() { // whatever fails: the parts after this one need the agent
+		_, _ = s.vm.Sh(context.WithoutCancel(t.Context()), "systemctl unmask --runtime curfew-agent.service curfew-sweep.service; systemctl start curfew-agent.service curfew-sweep.timer")
+	})
 	s.sh(t, `systemctl mask --runtime curfew-agent.service curfew-sweep.service; systemctl stop curfew-sweep.timer
 systemctl kill -s KILL curfew-agent; for i in {1..50}; do pgrep -x curfew-agent || exit 0; sleep 0.1; done; exit 1`)
 	if time.Now().After(end) {
