@@ -24,7 +24,7 @@ import (
 
 var (
 	oneSeed = flag.Uint64("seed", 0, "run this seed alone, and tell what happens")
-	seeds   = flag.Int("seeds", 2000, "how many seeds to run")
+	seeds   = flag.Int("seeds", 1000, "how many seeds to run")
 )
 
 var (
