@@ -4,6 +4,7 @@
 set -eu
 
 token=/etc/curfew/join.token
+[ -e "$token" ] || token=$CREDENTIALS_DIRECTORY/curfew.join-token
 labels=/etc/curfew/labels
 if [ -e "$labels" ]; then
 	curfew-agent join --labels "$labels" <"$token"
@@ -11,6 +12,6 @@ else
 	curfew-agent join <"$token"
 fi
 # It is used up.
-rm -f "$token"
+rm -f /etc/curfew/join.token
 # They are enabled in the image, and were passed over as there was no fleet.
 systemctl start --no-block curfew-sweep.service curfew-sweep.timer curfew-agent.service
