@@ -75,6 +75,11 @@ const privileged = `find / -xdev \( -perm -4000 -o -perm -2000 \) -type f | sort
 getent passwd | awk -F: '$3 == 0 || $4 == 0'
 grep -E '^(root|sudo|adm|shadow|disk):' /etc/group
 awk -F: '$2 !~ /^[!*]/' /etc/shadow
+python3 -c 'import os
+for d, _, names in os.walk("/usr"):
+    for n in names:
+        p = d + "/" + n
+        if os.path.isfile(p) and "security.capability" in os.listxattr(p): print(p)' | sort
 grep -rhvE '^[[:space:]]*(#|$)|includedir /run/curfew/sudoers.d' /etc/sudoers /etc/sudoers.d | sort
 cat /root/.ssh/authorized_keys
 sudo -l -U nobody | grep -v curfew`
@@ -160,7 +165,7 @@ func (s *life) cut(t *testing.T, command string, after time.Duration) error {
 	if err := s.db1.Start(t.Context()); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := errors.Join(s.sshIn(ctx, s.db1), console(ctx, s.db1)); err != nil {
 		return err

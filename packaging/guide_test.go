@@ -28,7 +28,7 @@ func TestGuide(t *testing.T) {
 	})
 	w := &town{hosts: map[string]*lab.Host{}, people: []string{"ana", "ben", "cleo"}, seen: map[string]string{}}
 	for name, suite := range map[string]string{
-		"plane": lab.Trixie, "db1": lab.Bookworm, "web1": lab.Trixie, "web2": lab.Trixie, "image": lab.Bookworm, "laptop": lab.Bookworm,
+		"plane": lab.Trixie, "db1": lab.Bookworm, "web1": lab.Trixie, "web2": lab.Cloud, "web4": lab.Trixie, "image": lab.Cloud, "laptop": lab.Bookworm,
 	} {
 		if w.hosts[name], err = l.HostOf(t.Context(), suite, name, dist...); err != nil {
 			t.Fatal(err)

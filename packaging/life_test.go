@@ -103,9 +103,12 @@ func TestLifeOnHosts(t *testing.T) {
 
 func (s *life) hosts() []*lab.Host { return []*lab.Host{s.db1, s.db2} }
 
+// patience is for machines that are slower than ours, and busy.
+const patience = 4 * time.Minute
+
 func (s *life) sh(t *testing.T, h *lab.Host, script string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	out, err := h.Sh(ctx, script)
 	if err != nil {
@@ -116,7 +119,7 @@ func (s *life) sh(t *testing.T, h *lab.Host, script string) string {
 
 func (s *life) until(t *testing.T, what string, check func() error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := lab.Until(ctx, what, check); err != nil {
 		t.Fatalf("%v\n%s", err, s.logs(t))
@@ -136,7 +139,7 @@ func (s *life) logs(t *testing.T) string {
 // person runs curfew as somebody.
 func (s *life) person(t *testing.T, name string, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	out, _, err := s.People[name].Run(ctx, "", args...)
 	if err != nil {

@@ -2,17 +2,14 @@ package packaging
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/goccy/go-yaml"
 
 	"curfew.internal/test/lab"
 )
@@ -24,8 +21,8 @@ import (
 //	```sh ana refused    ana does, and it has to fail
 //	```sh db1 soon       it works a moment later
 //	```yaml db1:/a/file  that file
-//	```yaml cloud-init:web2  what web2 is told at its first boot; with boot
-//	                     at the end, at its next one
+//	```yaml cloud-init:web2  what web2 is told at its first boot
+//	```text credential:web4:NAME  what web4 is handed when it boots again
 type block struct {
 	page string
 	line int
@@ -98,7 +95,7 @@ func (w *town) follow(t *testing.T, page string) {
 }
 
 func (w *town) do(ctx context.Context, b block) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	text := b.text
 	for name, id := range w.seen {
@@ -106,7 +103,12 @@ func (w *town) do(ctx context.Context, b block) (string, error) {
 	}
 	who := b.info[1]
 	if host, ok := strings.CutPrefix(who, "cloud-init:"); ok {
-		return "", w.cloudInit(ctx, w.hosts[host], text, slices.Contains(b.info, "boot"))
+		return "", cloudInit(ctx, w.hosts[host], text)
+	}
+	if to, ok := strings.CutPrefix(who, "credential:"); ok {
+		name, credential, _ := strings.Cut(to, ":")
+		h := w.hosts[name]
+		return "", errors.Join(h.Give(credential, text), h.PowerOff(ctx), h.Start(ctx))
 	}
 	if host, file, ok := strings.Cut(who, ":"); ok {
 		return "", w.hosts[host].Put(ctx, file, text, 0o644)
@@ -150,39 +152,37 @@ func (w *town) types(ctx context.Context, who, script string) (string, error) {
 	return h.Sh(ctx, "HOME=/root DEBIAN_FRONTEND=noninteractive bash -e -o pipefail /run/typed.sh 2>&1")
 }
 
-// cloudInit does what cloud-init does with this much user data: files first,
-// then commands.
-func (w *town) cloudInit(ctx context.Context, h *lab.Host, text string, boot bool) error {
-	var data struct {
-		Files []struct {
-			Path, Permissions, Content string
-		} `yaml:"write_files"`
-		Commands []string `yaml:"runcmd"`
+// seed is where cloud-init finds what a machine is told, where no cloud tells
+// it. The network is the lab's, and its hosts have no locales.
+const (
+	seed    = "/var/lib/cloud/seed/nocloud/"
+	noCloud = "datasource_list: [NoCloud]\nnetwork: {config: disabled}\nlocale: C.UTF-8\n"
+)
+
+// cloudInit boots a machine with this much user data, for what is a first time
+// to cloud-init.
+func cloudInit(ctx context.Context, h *lab.Host, text string) error {
+	for name, content := range map[string]string{
+		seed + "user-data": text, seed + "meta-data": "instance-id: " + h.Name + "-1\nlocal-hostname: " + h.Name + "\ntier: web\n",
+		"/etc/cloud/cloud.cfg.d/99-lab.cfg": noCloud,
+	} {
+		if err := h.Put(ctx, name, content, 0o600); err != nil {
+			return err
+		}
 	}
-	if err := yaml.UnmarshalWithOptions([]byte(text), &data, yaml.Strict()); err != nil {
+	if out, err := h.Sh(ctx, "cloud-init clean"); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	if err := h.PowerOff(ctx); err != nil {
 		return err
 	}
-	for _, f := range data.Files {
-		mode, err := strconv.ParseUint(f.Permissions, 8, 32)
-		if err != nil {
-			return err
-		}
-		if err := h.Put(ctx, f.Path, f.Content, os.FileMode(mode)); err != nil {
-			return err
-		}
+	if err := h.Start(ctx); err != nil {
+		return err
 	}
-	if boot {
-		if err := h.PowerOff(ctx); err != nil {
-			return err
-		}
-		if err := h.Start(ctx); err != nil {
-			return err
-		}
-	}
-	for _, c := range data.Commands {
-		if out, err := h.Sh(ctx, "DEBIAN_FRONTEND=noninteractive sh -c '"+c+"' 2>&1"); err != nil {
-			return fmt.Errorf("%s: %w: %s", c, err, out)
-		}
+	out, err := h.Sh(ctx, "cloud-init status --wait --long && cloud-init schema --system")
+	if err != nil || !strings.Contains(out, "status: done") || !strings.Contains(out, "Valid cloud-config") {
+		log, _ := h.Sh(ctx, "tail -n 50 /var/log/cloud-init-output.log; grep -E 'WARN|ERR' /var/log/cloud-init.log")
+		return fmt.Errorf("cloud-init: %w: %s %s", err, out, log)
 	}
 	return nil
 }

@@ -90,7 +90,9 @@ for group in "${@:5}"; do echo $$ >"$group/cgroup.procs"; done
 mkdir -p /run/systemd
 mount -t tmpfs t /run/systemd
 mount -t overlay o -o "lowerdir=$2,upperdir=$1/upper,workdir=$1/work" "$1/mnt"
-exec systemd-nspawn -q --register=no --keep-unit -D "$1/mnt" --network-namespace-path="/run/netns/$3" --machine="$4" --hostname="$4" \
+given=()
+for c in "$1"/given/*; do [ ! -e "$c" ] || given+=("--load-credential=${c##*/}:$c"); done
+exec systemd-nspawn "${given[@]}" -q --register=no --keep-unit -D "$1/mnt" --network-namespace-path="/run/netns/$3" --machine="$4" --hostname="$4" \
 	--console=pipe --kill-signal=SIGRTMIN+3 --resolv-conf=off --timezone=off --link-journal=no \
 	--capability=CAP_BPF,CAP_PERFMON,CAP_NET_ADMIN,CAP_SYS_RESOURCE --system-call-filter=bpf --system-call-filter=perf_event_open \
 	--system-call-filter=fanotify_init --system-call-filter=fanotify_mark --system-call-filter=name_to_handle_at --boot`
@@ -124,7 +126,7 @@ func (h *Host) Start(ctx context.Context) error {
 		_ = cmd.Wait() // how it ended shows on the console
 		close(gone)
 	}(h.cmd, h.gone)
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute) // cloud-init takes its time
 	defer cancel()
 	return h.up(ctx)
 }
@@ -207,6 +209,16 @@ func (h *Host) PowerOff(ctx context.Context) error {
 		_ = h.cmd.Process.Kill() // it never came up, or is gone
 	}
 	return h.off(ctx)
+}
+
+// Give hands the host a credential when it starts the next time, as whoever
+// makes virtual machines can.
+func (h *Host) Give(name, text string) error {
+	given := filepath.Join(h.dir, "given")
+	if err := os.MkdirAll(given, 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(given, name), []byte(text), 0o600)
 }
 
 // Reboot lets the host shut down in order and starts it again.

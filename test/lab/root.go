@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -19,7 +20,19 @@ import (
 const (
 	Bookworm = "bookworm" // Debian 12
 	Trixie   = "trixie"   // Debian 13
+	Cloud    = "cloud"    // Debian 12 as clouds have it: with cloud-init and Python
 )
+
+// more is what a suite has beside the packages of all.
+var more = map[string][]string{Cloud: {"cloud-init", "python3-apt"}}
+
+// release is the release of Debian that a suite is of.
+func release(suite string) string {
+	if suite == Cloud {
+		return Bookworm
+	}
+	return suite
+}
 
 // packages are what a host consists of.
 var packages = []string{
@@ -72,7 +85,7 @@ func rootOf(ctx context.Context, progress io.Writer, suite string) (string, erro
 	if err != nil {
 		return "", err
 	}
-	sum := sha256.Sum256(fmt.Append(nil, "4", suite, packages, masked, units))
+	sum := sha256.Sum256(fmt.Append(nil, "4", suite, slices.Concat(packages, more[suite]), masked, units))
 	root := filepath.Join(dir, hex.EncodeToString(sum[:8]))
 	if _, err := os.Stat(root); err == nil {
 		return root, nil
@@ -107,8 +120,8 @@ func rootOf(ctx context.Context, progress io.Writer, suite string) (string, erro
 // if we are killed before it.
 func build(ctx context.Context, suite, root string, held *os.File) error {
 	cmd := exec.CommandContext(ctx, "unshare", "-m", "--propagation", "private",
-		"mmdebstrap", "--mode=root", "--variant=minbase", "--include="+strings.Join(packages, ","), "--dpkgopt=path-exclude=/usr/share/man/*",
-		"--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/locale/*", suite, root)
+		"mmdebstrap", "--mode=root", "--variant=minbase", "--include="+strings.Join(slices.Concat(packages, more[suite]), ","), "--dpkgopt=path-exclude=/usr/share/man/*",
+		"--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/locale/*", release(suite), root)
 	cmd.ExtraFiles = []*os.File{held}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
