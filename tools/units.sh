@@ -8,7 +8,7 @@ cd "$(dirname "$0")/../systemd"
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 for unit in ./*.service ./*.timer ./*.mount; do
-	sed -E 's#^(Exec[A-Za-z]+=)/usr/(bin/curfew-[a-z]+|libexec/curfew-agent/[a-z]+)#\1/bin/true#' "$unit" >"$copy/$unit"
+	sed -E 's#^(Exec[A-Za-z]+=)/usr/(bin/curfew-[a-z]+|libexec/curfew-agent/[a-z-]+)#\1/bin/true#' "$unit" >"$copy/$unit"
 done
 systemd-analyze verify --man=no "$copy"/*.service "$copy"/*.timer "$copy"/*.mount
 
