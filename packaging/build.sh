@@ -80,9 +80,10 @@ package() { # package PROGRAM ARCHITECTURE
 		module "$STAGE" "$2"
 	fi
 	find "$STAGE" -exec touch -hd "@$SOURCE_DATE_EPOCH" {} +
-	for kind in deb rpm; do
-		tool nfpm package --config "packaging/$1/nfpm.yaml" --packager "$kind" --target "$work/out" >/dev/null
-	done
+	# RPMs know which files are documentation; of debs, nfpm would leave them out.
+	sed -E 's#^    dst: /usr/share/(doc|man)/.*#&\n    type: doc#' "packaging/$1/nfpm.yaml" >"$STAGE.rpm.yaml"
+	tool nfpm package --config "packaging/$1/nfpm.yaml" --packager deb --target "$work/out" >/dev/null
+	tool nfpm package --config "$STAGE.rpm.yaml" --packager rpm --target "$work/out" >/dev/null
 }
 
 mkdir -p "$work/out"

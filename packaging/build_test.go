@@ -101,7 +101,7 @@ func read(t *testing.T, name string) string {
 }
 
 func TestPackages(t *testing.T) {
-	need.Program(t, "lintian", "rpm", "dpkg-deb", "gcc", "objdump")
+	need.Program(t, "lintian", "rpm", "rpmlint", "dpkg-deb", "gcc", "objdump")
 	tree := repository(t)
 	first := build(t, tree, "0.9.1", "ARCHES=amd64 arm64")
 
@@ -137,6 +137,12 @@ func TestPackages(t *testing.T) {
 	t.Run("lintian finds nothing", func(t *testing.T) {
 		out := output(t.Context(), t, "lintian", append([]string{"--allow-root", "--fail-on", "error,warning"}, packages(t, first, "*.deb")...)...)
 		if out = strings.TrimSpace(out); out != "" {
+			t.Error(out)
+		}
+	})
+	t.Run("rpmlint finds nothing", func(t *testing.T) {
+		out := output(t.Context(), t, "rpmlint", append([]string{"-c", "rpmlint.toml"}, packages(t, first, "*.rpm")...)...)
+		if !strings.Contains(out, " 6 packages and 0 specfiles checked; 0 errors, 0 warnings") {
 			t.Error(out)
 		}
 	})
