@@ -8,13 +8,18 @@ import (
 )
 
 // Retention says how long the record tells what sessions did: which programs
-// they started, which files they opened, whom they called. Who had which
-// privilege, and by whose word, is told for ever.
+// they started, which files they opened, whom they called, what their terminals
+// showed. Who had which privilege, and by whose word, is told for ever.
 type Retention struct {
 	// DefaultDays is for roles that have none of their own. Optional; for ever.
 	DefaultDays int `yaml:"default_days,omitempty"`
 	// RoleDays are by name, such as db-admin: 90.
 	RoleDays map[string]int `yaml:"role_days,omitempty"`
+	// TerminalDays is for recordings of terminals, of all roles. Optional; as
+	// long as what else their role did.
+	TerminalDays int `yaml:"terminal_days,omitempty"`
+	// RoleTerminalDays are for those of one role, by its name.
+	RoleTerminalDays map[string]int `yaml:"role_terminal_days,omitempty"`
 }
 
 const (
@@ -28,9 +33,14 @@ func (r Retention) check() error {
 	if r.DefaultDays < 0 || r.DefaultDays > maxDays {
 		errs = append(errs, errors.New("retention: default_days: write 1 or more days; leave it out, and it is for ever"))
 	}
-	for role, days := range r.RoleDays {
-		if days < 1 || days > maxDays {
-			errs = append(errs, fmt.Errorf("retention: role_days: %s: write 1 or more days", role))
+	if r.TerminalDays < 0 || r.TerminalDays > maxDays {
+		errs = append(errs, errors.New("retention: terminal_days: write 1 or more days; leave it out, and it is as for the rest"))
+	}
+	for key, roles := range map[string]map[string]int{"role_days": r.RoleDays, "role_terminal_days": r.RoleTerminalDays} {
+		for role, days := range roles {
+			if days < 1 || days > maxDays {
+				errs = append(errs, fmt.Errorf("retention: %s: %s: write 1 or more days", key, role))
+			}
 		}
 	}
 	return errors.Join(errs...)
@@ -42,6 +52,18 @@ func (r Retention) of(role string) time.Duration {
 		return time.Duration(days) * day
 	}
 	return time.Duration(r.DefaultDays) * day
+}
+
+// ofTerminals is how long recordings of a role's terminals are kept; 0: for
+// ever.
+func (r Retention) ofTerminals(role string) time.Duration {
+	if days, ok := r.RoleTerminalDays[role]; ok {
+		return time.Duration(days) * day
+	}
+	if r.TerminalDays > 0 {
+		return time.Duration(r.TerminalDays) * day
+	}
+	return r.of(role)
 }
 
 // retain deletes what is too old.
@@ -75,6 +97,11 @@ func (s *Server) forget(ctx context.Context) error {
 				break
 			}
 		}
+		if length := s.config.Retention.ofTerminals(role); length > 0 {
+			if err := s.store.ForgetTerminals(ctx, role, now.Add(-length), now); err != nil {
+				return err
+			}
+		}
 	}
-	return nil
+	return s.terminals.clear(ctx)
 }

@@ -3,6 +3,7 @@ package controlplane
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -52,6 +53,9 @@ func refused(err error) error {
 	return err
 }
 
+// segmentsAtOnce is how many segments are looked up at a time.
+const segmentsAtOnce = 200
+
 // endedFor is how long a host is told of a session that somebody ended: no
 // grant is longer.
 const endedFor = 31 * 24 * time.Hour
@@ -67,6 +71,42 @@ func (t *terminals) Sessions(ctx context.Context, host string) (roster.Sessions,
 	}
 	slices.Sort(v.Watched)
 	return v, err
+}
+
+// clear deletes the files of recordings that are to be forgotten. One that is
+// cut off is gone on with by the next.
+func (t *terminals) clear(ctx context.Context) error {
+	for {
+		all, err := t.Erasing(ctx)
+		if err != nil || len(all) == 0 {
+			return err
+		}
+		for _, v := range all {
+			if err := t.clearOne(ctx, v.Host, v.ID); err != nil {
+				return fmt.Errorf("delete recording %s of %s: %w", v.ID, v.Host, err)
+			}
+		}
+	}
+}
+
+func (t *terminals) clearOne(ctx context.Context, host, id string) error {
+	for after := uint64(0); ; {
+		page, err := t.Segments(ctx, host, id, after, segmentsAtOnce)
+		if err != nil {
+			return err
+		}
+		for _, v := range page {
+			if after = v.Number; len(v.Digest) == 0 {
+				continue // it says that the recording ended
+			}
+			if err := t.Remove(v.Digest); err != nil {
+				return err
+			}
+		}
+		if len(page) < segmentsAtOnce {
+			return t.Erased(ctx, host, id)
+		}
+	}
 }
 
 // Watch has a host send what a session shows at once, until stop is called.

@@ -140,6 +140,29 @@ func OpenSegment(envelope []byte, host ed25519.PublicKey) (Segment, error) {
 	return s, nil
 }
 
+// A Thread checks the segments of one recording as they come: each statement by
+// its host's key, after the one before, and the data by the statement.
+type Thread struct {
+	Host, Terminal string
+
+	before *Segment
+}
+
+// Next checks the next segment.
+func (t *Thread) Next(envelope []byte, host ed25519.PublicKey, data []byte) (Segment, error) {
+	s, err := OpenSegment(envelope, host)
+	switch {
+	case err != nil:
+		return s, err
+	case s.Host != t.Host || s.Terminal != t.Terminal || !s.Follows(t.before):
+		return s, fmt.Errorf("segment %d of %q does not go on from the one before", s.Number, s.Terminal)
+	case !s.Holds(data):
+		return s, fmt.Errorf("segment %d was changed, or is gone", s.Number)
+	}
+	t.before = &s
+	return s, nil
+}
+
 // terminals looks at the statements on recordings: where the bundle has all of
 // a terminal's, each has to go on from the one before.
 func (v *verifier) terminals() {

@@ -52,6 +52,9 @@ func (r replayCmd) Run(ctx context.Context, p *program) error {
 	for _, t := range all {
 		if len(all) > 1 {
 			fmt.Fprintf(p.err, "--- %s\n", recording(t))
+			if t.Deleted {
+				continue
+			}
 		}
 		s := &show{out: p.out, speed: r.Speed, idle: r.Idle, after: p.clock.After}
 		err := parts(ctx, c, &api.ReplayTerminalRequest{Host: t.Host, Id: t.Id}, s.segment)
@@ -81,19 +84,13 @@ func parts(ctx context.Context, c apiconnect.CurfewClient, q *api.ReplayTerminal
 		return err
 	}
 	defer func() { _ = stream.Close() }() // what failed, Err says
-	var before *ledger.Segment
+	thread := ledger.Thread{Host: q.Host, Terminal: q.Id}
 	for stream.Receive() {
 		m := stream.Msg()
-		s, err := ledger.OpenSegment(m.Statement, ed25519.PublicKey(m.HostKey))
-		switch {
-		case err != nil:
+		s, err := thread.Next(m.Statement, ed25519.PublicKey(m.HostKey), m.Data)
+		if err != nil {
 			return fmt.Errorf("%w: %w", errRecording, err)
-		case s.Host != q.Host || s.Terminal != q.Id || !s.Follows(before):
-			return fmt.Errorf("%w: segment %d of %s does not go on from the one before", errRecording, s.Number, line(s.Terminal))
-		case !s.Holds(m.Data):
-			return fmt.Errorf("%w: segment %d was changed, or is gone", errRecording, s.Number)
 		}
-		before = &s
 		if err := f(ctx, part{s, m.Data}); err != nil {
 			return err
 		}

@@ -60,6 +60,9 @@ func recording(t *api.Terminal) string {
 	if t.Ended != nil {
 		state = "ended: " + t.Why
 	}
+	if t.Deleted {
+		state += "; deleted, as the retention of its role says"
+	}
 	if t.Lost > 0 {
 		state += fmt.Sprintf("; %d BYTES ARE MISSING", t.Lost)
 	}

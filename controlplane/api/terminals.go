@@ -14,6 +14,7 @@ import (
 	"curfew.internal/cast"
 	"curfew.internal/controlplane/roster"
 	"curfew.internal/grant"
+	"curfew.internal/ledger"
 	"curfew.internal/wire/api"
 )
 
@@ -73,6 +74,9 @@ func (s *Server) ListTerminals(ctx context.Context, m *api.ListTerminalsRequest)
 	for _, t := range found {
 		one := terminalMessage(t)
 		if m.Words != "" {
+			if t.Deleted {
+				continue
+			}
 			if looked += t.Bytes; looked > maxSearched {
 				reply.More = true
 				break
@@ -128,7 +132,7 @@ func (s *Server) terminalSearch(ctx context.Context, m *api.ListTerminalsRequest
 func terminalMessage(t roster.Terminal) *api.Terminal {
 	m := &api.Terminal{
 		Id: t.ID, Host: t.Host, Session: t.Session, Grant: t.Grant, Person: t.Person, Role: t.Role, Started: timestamppb.New(t.Started),
-		Seen: timestamppb.New(t.Seen), Why: t.Why, Segments: uint32(max(0, t.Segments)), Bytes: t.Bytes, Lost: t.Lost, //nolint:gosec // segments are few
+		Seen: timestamppb.New(t.Seen), Why: t.Why, Segments: uint32(max(0, t.Segments)), Bytes: t.Bytes, Lost: t.Lost, Deleted: t.Deleted, //nolint:gosec // segments are few
 	}
 	if !t.Ended.IsZero() {
 		m.Ended = timestamppb.New(t.Ended)
@@ -223,9 +227,31 @@ func (s *Server) terminal(ctx context.Context, host, id string) (roster.Terminal
 
 // ReplayTerminal implements the API.
 func (s *Server) ReplayTerminal(ctx context.Context, m *api.ReplayTerminalRequest, stream *connect.ServerStream[api.TerminalPart]) error {
+	return s.replay(ctx, m, func(v roster.Segment, data []byte) error {
+		return stream.Send(&api.TerminalPart{Statement: v.Statement, HostKey: v.Key, Data: data})
+	})
+}
+
+// Play passes on what a recording's segments hold, each once it is checked. It
+// is ReplayTerminal for pages.
+func (s *Server) Play(ctx context.Context, m *api.ReplayTerminalRequest, show func(ledger.Segment, []byte) error) error {
+	thread := ledger.Thread{Host: m.Host, Terminal: m.Id}
+	return s.replay(ctx, m, func(v roster.Segment, data []byte) error {
+		checked, err := thread.Next(v.Statement, v.Key, data)
+		if err != nil {
+			return roster.Refuse(roster.Conflict, "ALERT: the recording is not what its host signed: %v", err)
+		}
+		return show(checked, data)
+	})
+}
+
+func (s *Server) replay(ctx context.Context, m *api.ReplayTerminalRequest, send func(roster.Segment, []byte) error) error {
 	t, err := s.terminal(ctx, m.Host, m.Id)
 	if err != nil {
 		return err
+	}
+	if t.Deleted {
+		return roster.Refuse(roster.Missing, "what this terminal showed was deleted, as the retention of its role says; what its host signed of it is in the record")
 	}
 	verb := "replayed"
 	if m.Follow && t.Ended.IsZero() {
@@ -243,7 +269,7 @@ func (s *Server) ReplayTerminal(ctx context.Context, m *api.ReplayTerminalReques
 			return err
 		}
 		for _, v := range page {
-			if err := stream.Send(&api.TerminalPart{Statement: v.Statement, HostKey: v.Key, Data: s.shown(ctx, t, v)}); err != nil {
+			if err := send(v, s.shown(ctx, t, v)); err != nil {
 				return err
 			}
 			after, ended = v.Number, len(v.Digest) == 0

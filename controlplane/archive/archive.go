@@ -77,6 +77,17 @@ func (f Folder) Get(digest []byte) ([]byte, error) {
 	return data, nil
 }
 
+// Remove deletes data by its digest. What is gone already is as it should be.
+func (f Folder) Remove(digest []byte) error {
+	if len(digest) != sha256.Size {
+		return ErrDigest
+	}
+	if err := os.Remove(f.file(digest)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("delete kept data: %w", err)
+	}
+	return nil
+}
+
 func unpack(packed []byte) ([]byte, error) {
 	z, err := gzip.NewReader(bytes.NewReader(packed))
 	if err != nil {

@@ -35,6 +35,14 @@ func TestDataIsKeptByItsDigest(t *testing.T) {
 	if got, err := f.Get(sum[:]); err != nil || !bytes.Equal(got, data) {
 		t.Fatalf("%q %v", got, err)
 	}
+	for range 2 { // what is gone is gone
+		if err := f.Remove(sum[:]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := f.Get(sum[:]); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("after its end: %v", err)
+	}
 	if err := os.WriteFile(f.file(sum[:]), packed(t, []byte("something else")), 0o600); err != nil {
 		t.Fatal(err)
 	}

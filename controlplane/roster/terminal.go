@@ -17,6 +17,7 @@ type Terminal struct {
 	Why           string    // it ended
 	Segments      int
 	Bytes, Lost   uint64
+	Deleted       bool // what it showed is, as the retention of its role says
 }
 
 // A TerminalSearch says which recordings are wanted. Empty fields do not

@@ -87,7 +87,8 @@ func (s *Store) KeepSegment(ctx context.Context, v ledger.Segment, envelope []by
 				v.Host, v.Terminal, int64(v.Number), blob(v.Digest), envelope, []byte(h.ReceiptKey)) //nolint:gosec // as above
 		}
 		if err == nil {
-			err = t.exec(ctx, `UPDATE terminals SET seen = ?, ended = ?, why = ?, segments = segments + ?, bytes = bytes + ?, lost = lost + ? WHERE host = ? AND id = ? AND grant_id = ?`,
+			err = t.exec(ctx, `UPDATE terminals SET seen = ?, ended = ?, why = ?, segments = segments + ?, bytes = bytes + ?, lost = lost + ?,
+				erased = CASE WHEN erased > 0 THEN 1 ELSE 0 END WHERE host = ? AND id = ? AND grant_id = ?`,
 				ns(v.To), ended, v.End, min(len(v.Digest), 1), int64(v.Size), int64(v.Lost), v.Host, v.Terminal, v.Grant) //nolint:gosec // bounded by what a host can send
 		}
 		return err
@@ -113,14 +114,16 @@ func (s *Store) Terminals(ctx context.Context, q roster.TerminalSearch) ([]roste
 		w.and(`t.grant_id IN (SELECT id FROM grants WHERE person = ? UNION
 			SELECT g.id FROM grants g JOIN approvals a ON a.request = g.request WHERE a.person = ?)`, q.For, q.For)
 	}
-	return list(ctx, s.read, scanTerminal, `SELECT t.host, t.id, t.session, t.grant_id, t.person, g.role, t.started, t.seen, t.ended, t.why, t.segments, t.bytes, t.lost
+	return list(ctx, s.read, scanTerminal, `SELECT t.host, t.id, t.session, t.grant_id, t.person, g.role, t.started, t.seen, t.ended, t.why, t.segments, t.bytes, t.lost, t.erased
 		FROM terminals t JOIN grants g ON g.id = t.grant_id WHERE `+w.String()+` ORDER BY t.started DESC, t.id LIMIT ?`, append(w.args, q.Limit)...)
 }
 
 func scanTerminal(r scanner) (roster.Terminal, error) {
 	var v roster.Terminal
 	var session string
-	err := r.Scan(&v.Host, &v.ID, &session, &v.Grant, &v.Person, &v.Role, instant{&v.Started}, instant{&v.Seen}, instant{&v.Ended}, &v.Why, &v.Segments, &v.Bytes, &v.Lost)
+	var erased int
+	err := r.Scan(&v.Host, &v.ID, &session, &v.Grant, &v.Person, &v.Role, instant{&v.Started}, instant{&v.Seen}, instant{&v.Ended}, &v.Why, &v.Segments, &v.Bytes, &v.Lost, &erased)
+	v.Deleted = erased > 0
 	if err == nil {
 		v.Session, err = strconv.ParseUint(session, 16, 64)
 	}

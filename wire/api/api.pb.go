@@ -4667,8 +4667,9 @@ type Terminal struct {
 	Why           string                 `protobuf:"bytes,10,opt,name=why,proto3" json:"why,omitempty"`    // it ended
 	Segments      uint32                 `protobuf:"varint,11,opt,name=segments,proto3" json:"segments,omitempty"`
 	Bytes         uint64                 `protobuf:"varint,12,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	Lost          uint64                 `protobuf:"varint,13,opt,name=lost,proto3" json:"lost,omitempty"`  // bytes that were shown, and are not in it
-	Lines         []*TerminalLine        `protobuf:"bytes,14,rep,name=lines,proto3" json:"lines,omitempty"` // that show the words
+	Lost          uint64                 `protobuf:"varint,13,opt,name=lost,proto3" json:"lost,omitempty"`       // bytes that were shown, and are not in it
+	Lines         []*TerminalLine        `protobuf:"bytes,14,rep,name=lines,proto3" json:"lines,omitempty"`      // that show the words
+	Deleted       bool                   `protobuf:"varint,15,opt,name=deleted,proto3" json:"deleted,omitempty"` // what it showed is, as the retention of its role says
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4799,6 +4800,13 @@ func (x *Terminal) GetLines() []*TerminalLine {
 		return x.Lines
 	}
 	return nil
+}
+
+func (x *Terminal) GetDeleted() bool {
+	if x != nil {
+		return x.Deleted
+	}
+	return false
 }
 
 type TerminalLine struct {
@@ -5463,7 +5471,7 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x05limit\x18\a \x01(\rR\x05limit\"_\n" +
 	"\x12ListTerminalsReply\x125\n" +
 	"\tterminals\x18\x01 \x03(\v2\x17.curfew.api.v1.TerminalR\tterminals\x12\x12\n" +
-	"\x04more\x18\x02 \x01(\bR\x04more\"\xad\x03\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\"\xc7\x03\n" +
 	"\bTerminal\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12\x18\n" +
@@ -5479,7 +5487,8 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\bsegments\x18\v \x01(\rR\bsegments\x12\x14\n" +
 	"\x05bytes\x18\f \x01(\x04R\x05bytes\x12\x12\n" +
 	"\x04lost\x18\r \x01(\x04R\x04lost\x121\n" +
-	"\x05lines\x18\x0e \x03(\v2\x1b.curfew.api.v1.TerminalLineR\x05lines\"M\n" +
+	"\x05lines\x18\x0e \x03(\v2\x1b.curfew.api.v1.TerminalLineR\x05lines\x12\x18\n" +
+	"\adeleted\x18\x0f \x01(\bR\adeleted\"M\n" +
 	"\fTerminalLine\x12)\n" +
 	"\x02at\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x02at\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\"S\n" +

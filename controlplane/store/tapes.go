@@ -1,0 +1,63 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"curfew.internal/controlplane/roster"
+)
+
+// forgetTapesAtOnce is how many recordings one change marks.
+const forgetTapesAtOnce = 50
+
+// ForgetTerminals marks recordings of a role that were written to before a time
+// last, so that what they show is deleted, and puts into the record that it is.
+// What their hosts signed of them stays. One goes on no longer than its grant.
+func (s *Store) ForgetTerminals(ctx context.Context, role string, before, at time.Time) error {
+	type tape struct{ host, id string }
+	for {
+		var tapes []tape
+		err := s.write(ctx, func(t *tx) error {
+			var err error
+			tapes, err = list(ctx, t, func(r scanner) (v tape, err error) {
+				err = r.Scan(&v.host, &v.id)
+				return v, err
+			}, `SELECT t.host, t.id FROM terminals t JOIN grants g ON g.id = t.grant_id
+				WHERE g.role = ? AND t.seen < ? AND g.not_after < ? AND t.erased = 0 ORDER BY t.started, t.id LIMIT ?`, role, ns(before), ns(before), forgetTapesAtOnce)
+			if err != nil || len(tapes) == 0 {
+				return err
+			}
+			var names []string
+			for _, v := range tapes {
+				if err := t.run(ctx, `UPDATE terminals SET erased = 1 WHERE host = ? AND id = ?`, v.host, v.id); err != nil {
+					return err
+				}
+				names = append(names, v.id+" on "+v.host)
+			}
+			return t.tell(ctx, roster.Act{At: at}, "deleted what terminals showed to role %s before %s, as its retention says: %s", role, before.UTC().Format(time.RFC3339), strings.Join(names, ", "))
+		})
+		if err != nil {
+			return fmt.Errorf("forget recordings of role %s: %w", role, err)
+		}
+		if len(tapes) < forgetTapesAtOnce {
+			return nil
+		}
+	}
+}
+
+// Erasing returns recordings whose files are to be deleted.
+func (s *Store) Erasing(ctx context.Context) ([]roster.Terminal, error) {
+	return list(ctx, s.read, func(r scanner) (v roster.Terminal, err error) {
+		err = r.Scan(&v.Host, &v.ID)
+		return v, err
+	}, `SELECT host, id FROM terminals WHERE erased = 1 ORDER BY host, id LIMIT ?`, forgetTapesAtOnce)
+}
+
+// Erased says that the files of a recording are gone.
+func (s *Store) Erased(ctx context.Context, host, id string) error {
+	return s.write(ctx, func(t *tx) error {
+		return t.run(ctx, `UPDATE terminals SET erased = 2 WHERE host = ? AND id = ? AND erased = 1`, host, id)
+	})
+}
