@@ -146,9 +146,15 @@ func harmless(params string, final byte) bool {
 // the mouse's would change what is typed.
 var modes = map[string]bool{"7": true, "12": true, "25": true, "47": true, "1047": true, "1048": true, "1049": true}
 
-// numbers reports whether the parameters are numbers, and few.
+// numbers reports whether the parameters are numbers that a screen has: larger
+// ones make some terminals count for a long time.
 func numbers(params string) bool {
-	return strings.Trim(params, "0123456789;:") == ""
+	for n := range strings.FieldsFuncSeq(params, func(r rune) bool { return r == ';' || r == ':' }) {
+		if len(n) > 4 || strings.Trim(n, "0123456789") != "" {
+			return false
+		}
+	}
+	return true
 }
 
 // Plain takes every sequence out of a stream, and leaves its text. It is what

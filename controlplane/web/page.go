@@ -25,6 +25,7 @@ type page struct {
 	Data  any
 	Error string
 	Again bool // it loads itself anew at once
+	Still bool // it does not change by itself
 
 	// Of the visitor; the zero values for nobody.
 	Fleet   string
@@ -64,6 +65,7 @@ func parse() map[string]*template.Template {
 	all := map[string]*template.Template{}
 	for _, name := range []string{
 		"sign-in", "enrol", "link", "again", "error", "home", "ask", "requests", "request", "access", "fleet", "policy", "people", "invited", "me",
+		"terminals", "terminal", "terminal-text",
 	} {
 		all[name] = template.Must(template.Must(base.Clone()).ParseFS(pages, "pages/"+name+".html"))
 	}

@@ -22,6 +22,7 @@ import (
 
 	"curfew.internal/clock"
 	"curfew.internal/controlplane/roster"
+	"curfew.internal/ledger"
 	"curfew.internal/wire/api"
 	"curfew.internal/wire/api/apiconnect"
 )
@@ -41,6 +42,8 @@ type Pages interface {
 	Challenge(ctx context.Context, call proto.Message) (roster.Ceremony, error)
 	// Follow looks again whenever something has changed.
 	Follow(ctx context.Context, look func() (over bool, err error)) error
+	// Play shows what a recording's segments hold, each once it is checked.
+	Play(ctx context.Context, m *api.ReplayTerminalRequest, show func(ledger.Segment, []byte) error) error
 	Factors
 }
 
@@ -73,6 +76,8 @@ type Server struct {
 	Log    *slog.Logger
 	// Share reports whether an address may try to sign in once more.
 	Share func(address string) bool
+
+	players players
 }
 
 //go:embed static
@@ -117,6 +122,7 @@ func (s *Server) serveAsset(w http.ResponseWriter, r *http.Request) {
 
 // Handler answers browsers.
 func (s *Server) Handler() http.Handler {
+	s.players = make(players, mostPlayers)
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /static/{sum}/{name}", s.serveAsset)
 	mux.HandleFunc("GET /sign-in", s.showSignIn)
@@ -133,6 +139,11 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /requests", s.page(s.requests))
 	mux.HandleFunc("GET /requests/{id}", s.page(s.request))
 	mux.HandleFunc("POST /requests/{id}/{do}", s.act(s.request, s.decide))
+	mux.HandleFunc("GET /terminals", s.page(s.terminals))
+	mux.HandleFunc("GET /terminals/{host}/{id}", s.page(s.terminal))
+	mux.HandleFunc("GET /terminals/{host}/{id}/text", s.terminalText)
+	mux.HandleFunc("GET /terminals/{host}/{id}/frames", s.terminalFrames)
+	mux.HandleFunc("POST /terminals/{host}/{id}/{do}", s.act(s.terminal, s.endSession))
 	mux.HandleFunc("GET /access", s.page(s.access))
 	mux.HandleFunc("GET /fleet", s.page(s.fleet))
 	mux.HandleFunc("GET /policy", s.page(s.policy))

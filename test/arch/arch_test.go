@@ -33,6 +33,8 @@ var rooms = map[string][]string{
 	"bpf":    {},
 	"cast":   {}, // recordings of terminals, and how to show one
 
+	"cast/screen": {"cast"}, // what stood on the screen
+
 	"completion": {"test"}, // of shells, for the three programs
 
 	// What our programs say to each other. Generated types are for the two
@@ -84,7 +86,7 @@ var rooms = map[string][]string{
 	"controlplane/roster":        {"grant", "ledger"},                                // plain values that the others pass on
 	"controlplane/sign":          {"controlplane/roster", "dsse", "grant", "ledger"}, // it signs what the log says of itself
 	"controlplane/store":         {"controlplane/request", "controlplane/roster", "dsse", "grant", "ledger"},
-	"controlplane/web":           {"clock", "controlplane/policy", "controlplane/roster", "wire/api"}, // it calls the API through what it declares itself
+	"controlplane/web":           {"cast", "cast/screen", "clock", "controlplane/policy", "controlplane/roster", "ledger", "wire/api"}, // it calls the API through what it declares itself
 
 	"packaging/man": {}, // manual pages, from the model of a command line
 
@@ -98,7 +100,7 @@ var rooms = map[string][]string{
 	"cmd/curfew-shell":  {"agent/record/shell", "clock"},
 	"test":              {"clock", "dsse", "grant", "ledger", "wire/api", "wire/invite"},
 	// It plays both ends: a control plane, and hosts that have no machine.
-	"test/pages": {"agent/uplink", "clock", "controlplane", "grant", "ledger", "wire/api", "wire/invite", "wire/signature"},
+	"test/pages": {"agent/uplink", "cast", "clock", "controlplane", "grant", "ledger", "wire/api", "wire/invite", "wire/signature"},
 }
 
 // landing are rooms of the plan that are still empty.
@@ -108,7 +110,7 @@ var landing = []string{"controlplane/request", "cmd/curfew-server"}
 // time: they may not import these either.
 var (
 	pure = []string{
-		"canon", "cast", "dsse", "grant", "ledger",
+		"canon", "cast", "cast/screen", "dsse", "grant", "ledger",
 		"agent/doctor", "agent/enforce", "controlplane/policy", "controlplane/policy/plan", "controlplane/policy/trial", "controlplane/request",
 	}
 	worldy = []string{

@@ -34,6 +34,7 @@
     at.focus();
     scrollTo(0, 0);
     begin();
+    document.dispatchEvent(new Event('shown'));
   }
 
   // Change what has changed, and leave alone what somebody is typing into.
