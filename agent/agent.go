@@ -87,9 +87,9 @@ type Keep interface {
 	// Accept takes a keyring and a set if they may replace what is kept.
 	Accept(keyring, set []byte, at time.Time) (grant.Opened, error)
 	Trusted(r clock.Reading) time.Time
-	// Told takes what the control plane's clock said. Earliest is the time
-	// that it is at least, by that.
-	Told(r clock.Reading, at time.Time)
+	// Told takes what the control plane's clock said, and says by how much that
+	// raised trusted time. Earliest is the time that it is at least, by that.
+	Told(r clock.Reading, at time.Time) (raised time.Duration, err error)
 	Earliest(r clock.Reading) time.Time
 	// Correct sets trusted time back to now or to the wall clock, whichever is
 	// later, if it is further ahead than within. It says by how much.
@@ -187,6 +187,7 @@ type Agent struct {
 
 	clockText  string // what is wrong with the clock, by the control plane's
 	clockAhead bool   // it says that the clock is ahead
+	hung       bool   // the kernel's ends of sessions are by the time that was told
 
 	unsaved bool // opened is not on the disk as it is
 }

@@ -95,7 +95,7 @@ func (m *memory) Accept([]byte, []byte, time.Time) (grant.Opened, error) { retur
 func (m *memory) Trusted(clock.Reading) time.Time                        { return m.at }
 func (m *memory) Earliest(clock.Reading) time.Time                       { return m.at }
 
-func (*memory) Told(clock.Reading, time.Time) {}
+func (*memory) Told(clock.Reading, time.Time) (time.Duration, error) { return 0, nil }
 
 func (*memory) Correct(clock.Reading, time.Time, time.Duration) (time.Duration, error) { return 0, nil }
 

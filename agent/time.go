@@ -13,7 +13,9 @@ import (
 // answer of the control plane's clock may be at most that puts ours right.
 const tolerance = 5 * time.Second
 
-// Told takes what the control plane's clock said, so long ago at most. It is
+// Told takes what the control plane's clock said, so long ago at most. Trusted
+// time is never behind that: a host whose wall clock lost time, as one that was
+// off, ends on time again, also when it hears no more. It is also
 // the only thing that sets the highest time ever trusted back, if a wall clock
 // that was set forward had raised it: never behind the wall clock, and never
 // while the end of a grant is unfinished. What had ended by the higher time
@@ -21,7 +23,19 @@ const tolerance = 5 * time.Second
 func (a *Agent) Told(ctx context.Context, at time.Time, age time.Duration) {
 	r := a.Clock.Now()
 	before, from := a.now(), a.Keep.Earliest(r)
-	a.Keep.Told(r, at)
+	raised, err := a.Keep.Told(r, at)
+	if err != nil {
+		a.Log.WarnContext(ctx, "the time that was told is not written down: a restart forgets it until it is told again", "err", err)
+	}
+	a.mu.Lock()
+	first := !a.hung
+	a.mu.Unlock()
+	if raised > 0 || first {
+		a.hang(ctx)
+	}
+	if raised > time.Second {
+		a.Wake() // the loop waits by the time of before: by less, it is late by less
+	}
 	if age <= tolerance && !a.unended(before) {
 		a.correct(ctx, before, at.Add(age))
 	}
@@ -58,17 +72,34 @@ func (a *Agent) correct(ctx context.Context, before, now time.Time) {
 	text := fmt.Sprintf("trusted time, which a wall clock had set forward, was %v ahead of the control plane's and is put right: what ended meanwhile stays ended", by.Round(time.Second))
 	a.Log.WarnContext(ctx, "trusted time put right", "from", before, "ahead", by)
 	a.append(ledger.Entry{Kind: ledger.Agent, At: a.Clock.Now().Wall, Text: text})
-	live := a.live(a.now())
+	a.hang(ctx)
+	a.Wake()
+}
+
+// hang sets the kernel's ends of sessions by the time that is trusted now. Those
+// of sessions whose grant is over by it are the next pass's. What fails is tried
+// again when the time is told next, and so is what an agent before this one may
+// have left undone.
+func (a *Agent) hang(ctx context.Context) {
+	now, known := a.now(), a.known()
+	a.mu.Lock()
+	opened := a.opened // never changed, only replaced
+	a.mu.Unlock()
+	all := true
 	for _, s := range a.sessionsNow() {
-		g, ok := find(live, s.Grant)
-		if !ok {
+		g, ok := find(known, s.Grant)
+		o := opened[s.Grant]
+		if !ok || !o.Ended.IsZero() || o.Over && g.LiveAt(now) || !now.Before(g.Drained()) {
 			continue
 		}
 		if err := a.Labels.Extend(s.ID, a.deadline(g)); err != nil {
-			a.Log.WarnContext(ctx, "a session ends early", "session", s.ID, "err", err)
+			all = false
+			a.Log.WarnContext(ctx, "a session's end in the kernel is that of before", "session", s.ID, "err", err)
 		}
 	}
-	a.Wake()
+	a.mu.Lock()
+	a.hung = all
+	a.mu.Unlock()
 }
 
 // tellClock records that the time by which this host judges grants is not the

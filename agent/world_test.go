@@ -272,7 +272,7 @@ func (k fakeKeep) Trusted(r clock.Reading) time.Time { return r.Wall }
 
 func (k fakeKeep) Earliest(r clock.Reading) time.Time { return k.Trusted(r) }
 
-func (fakeKeep) Told(clock.Reading, time.Time) {}
+func (fakeKeep) Told(clock.Reading, time.Time) (time.Duration, error) { return 0, nil }
 
 func (fakeKeep) Correct(clock.Reading, time.Time, time.Duration) (time.Duration, error) {
 	return 0, nil

@@ -16,6 +16,9 @@ const (
 	saidFile = "said" // what the control plane's clock said last, in the form of a mark
 )
 
+// noticeable is a difference between clocks that is worth a write.
+const noticeable = 100 * time.Millisecond
+
 // A mark is the latest time that was ever trusted, and when in the life of
 // which boot that was.
 type mark struct {
@@ -152,11 +155,21 @@ func (k *Keep) saveMark() error {
 	return nil
 }
 
-// Told takes what the control plane's clock said.
-func (k *Keep) Told(r clock.Reading, at time.Time) {
+// Told takes what the control plane's clock said. It is that late at least:
+// trusted time is raised to it, on a host whose wall clock is behind. By how
+// much it was is written down at once, unless that is next to nothing.
+func (k *Keep) Told(r clock.Reading, at time.Time) (raised time.Duration, err error) {
+	raised = at.Sub(k.Trusted(r))
 	k.markMu.Lock()
-	defer k.markMu.Unlock()
 	k.said = mark{wall: at, boot: r.Boot, id: k.Boot}
+	if raised > 0 {
+		k.mark.wall = k.mark.wall.Add(raised)
+	}
+	k.markMu.Unlock()
+	if raised > noticeable {
+		err = k.saveMark()
+	}
+	return max(0, raised), err
 }
 
 // Earliest is the time that it is at least: the control plane said so, and

@@ -57,7 +57,9 @@ func TestEarliestIsWhatWasSaidAndTheTimeSince(t *testing.T) {
 	if got := at(time.Hour, 0); got != time.Hour {
 		t.Errorf("never told, it is at least %v", got)
 	}
-	k.Told(clock.Reading{Wall: start.Add(time.Hour), Boot: time.Hour}, start)
+	if raised, err := k.Told(clock.Reading{Wall: start.Add(time.Hour), Boot: time.Hour}, start); err != nil || raised != 0 {
+		t.Errorf("raised by %v, %v", raised, err)
+	}
 	if got := at(time.Hour, 10*time.Minute); got != 10*time.Minute {
 		t.Errorf("10 minutes after it was told, it is at least %v", got)
 	}
@@ -76,5 +78,34 @@ func TestEarliestIsWhatWasSaidAndTheTimeSince(t *testing.T) {
 	defer die(k)
 	if got := k.Earliest(clock.Reading{Wall: start.Add(48 * time.Hour), Boot: time.Minute}).Sub(start); got != time.Minute {
 		t.Errorf("a minute after the next boot it is at least %v", got)
+	}
+}
+
+func TestTimeIsNoEarlierThanWasSaid(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		said   time.Duration // after the wall clock
+		raised time.Duration
+	}{
+		{"the wall clock is behind", 40 * time.Minute, 40 * time.Minute},
+		{"the wall clock is right", 0, 0},
+		{"the wall clock is ahead", -time.Hour, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			k := open(t, dir)
+			now := clock.Reading{Wall: start, Boot: time.Hour}
+			if raised, err := k.Told(now, start.Add(c.said)); err != nil || raised != c.raised {
+				t.Errorf("raised by %v, %v", raised, err)
+			}
+			later := clock.Reading{Wall: start.Add(time.Minute), Boot: time.Hour + time.Minute}
+			if got := k.Trusted(later).Sub(start); got != c.raised+time.Minute {
+				t.Errorf("a minute later it is %v", got)
+			}
+			die(k)
+			if got := open(t, dir).Trusted(later).Sub(start); got != c.raised+time.Minute {
+				t.Errorf("after the death of the agent it is %v", got)
+			}
+		})
 	}
 }

@@ -13,8 +13,8 @@ import (
 )
 
 // slack is how late an end may be: a step of the simulation, and the time
-// that the machine was off while its wall clock was behind, which nobody on
-// the machine can know of.
+// that the machine was off while its wall clock was behind, of which nobody on
+// the machine can know until it is told the time.
 func (w *world) slack() time.Duration { return time.Second + w.off }
 
 // tolerance is how far a clock may be off without a word (agent/time.go).

@@ -99,3 +99,59 @@ func scheduled(t *testing.T, w *world) {
 		t.Error("it does not stand at its time")
 	}
 }
+
+func TestAMachineThatWasOffAndLostTheTimeEndsOnTimeOnceItWasTold(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		t.Helper()
+		w.give(0, time.Hour)
+		w.pass(9 * time.Minute)
+		w.stop()
+		clear(w.things)
+		clear(w.procs)
+		clear(w.kernel)
+		clear(w.sessions)
+		w.now += 40 * time.Minute
+		w.boots, w.bootAt, w.skew = w.boots+1, w.now, -40*time.Minute
+		w.cut = true
+		w.startAgain()
+		w.pass(time.Second)
+		pid := w.spawn(0)
+		if a := w.agent.Knock(context.Background(), agent.Knock{Open: true, Service: "sshd", User: "ana", PID: pid, FD: -1}); !a.Allow {
+			t.Fatalf("ten minutes before its end the grant opens nothing: %s", a.Message)
+		}
+		w.cut = false
+		w.pass(time.Minute)
+		w.cut = true
+		w.pass(9*time.Minute - 2*time.Second)
+		if !w.opens() || w.procs[pid].session == 0 {
+			t.Error("a minute before its end the grant does not stand")
+		}
+		w.pass(61 * time.Second)
+		if _, runs := w.procs[pid]; w.opens() || len(w.things) > 0 || runs {
+			t.Errorf("after the end: the door opens: %v, on the host: %v, her process runs: %v", w.opens(), w.things, runs)
+		}
+	})
+}
+
+func TestTheKernelEndsByTheTimeThatWasToldWithNoAgentThere(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		t.Helper()
+		w.give(0, time.Hour)
+		w.now, w.cut = w.now+9*time.Minute, true
+		w.stop()
+		w.now += 40 * time.Minute
+		w.boots, w.bootAt, w.skew = w.boots+1, w.now, -40*time.Minute
+		w.startAgain()
+		pid := w.spawn(0)
+		if a := w.agent.Knock(context.Background(), agent.Knock{Open: true, Service: "sshd", User: "ana", PID: pid, FD: -1}); !a.Allow {
+			t.Fatalf("before its end the grant opens nothing: %s", a.Message)
+		}
+		w.cut = false
+		w.pass(time.Minute)
+		w.stop()
+		w.pass(10 * time.Minute)
+		if _, runs := w.procs[pid]; runs {
+			t.Error("her process outlived the grant")
+		}
+	})
+}

@@ -165,10 +165,12 @@ func (w *world) told(ctx context.Context, at time.Time, age time.Duration) {
 	_ = w.take(w.alone, &turn{who: "the time", agent: true, do: func() {
 		before := w.keepTime()
 		w.agent.Told(ctx, at, age)
-		if after := w.keepTime(); after.Before(before) {
+		after := w.keepTime()
+		if !after.Equal(before) {
 			w.tell("time was put right by %v", before.Sub(after))
 			w.next = w.now
 		}
+		w.off = min(w.off, max(0, w.true().Sub(after))) // that much is known now
 	}})
 }
 
