@@ -1,6 +1,9 @@
 package packaging
 
 import (
+	"context"
+	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -28,13 +31,14 @@ func TestGuide(t *testing.T) {
 	})
 	w := &town{hosts: map[string]*lab.Host{}, people: []string{"ana", "ben", "cleo"}, seen: map[string]string{}}
 	for name, suite := range map[string]string{
-		"plane": lab.Trixie, "db1": lab.Bookworm, "web1": lab.Trixie, "web2": lab.Cloud, "web4": lab.Trixie, "image": lab.Cloud, "laptop": lab.Bookworm,
+		"plane": lab.Trixie, "db1": lab.Bookworm, "web1": lab.Trixie, "web2": lab.Cloud, "web3": lab.Cloud, "web4": lab.Trixie, "image": lab.Cloud, "laptop": lab.Bookworm,
 	} {
 		if w.hosts[name], err = l.HostOf(t.Context(), suite, name, dist...); err != nil {
 			t.Fatal(err)
 		}
 	}
 	w.settle(t)
+	w.play = controller(t, l, w.hosts, filepath.Dir(dist[0].From))
 	for _, page := range []string{
 		"docs/quickstart.md",
 		"docs/join.md",
@@ -46,5 +50,46 @@ func TestGuide(t *testing.T) {
 			}
 			return // the next page stands on it
 		}
+	}
+}
+
+// controller gives a folder of this machine in which Ansible is played: it
+// reaches the hosts as root.
+func controller(t *testing.T, l *lab.Lab, hosts map[string]*lab.Host, dist string) func(context.Context, string) (string, error) {
+	t.Helper()
+	need.Program(t, "ansible-playbook", "ssh-keygen")
+	if _, err := l.Join(t.Context(), lab.Place); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	key := filepath.Join(dir, "key")
+	output(t.Context(), t, "ssh-keygen", "-q", "-N", "", "-t", "ed25519", "-f", key)
+	ways := "Host *\nUser root\nIdentityFile " + key + "\nStrictHostKeyChecking no\nUserKnownHostsFile /dev/null\nLogLevel ERROR\n"
+	for name, h := range hosts {
+		ways += "Host " + name + " " + nicknames[name] + "\nHostName " + h.Address + "\n"
+		if _, err := h.Feed(t.Context(), read(t, key+".pub"), "cat >>/root/.ssh/authorized_keys"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, text := range map[string]string{
+		"ansible.cfg": "[defaults]\ninterpreter_python = /usr/bin/python3\n[ssh_connection]\nssh_args = -F " + filepath.Join(dir, "ssh") + "\n", "ssh": ways,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, to := range map[string]string{"packaging": filepath.Join(repository(t), "packaging"), "dist": dist} {
+		if err := os.Symlink(to, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return func(ctx context.Context, script string) (string, error) {
+		cmd := l.In(ctx, lab.Place, "bash", "-e", "-o", "pipefail", "-c", "cd "+dir+"\n"+script)
+		cmd.Env = []string{"PATH=/usr/bin:/bin:/usr/sbin:/sbin", "HOME=" + dir, "LC_ALL=C.UTF-8"}
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("%w: %s", err, out)
+		}
+		return string(out), err
 	}
 }

@@ -75,6 +75,8 @@ selinux() {
 	return $rc
 }
 
+role() { (cd packaging/ansible && ansible-lint --offline --nocolor); }
+
 small_files() {
 	git ls-files -z | xargs -0 stat -c '%s %n' | awk '$1 > 1000000 { print $2 " has " $1 " bytes"; found = 1 } END { exit found }'
 }
@@ -90,5 +92,6 @@ check 'shellcheck' shells
 check 'units' tools/units.sh
 loud 'rooms, levers, links in the docs' go test ./test/arch
 check 'the SELinux module compiles' selinux
+loud 'ansible-lint' role
 check 'no large files' small_files
 exit $bad
