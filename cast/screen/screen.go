@@ -70,7 +70,8 @@ func (d *Drawer) Draw(h cast.Header, events []cast.Event) []Frame {
 		default:
 			continue // what was typed is not on the screen
 		}
-		if note != "" || i == len(events)-1 || events[i+1].At-e.At >= together || len(frames) > 0 && e.At-frames[len(frames)-1].At >= together {
+		pause := i+1 >= len(events) || events[i+1].At-e.At >= together
+		if note != "" || pause || len(frames) > 0 && e.At-frames[len(frames)-1].At >= together {
 			frames = append(frames, d.frame(e.At, note))
 		}
 	}

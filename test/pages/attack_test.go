@@ -33,7 +33,7 @@ func state(t *testing.T, w *town, path string) string {
 func TestAttacks(t *testing.T) {
 	w := newTown(t)
 	ana, ben := enrolled(t, w, "ana"), enrolled(t, w, "ben")
-	path := ana.ask("disk full", "")
+	path := ana.ask("disk full")
 	yes, do := ben.yes(path), path+"/approve"
 
 	t.Run("a form of another site does nothing", func(t *testing.T) {
@@ -69,7 +69,7 @@ func TestAttacks(t *testing.T) {
 		if a := ben.post(do, form); a.StatusCode != http.StatusForbidden {
 			t.Errorf("another note: %d", a.StatusCode)
 		}
-		other := ana.ask("something else", "")
+		other := ana.ask("something else")
 		form = ben.yes(other)
 		form.Set("assertion", ben.proved(do, yes).Get("assertion"))
 		if a := ben.post(other+"/approve", form); a.StatusCode != http.StatusForbidden || state(t, w, other) != "asked" {
@@ -93,7 +93,7 @@ func TestAttacks(t *testing.T) {
 		if a := ben.post(do, form); a.StatusCode != http.StatusOK || state(t, w, path) != "issued" {
 			t.Fatalf("%d, %s", a.StatusCode, state(t, w, path))
 		}
-		other := ana.ask("once more", "")
+		other := ana.ask("once more")
 		again := ben.yes(other)
 		again.Set("assertion", form.Get("assertion"))
 		if a := ben.post(other+"/approve", again); a.StatusCode != http.StatusForbidden || state(t, w, other) != "asked" {

@@ -39,7 +39,7 @@ func TestTerminalPages(t *testing.T) {
 	db1, err := town.found(t.Context(), "db1", map[string]string{"tier": "db"})
 	must(t, err)
 	ana, ben, dan := enrolled(t, town, "ana"), enrolled(t, town, "ben"), enrolled(t, town, "dan")
-	path := ana.ask("the disk of db1 is full", "")
+	path := ana.ask("the disk of db1 is full")
 	if a := ben.get(path); !strings.Contains(a.body, "What her terminals show is recorded") {
 		t.Errorf("the request's page: %s", a.body)
 	}

@@ -115,7 +115,7 @@ func TestAMachineThatWasOffAndLostTheTimeEndsOnTimeOnceItWasTold(t *testing.T) {
 		w.cut = true
 		w.startAgain()
 		w.pass(time.Second)
-		pid := w.spawn(0)
+		pid := w.spawn()
 		if a := w.agent.Knock(context.Background(), agent.Knock{Open: true, Service: "sshd", User: "ana", PID: pid, FD: -1}); !a.Allow {
 			t.Fatalf("ten minutes before its end the grant opens nothing: %s", a.Message)
 		}
@@ -142,7 +142,7 @@ func TestTheKernelEndsByTheTimeThatWasToldWithNoAgentThere(t *testing.T) {
 		w.now += 40 * time.Minute
 		w.boots, w.bootAt, w.skew = w.boots+1, w.now, -40*time.Minute
 		w.startAgain()
-		pid := w.spawn(0)
+		pid := w.spawn()
 		if a := w.agent.Knock(context.Background(), agent.Knock{Open: true, Service: "sshd", User: "ana", PID: pid, FD: -1}); !a.Allow {
 			t.Fatalf("before its end the grant opens nothing: %s", a.Message)
 		}

@@ -178,7 +178,7 @@ func (w *world) goOn() {
 func (w *world) login() {
 	person := w.who()
 	w.alive("a login", func() {
-		pid := w.spawn(0)
+		pid := w.spawn()
 		a := w.agent.Knock(context.Background(), agent.Knock{Open: true, Service: "sshd", User: person, PID: pid, FD: -1})
 		w.tell("%s logs in: %v", person, a.Allow)
 		if !a.Allow {
@@ -196,7 +196,7 @@ func (w *world) login() {
 func (w *world) sudo() {
 	person := w.who()
 	w.alive("sudo", func() {
-		pid := w.spawn(0)
+		pid := w.spawn()
 		a := w.agent.Knock(context.Background(), agent.Knock{Open: true, Service: "sudo", User: "root", RUser: person, PID: pid, FD: -1})
 		w.tell("%s calls sudo: %v", person, a.Allow)
 		if !a.Allow {
@@ -205,9 +205,10 @@ func (w *world) sudo() {
 	})
 }
 
-func (w *world) spawn(uid uint32) int {
+// spawn starts a process of root's, as sshd or sudo is.
+func (w *world) spawn() int {
 	w.pid++
-	w.procs[w.pid] = process{uid: uid}
+	w.procs[w.pid] = process{}
 	return w.pid
 }
 
