@@ -70,7 +70,7 @@ func (d *Drawer) Draw(h cast.Header, events []cast.Event) []Frame {
 		default:
 			continue // what was typed is not on the screen
 		}
-		pause := i+1 >= len(events) || events[i+1].At-e.At >= together
+		pause := i+1 >= len(events) || events[i+1].At-e.At >= together //nolint:gosec // it is looked at only where it is
 		if note != "" || pause || len(frames) > 0 && e.At-frames[len(frames)-1].At >= together {
 			frames = append(frames, d.frame(e.At, note))
 		}
