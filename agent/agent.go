@@ -169,6 +169,8 @@ type Agent struct {
 
 	beforeMu sync.Mutex // held while what was before is kept or dropped; before mu
 
+	early atomic.Int64 // a sign of life from before time was put right, in Unix nanoseconds: it does not count once that time comes
+
 	mu       sync.Mutex // guards what follows
 	grants   []grant.Grant
 	revision uint64
@@ -363,8 +365,9 @@ func (a *Agent) draining(known []grant.Grant, now time.Time) []grant.Grant {
 // suspended reports whether the grant's lease has run out. A sign of life that
 // is yet to come is from before time was put right, and none.
 func (a *Agent) suspended(g grant.Grant, now time.Time) bool {
-	since := now.Sub(a.Heard())
-	return g.Lease > 0 && (since >= g.Lease || since < -tolerance)
+	heard := a.Heard()
+	since := now.Sub(heard)
+	return g.Lease > 0 && (since >= g.Lease || since < -tolerance || heard.UnixNano() == a.early.Load())
 }
 
 // of returns the grant of the person that ends last, if any.

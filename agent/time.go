@@ -69,6 +69,9 @@ func (a *Agent) correct(ctx context.Context, before, now time.Time) {
 	if by == 0 {
 		return
 	}
+	if heard := a.Heard(); heard.After(a.now()) {
+		a.early.Store(heard.UnixNano())
+	}
 	text := fmt.Sprintf("trusted time, which a wall clock had set forward, was %v ahead of the control plane's and is put right: what ended meanwhile stays ended", by.Round(time.Second))
 	a.Log.WarnContext(ctx, "trusted time put right", "from", before, "ahead", by)
 	a.append(ledger.Entry{Kind: ledger.Agent, At: a.Clock.Now().Wall, Text: text})

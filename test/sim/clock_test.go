@@ -100,6 +100,7 @@ func scheduled(t *testing.T, w *world) {
 	}
 }
 
+<<<<<<< ours
 func TestAMachineThatWasOffAndLostTheTimeEndsOnTimeOnceItWasTold(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		t.Helper()
@@ -152,6 +153,29 @@ func TestTheKernelEndsByTheTimeThatWasToldWithNoAgentThere(t *testing.T) {
 		w.pass(10 * time.Minute)
 		if _, runs := w.procs[pid]; runs {
 			t.Error("her process outlived the grant")
+=======
+// A sign of life from before time was put right lies in what is to come. When
+// that comes, nobody was heard then.
+func TestALeaseIsNotRenewedByATimeThatWasPutRight(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.server.issue("ana", w.true(), w.true().Add(2*time.Hour), time.Minute, 0)
+		w.send()
+		w.pass(time.Second)
+		w.set(5 * time.Minute)
+		w.pass(30 * time.Second)
+		if !w.opens() {
+			t.Fatal("the grant does not open the door")
+		}
+		w.slip(w.server.set(host, thief, w.true())) // refused: what is heard now is no sign of life
+		w.set(0)
+		w.pass(askAgain)
+		w.cut = true
+		for w.now < 10*time.Minute {
+			w.pass(10 * time.Second)
+			if w.opens() {
+				t.Fatalf("at %v it opens the door, %v after its last sign of life", w.now, w.now-w.sign)
+			}
+>>>>>>> theirs
 		}
 	})
 }
