@@ -100,7 +100,6 @@ func scheduled(t *testing.T, w *world) {
 	}
 }
 
-<<<<<<< ours
 func TestAMachineThatWasOffAndLostTheTimeEndsOnTimeOnceItWasTold(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		t.Helper()
@@ -153,7 +152,10 @@ func TestTheKernelEndsByTheTimeThatWasToldWithNoAgentThere(t *testing.T) {
 		w.pass(10 * time.Minute)
 		if _, runs := w.procs[pid]; runs {
 			t.Error("her process outlived the grant")
-=======
+		}
+	})
+}
+
 // A sign of life from before time was put right lies in what is to come. When
 // that comes, nobody was heard then.
 func TestALeaseIsNotRenewedByATimeThatWasPutRight(t *testing.T) {
@@ -175,7 +177,6 @@ func TestALeaseIsNotRenewedByATimeThatWasPutRight(t *testing.T) {
 			if w.opens() {
 				t.Fatalf("at %v it opens the door, %v after its last sign of life", w.now, w.now-w.sign)
 			}
->>>>>>> theirs
 		}
 	})
 }
