@@ -160,6 +160,7 @@ func TestTheKernelEndsByTheTimeThatWasToldWithNoAgentThere(t *testing.T) {
 // that comes, nobody was heard then.
 func TestALeaseIsNotRenewedByATimeThatWasPutRight(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
+		t.Helper()
 		w.server.issue("ana", w.true(), w.true().Add(2*time.Hour), time.Minute, 0)
 		w.send()
 		w.pass(time.Second)
