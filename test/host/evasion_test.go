@@ -82,7 +82,7 @@ unshare -Urm sh -c 'mount -t binfmt_misc b /mnt; echo ":c:M::CURF::/usr/bin/touc
 	{name: "ssh to the host itself", try: `ssh-keygen -q -N '' -t ed25519 -f /run/evade/key; mkdir -p /root/.ssh; cp /run/evade/key.pub /root/.ssh/authorized_keys
 ssh -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o BatchMode=yes -i /run/evade/key root@127.0.0.1 touch FILE`},
 	{name: "a process that she traces", try: `/usr/lib/lab/hide inject $(pgrep -f 'hide pause') FILE`, handed: `^act .*ptrace: traces process`},
-	{name: "another's memory, by a call", try: `/usr/lib/lab/hide poke $(cat /run/evade/obey) 'touch FILE'`, handed: `^act .*wrote to the memory of process`},
+	{name: "another's memory, by a call", try: `/usr/lib/lab/hide poke $(cat /run/evade/obey) 'touch FILE'; until [ -e FILE ]; do sleep 0.05; done`, handed: `^act .*wrote to the memory of process`},
 	{name: "another's memory, by its file", try: `/usr/lib/lab/hide mem $(cat /run/evade/obey) 'touch FILE'`, handed: `^open .*object=/proc/[0-9]+/mem`},
 	{name: "io_uring", try: `/usr/lib/lab/hide ring FILE`, handed: `^act .*io_uring: asked .*to open a file`},
 	{name: "a word to somebody who listens", try: `echo 'touch FILE' >/run/evade/ear`},
@@ -138,7 +138,7 @@ func (s *scene) come(t *testing.T) string {
 			return err
 		}
 		// Cron takes up to a minute.
-		ran, err = s.db1.Sh(t.Context(), fmt.Sprintf("timeout 20 sh -c 'until [ $(ls /run/evade | grep -c ^e..$) = %d ]; do sleep 0.3; done'; ls /run/evade", len(evasions)))
+		ran, err = s.db1.Sh(t.Context(), fmt.Sprintf("timeout 20 sh -c 'until [ $(ls /run/evade | grep -c ^e[0-9][0-9]$) = %d ]; do sleep 0.3; done'; ls /run/evade", len(evasions)))
 		left := strings.Fields(ran)
 		for i, e := range evasions {
 			if err == nil && !slices.Contains(left, filepath.Base(made(i))) {
