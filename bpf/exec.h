@@ -186,8 +186,8 @@ write_paths(
 	barrier_var(at);
 	if (!board || at > CHUNK)
 		return 0;
-	len = write_path(
-	    board, &BPF_CORE_READ(bprm, file)->f_path, &e->text[at]);
+	len =
+	    write_path(board, &BPF_CORE_READ(bprm, file)->f_path, &e->text[at]);
 	e->path_len = len;
 	at += len;
 	barrier_var(at);
