@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strconv"
 	"strings"
 
 	"curfew.internal/agent/host/remains"
@@ -67,9 +68,10 @@ func (h *Host) Leftovers(ctx context.Context, person string, uid uint32) (looked
 		return names, err
 	})
 	look("account", func() ([]string, error) {
-		_, found, err := h.getent(ctx, "passwd", person)
-		if !found {
-			return nil, err
+		line, found, err := h.getent(ctx, "passwd", person)
+		fields := strings.Split(line, ":")
+		if !found || len(fields) > 2 && fields[2] != strconv.FormatUint(uint64(uid), 10) {
+			return nil, err // none, or the host's own of that name
 		}
 		return []string{"account " + person}, err
 	})

@@ -73,7 +73,7 @@ func conflict(t *testing.T, s *scene) {
 	p := s.person(t, "ida")
 	s.sh(t, "useradd -m ida && echo ida:x | chpasswd")
 	before := s.sh(t, "getent passwd ida; getent shadow ida")
-	s.ask(t, p, "ops", "10m")
+	id := s.ask(t, p, "ops", "10m")
 	s.until(t, "refusal in the agent's log", func() error {
 		_, err := s.db1.Sh(t.Context(), "journalctl -u curfew-agent | grep 'ida is not given: this host has'")
 		return err
@@ -92,7 +92,12 @@ func conflict(t *testing.T, s *scene) {
 	})
 	s.sh(t, "! grep -r '^ida ' /run/curfew/sudoers.d/")
 	s.sh(t, "su - ida -c true")
-	s.sh(t, "userdel -r ida 2>/dev/null; true")
+	// It is nothing that the grant left.
+	if _, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "revoke", id); err != nil {
+		t.Fatal(err)
+	}
+	s.clean(t, id)
+	s.sh(t, "getent passwd ida; pkill -KILL -u ida; for i in {1..100}; do userdel -rf ida 2>/dev/null; getent passwd ida || exit 0; sleep 0.2; done; exit 1")
 }
 
 func partition(t *testing.T, s *scene) {
@@ -321,12 +326,14 @@ func unit(t *testing.T, s *scene) {
 	h, err := s.fleet.Host(t.Context(), "plane",
 		lab.File{Path: "/usr/bin/curfew-server", From: s.fleet.Repo + "/bin/curfew-server", Mode: 0o755},
 		lab.File{Path: "/usr/lib/systemd/system/curfew-server.service", From: s.fleet.Repo + "/systemd/curfew-server.service", Mode: 0o644},
-		lab.File{Path: "/usr/lib/sysusers.d/curfew-server.conf", From: s.fleet.Repo + "/systemd/sysusers.d/curfew-server.conf", Mode: 0o644})
+		lab.File{Path: "/usr/lib/sysusers.d/curfew-server.conf", From: s.fleet.Repo + "/systemd/sysusers.d/curfew-server.conf", Mode: 0o644},
+		lab.File{Path: "/usr/lib/tmpfiles.d/curfew-server.conf", From: s.fleet.Repo + "/systemd/tmpfiles.d/curfew-server.conf", Mode: 0o644})
 	if err != nil {
 		t.Fatal(err)
 	}
 	out, err := h.Sh(t.Context(), `set -e
 systemd-sysusers
+systemd-tmpfiles --create curfew-server.conf
 curfew-server init --fleet example --url https://plane.example:7443 --admin cleo > /root/cleo.code
 chown -R curfew-server: /var/lib/curfew-server /etc/curfew-server
 systemctl enable --now curfew-server
