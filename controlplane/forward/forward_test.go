@@ -9,7 +9,6 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
-	"errors"
 	"io"
 	"log/slog"
 	"math/big"
@@ -497,21 +496,5 @@ func TestWhatACollectorRejectsForGoodIsTold(t *testing.T) {
 	log := newShelf(3).forward(t, Target{Form: FormOTLP, To: server.URL})
 	if !strings.Contains(log, "rejected=2") || !strings.Contains(log, "too old") {
 		t.Error(log)
-	}
-}
-
-func TestBeginNow(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "f")
-	s := newShelf(5)
-	target := Target{Form: FormOCSF, To: "file://" + file, Begin: BeginNow}
-	s.forward(t, target)
-	if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("what was there before was sent: %v", err)
-	}
-	s.add(1)
-	s.forward(t, target)
-	b, err := os.ReadFile(file)
-	if err != nil || strings.Count(string(b), "\n") != 1 || !strings.Contains(string(b), "restart 6") {
-		t.Errorf("%s, %v", b, err)
 	}
 }
