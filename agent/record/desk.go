@@ -21,7 +21,12 @@ type Desk struct {
 	Log    *slog.Logger
 }
 
-const answerIn = 2 * time.Second
+// askIn bounds a question, and answerIn what the agent thinks: as its door, it
+// may have to write to a busy disk first.
+const (
+	askIn    = 2 * time.Second
+	answerIn = 6 * time.Second
+)
 
 // Serve answers until ctx is done.
 func (d *Desk) Serve(ctx context.Context) error {
@@ -61,14 +66,18 @@ func (d *Desk) attend(ctx context.Context, c *net.UnixConn) error {
 	if who, err := peer(c); err != nil || who.Uid != 0 {
 		return fmt.Errorf("caller has uid %d, not 0: %w", who.Uid, err)
 	}
-	if err := c.SetDeadline(d.Clock.Now().Wall.Add(answerIn)); err != nil {
+	if err := c.SetDeadline(d.Clock.Now().Wall.Add(askIn)); err != nil {
 		return err
 	}
 	var q terminal.Question
 	if f, err := Receive(c, &q); err != nil || f != nil {
 		return fmt.Errorf("no question: %w", err)
 	}
-	return Send(c, d.Answer(ctx, q))
+	a := d.Answer(ctx, q)
+	if err := c.SetDeadline(d.Clock.Now().Wall.Add(askIn)); err != nil {
+		return err
+	}
+	return Send(c, a)
 }
 
 // patience is how long a login waits for an agent that is being started anew.

@@ -31,7 +31,8 @@ import (
 const (
 	atOnce    = 1024
 	perPerson = 64
-	helloIn   = 2 * time.Second
+	helloIn   = 10 * time.Second // a login's program has just been started, maybe on a busy host
+	heardIn   = 2 * time.Second
 )
 
 // A Server answers logins, and starts a recorder for each terminal.
@@ -93,7 +94,7 @@ func (s *Server) attend(ctx context.Context, c *net.UnixConn) {
 		return // none of ours
 	}
 	if !s.enter(who.Uid) {
-		_ = Send(c, terminal.Verdict{Go: terminal.Refuse, Message: "too many terminals are open: close some"})
+		_ = s.tell(c, terminal.Verdict{Go: terminal.Refuse, Message: "too many terminals are open: close some"})
 		return
 	}
 	err = s.login(ctx, c, who)
@@ -103,9 +104,18 @@ func (s *Server) attend(ctx context.Context, c *net.UnixConn) {
 		if !errors.As(err, &told) {
 			told = "this terminal cannot be put under record: ask an administrator to look at `systemctl status curfew-agent curfew-record`"
 		}
-		_ = Send(c, terminal.Verdict{Go: terminal.Refuse, Message: string(told)}) // who hung up needs no answer
+		_ = s.tell(c, terminal.Verdict{Go: terminal.Refuse, Message: string(told)}) // who hung up needs no answer
 	}
 	s.leave(who.Uid)
+}
+
+// tell has a time of its own: the agent may have thought for longer than a
+// login's first word may take.
+func (s *Server) tell(c *net.UnixConn, v terminal.Verdict) error {
+	if err := c.SetDeadline(s.Clock.Now().Wall.Add(heardIn)); err != nil {
+		return err
+	}
+	return Send(c, v)
 }
 
 // A refusal is for the person.
@@ -160,7 +170,7 @@ func (s *Server) login(ctx context.Context, c *net.UnixConn, who unix.Ucred) err
 	case gone(c): // the pid may have been another's when the agent looked
 		return net.ErrClosed
 	case !hello.Terminal || a.Unseen || recorded(s.Spool, tty):
-		return Send(c, terminal.Verdict{Go: terminal.Bare})
+		return s.tell(c, terminal.Verdict{Go: terminal.Bare})
 	}
 	if err := c.SetDeadline(time.Time{}); err != nil {
 		return err

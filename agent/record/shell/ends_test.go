@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -122,6 +123,35 @@ func TestWithoutATerminalTheShellIsAsItWas(t *testing.T) {
 	}
 	if all, err := s.spool.Recordings(); err != nil || len(all) != 0 {
 		t.Errorf("%v %v", all, err)
+	}
+}
+
+// An agent on a busy host thinks longer than a login's first word may take:
+// its answer reaches the person all the same.
+func TestAnAgentThatThinksIsWaitedFor(t *testing.T) {
+	s := newStage(t, usual)
+	for _, a := range []terminal.Answer{usual, {Refused: "your role wants a terminal"}} {
+		s.answers(a)
+		cmd := s.command(t, "-c", "echo let in")
+		var out strings.Builder
+		cmd.Stdout, cmd.Stderr = &out, &out
+		s.mu.Lock()
+		err := cmd.Start()
+		if err == nil {
+			<-s.asked
+			<-time.After(2500 * time.Millisecond)
+		}
+		s.mu.Unlock()
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := "let in\n"
+		if a.Refused != "" {
+			want = "curfew: " + a.Refused + "\n"
+		}
+		if err := cmd.Wait(); out.String() != want {
+			t.Errorf("%v %q", err, out.String())
+		}
 	}
 }
 
