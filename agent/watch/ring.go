@@ -25,28 +25,62 @@ var errRing = errors.New("the ring does not hold together")
 // gives the kernel its room back only when it is told to: so that what was
 // read and not yet kept is still there for the next agent.
 type ring struct {
-	consumer, data []byte // mapped; data begins with the producer's page
-	mask           uint64
-	joined         []byte // a record that the ring's end parts
+	fd                 int
+	consumer, producer []byte // mapped pages, each with a position
+	size               uint64
+	window             []byte // mapped: what lies at from
+	from               uint64
+	joined             []byte // a record that the end of the ring, or of a window, parts
 }
 
+// windowSize is how much of the ring is mapped at a time: all that is mapped
+// counts as our memory.
+const windowSize = 1 << 20
+
 func openRing(m *ebpf.Map) (*ring, error) {
-	page, size := os.Getpagesize(), int(m.MaxEntries())
+	page := os.Getpagesize()
 	consumer, err := unix.Mmap(m.FD(), 0, page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("map the ring's position: %w", err)
 	}
-	// The kernel offers the data twice in a row, so that no record is parted by
-	// the end. We take it once: all that is mapped counts as our memory.
-	data, err := unix.Mmap(m.FD(), int64(page), page+size, unix.PROT_READ, unix.MAP_SHARED)
+	producer, err := unix.Mmap(m.FD(), int64(page), page, unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("map the ring: %w", err), unix.Munmap(consumer))
+		return nil, errors.Join(fmt.Errorf("map the ring's other position: %w", err), unix.Munmap(consumer))
 	}
-	return &ring{consumer: consumer, data: data, mask: uint64(size) - 1}, nil //nolint:gosec // a size
+	r := &ring{fd: m.FD(), consumer: consumer, producer: producer, size: uint64(m.MaxEntries())}
+	if _, err := r.view(0); err != nil {
+		return nil, errors.Join(err, r.close())
+	}
+	return r, nil
 }
 
 func (r *ring) close() error {
-	return errors.Join(unix.Munmap(r.consumer), unix.Munmap(r.data))
+	err := errors.Join(unix.Munmap(r.consumer), unix.Munmap(r.producer))
+	if r.window != nil {
+		err = errors.Join(err, unix.Munmap(r.window))
+	}
+	return err
+}
+
+// view is what lies at a place in the data, up to where its window ends. It
+// takes the place of what was viewed before.
+func (r *ring) view(at uint64) ([]byte, error) {
+	span := min(windowSize, r.size)
+	if from := at / span * span; r.window == nil || r.from != from {
+		// After the two positions; the ring's sizes are powers of two.
+		window, err := unix.Mmap(r.fd, int64(2*os.Getpagesize())+int64(from), int(span), unix.PROT_READ, unix.MAP_SHARED) //nolint:gosec // within the ring
+		if err != nil {
+			return nil, fmt.Errorf("map the ring: %w", err)
+		}
+		old := r.window
+		r.window, r.from = window, from
+		if old != nil {
+			if err := unix.Munmap(old); err != nil {
+				return nil, fmt.Errorf("unmap the ring: %w", err)
+			}
+		}
+	}
+	return r.window[at-r.from:], nil
 }
 
 // start is where the oldest record that was not given back begins.
@@ -59,35 +93,45 @@ func (r *ring) release(to uint64) { atomic.StoreUint64(at64(r.consumer), to) }
 // record is valid until the next is read, or it is released. If there is none yet, next is the
 // position itself; for a record that was discarded it is nil.
 func (r *ring) read(pos uint64) (record []byte, next uint64, err error) {
-	made := atomic.LoadUint64(at64(r.data))
+	made := atomic.LoadUint64(at64(r.producer))
 	if pos >= made {
 		return nil, pos, nil
 	}
-	data := r.data[os.Getpagesize():]
-	at := pos & r.mask
-	head := atomic.LoadUint32((*uint32)(unsafe.Pointer(&data[at]))) //nolint:gosec // records are aligned to eight bytes
+	at := pos % r.size
+	data, err := r.view(at)
+	if err != nil {
+		return nil, pos, err
+	}
+	head := atomic.LoadUint32((*uint32)(unsafe.Pointer(&data[0]))) //nolint:gosec // records are aligned to eight bytes
 	if head&ringBusy != 0 {
 		return nil, pos, nil
 	}
 	size := uint64(head &^ (ringBusy | ringDiscard))
 	next = pos + (size+ringHeader+7)/8*8
-	if next > made || size > r.mask {
+	if next > made || size >= r.size {
 		return nil, pos, fmt.Errorf("record of %d bytes at %d: %w", size, pos, errRing)
 	}
 	if head&ringDiscard != 0 {
 		return nil, next, nil
 	}
-	return r.text(data, (at+ringHeader)&r.mask, size), next, nil
+	record, err = r.text(at+ringHeader, size)
+	return record, next, err
 }
 
 // text is what lies at a place in the data, and goes on at its begin.
-func (r *ring) text(data []byte, at, size uint64) []byte {
-	end := uint64(len(data))
-	if at+size <= end {
-		return data[at : at+size]
+func (r *ring) text(at, size uint64) ([]byte, error) {
+	part, err := r.view(at % r.size)
+	if err != nil || size <= uint64(len(part)) {
+		return part[:min(size, uint64(len(part)))], err
 	}
-	r.joined = append(append(r.joined[:0], data[at:]...), data[:at+size-end]...)
-	return r.joined
+	r.joined = r.joined[:0]
+	for size > 0 && err == nil {
+		n := min(size, uint64(len(part)))
+		r.joined = append(r.joined, part[:n]...)
+		at, size = at+n, size-n
+		part, err = r.view(at % r.size)
+	}
+	return r.joined, err
 }
 
 func at64(page []byte) *uint64 {
