@@ -73,10 +73,14 @@ func (a *Agent) stretch(s Session, g grant.Grant, live []grant.Grant) []error {
 			best = l
 		}
 	}
-	if best.ID == g.ID {
-		return nil
+	if best.ID != g.ID {
+		return a.move(s, best)
 	}
-	return a.move(s, best)
+	// A young one is yet to be labelled, and gets its end with that.
+	if g.Lease > 0 && !a.Beside && s.Opened.Before(a.Clock.Now().Wall.Add(-time.Second)) {
+		return []error{a.Labels.Extend(s.ID, a.deadline(g))}
+	}
+	return nil
 }
 
 // move has a session go on under a grant, as that one guards it: until that is

@@ -77,7 +77,7 @@ func (a *Agent) Pass(ctx context.Context, give bool) (time.Time, error) {
 	held := append(a.draining(known, now), live...)
 	begun, next := a.begun(known, now, time.Time{})
 	_, change := enforce.Want(begun, a.Name, now)
-	next = sooner(next, change)
+	next = sooner(sooner(next, change), a.leased(held, now))
 	a.strand(ctx, known, now)
 	want, _ := enforce.Want(held, a.Name, now) // without those that their lease suspends
 	b := a.budget()
@@ -117,6 +117,19 @@ func sooner(x, y time.Time) time.Time {
 		return y
 	}
 	return x
+}
+
+// leased is when to look next at the leases of grants that stand at now: well
+// before the first of them is over, so that the kernel hears in time of one that
+// goes on, and when it is over.
+func (a *Agent) leased(standing []grant.Grant, now time.Time) (next time.Time) {
+	for _, g := range standing {
+		if g.Lease > 0 {
+			left := a.Heard().Add(g.Lease).Sub(now)
+			next = sooner(next, now.Add(max(left/2, min(left, time.Second))))
+		}
+	}
+	return next
 }
 
 // known is every grant that is kept.

@@ -139,10 +139,15 @@ func (a *Agent) killedOf(grant string) uint64 {
 }
 
 // deadline is when what runs under the grant has to be over, on the boot-time
-// clock.
+// clock: by its end, or by its lease, which each pass pushes out for as long as
+// the control plane is heard.
 func (a *Agent) deadline(g grant.Grant) uint64 {
 	r := a.Clock.Now()
-	left := g.Drained().Sub(a.Keep.Trusted(r))
+	end := g.Drained()
+	if g.Lease > 0 {
+		end = sooner(end, a.Heard().Add(g.Lease))
+	}
+	left := end.Sub(a.Keep.Trusted(r))
 	return uint64(max(1, (r.Boot + left).Nanoseconds()))
 }
 

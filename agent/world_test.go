@@ -40,6 +40,7 @@ type world struct {
 	planted  []string          // all that they ever left
 	searches int               // looks for it
 	freed    map[uint64]bool   // sessions that are not guarded
+	ends     map[uint64]uint64 // of sessions, as the kernel has them
 	deaf     bool              // the kernel takes no word on that
 }
 
@@ -52,7 +53,7 @@ func newWorld() *world {
 	return &world{
 		now: noon, things: enforce.State{}, tasks: map[int]uint64{}, owner: map[int]uint32{}, sessions: map[uint64]Session{},
 		opened: map[string]Opened{}, accounts: map[string]bool{},
-		befores: map[string]Before{}, looks: map[string]Look{}, junk: map[string]string{}, freed: map[uint64]bool{},
+		befores: map[string]Before{}, looks: map[string]Look{}, junk: map[string]string{}, freed: map[uint64]bool{}, ends: map[uint64]uint64{},
 	}
 }
 
@@ -203,11 +204,11 @@ func (fakeHost) Spellings(paths []string) []string {
 
 type fakeLabels struct{ *world }
 
-func (l fakeLabels) Label(pid, _ int, session, _ uint64) error {
+func (l fakeLabels) Label(pid, _ int, session, end uint64) error {
 	if err := l.change(); err != nil {
 		return err
 	}
-	l.tasks[pid] = session
+	l.tasks[pid], l.ends[session] = session, end
 	return nil
 }
 
@@ -216,8 +217,12 @@ func (l fakeLabels) LabelOf(pid int) (uint64, bool, error) {
 	return s, ok, nil
 }
 
-func (fakeLabels) Extend(uint64, uint64) error { return nil }
-func (fakeLabels) Forget([]uint64) error       { return nil }
+func (l fakeLabels) Extend(session, end uint64) error {
+	l.ends[session] = end
+	return nil
+}
+
+func (fakeLabels) Forget([]uint64) error { return nil }
 
 func (l fakeLabels) Guard(session uint64, on bool) error {
 	if l.deaf {

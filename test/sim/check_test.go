@@ -30,7 +30,7 @@ func (w *world) stands(g *issued, late time.Duration) bool {
 // lasts reports whether what runs under a grant may still run on the host: it
 // stands, or it drains.
 func (w *world) lasts(g *issued) bool {
-	return w.true().Before(g.Drained().Add(w.slack())) && w.holds(g, tolerance+resync)
+	return w.true().Before(g.Drained().Add(w.slack())) && w.holds(g, tolerance)
 }
 
 func (w *world) holds(g *issued, late time.Duration) bool {
@@ -111,8 +111,8 @@ func (w *world) checkProcess(p process) error {
 		if g.Person.Name != s.Person {
 			continue
 		}
-		late := w.true().Sub(g.Drained()) > w.slack()
-		if over := passed && !w.holds(g, tolerance+resync); !late && !over {
+		late := w.true().Sub(g.Drained()) > w.slack() || !w.leased(g, tolerance)
+		if over := passed && !w.holds(g, tolerance); !late && !over {
 			return nil
 		}
 	}
@@ -133,7 +133,7 @@ func (w *world) checkThings() error {
 		switch t.Kind {
 		case enforce.SudoRule:
 			g := w.grant(t.Name)
-			if g == nil || !w.stands(g, tolerance+resync) {
+			if g == nil || !w.stands(g, tolerance) {
 				return fmt.Errorf("rule %s is there, and no grant", t.Name)
 			}
 			if content != enforce.Sudoers(g.Grant) {
@@ -148,7 +148,7 @@ func (w *world) checkThings() error {
 				return fmt.Errorf("%v is there, and no grant", t)
 			}
 		case enforce.Principals:
-			if !w.mayAct(t.Name, tolerance+resync) {
+			if !w.mayAct(t.Name, tolerance) {
 				return fmt.Errorf("%v is there, and no grant", t)
 			}
 		}

@@ -425,6 +425,7 @@ func TestPlantedBugsAreFound(t *testing.T) {
 		"a minute more", "the wall clock alone", "older sets count", "rules stay", "nobody is killed", "sessions without an end",
 		"leftovers forgotten", "removals untold", "rules drain too", "put right too far", "begins by the wall clock",
 		"every word is an answer", "what is refused is held", "any word renews a lease", "goes on from what it sent", "what is sent is dropped",
+		"a lease is the loop's alone",
 	} {
 		t.Run(bug, func(t *testing.T) {
 			for seed := uint64(1); seed <= 1000; seed++ {

@@ -354,15 +354,23 @@ type labelsOf struct{ *world }
 
 func (l labelsOf) Label(pid, _ int, session, deadline uint64) error {
 	l.change()
-	if l.bug == "sessions without an end" {
-		deadline = 0
-	}
-	l.kernel[session] = end{deadline: time.Duration(deadline)}
+	l.kernel[session] = end{deadline: l.deadline(session, deadline)}
 	p := l.procs[pid]
 	p.session = session
 	l.procs[pid] = p
 	l.change()
 	return nil
+}
+
+// deadline is what the kernel is told, with the bugs that are planted in it.
+func (l labelsOf) deadline(session, told uint64) time.Duration {
+	switch g := l.grant(l.sessions[session].Grant); {
+	case l.bug == "sessions without an end":
+		return 0
+	case l.bug == "a lease is the loop's alone" && g != nil:
+		return l.now - l.bootAt + g.Drained().Sub(l.true())
+	}
+	return time.Duration(told)
 }
 
 func (l labelsOf) LabelOf(pid int) (uint64, bool, error) {
@@ -380,7 +388,7 @@ func (l labelsOf) Extend(session, deadline uint64) error {
 	if !ok {
 		return errNoSession
 	}
-	e.deadline = time.Duration(deadline)
+	e.deadline = l.deadline(session, deadline)
 	l.kernel[session] = e
 	return nil
 }
