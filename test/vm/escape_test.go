@@ -96,6 +96,7 @@ func escape(t *testing.T, s *scene) {
 		t.Fatal(err)
 	}
 	out := s.tried(t)
+	before := s.sh(t, "ps -eo args=")
 	if _, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "revoke", id); err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +105,7 @@ func escape(t *testing.T, s *scene) {
 	running := s.sh(t, "ps -eo args=")
 	want := inDocs(t)
 	for _, e := range escapes {
-		got := outcome(e.name, number.FindString(e.try), out, running, removed, left)
+		got := outcome(e.name, number.FindString(e.try), out, before, running, removed, left)
 		t.Logf("%-30s %s", e.name, got)
 		if got != want[e.name] {
 			t.Errorf("%s: %q; docs/ways.md says %q", e.name, got, want[e.name])
@@ -143,7 +144,7 @@ var traced = map[string]string{
 	"profile": "profile.d/mine.sh", "agent off": "curfew-sweep.service", "systemd-run": "mine-7117",
 }
 
-func outcome(name, number, out, running string, removed, left []string) string {
+func outcome(name, number, out, before, running string, removed, left []string) string {
 	for line := range strings.Lines(out) {
 		if rest, ok := strings.CutPrefix(line, name+": "); ok && !strings.HasPrefix(rest, "0: ") {
 			return "refused"
@@ -162,7 +163,7 @@ func outcome(name, number, out, running string, removed, left []string) string {
 		return "named"
 	case runs:
 		return "runs on"
-	case number != "" && traced[name] == "":
+	case number != "" && traced[name] == "" && strings.Contains(before, number):
 		return "ended"
 	}
 	return "not found"

@@ -19,6 +19,8 @@ var against = []struct{ name, try, undo string }{
 	{"limit", "prlimit --pid $agent --nofile=4096:4096", "prlimit --pid $agent --nofile=1024:524288"},
 	{"renice", "renice 1 -p $agent", "renice 0 -p $agent"},
 	{"freeze", "echo 1 >/sys/fs/cgroup/system.slice/curfew-agent.service/cgroup.freeze", "echo 0 >/sys/fs/cgroup/system.slice/curfew-agent.service/cgroup.freeze"},
+	{"freeze above", "echo 1 >/sys/fs/cgroup/system.slice/cgroup.freeze", ""},
+	{"kill above", "echo 1 >/sys/fs/cgroup/system.slice/cgroup.kill", ""},
 	{"bpf", "way bpf 0", "true"},
 	{"module", "modprobe dummy", "rmmod dummy"},
 	{"clock", "way clock 0", "true"},

@@ -232,7 +232,7 @@ func TestOnKernels(t *testing.T) {
 	kernels, modes := versions[:1], []bool{true}
 	if *all {
 		kernels, modes = versions, []bool{true, false}
-		parts = append(parts, part{"the agent is killed at the end", killed}, part{"with nobody alive, the kernel refuses", fenced},
+		parts = append(parts, part{"the agent is killed at the end", killed}, part{"with nobody alive, the kernel refuses", fenced}, part{"the sweep ends what sleeps", swept},
 			part{"past the end each way to begin something is refused", free}, part{"what a granted root sets up does not outlast her unseen", escape},
 			part{"the cable is out at the end", apart}, part{"the disk is full at the end", full},
 			part{"the clock is set back and forward", clocks})
@@ -339,14 +339,15 @@ func killed(t *testing.T, s *scene) {
 	}
 }
 
-// silence takes the agent and the sweep away, before the grant ends.
-func (s *scene) silence(t *testing.T, end time.Time) {
+// silence takes the agent away before the grant ends, and with it the unit and
+// the timers that are named.
+func (s *scene) silence(t *testing.T, end time.Time, unit, timers string) {
 	t.Helper()
 	t.Cleanup(func() { // whatever fails: the parts after this one need the agent
 		_, _ = s.vm.Sh(context.WithoutCancel(t.Context()), "systemctl unmask --runtime curfew-agent.service curfew-sweep.service; systemctl start curfew-agent.service curfew-sweep.timer")
 	})
-	s.sh(t, `systemctl mask --runtime curfew-agent.service curfew-sweep.service; systemctl stop curfew-sweep.timer
-systemctl kill -s KILL curfew-agent; for i in {1..50}; do pgrep -x curfew-agent || exit 0; sleep 0.1; done; exit 1`)
+	s.sh(t, "systemctl mask --runtime curfew-agent.service "+unit+"; systemctl stop '"+timers+`'
+systemctl kill -s KILL curfew-agent; for i in {1..50}; do [ "$(systemctl show -P MainPID curfew-agent)" = 0 ] && exit; sleep 0.1; done; exit 1`)
 	if time.Now().After(end) {
 		t.Fatal("the machine is too slow: the grant ended before its test began")
 	}
@@ -355,7 +356,7 @@ systemctl kill -s KILL curfew-agent; for i in {1..50}; do pgrep -x curfew-agent 
 // speak brings them back.
 func (s *scene) speak(t *testing.T) {
 	t.Helper()
-	s.sh(t, `! pgrep -x curfew-agent && systemctl unmask --runtime curfew-agent.service curfew-sweep.service &&
+	s.sh(t, `! systemctl is-active curfew-agent && systemctl unmask --runtime curfew-agent.service curfew-sweep.service &&
 systemctl start curfew-agent.service curfew-sweep.timer`)
 }
 
@@ -376,7 +377,7 @@ func fenced(t *testing.T, s *scene) {
 		return err
 	})
 	s.sh(t, "setsid bash -c '"+strings.ReplaceAll(loop, "hal", "root")+"' >/dev/null 2>&1 &")
-	s.silence(t, end)
+	s.silence(t, end, "curfew-sweep.service", "curfew-sweep.timer")
 	s.sh(t, lives)
 	wait(t, end.Add(time.Second))
 	s.until(t, "the kernel", func() error {
@@ -388,6 +389,27 @@ func fenced(t *testing.T, s *scene) {
 	s.sh(t, "pkill -u root -f '^bash -c while'")
 	s.speak(t)
 	s.nothing(t, "hal")
+	s.clean(t, id)
+}
+
+// swept: the agent is away across the end, and these kernels have no timer that
+// would end what sleeps. The sweep, which a timer starts each 30 seconds, does.
+func swept(t *testing.T, s *scene) {
+	t.Helper()
+	p := s.person(t, "kay")
+	id, end := s.grant(t, p, 40*time.Second)
+	if out, err := s.ssh(t, p, "sudo -n env setsid -f sleep 5003 >/dev/null 2>&1"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	s.silence(t, end, "", "curfew-end-*.timer")
+	s.sh(t, "pgrep -f '^sleep 5003'")
+	wait(t, end)
+	s.until(t, "the sweep", func() error {
+		_, err := s.vm.Sh(t.Context(), "! pgrep -f '^sleep 5003'")
+		return err
+	})
+	s.nothing(t, "kay")
+	s.speak(t) // which it was not, until now
 	s.clean(t, id)
 }
 
@@ -404,9 +426,11 @@ func clocks(t *testing.T, s *scene) {
 	s.clean(t, id)
 	p = s.person(t, "jon")
 	id, _ = s.grant(t, p, 30*time.Minute)
+	// Whoever sets the clock wakes the loop, which looks by itself once an hour.
+	s.sh(t, "cp /etc/curfew/agent.yaml /root/; echo 'resync: 1h' >>/etc/curfew/agent.yaml; systemctl restart curfew-agent")
 	s.sh(t, "date -s '+1 hour'")
 	s.nothing(t, "jon")
-	s.sh(t, "date -s '-1 hour'")
+	s.sh(t, "date -s '-1 hour'; cp /root/agent.yaml /etc/curfew/; systemctl restart curfew-agent")
 	s.clean(t, id)
 	// Once the control plane's time has put right what that clock did, nobody
 	// is kept waiting.

@@ -74,7 +74,7 @@ func free(t *testing.T, s *scene) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	s.ready(t)
-	s.silence(t, end)
+	s.silence(t, end, "curfew-sweep.service", "curfew-sweep.timer")
 	wait(t, end.Add(8*time.Second))
 	for _, w := range ways {
 		if said, did := s.became(t, w.name, w.done); did || said != "ready" {
