@@ -28,6 +28,7 @@ type Status struct {
 	Sessions  []Session     `json:"sessions"`
 	Sent      uint64        `json:"events_sent"`
 	Lost      uint64        `json:"events_lost"`
+	Skipped   uint64        `json:"programs_skipped"` // calls of BPF programs, as the kernel counts them
 	Unwired   []string      `json:"unwired"`
 	Clock     string        `json:"clock,omitempty"` // what is wrong with it, by the control plane's
 	Key       string        `json:"key"`             // by which receipts and seals are signed, as `curfew verify` names it
@@ -50,7 +51,7 @@ func (a *Agent) publish(ctx context.Context, p *parts, client *uplink.Client, pa
 		now := a.now()
 		err = folder.Save(statusName, Status{
 			Fleet: a.Fleet, Host: a.Name, At: now, Version: string(p.version), Plane: client.Plane(), Mode: p.watch.Mode(), Connected: client.Connected(), Refused: client.Refused(), Revision: a.Revision(),
-			Settled: a.Settled(), Grants: a.live(now), Sessions: a.sessionsNow(), Sent: counts.Made - counts.Lost, Lost: counts.Lost, Unwired: p.unwired.list(), Clock: a.ClockText(), Access: p.access(), Barred: a.BarredCalls(),
+			Settled: a.Settled(), Grants: a.live(now), Sessions: a.sessionsNow(), Sent: counts.Made - counts.Lost, Lost: counts.Lost, Skipped: counts.Skipped, Unwired: p.unwired.list(), Clock: a.ClockText(), Access: p.access(), Barred: a.BarredCalls(),
 			Key: p.identity.KeyID(),
 		})
 		if err != nil {

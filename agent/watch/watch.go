@@ -10,9 +10,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -234,6 +236,7 @@ type Counts struct {
 	Cut        uint64 // pieces of argv that did not fit
 	Unlabelled uint64 // children that could not be labelled, events without a session
 	Killed     uint64 // kills by the kernel itself
+	Skipped    uint64 // calls of a program that the kernel left out, for it ran on that processor already
 }
 
 // Counts reads them.
@@ -247,7 +250,25 @@ func (w *Watch) Counts() (Counts, error) {
 		c.Made, c.Lost, c.Cut, c.Killed = c.Made+s.Made, c.Lost+s.Lost, c.Cut+s.Cut, c.Killed+s.Killed
 		c.Unlabelled += s.Orphans + s.Strays
 	}
+	for _, p := range w.programs() {
+		s, err := p.Stats()
+		if err != nil {
+			return Counts{}, fmt.Errorf("read how often a program was left out: %w", err)
+		}
+		c.Skipped += s.RecursionMisses
+	}
 	return c, nil
+}
+
+// programs are all that are attached.
+func (w *Watch) programs() []*ebpf.Program {
+	all := slices.Collect(maps.Values(w.progs))
+	for _, g := range []*gate{w.gate, w.guard} {
+		if g != nil {
+			all = slices.AppendSeq(all, maps.Values(g.progs))
+		}
+	}
+	return all
 }
 
 // Remove takes every pin away, and with them all labels: for uninstalling.

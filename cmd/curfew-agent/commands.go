@@ -162,6 +162,9 @@ func show(st agent.Status) {
 		link = "the control plane is away; what was granted goes on until its end"
 	}
 	fmt.Printf("host      %s of %s\nlink      %s\nwatching  %s: %d events told, %d lost\n", st.Host, st.Fleet, link, st.Mode, st.Sent, st.Lost)
+	if st.Skipped > 0 {
+		fmt.Printf("          the kernel left out %d calls of our programs, for one ran already: what they would have told or refused went by\n", st.Skipped)
+	}
 	for _, gap := range uncovered(st.Mode) {
 		fmt.Printf("          not covered: %s\n", gap)
 	}
