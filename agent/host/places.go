@@ -27,6 +27,22 @@ func (h *Host) Places() []string {
 	}
 	if group, ok := ownGroup(); ok {
 		own = append(own, h.path("sys/fs/cgroup", group)) // who freezes it stops us
+		own = append(own, h.controls(group)...)
+	}
+	return own
+}
+
+// controls are the files by which the groups above one are frozen, killed and
+// held short. The root has no such (cgroups(7)).
+func (h *Host) controls(group string) []string {
+	var own []string
+	for dir := filepath.Dir(group); dir != "."; dir = filepath.Dir(dir) {
+		files, _ := os.ReadDir(h.path("sys/fs/cgroup", dir)) // one that is gone holds nobody
+		for _, f := range files {
+			if !f.IsDir() {
+				own = append(own, h.path("sys/fs/cgroup", dir, f.Name()))
+			}
+		}
 	}
 	return own
 }
