@@ -111,6 +111,7 @@ func (a *Agent) wiring(ctx context.Context, p *parts) (news bool) {
 			break
 		}
 	}
+	a.mendTrust(ctx, p, tell)
 	changes, err := p.host.MendUnits(ctx, &p.units)
 	if err != nil && a.news("units", err.Error()) {
 		a.Log.ErrorContext(ctx, "units not put right", "err", err)

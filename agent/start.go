@@ -50,6 +50,7 @@ type parts struct {
 	log      *slog.Logger
 	unwired  unwired
 	units    host.Units
+	trusted  trusted
 	version  Version
 	examined examined
 }
@@ -184,7 +185,7 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	p.version, p.examined.again = v, make(chan struct{}, 1)
+	p.version, p.examined.again, p.trusted.ca = v, make(chan struct{}, 1), p.identity.SSHCA
 	if p.writers, err = writer.Open(p.watch, p.clock); err != nil {
 		log.WarnContext(ctx, "who changes a file of ours will not be known", "err", err)
 	}
@@ -197,8 +198,8 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 	terminals := &Terminals{Spool: record.Spool{Dir: filepath.Join(f.State, "terminals")}, Quota: p.config.TerminalQuota, refused: map[string]time.Duration{}}
 	a.Taped = terminals.Spool.Taped
 	client, err := uplink.New(uplink.Config{
-		Sessions: terminals.State,
-		Server:   p.config.Server, Identity: uplink.Identity(p.identity), Host: acceptor{a, p.kept.Keep},
+		Sessions: terminals.State, Trust: func(ca string) { a.trust(p, ca) },
+		Server: p.config.Server, Identity: uplink.Identity(p.identity), Host: acceptor{a, p.kept.Keep},
 		Outbox: p.kept.Outbox(), Appended: p.kept.Outbox().Appended(), Facts: p.facts(v),
 		Now: a.now, Told: a.Told, Unsure: a.Unsure, Unwired: p.unwired.list, Access: p.access, Doctor: p.examined.last, Renewed: func(der []byte) error { return keep.SaveCertificate(f.Config, der) },
 		Clock: p.clock, Log: log,

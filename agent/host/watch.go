@@ -62,7 +62,7 @@ func (h *Host) watchAll(w *fsnotify.Watcher, marked func(dir string)) error {
 		}
 		marked(p)
 	}
-	for _, p := range wiringDirs {
+	for _, p := range append([]string{"etc/curfew"}, wiringDirs...) { // the CA that sshd trusts is in ours
 		// One that is not there wires nothing; what is missing in it is looked
 		// for from time to time.
 		if w.Add(h.path(p)) == nil {

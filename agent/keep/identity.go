@@ -95,6 +95,23 @@ func SaveIdentity(dir string, id Identity) error {
 	return nil
 }
 
+// MendSSHCA has the folder's file of the CA that sshd trusts say just that, in
+// authorized_keys format, and returns its name and whether it did not.
+func MendSSHCA(dir, ca string) (name string, mended bool, err error) {
+	name = filepath.Join(dir, sshCAName)
+	info, err := os.Lstat(name)
+	if err == nil && info.Mode() == 0o644 { // a plain file that nobody else writes
+		b, err := os.ReadFile(name) //nolint:gosec // the operator names the folder
+		if err == nil && string(b) == ca {
+			return name, false, nil
+		}
+	}
+	if err := replace(name, []byte(ca), 0o644); err != nil {
+		return name, false, fmt.Errorf("put right the CA that sshd trusts: %w", err)
+	}
+	return name, true, nil
+}
+
 // SaveCertificate puts a renewed certificate in place of the host's.
 func SaveCertificate(dir string, der []byte) error {
 	if err := replace(filepath.Join(dir, certificateName), block(certificateBlock, der), 0o644); err != nil {

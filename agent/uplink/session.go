@@ -97,6 +97,9 @@ func (s *session) receive(ctx context.Context, up func()) error {
 			s.state, s.current = says.State, false // the newest counts, whatever came of the others
 			s.mu.Unlock()
 			s.setPlane(says.State.GetVersion())
+			if ca := says.State.GetSshCa(); ca != "" {
+				s.Trust(ca)
+			}
 			poke(s.offered)
 		case *uplink.Down_Kept:
 			if _, err := uplink.Agree(says.Kept.GetVersion(), says.Kept.GetVersion()); err != nil {

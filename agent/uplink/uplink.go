@@ -98,6 +98,9 @@ type Config struct {
 	// Sessions takes which sessions somebody looks at, and which somebody
 	// ended, with who did. Optional.
 	Sessions func(watched []uint64, ended map[uint64]string)
+	// Trust takes the CA that sshd is to trust, in authorized_keys format.
+	// Optional.
+	Trust func(ca string)
 	// Renewed keeps a new certificate.
 	Renewed func(der []byte) error
 	Clock   clock.Clock
@@ -147,6 +150,9 @@ func New(c Config) (*Client, error) {
 	}
 	if c.Sessions == nil {
 		c.Sessions = func([]uint64, map[uint64]string) {}
+	}
+	if c.Trust == nil {
+		c.Trust = func(string) {}
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

@@ -51,6 +51,7 @@ type Config struct {
 	// addresses.
 	Names []string
 	// SSHCA returns the public key of the SSH CA, in authorized_keys format.
+	// Optional.
 	SSHCA func() string
 	// Version is this server's, which hosts compare with their own. Optional.
 	Version string
@@ -104,6 +105,9 @@ func New(c Config) *Server {
 	}
 	if c.Proof <= 0 {
 		c.Proof = 5 * time.Second
+	}
+	if c.SSHCA == nil {
+		c.SSHCA = func() string { return "" }
 	}
 	if c.Connections <= 0 {
 		c.Connections = 20_000

@@ -43,6 +43,7 @@ type stream struct {
 	asks  chan uint64   // the newest question for the time, not yet answered
 	alive chan struct{} // the host said something
 	told  report        // what was kept of it last; receive's alone
+	ca    string        // the CA for sshd that it was told last; send's alone
 	begun chan struct{} // closed once this is the host's stream
 	over  chan struct{} // closed by end, after why is set
 
@@ -321,10 +322,12 @@ func (st *stream) state(ctx context.Context, sent roster.State) (roster.State, e
 	if err != nil {
 		return sent, st.internal(ctx, err)
 	}
-	if v.Ahead || v.Revision == sent.Revision && bytes.Equal(v.Keyring, sent.Keyring) {
+	ca := st.SSHCA()
+	if v.Ahead || v.Revision == sent.Revision && bytes.Equal(v.Keyring, sent.Keyring) && ca == st.ca {
 		return sent, nil
 	}
-	return v, st.duplex.Send(&uplink.Down{Says: &uplink.Down_State{State: &uplink.State{Keyring: v.Keyring, Set: v.Set, Version: st.Version}}})
+	st.ca = ca
+	return v, st.duplex.Send(&uplink.Down{Says: &uplink.Down_State{State: &uplink.State{Keyring: v.Keyring, Set: v.Set, Version: st.Version, SshCa: ca}}})
 }
 
 // look reads what the host is to hold, if it still stands.

@@ -55,6 +55,18 @@ func drift(t *testing.T, s *scene) {
 	recorded("sudo rule "+id+` was changed or removed by rm \(process \d+, uid 0\) in a session of hal; it was put right`,
 		`/etc/sudoers.d/curfew was changed or removed by rm \(process \d+, uid 0\) in a session of hal`,
 		`/etc/pam.d/su was changed or removed by sed \(process \d+, uid 0\) in a session of hal`)
+	// Another CA opens no account for longer than a look takes, also one that
+	// came while no agent ran: the control plane says which is ours.
+	ours := "the CA as it was"
+	as := func() error {
+		_, err := s.db1.Sh(t.Context(), "cmp /root/ca.pub /etc/curfew/ssh_ca.pub")
+		return err
+	}
+	s.sh(t, `cp /etc/curfew/ssh_ca.pub /root/ca.pub; ssh-keygen -q -t ed25519 -N '' -f /root/other; cat /root/other.pub >>/etc/curfew/ssh_ca.pub`)
+	s.until(t, ours, as)
+	recorded(`/etc/curfew/ssh_ca.pub was changed or removed by (cat|bash|sh) \(process \d+, uid 0\); it was put right`)
+	s.sh(t, "systemctl stop curfew-agent; cat /root/other.pub >/etc/curfew/ssh_ca.pub; systemctl start curfew-agent")
+	s.until(t, ours, as)
 	// Units come back; what an administrator says of one stands.
 	s.sh(t, `cd /usr/lib/systemd/system && cp curfew-sweep.timer /root/ && echo 'OnActiveSec=9h' > curfew-sweep.timer && systemctl mask --runtime curfew-sweep.service`)
 	s.until(t, "the unit as it was", func() error {

@@ -907,9 +907,10 @@ func (*Down_Sessions) isDown_Says() {}
 // State is all that the host is to hold.
 type State struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Keyring       []byte                 `protobuf:"bytes,1,opt,name=keyring,proto3" json:"keyring,omitempty"` // envelope of grant.Keyring
-	Set           []byte                 `protobuf:"bytes,2,opt,name=set,proto3" json:"set,omitempty"`         // envelope of grant.Set
-	Version       string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"` // of the control plane
+	Keyring       []byte                 `protobuf:"bytes,1,opt,name=keyring,proto3" json:"keyring,omitempty"`          // envelope of grant.Keyring
+	Set           []byte                 `protobuf:"bytes,2,opt,name=set,proto3" json:"set,omitempty"`                  // envelope of grant.Set
+	Version       string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`          // of the control plane
+	SshCa         string                 `protobuf:"bytes,4,opt,name=ssh_ca,json=sshCa,proto3" json:"ssh_ca,omitempty"` // that sshd is to trust, in authorized_keys format; empty: as before
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -961,6 +962,13 @@ func (x *State) GetSet() []byte {
 func (x *State) GetVersion() string {
 	if x != nil {
 		return x.Version
+	}
+	return ""
+}
+
+func (x *State) GetSshCa() string {
+	if x != nil {
+		return x.SshCa
 	}
 	return ""
 }
@@ -1776,11 +1784,12 @@ const file_wire_uplink_uplink_proto_rawDesc = "" +
 	"\x05state\x18\x01 \x01(\v2\x17.curfew.uplink.v1.StateH\x00R\x05state\x12,\n" +
 	"\x04kept\x18\x02 \x01(\v2\x16.curfew.uplink.v1.KeptH\x00R\x04kept\x128\n" +
 	"\bsessions\x18\x03 \x01(\v2\x1a.curfew.uplink.v1.SessionsH\x00R\bsessionsB\x06\n" +
-	"\x04says\"M\n" +
+	"\x04says\"d\n" +
 	"\x05State\x12\x18\n" +
 	"\akeyring\x18\x01 \x01(\fR\akeyring\x12\x10\n" +
 	"\x03set\x18\x02 \x01(\fR\x03set\x12\x18\n" +
-	"\aversion\x18\x03 \x01(\tR\aversion\"_\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\x12\x15\n" +
+	"\x06ssh_ca\x18\x04 \x01(\tR\x05sshCa\"_\n" +
 	"\x04Kept\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x15\n" +
 	"\x06now_ns\x18\x02 \x01(\x03R\x05nowNs\x12\x14\n" +
