@@ -36,11 +36,12 @@ check: ## lint, formats, C analysers, units, links in the docs
 	@tools/deps.sh build check
 	@tools/check.sh
 
+# An emulated machine needs a processor to itself: its grants last half a minute.
 test: ## install what tests need, build, and run every test, those on hosts as root
 	@tools/deps.sh build test packages
 	@$(MAKE) --no-print-directory build
 	@$(tally)
-	@go test -json -timeout 20m ./... 2>&1 | bin/tally -o bin/tests.txt
+	@{ go test -json -timeout 20m $$(go list ./... | grep -v /test/vm$$) || rc=1; go test -json -timeout 20m ./test/vm || rc=1; exit $${rc:-0}; } 2>&1 | bin/tally -o bin/tests.txt
 
 test-vm: ## try each kernel that we support, in emulated machines (root; half an hour)
 	@tools/deps.sh build test

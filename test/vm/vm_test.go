@@ -265,7 +265,7 @@ func life(t *testing.T, s *scene) {
 		t.Errorf("the mode is %q, not %q: %s", got, s.vm.mode(), s.sh(t, "journalctl --no-pager -u curfew-agent"))
 	}
 	p := s.person(t, "dan")
-	id, end := s.grant(t, p, 30*time.Second)
+	id, end := s.grant(t, p, time.Minute)
 	out, err := s.ssh(t, p, "sudo -n id && sudo -n env setsid -f sleep 5000 >/dev/null 2>&1")
 	if err != nil || !strings.Contains(out, "uid=0(root)") {
 		t.Errorf("refused: %v %s", err, out)
@@ -283,7 +283,7 @@ func powerCut(t *testing.T, s *scene) {
 	t.Helper()
 	long, short := s.person(t, "eva"), s.person(t, "fay")
 	first, _ := s.grant(t, long, 10*time.Minute)
-	second, end := s.grant(t, short, 20*time.Second)
+	second, end := s.grant(t, short, time.Minute)
 	s.sh(t, "curfew-agent status >/dev/null; getent passwd eva fay")
 	if err := s.vm.PowerOff(); err != nil {
 		t.Fatal(err)
