@@ -247,7 +247,7 @@ func vouched(r *api.Receipt) string {
 
 type timelineCmd struct {
 	Grant string `arg:"" help:"A grant, or its request."`
-	All   bool   `help:"Also every change of uid and every exit, and long command lines whole."`
+	All   bool   `help:"Also every change of uid and every exit, what is told again each time, and long command lines whole."`
 }
 
 // Run tells the story on one page.
@@ -278,22 +278,50 @@ func timeline(w io.Writer, r *api.TimelineReply, all bool) error {
 			return err
 		}
 	}
-	for _, m := range r.Moments {
-		if !all && (m.What == "setid" || m.What == "exit") {
+	return moments(w, r.Moments, all)
+}
+
+// moments prints one on a line, and what is told again right after the first
+// time on the same one.
+func moments(w io.Writer, all []*api.Moment, whole bool) error {
+	row, times := "", 0
+	flush := func() (err error) {
+		if times > 1 {
+			row += fmt.Sprintf("  (%d times)", times)
+		}
+		if times > 0 {
+			_, err = fmt.Fprintln(w, row)
+		}
+		return err
+	}
+	before := ""
+	for _, m := range all {
+		if !whole && (m.What == "setid" || m.What == "exit") {
 			continue
 		}
-		text := m.Text
-		if m.Event != nil {
-			text = short(told(m.Event), all || m.Event.Receipt != nil) // what a host signed is told whole
+		said := happened(m, whole)
+		if !whole && said == before {
+			times++
+			continue
 		}
-		if m.Took != nil {
-			text = strings.TrimSpace(fmt.Sprintf("%s (%d ms)", text, m.Took.AsDuration().Milliseconds()))
-		}
-		if _, err := fmt.Fprintf(w, "%s  %-10s %-8s %-8s %s\n", fine(m.At), line(m.What), line(m.Host), line(m.Person), line(text)); err != nil {
+		if err := flush(); err != nil {
 			return err
 		}
+		row, before, times = fine(m.At)+"  "+said, said, 1
 	}
-	return nil
+	return flush()
+}
+
+// happened is what one says, but for when.
+func happened(m *api.Moment, whole bool) string {
+	text := m.Text
+	if m.Event != nil {
+		text = short(told(m.Event), whole || m.Event.Receipt != nil) // what a host signed is told whole
+	}
+	if m.Took != nil {
+		text = strings.TrimSpace(fmt.Sprintf("%s (%d ms)", text, m.Took.AsDuration().Milliseconds()))
+	}
+	return fmt.Sprintf("%-10s %-8s %-8s %s", line(m.What), line(m.Host), line(m.Person), line(text))
 }
 
 // missing says how much of a record is not there.

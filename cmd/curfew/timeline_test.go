@@ -1,0 +1,42 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"curfew.internal/wire/api"
+)
+
+func TestATimelineSaysOnceWhatHappensAgain(t *testing.T) {
+	noon := time.Date(2027, 1, 31, 12, 0, 0, 0, time.UTC)
+	var all []*api.Moment
+	for i, text := range []string{"looks a name up", "looks a name up", "looks a name up", "starts", "looks a name up", "goes", "goes"} {
+		all = append(all, &api.Moment{At: timestamppb.New(noon.Add(time.Duration(i) * time.Second)), What: "connect", Host: "db1", Person: "ana", Text: text})
+	}
+	all = append(all, &api.Moment{At: timestamppb.New(noon), What: "exit", Host: "db1", Person: "ana", Text: "ended"})
+	for _, c := range []struct {
+		name  string
+		whole bool
+		want  string
+	}{
+		{"on a page", false, "12:00:00 looks a name up  (3 times)|12:00:03 starts|12:00:04 looks a name up|12:00:05 goes  (2 times)|"},
+		{"all of it", true, "12:00:00 looks a name up|12:00:01 looks a name up|12:00:02 looks a name up|12:00:03 starts|12:00:04 looks a name up|12:00:05 goes|12:00:06 goes|12:00:00 ended|"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var b strings.Builder
+			if err := moments(&b, all, c.whole); err != nil {
+				t.Fatal(err)
+			}
+			got := b.String()
+			for old, short := range map[string]string{".000  connect    db1      ana     ": "", ".000  exit       db1      ana     ": "", "\n": "|"} {
+				got = strings.ReplaceAll(got, old, short)
+			}
+			if got != c.want {
+				t.Errorf("%s", got)
+			}
+		})
+	}
+}
