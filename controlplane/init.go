@@ -116,7 +116,7 @@ func makeKeys(ctx context.Context, p Plan, k clock.Clock) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(s.PutKeyring(ctx, 1, keyring), s.Close())
+	return errors.Join(s.PutKeyring(ctx, 1, keyring, roster.Act{By: console, At: k.Now().Wall}), s.Close())
 }
 
 func writeConfig(p Plan) error {
@@ -195,7 +195,7 @@ func RotateKey(ctx context.Context, c Config, k clock.Clock, rootKey string) (ve
 	if err != nil {
 		return 0, err
 	}
-	if err := p.store.PutKeyring(ctx, ring.Version+1, envelope); err != nil {
+	if err := p.store.PutKeyring(ctx, ring.Version+1, envelope, roster.Act{By: console, At: k.Now().Wall}); err != nil {
 		return 0, err
 	}
 	return ring.Version + 1, p.loadKeys(ctx)
@@ -203,7 +203,7 @@ func RotateKey(ctx context.Context, c Config, k clock.Clock, rootKey string) (ve
 
 // Backup copies the database into a new file while the server runs. The keys
 // are not in it.
-func Backup(ctx context.Context, c Config, file string) error {
+func Backup(ctx context.Context, c Config, k clock.Clock, file string) error {
 	if c.Store != "" {
 		return store.ErrDump
 	}
@@ -215,7 +215,12 @@ func Backup(ctx context.Context, c Config, file string) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("write backup: %w", err), s.Close())
 	}
-	err = errors.Join(f.Close(), s.Backup(ctx, file), s.Close())
+	// Told before, so that the copy holds it: one that was restored at once would
+	// lack it otherwise.
+	if err = s.Tell(ctx, roster.Act{By: console, At: k.Now().Wall}, "copied the database into a backup"); err == nil {
+		err = s.Backup(ctx, file)
+	}
+	err = errors.Join(err, f.Close(), s.Close())
 	if err != nil {
 		return errors.Join(fmt.Errorf("write backup: %w", err), os.Remove(file))
 	}

@@ -32,11 +32,11 @@ func TestBackupAndRestore(t *testing.T) {
 	w.start(t)
 	ada := w.enrol(t)
 	backup := filepath.Join(t.TempDir(), "backup")
-	must(t, Backup(ctx, w.plan.Config, backup))
+	must(t, Backup(ctx, w.plan.Config, clock.System{}, backup))
 	if info, err := os.Stat(backup); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info, err)
 	}
-	if err := Backup(ctx, w.plan.Config, backup); !errors.Is(err, os.ErrExist) {
+	if err := Backup(ctx, w.plan.Config, clock.System{}, backup); !errors.Is(err, os.ErrExist) {
 		t.Errorf("a backup was written over: %v", err)
 	}
 	_, err := ada.CreateJoinToken(ctx, &api.CreateJoinTokenRequest{Labels: map[string]string{"tier": "db"}})

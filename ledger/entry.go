@@ -39,6 +39,10 @@ const (
 	Privilege                   // a process of a login without a grant gained privilege
 	WouldRefuse                 // sudo or su without a grant, let through on a host that only observes
 	Terminal                    // what of a session's terminal is recorded; Receipt is the host's word on a segment
+
+	// A host's seals have 22: [Sealed].
+
+	SignIn Kind = 23 // Person was let in to the control plane, or was not, or left; Step says which, Object the session
 )
 
 // Demanded is what the text of a Gap says where a role demands a whole record.
@@ -49,7 +53,7 @@ var kindNames = map[Kind]string{
 	Installed: "installed", Removed: "removed", SetRefused: "set-refused", Drift: "drift", Agent: "agent", Admin: "admin",
 	Leftovers: "leftovers", Decision: "decision", Connect: "connect", Open: "open", Act: "act", Privilege: "privilege",
 	WouldRefuse: "would-refuse",
-	Terminal:    "terminal", Sealed: "sealed",
+	Terminal:    "terminal", Sealed: "sealed", SignIn: "sign-in",
 }
 
 // String is the kind's name in pages and searches.
@@ -90,13 +94,13 @@ type Entry struct {
 	Took    time.Duration
 	Receipt []byte // for Removed, Leftovers: the envelope of a [Receipt] or [LeftoversReceipt], verbatim
 
-	// For Decision.
+	// For Decision, and Step for SignIn.
 	Request string
 	Step    string // asked, approved, signed, revoked, ...
 	Digest  []byte // of what was asked, as approvers were shown it
 	Signed  []byte // the envelope of the grant, verbatim, where one was made
 
-	Object string    // for Connect, Open, Act: an address, a path, a process, ...
+	Object string    // for Connect, Open, Act: an address, a path, a process, ...; for SignIn: the session
 	Since  time.Time // for Gap: nothing before is missing; At: nothing after. Zero, if that is not known
 }
 

@@ -67,7 +67,7 @@ func argv(e Entry) []string {
 }
 
 func TestKindsHaveNames(t *testing.T) {
-	for k := Exec; k <= Terminal; k++ {
+	for k := Exec; k <= SignIn; k++ {
 		if KindNamed(k.String()) != k {
 			t.Errorf("%d: %v", k, k)
 		}

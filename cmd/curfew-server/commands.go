@@ -206,7 +206,7 @@ func (c backupCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return controlplane.Backup(ctx, config, c.File)
+	return controlplane.Backup(ctx, config, clock.System{}, c.File)
 }
 
 type restoredCmd struct {

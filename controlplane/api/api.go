@@ -87,7 +87,8 @@ type People interface {
 	People(ctx context.Context) ([]roster.Person, error)
 	AddPerson(ctx context.Context, p roster.Person, a roster.Act) (roster.Person, error)
 	DisablePerson(ctx context.Context, name string, a roster.Act) (roster.Person, error)
-	EndSession(ctx context.Context, id string) error
+	EndSession(ctx context.Context, v roster.Session, step string, at time.Time) error
+	TurnAway(ctx context.Context, a roster.Act, why string) error
 	Sessions(ctx context.Context, person string, at time.Time) ([]roster.Session, error)
 	Factors(ctx context.Context, person string) (roster.Factors, error)
 	RemovePasskey(ctx context.Context, id []byte, a roster.Act) error
@@ -154,6 +155,7 @@ type Server struct {
 	Log       *slog.Logger
 	Stop      <-chan struct{} // closed when streams have to end
 
+	away    turnedAway
 	alerted *uint64 // the event up to which [Server.Alert] has told; its alone
 }
 

@@ -235,7 +235,7 @@ func (s *Server) Unconfirmed(ctx context.Context) ([]roster.Unconfirmed, error) 
 // left, in the log and in the story of the grant; and in the log of what hosts told that somebody
 // should look at.
 func (s *Server) Alert(ctx context.Context) error {
-	return errors.Join(s.alertUnconfirmed(ctx), s.alertTold(ctx))
+	return errors.Join(s.alertUnconfirmed(ctx), s.alertTold(ctx), s.tellTurnedAway(ctx))
 }
 
 // alertTold logs what came since the last look. What came while no server ran

@@ -60,6 +60,7 @@ func (s *Server) spend(ctx context.Context, m proving) error {
 		err = s.Desk.SpendCode(ctx, who(ctx).Name, m.GetCode())
 	}
 	if err != nil {
+		s.guessed(ctx, s.act(ctx), "a proof by "+factor(m)+" was not accepted", err)
 		return err
 	}
 	return s.Store.Proved(ctx, who(ctx).session.ID, s.now())
@@ -106,7 +107,7 @@ func (s *Server) EndOwn(ctx context.Context, id string) error {
 	for _, v := range o.Sessions {
 		if v.ID == id {
 			s.Log.InfoContext(ctx, "session ended", "person", who(ctx).Name)
-			return s.Store.EndSession(ctx, id)
+			return s.Store.EndSession(ctx, v, roster.CutOff, s.now())
 		}
 	}
 	return roster.Refuse(roster.Missing, "you have no such session: it may be over already")
@@ -164,10 +165,14 @@ func (s *Server) DeviceCode(ctx context.Context, m *api.FactorRequest) (roster.C
 // OpenPages implements the API.
 func (s *Server) OpenPages(ctx context.Context, m *api.OpenPagesRequest) (*api.OpenPagesReply, error) {
 	if err := s.Desk.SpendCode(ctx, who(ctx).Name, m.Code); err != nil {
+		s.guessed(ctx, s.act(ctx), "a proof by "+factorCode+" was not accepted", err)
 		return nil, err
 	}
 	l, err := s.Desk.Link(who(ctx).session)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.Store.Tell(ctx, s.act(ctx), "made a link that signs a browser in"); err != nil {
 		return nil, err
 	}
 	s.Log.InfoContext(ctx, "link for a browser made", "person", who(ctx).Name)

@@ -406,7 +406,7 @@ func TestTail(t *testing.T) {
 	eves, err := w.eve.TailEvents(ctx, &api.SearchEventsRequest{Since: nil, After: 1})
 	must(t, err)
 	defer eves.Close()
-	must(t, w.store.EndSession(ctx, w.eve.session))
+	must(t, w.store.EndSession(ctx, roster.Session{ID: w.eve.session, Person: "eve"}, roster.SignedOut, noon))
 	if eves.Receive() {
 		t.Errorf("eve sees %v", eves.Msg())
 	}
@@ -414,8 +414,9 @@ func TestTail(t *testing.T) {
 }
 
 // fleetEvents is what the making of a world leaves in the record: three hosts
-// with a code each, five people with an invite and an enrolment each.
-const fleetEvents = 3*2 + 5*3
+// with a code each, five people with an invite, an enrolment and a session each,
+// and the keyring.
+const fleetEvents = 3*2 + 5*4 + 1
 
 func TestSearchIsForThoseItIsFor(t *testing.T) {
 	w, ctx := newWorld(t), t.Context()

@@ -3,7 +3,6 @@ package api
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"path"
 	"regexp"
@@ -219,11 +218,8 @@ func (s Shell) make(ctx context.Context, w roster.Wish) (roster.Request, error) 
 // guess, and stands in the record.
 func (s Shell) spendAt(ctx context.Context, w roster.Wish, o *roster.Origin) error {
 	err := s.Desk.SpendCodeAt(ctx, w.Host, w.Person, w.Code)
-	if r := (*roster.Refusal)(nil); errors.As(err, &r) && r.Kind == roster.Denied {
-		a := roster.Act{By: w.Person, At: s.now()}
-		if told := s.Store.Refuse(ctx, a, "a wrong code of %s's second factor%s", w.Person, typedOn(o)); told != nil {
-			s.Log.ErrorContext(ctx, "a wrong code is not in the record", "person", w.Person, "host", w.Host, "cause", told)
-		}
+	if err != nil {
+		s.guessed(ctx, roster.Act{By: w.Person, At: s.now()}, "a wrong code of "+w.Person+"'s second factor"+typedOn(o), err)
 	}
 	return err
 }

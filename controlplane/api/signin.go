@@ -27,6 +27,9 @@ func (s *Server) ConfirmEnroll(ctx context.Context, r *api.ConfirmEnrollRequest)
 // Login implements the API.
 func (s *Server) Login(ctx context.Context, r *api.LoginRequest) (*api.SessionReply, error) {
 	v, err := s.Desk.Login(ctx, roster.Login{Person: r.Person, Device: r.DeviceKey, At: r.At, Signature: r.Signature, Code: r.Code})
+	if err != nil {
+		s.TurnAway(ctx, r.Person, err)
+	}
 	return s.session(ctx, "person signed in", v, err)
 }
 
@@ -40,7 +43,7 @@ func (s *Server) session(ctx context.Context, what string, v roster.Session, err
 
 // Logout implements the API.
 func (s *Server) Logout(ctx context.Context, _ *api.LogoutRequest) (*api.LogoutReply, error) {
-	return &api.LogoutReply{}, s.Store.EndSession(ctx, who(ctx).session.ID)
+	return &api.LogoutReply{}, s.Store.EndSession(ctx, who(ctx).session, roster.SignedOut, s.now())
 }
 
 // Whoami implements the API.

@@ -208,7 +208,7 @@ func newWorld(t *testing.T) *world {
 	must(t, err)
 	t.Cleanup(func() { _ = w.store.Close() })
 	w.store.Use(w.authority)
-	must(t, w.store.PutKeyring(t.Context(), 1, ring))
+	must(t, w.store.PutKeyring(t.Context(), 1, ring, roster.Act{By: "root", At: noon}))
 	must(t, identity.MakeBoxKey(filepath.Join(dir, "box")))
 	box, err := identity.LoadBox(filepath.Join(dir, "box"))
 	must(t, err)

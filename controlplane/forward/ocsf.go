@@ -60,6 +60,11 @@ func class(v roster.Event) (uid, activity int) {
 			return entityManagement, 1 // create
 		}
 		return entityManagement, 3 // update
+	case ledger.SignIn:
+		if v.Entry.Step == roster.SignedOut || v.Entry.Step == roster.CutOff {
+			return authentication, 2 // logoff
+		}
+		return authentication, 1 // logon
 	case ledger.Admin:
 		return entityManagement, otherActivity
 	case ledger.Privilege:

@@ -58,7 +58,7 @@ func (d *Desk) newBrowser(person, browser string) (secret string, s roster.Sessi
 func (d *Desk) SignIn(ctx context.Context, answer []byte, browser string) (secret string, s roster.Session, err error) {
 	k, _, err := d.answered(ctx, answer, forSignIn)
 	if err != nil {
-		return "", s, err
+		return "", roster.Session{Person: k.Person}, err // whose passkey it was, for the record
 	}
 	return d.letIn(ctx, k.Person, browser)
 }

@@ -56,6 +56,11 @@ func (v Event) Outcome() string {
 			return Failed
 		}
 		return WentWell
+	case ledger.SignIn:
+		if e.Step == TurnedAway {
+			return Refused
+		}
+		return WentWell
 	case ledger.Exec, ledger.SetID, ledger.Logout, ledger.Drift, ledger.Agent, ledger.Admin, ledger.Connect, ledger.Open, ledger.Act, ledger.Privilege,
 		ledger.WouldRefuse, ledger.Sealed:
 	}

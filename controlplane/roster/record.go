@@ -72,6 +72,15 @@ const (
 	RemarkStep      = "said"
 )
 
+// Steps of sign-ins: somebody was let in, or was not; a session was ended by
+// its person, on itself or from another one, or with all that she had.
+const (
+	SignedIn   = "signed-in"
+	TurnedAway = "turned-away"
+	SignedOut  = "signed-out"
+	CutOff     = "cut-off"
+)
+
 // Unconfirmed is the end of a grant on a host that has not signed that nothing
 // is left of it.
 type Unconfirmed struct {

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"curfew.internal/controlplane/roster"
 	"curfew.internal/ledger"
@@ -27,6 +28,23 @@ func (s *Store) Refuse(ctx context.Context, a roster.Act, format string, args ..
 	return s.write(ctx, func(t *tx) error {
 		t.quiet = true
 		return t.own(ctx, ledger.Entry{Kind: ledger.Refused, At: a.At, Person: a.By, Text: fmt.Sprintf(format, args...)}, "")
+	})
+}
+
+// sign puts a step in the life of a session of somebody's into the record.
+func (t *tx) sign(ctx context.Context, v roster.Session, step string, at time.Time) error {
+	on := "device " + v.Name
+	if v.Browser {
+		on = "browser " + v.Name
+	}
+	return t.own(ctx, ledger.Entry{Kind: ledger.SignIn, At: at, Person: v.Person, Step: step, Text: on, Object: v.ID}, "")
+}
+
+// TurnAway puts into the record that somebody was not let in.
+func (s *Store) TurnAway(ctx context.Context, a roster.Act, why string) error {
+	return s.write(ctx, func(t *tx) error {
+		t.quiet = true
+		return t.own(ctx, ledger.Entry{Kind: ledger.SignIn, At: a.At, Person: a.By, Step: roster.TurnedAway, Text: why}, "")
 	})
 }
 

@@ -135,11 +135,15 @@ func (s *Store) Session(ctx context.Context, id string, at time.Time) (roster.Se
 // Sessions returns the person's sessions that stand: of devices, then of
 // browsers.
 func (s *Store) Sessions(ctx context.Context, name string, at time.Time) ([]roster.Session, error) {
-	devices, err := list(ctx, s.read, scanSession, sessionColumns+`s.person = ? AND s.expires > ? ORDER BY s.expires DESC, s.id`, name, ns(at))
+	return sessions(ctx, s.read, name, at)
+}
+
+func sessions(ctx context.Context, q querier, name string, at time.Time) ([]roster.Session, error) {
+	devices, err := list(ctx, q, scanSession, sessionColumns+`s.person = ? AND s.expires > ? ORDER BY s.expires DESC, s.id`, name, ns(at))
 	if err != nil {
 		return nil, err
 	}
-	browsers, err := list(ctx, s.read, scanWebSession, webSessionColumns+`person = ? AND expires > ? ORDER BY expires DESC, id`, name, ns(at))
+	browsers, err := list(ctx, q, scanWebSession, webSessionColumns+`person = ? AND expires > ? ORDER BY expires DESC, id`, name, ns(at))
 	return slices.Concat(devices, browsers), err
 }
 
@@ -154,13 +158,22 @@ func (s *Store) Proved(ctx context.Context, id string, at time.Time) error {
 	})
 }
 
-// EndSession ends the session.
-func (s *Store) EndSession(ctx context.Context, id string) error {
+// EndSession ends the session. The step says how: one that is over already
+// has no other end.
+func (s *Store) EndSession(ctx context.Context, v roster.Session, step string, at time.Time) error {
 	return s.write(ctx, func(t *tx) error {
-		if err := t.run(ctx, `DELETE FROM sessions WHERE id = ?`, id); err != nil {
+		table := "sessions"
+		if v.Browser {
+			table = "web_sessions"
+		}
+		err := t.exec(ctx, `DELETE FROM `+table+` WHERE id = ?`, v.ID)
+		if errors.Is(err, roster.ErrUnknown) {
+			return nil
+		}
+		if err != nil {
 			return err
 		}
-		return t.run(ctx, `DELETE FROM web_sessions WHERE id = ?`, id)
+		return t.sign(ctx, v, step, at)
 	})
 }
 

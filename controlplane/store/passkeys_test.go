@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"curfew.internal/controlplane/roster"
 )
 
@@ -60,14 +62,14 @@ func TestPasskeys(t *testing.T) {
 	}
 }
 
-func browser(id, person string) roster.Session {
-	return roster.Session{ID: id, Person: person, Browser: true, Name: "Firefox on Linux", Begun: noon, Expires: noon.Add(time.Hour), Proved: noon}
+func browser(id string) roster.Session {
+	return roster.Session{ID: id, Person: "ana", Browser: true, Name: "Firefox on Linux", Begun: noon, Expires: noon.Add(time.Hour), Proved: noon}
 }
 
 func TestBrowserSessions(t *testing.T) {
 	s, ctx := fresh(t), t.Context()
 	addPerson(t, s, "ana")
-	must(t, s.AddSession(ctx, browser("w-1", "ana"), noon))
+	must(t, s.AddSession(ctx, browser("w-1"), noon))
 	v, p, err := s.Session(ctx, "w-1", noon)
 	if err != nil || p.Name != "ana" || !v.Browser || v.Name != "Firefox on Linux" || len(v.Device) > 0 {
 		t.Errorf("%+v, %+v, %v", v, p, err)
@@ -78,7 +80,7 @@ func TestBrowserSessions(t *testing.T) {
 	}
 	_, _, err = s.Session(ctx, "w-1", noon.Add(time.Hour))
 	want(t, "at its end", err, roster.ErrUnknown)
-	must(t, s.EndSession(ctx, "w-1"))
+	must(t, s.EndSession(ctx, v, roster.SignedOut, noon))
 	_, _, err = s.Session(ctx, "w-1", noon)
 	want(t, "ended", err, roster.ErrUnknown)
 }
@@ -89,7 +91,7 @@ func enrol(t *testing.T, s *Store, hash, id byte, adds bool) {
 	i := roster.Invite{Hash: [32]byte{hash}, Person: "ana", Expires: noon.Add(time.Hour), Adds: adds}
 	must(t, s.PutInvite(t.Context(), i, roster.Act{By: "root", At: noon}))
 	k := key(id, "ana")
-	must(t, s.UseInvite(t.Context(), roster.Enrolment{Invite: i.Hash, Passkey: &k, Session: browser("w-"+string(rune('a'+id)), "ana")}, noon))
+	must(t, s.UseInvite(t.Context(), roster.Enrolment{Invite: i.Hash, Passkey: &k, Session: browser("w-"+string(rune('a'+id)))}, noon))
 }
 
 func TestAnInviteTakesThePlaceOfAllOrComesBeside(t *testing.T) {
@@ -113,4 +115,30 @@ func TestAnInviteTakesThePlaceOfAllOrComesBeside(t *testing.T) {
 	_, err := s.DisablePerson(ctx, "ana", roster.Act{By: "root", At: noon})
 	must(t, err)
 	has(0, 0)
+}
+
+func TestSessionsLeaveTheirBeginningAndTheirEndInTheRecord(t *testing.T) {
+	s, ctx := fresh(t), t.Context()
+	addPerson(t, s, "ana")
+	enrol(t, s, 1, 1, false)
+	first, err := s.Sessions(ctx, "ana", noon)
+	must(t, err)
+	must(t, s.AddSession(ctx, browser("w-9"), noon))
+	for range 2 { // the second time there is nothing to end
+		must(t, s.EndSession(ctx, browser("w-9"), roster.SignedOut, noon))
+	}
+	must(t, s.TurnAway(ctx, roster.Act{By: "ana", At: noon}, "no"))
+	enrol(t, s, 2, 2, false) // in place of the first
+	all, err := s.Events(ctx, roster.Search{Kind: "sign-in"})
+	must(t, err)
+	var said []string
+	for _, e := range all {
+		said = append(said, e.Entry.Step+" "+e.Entry.Object+" "+e.Entry.Text)
+	}
+	on := " browser Firefox on Linux"
+	if diff := cmp.Diff([]string{
+		"signed-in " + first[0].ID + on, "signed-in w-9" + on, "signed-out w-9" + on, "turned-away  no", "cut-off " + first[0].ID + on, "signed-in w-c" + on,
+	}, said); diff != "" {
+		t.Error(diff)
+	}
 }

@@ -73,7 +73,7 @@ func (s *Store) DisablePerson(ctx context.Context, name string, a roster.Act) (r
 		if err := t.exec(ctx, `UPDATE people SET disabled = 1 WHERE name = ?`, name); err != nil {
 			return fmt.Errorf("person: %w", err)
 		}
-		if err := errors.Join(t.forget(ctx, name), t.run(ctx, `DELETE FROM invites WHERE person = ?`, name)); err != nil {
+		if err := errors.Join(t.forget(ctx, name, a.At), t.run(ctx, `DELETE FROM invites WHERE person = ?`, name)); err != nil {
 			return err
 		}
 		if err := s.endAllOf(ctx, t, name, a); err != nil {
@@ -89,8 +89,18 @@ func (s *Store) DisablePerson(ctx context.Context, name string, a roster.Act) (r
 	return p, err
 }
 
-// forget takes all that the person could prove herself with.
-func (t *tx) forget(ctx context.Context, name string) error {
+// forget takes all that the person could prove herself with, and ends her
+// sessions.
+func (t *tx) forget(ctx context.Context, name string, at time.Time) error {
+	all, err := sessions(ctx, t, name, at)
+	if err != nil {
+		return err
+	}
+	for _, v := range all {
+		if err := t.sign(ctx, v, roster.CutOff, at); err != nil {
+			return err
+		}
+	}
 	for _, table := range []string{"sessions", "web_sessions", "devices", "totp", "passkeys"} {
 		if err := t.run(ctx, `DELETE FROM `+table+` WHERE person = ?`, name); err != nil {
 			return err
@@ -151,7 +161,7 @@ func (s *Store) UseInvite(ctx context.Context, e roster.Enrolment, at time.Time)
 		how := "beside what there was"
 		if err == nil && !adds {
 			how = "in place of all earlier ones"
-			err = t.forget(ctx, e.Session.Person)
+			err = t.forget(ctx, e.Session.Person, at)
 		}
 		if err != nil {
 			return err
@@ -161,12 +171,19 @@ func (s *Store) UseInvite(ctx context.Context, e roster.Enrolment, at time.Time)
 			if err := errors.Join(addPasskey(ctx, t, *e.Passkey), addWebSession(ctx, t, e.Session)); err != nil {
 				return err
 			}
-			return t.tell(ctx, a, "enrolled passkey %q, %s", e.Passkey.Name, how)
+			if err := t.tell(ctx, a, "enrolled passkey %q, %s", e.Passkey.Name, how); err != nil {
+				return err
+			}
+			return t.sign(ctx, e.Session, roster.SignedIn, at)
 		}
 		if err := enrolDevice(ctx, t, e, at); err != nil {
 			return err
 		}
-		return t.tell(ctx, a, "enrolled device %q and a second factor, %s", e.DeviceName, how)
+		if err := t.tell(ctx, a, "enrolled device %q and a second factor, %s", e.DeviceName, how); err != nil {
+			return err
+		}
+		e.Session.Name = e.DeviceName
+		return t.sign(ctx, e.Session, roster.SignedIn, at)
 	})
 }
 
@@ -225,14 +242,19 @@ func (s *Store) AddSession(ctx context.Context, v roster.Session, at time.Time) 
 				return err
 			}
 		}
-		add, how := addSession, "signed in"
+		add := addSession
 		if v.Browser {
-			add, how = addWebSession, "signed in with a browser"
+			add = addWebSession
 		}
 		if err := add(ctx, t, v); err != nil {
 			return err
 		}
-		return t.tell(ctx, roster.Act{By: v.Person, At: at}, "%s", how)
+		if !v.Browser {
+			if err := t.QueryRowContext(ctx, `SELECT name FROM devices WHERE key = ?`, []byte(v.Device)).Scan(&v.Name); err != nil {
+				return fmt.Errorf("device: %w", known(err))
+			}
+		}
+		return t.sign(ctx, v, roster.SignedIn, at)
 	})
 }
 

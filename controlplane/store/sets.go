@@ -82,9 +82,12 @@ func (s *Store) Keyring(ctx context.Context) (uint64, []byte, error) {
 }
 
 // PutKeyring keeps the keyring's next version.
-func (s *Store) PutKeyring(ctx context.Context, version uint64, envelope []byte) error {
+func (s *Store) PutKeyring(ctx context.Context, version uint64, envelope []byte, a roster.Act) error {
 	return s.write(ctx, func(t *tx) error {
-		return t.run(ctx, `INSERT INTO keyrings VALUES (?, ?)`, version, envelope)
+		if err := t.run(ctx, `INSERT INTO keyrings VALUES (?, ?)`, version, envelope); err != nil {
+			return err
+		}
+		return t.tell(ctx, a, "keyring %d came into force", version)
 	})
 }
 

@@ -161,7 +161,7 @@ func TestEnrolmentTakesThePlaceOfAllEarlier(t *testing.T) {
 	want(t, "the earlier session", err, roster.ErrUnknown)
 	_, err = s.Device(ctx, first.Device)
 	want(t, "the earlier device", err, roster.ErrUnknown)
-	must(t, s.EndSession(ctx, second.ID))
+	must(t, s.EndSession(ctx, second, roster.SignedOut, noon))
 	_, _, err = s.Session(ctx, second.ID, noon)
 	want(t, "after logout", err, roster.ErrUnknown)
 	must(t, s.AddSession(ctx, second, noon))
@@ -364,11 +364,14 @@ func TestKeyring(t *testing.T) {
 	if v, _, err := s.Keyring(ctx); err != nil || v != 0 {
 		t.Error(v, err)
 	}
-	must(t, s.PutKeyring(ctx, 1, []byte("a")))
-	must(t, s.PutKeyring(ctx, 2, []byte("b")))
-	want(t, "a version twice", s.PutKeyring(ctx, 2, []byte("c")), roster.ErrExists)
+	must(t, s.PutKeyring(ctx, 1, []byte("a"), roster.Act{By: "root", At: noon}))
+	must(t, s.PutKeyring(ctx, 2, []byte("b"), roster.Act{By: "root", At: noon}))
+	want(t, "a version twice", s.PutKeyring(ctx, 2, []byte("c"), roster.Act{By: "root", At: noon}), roster.ErrExists)
 	if v, e, err := s.Keyring(ctx); err != nil || v != 2 || string(e) != "b" {
 		t.Error(v, e, err)
+	}
+	if said := told(t, s); said != "keyring 1 came into force\nkeyring 2 came into force\n" {
+		t.Errorf("the record tells %q", said)
 	}
 	addHost(t, s, "db1")
 	must(t, s.Resign(ctx, dsse.KeyID(public(grantKy)), noon)) // it is

@@ -87,6 +87,7 @@ func (s *Server) signIn(w http.ResponseWriter, r *http.Request) {
 	to := local(r.PostFormValue("to"))
 	secret, v, err := s.Desk.SignIn(r.Context(), []byte(r.PostFormValue("assertion")), browserOf(r))
 	if err != nil {
+		s.API.TurnAway(r.Context(), v.Person, err)
 		s.outside(w, r, page{Name: "sign-in", Title: "Sign in", Data: to}, err)
 		return
 	}

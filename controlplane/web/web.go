@@ -38,6 +38,8 @@ type Pages interface {
 	// As is a context in which calls are made by the person whose browser
 	// holds the secret.
 	As(ctx context.Context, secret string) (context.Context, error)
+	// TurnAway puts into the record that somebody was not let in.
+	TurnAway(ctx context.Context, person string, why error)
 	// Challenge asks a passkey for a proof that is good for this call alone.
 	Challenge(ctx context.Context, call proto.Message) (roster.Ceremony, error)
 	// Follow looks again whenever something has changed.
