@@ -38,7 +38,7 @@ roles:
     approval: none
     guard: false
 groups:
-  all: [abe, ana, bea, ben, dan, eva, fay, gus, hal, ida, jon, kim, lea, mel, ned]
+  all: [abe, ana, bea, ben, dan, eva, fay, gus, hal, ida, jon, kay, kim, lea, mel, ned]
 eligible:
   - {role: ops, groups: [all]}
   - {role: keeper, groups: [all]}
