@@ -15,7 +15,7 @@ import (
 // record with it.
 const awayEvery = time.Minute
 
-// turnedAway counts those who were not let in, and are not in the record yet.
+// turnedAway are those who were not let in, and are not in the record yet.
 type turnedAway struct {
 	mu  sync.Mutex      // guards what follows
 	who map[string]away // by person: those of the fleet alone, and so never many
@@ -23,46 +23,40 @@ type turnedAway struct {
 
 // away is what there is to tell of a person.
 type away struct {
-	told time.Time // the last time
-	more int       // since then
-	why  string    // the last of them
+	told  time.Time // the last time; zero: never
+	times int       // since then
+	first time.Time // of these
+	why   string    // the last of them
 }
 
-// TurnAway puts into the record that somebody whom the fleet knows was not let
-// in: the first time at once, and what follows within a minute together.
+// TurnAway notes for the record that somebody whom the fleet knows was not let
+// in. It is written with the next look, so that it takes no longer for those
+// whom the fleet knows than for others.
 func (s *Server) TurnAway(ctx context.Context, person string, why error) {
 	r := (*roster.Refusal)(nil)
 	if person == "" || !errors.As(why, &r) {
 		return
 	}
-	ctx = context.WithoutCancel(ctx) // whoever hangs up does not keep it out
-	_, err := s.Store.Person(ctx, person)
-	if is(err, roster.ErrUnknown) {
-		return
-	}
-	now := s.now()
-	if err == nil && s.away.first(person, r.Text, now) {
-		err = s.Store.TurnAway(ctx, roster.Act{By: person, At: now}, r.Text)
-	}
-	if err != nil {
+	switch _, err := s.Store.Person(context.WithoutCancel(ctx), person); {
+	case err == nil:
+		s.away.note(person, r.Text, s.now())
+	case !is(err, roster.ErrUnknown):
 		s.Log.ErrorContext(ctx, "that somebody was not let in is not in the record", "person", person, "cause", err)
 	}
 }
 
-// first reports whether it is to be told at once; if not, it is counted.
-func (t *turnedAway) first(person, why string, now time.Time) bool {
+func (t *turnedAway) note(person, why string, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	a, known := t.who[person]
-	if known && now.Sub(a.told) < awayEvery {
-		t.who[person] = away{a.told, a.more + 1, why}
-		return false
-	}
 	if t.who == nil {
 		t.who = map[string]away{}
 	}
-	t.who[person] = away{told: now}
-	return true
+	a := t.who[person]
+	if a.times == 0 {
+		a.first = now
+	}
+	a.times, a.why = a.times+1, why
+	t.who[person] = a
 }
 
 // due takes what is to be told now. Of whom there is nothing to tell is
@@ -76,7 +70,7 @@ func (t *turnedAway) due(now time.Time) map[string]away {
 			continue
 		}
 		delete(t.who, person)
-		if a.more > 0 {
+		if a.times > 0 {
 			all[person] = a
 			t.who[person] = away{told: now}
 		}
@@ -84,13 +78,15 @@ func (t *turnedAway) due(now time.Time) map[string]away {
 	return all
 }
 
-// tellTurnedAway tells what was counted.
+// tellTurnedAway tells what was noted.
 func (s *Server) tellTurnedAway(ctx context.Context) error {
-	now := s.now()
 	var errs []error
-	for person, a := range s.away.due(now) {
-		text := fmt.Sprintf("%d times more since %s, the last time: %s", a.more, a.told.UTC().Format(time.RFC3339), a.why)
-		errs = append(errs, s.Store.TurnAway(ctx, roster.Act{By: person, At: now}, text))
+	for person, a := range s.away.due(s.now()) {
+		text := a.why
+		if a.times > 1 {
+			text = fmt.Sprintf("%d times since %s, the last time: %s", a.times, a.first.UTC().Format(time.RFC3339), a.why)
+		}
+		errs = append(errs, s.Store.TurnAway(ctx, roster.Act{By: person, At: a.first}, text))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("tell who was not let in: %w", err)
