@@ -91,7 +91,7 @@ func enrol(t *testing.T, s *Store, hash, id byte, adds bool) {
 	i := roster.Invite{Hash: [32]byte{hash}, Person: "ana", Expires: noon.Add(time.Hour), Adds: adds}
 	must(t, s.PutInvite(t.Context(), i, roster.Act{By: "root", At: noon}))
 	k := key(id, "ana")
-	must(t, s.UseInvite(t.Context(), roster.Enrolment{Invite: i.Hash, Passkey: &k, Session: browser("w-"+string(rune('a'+id)))}, noon))
+	must(t, s.UseInvite(t.Context(), roster.Enrolment{Invite: i.Hash, Passkey: &k, Session: browser("w-" + string(rune('a'+id)))}, noon))
 }
 
 func TestAnInviteTakesThePlaceOfAllOrComesBeside(t *testing.T) {
