@@ -31,6 +31,9 @@ func (g Grant) Bytes() []byte {
 	for _, a := range g.Approvals {
 		w.Item(14, a.bytes())
 	}
+	if g.Words != nil {
+		w.Item(15, g.Words.bytes())
+	}
 	return w.Bytes()
 }
 
@@ -87,6 +90,9 @@ func (g *Grant) field(f canon.Field) error {
 		err := f.Message(e.field)
 		g.Approvals = append(g.Approvals, e)
 		return err
+	case 15:
+		g.Words = &Words{}
+		return f.Message(g.Words.field)
 	}
 	return f.Unknown()
 }
@@ -130,6 +136,7 @@ func (r Role) bytes() []byte {
 	w.Bool(11, r.Unseen)
 	w.Bool(12, r.Typed)
 	w.Bool(13, r.Strict)
+	w.Bool(14, r.Signed)
 	return w.Bytes()
 }
 
@@ -170,6 +177,8 @@ func (r *Role) field(f canon.Field) error {
 		return f.Bool(&r.Typed)
 	case 13:
 		return f.Bool(&r.Strict)
+	case 14:
+		return f.Bool(&r.Signed)
 	}
 	return f.Unknown()
 }

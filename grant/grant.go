@@ -42,6 +42,7 @@ type Role struct {
 	Unseen     bool          // its terminals are not recorded
 	Typed      bool          // what is typed is recorded too, where the terminal shows it
 	Strict     bool          // no session without a terminal, and none that cannot be recorded
+	Signed     bool          // people's own keys sign for it, see [Words]
 	Remove     []string      // kinds of leftovers that its end removes, sorted, see [Leftovers]
 	Audit      Audit         // whether it is for a host that keeps its record whole
 }
@@ -81,6 +82,7 @@ type Grant struct {
 
 	Asked     Evidence
 	Approvals []Evidence
+	Words     *Words // of a role that is signed for
 }
 
 // LiveAt reports whether g stands at now. The end is excluded: a grant that
@@ -120,7 +122,7 @@ func (g Grant) Check() error {
 		CheckID(g.ID), CheckFleet(g.Fleet), CheckPerson(g.Person.Name), CheckRole(g.Role.Name),
 		CheckText("full name", g.Person.FullName, 100),
 		CheckText("reason", g.Reason, 500), CheckText("ticket", g.Ticket, 100),
-		g.checkTimes(), g.checkRole(), g.checkEvidence(),
+		g.checkTimes(), g.checkRole(), g.checkEvidence(), g.checkWords(),
 	}
 	if g.Person.UID < UIDMin || g.Person.UID > UIDMax {
 		errs = append(errs, fmt.Errorf("uid %d is not in %d..%d", g.Person.UID, UIDMin, UIDMax))

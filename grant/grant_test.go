@@ -182,7 +182,11 @@ func TestGolden(t *testing.T) {
 	ring := Keyring{Fleet: "example", Version: 1, Keys: []Key{{public(key("grant")), noon.Add(-time.Hour), noon.Add(time.Hour)}}}
 	tidy := example()
 	tidy.Role.Remove = []string{"authorized-keys", "setuid"}
+	signed := example()
+	signed.Role.Signed, signed.Words = true, goldenWords()
 	for name, b := range map[string][]byte{
+		"signed.bin":  signed.Bytes(),
+		"roster.bin":  dsse.Sign(RosterType, goldenRoster().Bytes(), key("o1"), key("root")).Bytes(),
 		"grant.bin":   g.Bytes(),
 		"tidy.bin":    tidy.Bytes(),
 		"set.bin":     dsse.Sign(SetType, set.Bytes(), key("grant")).Bytes(),
@@ -202,7 +206,7 @@ func TestGolden(t *testing.T) {
 			t.Errorf("%s: %s", name, diff)
 		}
 	}
-	for _, want := range []Grant{g, tidy} {
+	for _, want := range []Grant{g, tidy, signed} {
 		got, err := Parse(want.Bytes())
 		if err != nil {
 			t.Fatal(err)
@@ -256,7 +260,7 @@ func TestEveryGrantReadsBackAsItWasWritten(t *testing.T) {
 
 func TestNoChangedByteIsTaken(t *testing.T) {
 	g := example()
-	r := Reader{"example", "db1", Keyring{"example", 1, []Key{{public(key("grant")), noon.Add(-time.Hour), noon.Add(time.Hour)}}}}
+	r := Reader{Fleet: "example", Host: "db1", Ring: Keyring{"example", 1, []Key{{public(key("grant")), noon.Add(-time.Hour), noon.Add(time.Hour)}}}}
 	set := Set{Fleet: "example", Host: "db1", Revision: 7, IssuedAt: noon, Grants: [][]byte{dsse.Sign(Type, g.Bytes(), key("grant")).Bytes()}}
 	whole := dsse.Sign(SetType, set.Bytes(), key("grant")).Bytes()
 	if o, err := r.Open(whole, noon); err != nil || len(o.Grants) != 1 {
@@ -286,7 +290,7 @@ func TestOpenRefuses(t *testing.T) {
 		{public(key("grant")), noon.Add(-time.Hour), noon.Add(time.Hour)},
 		{public(key("old")), noon.Add(-2 * time.Hour), noon.Add(-time.Hour)},
 	}}
-	r := Reader{"example", "db1", ring}
+	r := Reader{Fleet: "example", Host: "db1", Ring: ring}
 	seal := func(change func(*Set), k ed25519.PrivateKey) []byte {
 		g := example()
 		s := Set{Fleet: "example", Host: "db1", Revision: 7, IssuedAt: noon, Grants: [][]byte{dsse.Sign(Type, g.Bytes(), key("grant")).Bytes()}}

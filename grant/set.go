@@ -181,6 +181,7 @@ type Opened struct {
 type Reader struct {
 	Fleet, Host string
 	Ring        Keyring
+	Roster      *Roster // of people's keys; nil: this host has none
 }
 
 // Open checks that the envelope holds a set for this host, signed by a key
@@ -235,6 +236,9 @@ func (r Reader) openGrant(envelope []byte, at time.Time) (Grant, error) {
 	}
 	if !g.On(r.Host) {
 		return Grant{}, fmt.Errorf("grant %s: %w", g.ID, ErrOtherHost)
+	}
+	if err := r.CheckSigned(g, at); err != nil {
+		return Grant{}, fmt.Errorf("grant %s of %s to %s: %w", g.ID, g.Role.Name, g.Person.Name, err)
 	}
 	return g, nil
 }

@@ -10,6 +10,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
@@ -77,14 +78,12 @@ func (k *Key) Make(asked []byte) ([]byte, error) {
 		return nil, fmt.Errorf("options: %w", err)
 	}
 	var err error
-	if k.private, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+	if err = k.generate(); err != nil {
 		return nil, err
 	}
 	if k.handle, err = base64.RawURLEncoding.DecodeString(o.User.ID); err != nil {
 		return nil, err
 	}
-	k.id = make([]byte, 16)
-	_, _ = rand.Read(k.id) // never fails, crypto/rand
 	point, err := k.private.PublicKey.Bytes()
 	if err != nil {
 		return nil, err
@@ -112,17 +111,51 @@ func (k *Key) Answer(asked []byte) ([]byte, error) {
 	if err := json.Unmarshal(asked, &o); err != nil {
 		return nil, fmt.Errorf("options: %w", err)
 	}
-	k.Counter++
-	client, data := k.clientData("webauthn.get", o.Challenge), k.authenticatorData(o.RPID, nil)
-	hash := sha256.Sum256(client)
-	sum := sha256.Sum256(append(append([]byte{}, data...), hash[:]...))
-	signature, err := ecdsa.SignASN1(rand.Reader, k.private, sum[:])
+	p, err := k.sign(o.RPID, o.Challenge)
 	if err != nil {
 		return nil, err
 	}
 	return k.answer(map[string]any{
-		"clientDataJSON": text(client), "authenticatorData": text(data), "signature": text(signature), "userHandle": text(k.handle),
+		"clientDataJSON": text(p.Client), "authenticatorData": text(p.Authenticator), "signature": text(p.Signature), "userHandle": text(k.handle),
 	})
+}
+
+// Parts are what an answer is made of.
+type Parts struct{ ID, Authenticator, Client, Signature []byte }
+
+// Made is a passkey that no browser made: it is known to who asks for it alone.
+func Made(origin string) (*Key, error) {
+	k := New(origin)
+	return k, k.generate()
+}
+
+// Public is the public half, as a SubjectPublicKeyInfo in DER.
+func (k *Key) Public() ([]byte, error) { return x509.MarshalPKIXPublicKey(&k.private.PublicKey) }
+
+// ID is the credential's.
+func (k *Key) ID() []byte { return k.id }
+
+// Sign signs a challenge, and returns the parts of the answer.
+func (k *Key) Sign(party string, challenge []byte) (Parts, error) {
+	return k.sign(party, text(challenge))
+}
+
+func (k *Key) sign(party, challenge string) (Parts, error) {
+	k.Counter++
+	p := Parts{ID: k.id, Client: k.clientData("webauthn.get", challenge), Authenticator: k.authenticatorData(party, nil)}
+	hash := sha256.Sum256(p.Client)
+	sum := sha256.Sum256(append(append([]byte{}, p.Authenticator...), hash[:]...))
+	var err error
+	p.Signature, err = ecdsa.SignASN1(rand.Reader, k.private, sum[:])
+	return p, err
+}
+
+func (k *Key) generate() error {
+	k.id = make([]byte, 16)
+	_, _ = rand.Read(k.id) // never fails, crypto/rand
+	var err error
+	k.private, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	return err
 }
 
 func (k *Key) answer(response map[string]any) ([]byte, error) {
