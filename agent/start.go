@@ -199,7 +199,7 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 	a.Taped = terminals.Spool.Taped
 	client, err := uplink.New(uplink.Config{
 		Sessions: terminals.State, Trust: func(ca string) { a.trust(p, ca) },
-		Server: p.config.Server, Identity: uplink.Identity(p.identity), Host: acceptor{a, p.kept.Keep},
+		Server: p.config.Server, Identity: uplink.Identity(p.identity), Host: acceptor{a, p.kept.Keep}, Rosters: acceptor{a, p.kept.Keep},
 		Outbox: p.kept.Outbox(), Appended: p.kept.Outbox().Appended(), Facts: p.facts(v),
 		Now: a.now, Told: a.Told, Unsure: a.Unsure, Unwired: p.unwired.list, Access: p.access, Doctor: p.examined.last, Renewed: func(der []byte) error { return keep.SaveCertificate(f.Config, der) },
 		Clock: p.clock, Log: log,
@@ -285,6 +285,25 @@ type acceptor struct {
 }
 
 func (c acceptor) Versions() (revision, keyring uint64) { return c.keep.Versions() }
+
+// Roster implements [uplink.Rosters].
+func (c acceptor) Roster() uint64 { return c.keep.Roster() }
+
+// TakeRosters implements [uplink.Rosters]. Whose keys count is no small thing:
+// each change of it, and each that is refused, is recorded.
+func (c acceptor) TakeRosters(ctx context.Context, envelopes [][]byte) error {
+	was := c.keep.Roster()
+	err := c.keep.TakeRosters(envelopes)
+	if is := c.keep.Roster(); is != was {
+		c.Log.InfoContext(ctx, "roster of people's keys is held", "version", is, "before", was)
+		c.append(ledger.Entry{Kind: ledger.Agent, At: c.Clock.Now().Wall, Text: fmt.Sprintf("roster %d of people's keys is held, in place of %d", is, was)})
+	}
+	if err != nil && c.news("roster", err.Error()) {
+		c.Log.WarnContext(ctx, "roster refused", "err", err)
+		c.append(ledger.Entry{Kind: ledger.SetRefused, At: c.Clock.Now().Wall, Text: err.Error()})
+	}
+	return err
+}
 
 func (p *parts) facts(v Version) func() uplink.Facts {
 	return func() uplink.Facts {

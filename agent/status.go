@@ -23,6 +23,7 @@ type Status struct {
 	Access    string        `json:"access,omitempty"`  // to sudo and su without a grant; empty: not wired
 	Barred    uint64        `json:"barred"`            // calls without a grant
 	Revision  uint64        `json:"revision"`
+	Roster    uint64        `json:"roster,omitempty"` // of people's keys; none: this host holds no roster
 	Settled   bool          `json:"settled"`
 	Grants    []grant.Grant `json:"grants"`
 	Sessions  []Session     `json:"sessions"`
@@ -50,7 +51,7 @@ func (a *Agent) publish(ctx context.Context, p *parts, client *uplink.Client, pa
 		}
 		now := a.now()
 		err = folder.Save(statusName, Status{
-			Fleet: a.Fleet, Host: a.Name, At: now, Version: string(p.version), Plane: client.Plane(), Mode: p.watch.Mode(), Connected: client.Connected(), Refused: client.Refused(), Revision: a.Revision(),
+			Fleet: a.Fleet, Host: a.Name, At: now, Version: string(p.version), Plane: client.Plane(), Mode: p.watch.Mode(), Connected: client.Connected(), Refused: client.Refused(), Revision: a.Revision(), Roster: p.kept.Roster(),
 			Settled: a.Settled(), Grants: a.live(now), Sessions: a.sessionsNow(), Sent: counts.Made - counts.Lost, Lost: counts.Lost, Skipped: counts.Skipped, Unwired: p.unwired.list(), Clock: a.ClockText(), Access: p.access(), Barred: a.BarredCalls(),
 			Key: p.identity.KeyID(),
 		})

@@ -54,6 +54,7 @@ type Keep struct {
 
 	mu    sync.Mutex // guards what follows
 	state state
+	held  heldRoster
 	dirty bool // the state is newer than its file
 	bad   error
 
@@ -83,6 +84,7 @@ func Open(c Config) (*Keep, error) {
 	if k.lock == nil {
 		c.Log.Warn("another agent has the state open: it is read, and nothing is written")
 	}
+	k.held = k.loadRoster() // before the state, which is opened under it
 	k.state, k.bad = k.loadState()
 	k.mark, k.said = k.loadMark(), k.readMark(saidFile)
 	if k.outbox, err = openOutbox(c, k.lock != nil); err != nil {

@@ -95,8 +95,12 @@ func (k *Keep) open(s state) (grant.Opened, error) {
 	if len(s.set) == 0 {
 		return grant.Opened{}, nil
 	}
-	r := grant.Reader{Fleet: k.Fleet, Host: k.Host, Ring: s.ring}
-	return r.Open(s.set, s.at)
+	return k.reader(s.ring).Open(s.set, s.at)
+}
+
+// reader is this host, as it opens sets.
+func (k *Keep) reader(ring grant.Keyring) grant.Reader {
+	return grant.Reader{Fleet: k.Fleet, Host: k.Host, Ring: ring, Roster: k.held.roster}
 }
 
 // Accept takes a keyring and a set in place of those kept, if they may be. It
@@ -119,7 +123,8 @@ func (k *Keep) Accept(keyring, set []byte, at time.Time) (grant.Opened, error) {
 		return quiet(k.state.opened), fmt.Errorf("keyring not accepted: %w", err)
 	}
 	next.ring, next.keyring = ring, bytes.Clone(keyring)
-	same := bytes.Equal(set, k.state.set)
+	same := bytes.Equal(set, k.state.set) && !k.held.turned
+	k.held.turned = false
 	refused := k.takeSet(&next, set, at)
 	k.adopt(next)
 	if refused != nil {
@@ -136,8 +141,7 @@ func (k *Keep) Accept(keyring, set []byte, at time.Time) (grant.Opened, error) {
 func (k *Keep) takeSet(next *state, set []byte, at time.Time) error {
 	var refused error
 	if !bytes.Equal(set, next.set) {
-		r := grant.Reader{Fleet: k.Fleet, Host: k.Host, Ring: next.ring}
-		o, err := r.Open(set, at)
+		o, err := k.reader(next.ring).Open(set, at)
 		if err == nil {
 			err = follows(o.Revision, next.revision, set, next.set)
 		}

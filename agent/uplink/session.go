@@ -190,11 +190,12 @@ func (s *session) offer(ctx context.Context) error {
 		s.mu.Lock()
 		state := s.state
 		s.mu.Unlock()
+		turned := s.roster(ctx, state) // first: the set is opened under it
 		_, err := s.Host.Accept(ctx, state.GetKeyring(), state.GetSet())
 		again = nil
 		s.mu.Lock()
 		s.refused, s.answer, s.current = "", true, err == nil && s.state == state
-		if err != nil {
+		if err := errors.Join(turned, err); err != nil {
 			s.refused = err.Error()
 			again = s.Clock.After(wait)
 		}
@@ -202,6 +203,15 @@ func (s *session) offer(ctx context.Context) error {
 		s.hearIfCurrent()
 		poke(s.wake)
 	}
+}
+
+// roster takes what the state says of whose keys count. One that is refused
+// keeps no set from being taken: that could be the one which revokes.
+func (s *session) roster(ctx context.Context, state *uplink.State) error {
+	if s.Rosters == nil {
+		return nil
+	}
+	return s.Rosters.TakeRosters(ctx, state.GetRosters())
 }
 
 // send tells the control plane of this host: who it is, what it made of what
@@ -249,10 +259,14 @@ const askAgain = 10 * time.Second
 func (s *session) hello() error {
 	f := s.Facts()
 	revision, keyring := s.Host.Versions()
+	roster := uint64(0)
+	if s.Rosters != nil {
+		roster = s.Rosters.Roster()
+	}
 	return s.duplex.Send(&uplink.Up{Says: &uplink.Up_Hello{Hello: &uplink.Hello{
 		AgentVersion: f.AgentVersion, BootId: f.Boot, Mode: f.Mode, SshHostKeys: f.SSHHostKeys, Addresses: f.Addresses,
 		Revision: revision, KeyringVersion: keyring, Outbox: s.Outbox.Name(),
-		Oldest: uplink.Oldest, Newest: uplink.Newest,
+		Oldest: uplink.Oldest, Newest: uplink.Newest, Roster: roster,
 	}}})
 }
 

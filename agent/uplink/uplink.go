@@ -60,6 +60,14 @@ type Acceptor interface {
 	Settled() bool
 }
 
+// Rosters holds the roster of people's keys.
+type Rosters interface {
+	// Roster is the version that is held; zero if there is none.
+	Roster() uint64
+	// TakeRosters takes the versions that follow it.
+	TakeRosters(ctx context.Context, envelopes [][]byte) error
+}
+
 // An Outbox is what is still to be reported, numbered from one.
 type Outbox interface {
 	Name() string
@@ -76,6 +84,7 @@ type Config struct {
 	Server   string
 	Identity Identity
 	Host     Acceptor
+	Rosters  Rosters // optional: without it, none is held
 	Outbox   Outbox
 	// Appended delivers when there may be more in the outbox.
 	Appended <-chan struct{}

@@ -2,6 +2,7 @@ package uplink_test
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -20,6 +21,8 @@ import (
 	"curfew.internal/agent/keep"
 	"curfew.internal/agent/uplink"
 	"curfew.internal/controlplane/roster"
+	"curfew.internal/dsse"
+	"curfew.internal/grant"
 	"curfew.internal/ledger"
 )
 
@@ -106,6 +109,44 @@ func TestStateReachesTheHost(t *testing.T) {
 	w.until("settled is told", func() bool { return w.store.host("db1").Mode == "settled" })
 	was := h.client.LastHeard()
 	w.until("heartbeat is heard", func() bool { return h.client.LastHeard().After(was) })
+}
+
+// roster signs a version of the roster of people's keys, of one owner.
+func (w *world) roster(version uint64, by ...ed25519.PrivateKey) []byte {
+	w.Helper()
+	public, err := x509.MarshalPKIXPublicKey(w.key.Public())
+	if err != nil {
+		w.Fatal(err)
+	}
+	r := grant.Roster{
+		Fleet: fleetName, Version: version, Expires: time.Unix(1<<33, 0).UTC(), Threshold: 1, Owners: []ed25519.PublicKey{w.key.Public().(ed25519.PublicKey)},
+		Party: "curfew.example", Origins: []string{"https://curfew.example"}, Approvals: 1,
+		Members: []grant.Member{{Name: "ana", Keys: []grant.Passkey{{ID: []byte("k"), Public: public}}}},
+	}
+	return dsse.Sign(grant.RosterType, r.Bytes(), by...).Bytes()
+}
+
+// Versions come one after the other, and to a host that was away as well; one
+// that nobody signed who may is refused, and hinders no set.
+func TestRosterReachesTheHost(t *testing.T) {
+	w := newWorld(t)
+	w.serve()
+	w.store.list(w.roster(1, w.key, w.root))
+	w.store.list(w.roster(2, w.key))
+	h := w.host(w.join("db1")).start()
+	w.until("both versions", func() bool { return h.keep.Roster() == 2 })
+	w.store.list(w.roster(3, w.key))
+	w.put("db1", 2)
+	w.until("the third", func() bool { return h.keep.Roster() == 3 && h.revision() == 2 })
+	h.stop()
+	w.store.list(w.roster(4, newKey(t)))
+	w.put("db1", 3)
+	h.start()
+	w.until("the set beside a roster that is refused", func() bool { return h.revision() == 3 })
+	w.until("the refusal is told", func() bool { return strings.Contains(w.store.host("db1").Refused, "too few owners") })
+	if v := h.keep.Roster(); v != 3 {
+		t.Errorf("roster %d is held", v)
+	}
 }
 
 // What the control plane's clock says can be old; only the answer to a question

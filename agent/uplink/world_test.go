@@ -170,6 +170,10 @@ func (h *host) Accept(_ context.Context, keyring, set []byte) (uint64, error) {
 }
 func (h *host) Versions() (revision, keyring uint64) { return h.keep.Versions() }
 func (h *host) Settled() bool                        { return h.settled.Load() }
+func (h *host) Roster() uint64                       { return h.keep.Roster() }
+func (h *host) TakeRosters(_ context.Context, envelopes [][]byte) error {
+	return h.keep.TakeRosters(envelopes)
+}
 
 // start starts the agent; what it keeps is where it was.
 func (h *host) start() *host {
@@ -182,7 +186,7 @@ func (h *host) start() *host {
 		h.Fatal(err)
 	}
 	h.client, err = uplink.New(uplink.Config{
-		Server: h.address, Identity: h.id, Host: h, Outbox: h.keep.Outbox(), Appended: h.keep.Outbox().Appended(),
+		Server: h.address, Identity: h.id, Host: h, Rosters: h, Outbox: h.keep.Outbox(), Appended: h.keep.Outbox().Appended(),
 		Facts: func() uplink.Facts {
 			return uplink.Facts{AgentVersion: "v1", Boot: "boot", Mode: "label", Addresses: []string{"10.0.0.1:22", "bad address\n"}}
 		},
@@ -276,6 +280,7 @@ type store struct {
 	hosts  map[string]roster.Host
 	states map[string]roster.State
 	kept   map[string][][]byte // by host and outbox
+	lists  [][]byte            // versions of the roster of people's keys
 	down   error               // what KeepRecords says while it is not nil
 }
 
@@ -334,7 +339,22 @@ func (s *store) State(_ context.Context, host string) (roster.State, error) {
 	if !ok || s.hosts[host].Decommissioned {
 		return v, roster.ErrUnknown
 	}
+	v.Roster = uint64(len(s.lists))
 	return v, nil
+}
+
+// Rosters returns one version at a time, as if each filled a message.
+func (s *store) Rosters(_ context.Context, after uint64, _ int) ([][]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lists[after : after+1], nil
+}
+
+// list publishes one version more of the roster.
+func (s *store) list(envelope []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lists = append(s.lists, envelope)
 }
 
 func (s *store) KeepRecords(_ context.Context, host, outbox string, records []roster.Record) (uint64, error) {

@@ -176,6 +176,9 @@ func show(st agent.Status) {
 	}
 	fmt.Printf("signs     receipts and seals, with key %s\n", st.Key)
 	fmt.Printf("grants    revision %d, %d live\n", st.Revision, len(st.Grants))
+	if st.Roster > 0 {
+		fmt.Printf("roster    %d, of people's keys\n", st.Roster)
+	}
 	for _, g := range st.Grants {
 		fmt.Printf("          %s %s as %s until %s\n", g.ID, g.Person.Name, g.Role.Name, g.NotAfter.Format("2006-01-02 15:04:05 UTC"))
 	}

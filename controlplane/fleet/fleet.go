@@ -34,6 +34,9 @@ type Store interface {
 	// State returns what a host is to hold; the same revision is always the
 	// same bytes.
 	State(ctx context.Context, host string) (roster.State, error)
+	// Rosters returns versions of the roster of people's keys after the one, in
+	// order, up to about so many bytes.
+	Rosters(ctx context.Context, after uint64, most int) ([][]byte, error)
 	// KeepRecords keeps what it has not yet, and returns up to where it has
 	// everything: with no records, that alone.
 	KeepRecords(ctx context.Context, host, outbox string, records []roster.Record) (upTo uint64, err error)

@@ -35,6 +35,7 @@ type stream struct {
 	outbox  string
 	version uint32 // of the protocol
 	upTo    uint64 // what was kept of the outbox at the beginning
+	roster  uint64 // version of the roster that the host holds, or was sent
 	duplex  duplex
 
 	wake  chan struct{} // look whether there is another state
@@ -222,7 +223,7 @@ func (st *stream) receive(ctx context.Context, hello chan<- *uplink.Hello) error
 	if up.GetHello() == nil {
 		return errHello
 	}
-	st.outbox = up.GetHello().GetOutbox()
+	st.outbox, st.roster = up.GetHello().GetOutbox(), up.GetHello().GetRoster()
 	if len(st.outbox) > maxText || printable(st.outbox) != st.outbox {
 		return status.Error(codes.InvalidArgument, "the outbox has no proper name")
 	}
@@ -323,12 +324,24 @@ func (st *stream) state(ctx context.Context, sent roster.State) (roster.State, e
 		return sent, st.internal(ctx, err)
 	}
 	ca := st.SSHCA()
-	if v.Ahead || v.Revision == sent.Revision && bytes.Equal(v.Keyring, sent.Keyring) && ca == st.ca {
+	if v.Ahead || v.Revision == sent.Revision && bytes.Equal(v.Keyring, sent.Keyring) && ca == st.ca && v.Roster <= st.roster {
 		return sent, nil
 	}
 	st.ca = ca
-	return v, st.duplex.Send(&uplink.Down{Says: &uplink.Down_State{State: &uplink.State{Keyring: v.Keyring, Set: v.Set, Version: st.Version, SshCa: ca}}})
+	var rosters [][]byte
+	if v.Roster > st.roster {
+		if rosters, err = st.Store.Rosters(ctx, st.roster, rosterBytes); err != nil {
+			return sent, st.internal(ctx, err)
+		}
+	}
+	err = st.duplex.Send(&uplink.Down{Says: &uplink.Down_State{State: &uplink.State{Keyring: v.Keyring, Set: v.Set, Version: st.Version, SshCa: ca, Rosters: rosters}}})
+	st.roster += uint64(len(rosters)) // what was not sent yet is, at the next look
+	return v, err
 }
+
+// rosterBytes bounds the versions of the roster in one message: a host that has
+// many to take is sent them in parts.
+const rosterBytes = 1 << 20
 
 // look reads what the host is to hold, if it still stands.
 func (st *stream) look(ctx context.Context) (roster.State, error) {

@@ -152,5 +152,6 @@ type State struct {
 	Revision uint64
 	Keyring  []byte
 	Set      []byte
-	Ahead    bool // the host keeps a revision that was never given: it is sent nothing
+	Ahead    bool   // the host keeps a revision that was never given: it is sent nothing
+	Roster   uint64 // the newest version of the roster of people's keys; 0: none
 }

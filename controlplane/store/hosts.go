@@ -212,9 +212,10 @@ func (s *Store) Applied(ctx context.Context, name string, r roster.Report, at ti
 // is to be sent nothing.
 func (s *Store) State(ctx context.Context, name string) (roster.State, error) {
 	var v roster.State
-	err := s.read.QueryRowContext(ctx, `SELECT s.revision, s.envelope, (SELECT envelope FROM keyrings ORDER BY version DESC LIMIT 1), h.ahead > 0
+	err := s.read.QueryRowContext(ctx, `SELECT s.revision, s.envelope, (SELECT envelope FROM keyrings ORDER BY version DESC LIMIT 1), h.ahead > 0,
+		(SELECT coalesce(max(version), 0) FROM rosters)
 		FROM host_sets s JOIN hosts h ON h.name = s.host WHERE s.host = ? AND (h.decommissioned = 0 OR h.leaving > 0 OR h.left_at > 0)
-		ORDER BY s.revision DESC LIMIT 1`, name).Scan(&v.Revision, &v.Set, &v.Keyring, &v.Ahead)
+		ORDER BY s.revision DESC LIMIT 1`, name).Scan(&v.Revision, &v.Set, &v.Keyring, &v.Ahead, &v.Roster)
 	if err != nil {
 		return v, fmt.Errorf("set of host: %w", known(err))
 	}

@@ -117,6 +117,9 @@ func (d database) State(context.Context, string) (roster.State, error) {
 }
 
 // KeepRecords keeps what goes on from what is kept, and passes over the rest.
+// Rosters is for fleets that have one: this has none.
+func (database) Rosters(context.Context, uint64, int) ([][]byte, error) { return nil, nil }
+
 func (d database) KeepRecords(_ context.Context, _, outbox string, records []roster.Record) (uint64, error) {
 	s := d.server
 	kept := s.shelf.by[outbox]

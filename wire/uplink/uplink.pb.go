@@ -389,8 +389,9 @@ type Hello struct {
 	Mode           string                 `protobuf:"bytes,6,opt,name=mode,proto3" json:"mode,omitempty"`                                            // what the host's kernel gives, proved at start
 	SshHostKeys    []string               `protobuf:"bytes,7,rep,name=ssh_host_keys,json=sshHostKeys,proto3" json:"ssh_host_keys,omitempty"`
 	Addresses      []string               `protobuf:"bytes,8,rep,name=addresses,proto3" json:"addresses,omitempty"`
-	Oldest         uint32                 `protobuf:"varint,9,opt,name=oldest,proto3" json:"oldest,omitempty"`  // versions of this protocol that the agent speaks;
-	Newest         uint32                 `protobuf:"varint,10,opt,name=newest,proto3" json:"newest,omitempty"` // 0 and 0: the first, as before there was a choice
+	Oldest         uint32                 `protobuf:"varint,9,opt,name=oldest,proto3" json:"oldest,omitempty"`   // versions of this protocol that the agent speaks;
+	Newest         uint32                 `protobuf:"varint,10,opt,name=newest,proto3" json:"newest,omitempty"`  // 0 and 0: the first, as before there was a choice
+	Roster         uint64                 `protobuf:"varint,110,opt,name=roster,proto3" json:"roster,omitempty"` // version of the roster of people's keys that is held; 0: none
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -491,6 +492,13 @@ func (x *Hello) GetOldest() uint32 {
 func (x *Hello) GetNewest() uint32 {
 	if x != nil {
 		return x.Newest
+	}
+	return 0
+}
+
+func (x *Hello) GetRoster() uint64 {
+	if x != nil {
+		return x.Roster
 	}
 	return 0
 }
@@ -911,6 +919,7 @@ type State struct {
 	Set           []byte                 `protobuf:"bytes,2,opt,name=set,proto3" json:"set,omitempty"`                  // envelope of grant.Set
 	Version       string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`          // of the control plane
 	SshCa         string                 `protobuf:"bytes,4,opt,name=ssh_ca,json=sshCa,proto3" json:"ssh_ca,omitempty"` // that sshd is to trust, in authorized_keys format; empty: as before
+	Rosters       [][]byte               `protobuf:"bytes,110,rep,name=rosters,proto3" json:"rosters,omitempty"`        // envelopes of grant.Roster: versions after the one that is held, in order
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -971,6 +980,13 @@ func (x *State) GetSshCa() string {
 		return x.SshCa
 	}
 	return ""
+}
+
+func (x *State) GetRosters() [][]byte {
+	if x != nil {
+		return x.Rosters
+	}
+	return nil
 }
 
 // Kept says that every record up to seq is stored for good.
@@ -1746,7 +1762,7 @@ const file_wire_uplink_uplink_proto_rawDesc = "" +
 	"\x05hello\x18\x01 \x01(\v2\x17.curfew.uplink.v1.HelloH\x00R\x05hello\x125\n" +
 	"\aapplied\x18\x02 \x01(\v2\x19.curfew.uplink.v1.AppliedH\x00R\aapplied\x125\n" +
 	"\arecords\x18\x03 \x01(\v2\x19.curfew.uplink.v1.RecordsH\x00R\arecordsB\x06\n" +
-	"\x04says\"\xa8\x02\n" +
+	"\x04says\"\xc0\x02\n" +
 	"\x05Hello\x12#\n" +
 	"\ragent_version\x18\x01 \x01(\tR\fagentVersion\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\tR\x06bootId\x12\x1a\n" +
@@ -1758,7 +1774,8 @@ const file_wire_uplink_uplink_proto_rawDesc = "" +
 	"\taddresses\x18\b \x03(\tR\taddresses\x12\x16\n" +
 	"\x06oldest\x18\t \x01(\rR\x06oldest\x12\x16\n" +
 	"\x06newest\x18\n" +
-	" \x01(\rR\x06newest\"\xd4\x01\n" +
+	" \x01(\rR\x06newest\x12\x16\n" +
+	"\x06roster\x18n \x01(\x04R\x06roster\"\xd4\x01\n" +
 	"\aApplied\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x18\n" +
 	"\arefused\x18\x02 \x01(\tR\arefused\x12\x18\n" +
@@ -1784,12 +1801,13 @@ const file_wire_uplink_uplink_proto_rawDesc = "" +
 	"\x05state\x18\x01 \x01(\v2\x17.curfew.uplink.v1.StateH\x00R\x05state\x12,\n" +
 	"\x04kept\x18\x02 \x01(\v2\x16.curfew.uplink.v1.KeptH\x00R\x04kept\x128\n" +
 	"\bsessions\x18\x03 \x01(\v2\x1a.curfew.uplink.v1.SessionsH\x00R\bsessionsB\x06\n" +
-	"\x04says\"d\n" +
+	"\x04says\"~\n" +
 	"\x05State\x12\x18\n" +
 	"\akeyring\x18\x01 \x01(\fR\akeyring\x12\x10\n" +
 	"\x03set\x18\x02 \x01(\fR\x03set\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\tR\aversion\x12\x15\n" +
-	"\x06ssh_ca\x18\x04 \x01(\tR\x05sshCa\"_\n" +
+	"\x06ssh_ca\x18\x04 \x01(\tR\x05sshCa\x12\x18\n" +
+	"\arosters\x18n \x03(\fR\arosters\"_\n" +
 	"\x04Kept\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x15\n" +
 	"\x06now_ns\x18\x02 \x01(\x03R\x05nowNs\x12\x14\n" +
