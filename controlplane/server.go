@@ -94,7 +94,7 @@ func Open(ctx context.Context, c Config, o Options) (*Server, error) {
 	})
 	p.store.OnSets(func(hosts []string) { s.fleet.Changed(hosts...) })
 	s.api = &api.Server{
-		Fleet: c.Fleet, Store: p.store, Desk: p.desk, Rules: s.rules, Codes: p.codes, Ledger: s.book, Terminals: s.terminals, Connected: s.fleet.Connected,
+		Fleet: c.Fleet, Pages: pages(c), Store: p.store, Desk: p.desk, Rules: s.rules, Codes: p.codes, Ledger: s.book, Terminals: s.terminals, Connected: s.fleet.Connected,
 		Authority: func() api.Authority { return p.keys.Load() }, Clock: o.Clock, Log: o.Log, Stop: s.stop,
 	}
 	s.fleet.Shell = api.Shell{Server: s.api}

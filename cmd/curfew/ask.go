@@ -125,6 +125,11 @@ func (p *program) follow(ctx context.Context, r *api.Request, noWait bool) error
 			return err
 		}
 	}
+	if r.State == "asked" && r.HumanSignatures && !r.Signed {
+		if _, err := fmt.Fprintf(p.err, "Your own passkey has to sign it, before anybody can approve it: %s\n", clean(r.Page)); err != nil {
+			return err
+		}
+	}
 	if !noWait && r.State == "asked" {
 		var err error
 		if r, err = p.wait(ctx, r); err != nil {
@@ -142,7 +147,7 @@ func (p *program) follow(ctx context.Context, r *api.Request, noWait bool) error
 func (p *program) tell(r *api.Request) error {
 	if r.State == "asked" {
 		_, err := fmt.Fprintf(p.out, "%s waits for %s until %s.\nWatch it with: curfew show %s\n",
-			r.Id, strings.Join(r.Approvers, " or "), at(r.LapsesAt), r.Id)
+			r.Id, awaited(r), at(r.LapsesAt), r.Id)
 		return err
 	}
 	if r.State != "issued" {
@@ -160,11 +165,19 @@ func (p *program) tell(r *api.Request) error {
 	return err
 }
 
+// awaited is whose word the request waits for.
+func awaited(r *api.Request) string {
+	if r.HumanSignatures && !r.Signed {
+		return clean(r.WaitsFor)
+	}
+	return strings.Join(r.Approvers, " or ")
+}
+
 // wait follows the request until it leaves the state asked. A stream that
 // breaks is opened again; Ctrl-C leaves the request as it is.
 func (p *program) wait(ctx context.Context, r *api.Request) (*api.Request, error) {
 	_, err := fmt.Fprintf(p.err, "%s waits for %s until %s. Ctrl-C stops waiting, not the request; curfew withdraw %s takes it back.\n",
-		r.Id, strings.Join(r.Approvers, " or "), at(r.LapsesAt), r.Id)
+		r.Id, awaited(r), at(r.LapsesAt), r.Id)
 	if err != nil {
 		return nil, err
 	}

@@ -52,6 +52,7 @@ type commands struct {
 	People peopleCmd `cmd:"" group:"admin" help:"Add, invite, disable and list people."`
 	Hosts  hostsCmd  `cmd:"" group:"admin" help:"Let hosts join, list them, take them out."`
 	Policy policyCmd `cmd:"" group:"admin" help:"Check a policy folder, or see the one in force."`
+	Roster rosterCmd `cmd:"" group:"admin" help:"Draw up, sign and publish the roster of people's keys, which hosts check grants by."`
 
 	Login      loginCmd      `cmd:"" group:"me" help:"Enrol with a code, or sign in again."`
 	Logout     logoutCmd     `cmd:"" group:"me" help:"End the session."`

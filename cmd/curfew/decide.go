@@ -48,6 +48,9 @@ func (a approveCmd) Run(ctx context.Context, p *program) error {
 	if err := describe(p.err, r); err != nil {
 		return err
 	}
+	if r.HumanSignatures && r.State == "asked" {
+		return exit{exitNotGiven, fmt.Errorf("your own passkey has to sign the approval: say yes or no on its page, %s", clean(r.Page))}
+	}
 	code, err := p.factor()
 	if err != nil {
 		return err

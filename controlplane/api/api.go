@@ -35,12 +35,17 @@ type Desk interface {
 	// keeps nobody from her own devices.
 	SpendCodeAt(ctx context.Context, host, person, code string) error
 	ProvePasskey(ctx context.Context, person string, answer, about []byte) error
+	// SignPasskey returns what the person's own passkey signed, and its word.
+	SignPasskey(ctx context.Context, person string, answer []byte) (statement, word []byte, err error)
+	// Publics are the public halves of a person's passkeys.
+	Publics(ctx context.Context, person string) ([]grant.Passkey, error)
 	Browsers
 }
 
 // Browsers knows who is calling from a browser.
 type Browsers interface {
 	AskPasskey(ctx context.Context, person string, about []byte) (roster.Ceremony, error)
+	AskSignature(ctx context.Context, person string, statement, digest []byte) (roster.Ceremony, error)
 	Browser(ctx context.Context, secret string) (roster.Session, roster.Person, error)
 	AskAnother(ctx context.Context, person string) (roster.Ceremony, error)
 	AddPasskey(ctx context.Context, person string, answer []byte, name string) error
@@ -63,6 +68,8 @@ type Rules interface {
 type Authority interface {
 	SignUser(userKey string, g grant.Grant, now time.Time) (string, error)
 	GoodUntil() time.Time
+	// Root is the public half of the key that vouches for the fleet.
+	Root() ed25519.PublicKey
 }
 
 // Codes makes the codes that people paste.
@@ -79,6 +86,7 @@ type Store interface {
 	Requests
 	Record
 	Proof
+	Rosters
 }
 
 // People keeps people, their sessions, and hosts.
@@ -124,6 +132,12 @@ type Record interface {
 	Unconfirmed(ctx context.Context, from, before time.Time) ([]roster.Unconfirmed, error)
 }
 
+// Rosters keeps the versions of the roster of people's keys.
+type Rosters interface {
+	LastRoster(ctx context.Context) ([]byte, error)
+	AddRoster(ctx context.Context, r grant.Roster, envelope []byte, a roster.Act) error
+}
+
 // Proof shows that the record is what it was.
 type Proof interface {
 	Selected(ctx context.Context, q roster.Selection, size uint64) ([]uint64, error)
@@ -143,6 +157,7 @@ type Ledger interface {
 // A Server answers calls.
 type Server struct {
 	Fleet     string
+	Pages     string // origin of the pages; empty: there are none
 	Store     Store
 	Desk      Desk
 	Rules     Rules

@@ -126,6 +126,9 @@ func (s *Server) Extend(ctx context.Context, m *api.ExtendRequest) (*api.Request
 	if old.State != stateIssued || !s.now().Before(old.Grant.NotAfter) {
 		return nil, roster.Refuse(roster.Conflict, "this grant does not stand any more: make a new request")
 	}
+	if old.Resolved.Signed {
+		return nil, roster.Refuse(roster.Conflict, "people's own keys sign for grants of role %s, up to their end: make a new request", old.Role)
+	}
 	reason := m.Reason
 	if reason == "" {
 		reason = old.Reason
@@ -203,14 +206,16 @@ func (s *Server) ask(ctx context.Context, r roster.Request, prove func(context.C
 	}
 	r.ID, r.AskedAt, r.LapsesAt = newID("r"), sc.now, sc.now.Add(v.Waits)
 	r.Resolved, r.Lease, r.Needed, r.Policy = v.Role, v.Lease, v.Needed, v.Version
-	r.Digest = digest(r)
+	if err := s.toSign(ctx, &r, &sc); err != nil {
+		return no, err
+	}
 	c := roster.Change{}
 	// Even a request that has to wait has to make a grant that could stand.
-	issued, err := s.issue(r, v, sc, nil)
+	issued, err := s.issue(bare(r), v, sc, nil)
 	if err != nil {
 		return no, err
 	}
-	if v.Needed == 0 {
+	if v.Needed == 0 && !v.Role.Signed {
 		c = issued
 	}
 	c.Apart = v.Apart

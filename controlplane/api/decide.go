@@ -29,12 +29,18 @@ func (s *Server) Approve(ctx context.Context, m *api.ApproveRequest) (*api.Reque
 	if err != nil {
 		return nil, err
 	}
-	approve := func(r roster.Request) (roster.Change, error) { return s.approve(r, who(ctx).Name, m, sc) }
+	var y yes
+	approve := func(r roster.Request) (roster.Change, error) { return s.approve(r, who(ctx).Name, m, sc, y) }
 	// Once without keeping it, so that a mistake costs no code.
 	if _, err := approve(r); err != nil {
 		return nil, err
 	}
-	if err := s.spend(ctx, m); err != nil {
+	if r.Resolved.Signed {
+		y, err = s.signedYes(ctx, m, &sc)
+	} else {
+		err = s.spend(ctx, m)
+	}
+	if err != nil {
 		return nil, err
 	}
 	var apart []string
@@ -53,7 +59,7 @@ func (s *Server) Approve(ctx context.Context, m *api.ApproveRequest) (*api.Reque
 // approve is what becomes of r when the person says yes to it. The policy is
 // asked again: what it gave when the request was made counts only if it gives
 // it still.
-func (s *Server) approve(r roster.Request, by string, m *api.ApproveRequest, sc scene) (roster.Change, error) {
+func (s *Server) approve(r roster.Request, by string, m *api.ApproveRequest, sc scene, y yes) (roster.Change, error) {
 	no := roster.Change{}
 	if err := decided(r); err != nil {
 		return no, err
@@ -85,12 +91,21 @@ func (s *Server) approve(r roster.Request, by string, m *api.ApproveRequest, sc 
 	if err := lessen(&a, r, m); err != nil {
 		return no, err
 	}
+	give := r
+	if r.Resolved.Signed {
+		if err := y.sign(&a, r); err != nil {
+			return no, err
+		}
+		if y.word == nil {
+			give = bare(r)
+		}
+	}
 	// An earlier approval counts only while its giver could still give it.
 	w.Given = append(slices.Clone(r.Approvals), a)
-	r.Approvals = w.Given
+	give.Approvals = w.Given
 	c := roster.Change{}
 	if st := policy.Stand(v.Steps, w, sc.now); st.Done {
-		if c, err = s.issue(r, v, sc, st.Counted); err != nil {
+		if c, err = s.issue(give, v, sc, st.Counted); err != nil {
 			return no, err
 		}
 	}

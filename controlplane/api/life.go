@@ -125,6 +125,7 @@ type scene struct {
 	hosts  []roster.Host
 	person roster.Person // for whom the request is
 	old    *roster.Request
+	keys   *grant.Roster // of people, that hosts hold; only where they have to sign
 }
 
 func (s *Server) scene(ctx context.Context, r roster.Request) (scene, error) {
@@ -152,6 +153,13 @@ func (s *Server) liveHosts(ctx context.Context) ([]roster.Host, error) {
 	return slices.DeleteFunc(all, func(h roster.Host) bool { return h.Decommissioned }), err
 }
 
+// bare is the request as if nobody had to sign for it: what it would come to,
+// while the signatures are not there yet.
+func bare(r roster.Request) roster.Request {
+	r.Resolved.Signed = false
+	return r
+}
+
 // grantFor is the grant that answers the request.
 func (s *Server) grantFor(r roster.Request, v roster.Verdict, sc scene, approvals []roster.Approval) (*grant.Grant, error) {
 	// All that was given counts here, also a word that is not needed any more:
@@ -167,6 +175,13 @@ func (s *Server) grantFor(r roster.Request, v roster.Verdict, sc scene, approval
 	for _, a := range approvals {
 		g.Approvals = append(g.Approvals, grant.Evidence{Person: a.Person, Factor: a.Factor, At: a.At.UTC().Truncate(time.Second)})
 	}
+	if r.Resolved.Signed {
+		g.Lease = r.Lease // which is signed for
+		var err error
+		if g.Words, err = words(r, approvals); err != nil {
+			return nil, err
+		}
+	}
 	if g.NotAfter.After(s.Authority().GoodUntil()) {
 		return nil, roster.Refuse(roster.Conflict, "the fleet's grant key ends before the grant would: an admin has to run `curfew-server rotate-key`")
 	}
@@ -177,6 +192,9 @@ func (s *Server) grantFor(r roster.Request, v roster.Verdict, sc scene, approval
 func (s *Server) issue(r roster.Request, v roster.Verdict, sc scene, approvals []roster.Approval) (roster.Change, error) {
 	g, err := s.grantFor(r, v, sc, approvals)
 	if err != nil {
+		return roster.Change{}, err
+	}
+	if err := s.wouldCount(g, sc); err != nil {
 		return roster.Change{}, err
 	}
 	return roster.Change{State: stateIssued, Grant: g, Steps: []roster.Decision{{

@@ -69,6 +69,9 @@ func (s *Server) spend(ctx context.Context, m proving) error {
 // Challenge asks a passkey of the caller's for a proof that is good for this
 // one call. It is no call of the API: it is for the pages.
 func (s *Server) Challenge(ctx context.Context, m proto.Message) (roster.Ceremony, error) {
+	if c, signs, err := s.toBeSigned(ctx, m); signs || err != nil {
+		return c, err
+	}
 	p, ok := m.(proving)
 	if !ok {
 		return roster.Ceremony{}, errors.New("a call that needs no proof: " + string(m.ProtoReflect().Descriptor().FullName()))

@@ -250,6 +250,9 @@ func (s Shell) stands(ctx context.Context, r roster.Request) (roster.Told, error
 	}
 	if st, ok := s.standing(r, hosts, s.now()); ok {
 		t.WaitsFor = st.String()
+		if unsigned(r) {
+			t.WaitsFor = s.waitsToBeSigned(r)
+		}
 	}
 	return t, nil
 }

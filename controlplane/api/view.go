@@ -93,7 +93,7 @@ func (s *Server) ListRequests(ctx context.Context, m *api.ListRequestsRequest) (
 
 // waitsFor reports whether the request waits for this person's word.
 func (s *Server) waitsFor(r roster.Request, name string, hosts []roster.Host, now time.Time) bool {
-	if r.State != stateAsked || !now.Before(r.LapsesAt) || !s.Rules.MayApprove(name, r.Person, r.Role) {
+	if r.State != stateAsked || unsigned(r) || !now.Before(r.LapsesAt) || !s.Rules.MayApprove(name, r.Person, r.Role) {
 		return false
 	}
 	st, ok := s.standing(r, hosts, now)
@@ -165,6 +165,9 @@ func (s *Server) message(ctx context.Context, r roster.Request, err error) (*api
 	for _, d := range r.Resolved.Network {
 		m.Network = append(m.Network, d.String())
 	}
+	if r.Resolved.Signed {
+		m.HumanSignatures, m.Signed, m.Page = true, !unsigned(r), s.pageOf(r)
+	}
 	if o := r.Origin; o != nil {
 		m.Origin = &api.Origin{Host: o.Host, Session: o.Session, Command: o.Command, Directory: o.Directory}
 	}
@@ -188,6 +191,9 @@ func (s *Server) message(ctx context.Context, r roster.Request, err error) (*api
 		}
 		if st, ok := s.standing(r, hosts, s.now()); ok {
 			m.Approvers, m.WaitsFor = st.Approvers, st.String()
+			if unsigned(r) {
+				m.Approvers, m.WaitsFor = nil, s.waitsToBeSigned(r)
+			}
 		}
 	}
 	if r.Grant == nil {

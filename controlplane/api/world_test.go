@@ -173,6 +173,7 @@ type world struct {
 	authority *sign.Authority
 	rules     *rules
 	url       string
+	dir       string // of keys and database
 	log       *bytes.Buffer
 	server    *capi.Server
 	hostKey   ed25519.PrivateKey
@@ -200,6 +201,7 @@ func newWorld(t *testing.T) *world {
 		},
 	}
 	dir := t.TempDir()
+	w.dir = dir
 	ring, err := sign.Init(filepath.Join(dir, "keys"), filepath.Join(dir, "root.key"), "lab", noon)
 	must(t, err)
 	w.authority, err = sign.Load(filepath.Join(dir, "keys"), "lab", ring)

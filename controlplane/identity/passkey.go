@@ -68,6 +68,7 @@ const (
 	forInvite = "enrol"
 	forAdding = "add"
 	forLink   = "link"
+	forGrant  = "grant"
 )
 
 // A ticket is what the server has to know again when the answer comes. It
@@ -79,6 +80,9 @@ type ticket struct {
 	Nonce   []byte               `json:"nonce"`
 	Expires int64                `json:"expires"`
 	Session webauthn.SessionData `json:"session,omitzero"`
+
+	// Challenge is what hosts will look for, who know nothing of the rest.
+	Challenge []byte `json:"challenge,omitempty"`
 }
 
 // ticketOwner is what tickets are sealed for: no person has a space in her name.
@@ -163,6 +167,9 @@ func (d *Desk) sealCredential(k roster.Passkey, c webauthn.Credential) ([]byte, 
 // challenge is what the passkey signs: it holds what the person is asked to
 // prove herself for, so that the answer is worth nothing for anything else.
 func challenge(t ticket) []byte {
+	if t.For == forGrant {
+		return t.Challenge
+	}
 	var w canon.Writer
 	w.Text(1, t.For)
 	w.Text(2, t.Person)
@@ -175,10 +182,15 @@ func challenge(t ticket) []byte {
 // AskPasskey asks a passkey of the person's for a proof that is good for this
 // and nothing else.
 func (d *Desk) AskPasskey(ctx context.Context, person string, about []byte) (roster.Ceremony, error) {
+	return d.askOwn(ctx, ticket{For: forProof, Person: person, About: about})
+}
+
+// askOwn asks one of the passkeys of the ticket's person.
+func (d *Desk) askOwn(ctx context.Context, t ticket) (roster.Ceremony, error) {
 	if d.Passkeys == nil {
 		return roster.Ceremony{}, ErrNoPages
 	}
-	f, err := d.Store.Factors(ctx, person)
+	f, err := d.Store.Factors(ctx, t.Person)
 	if err != nil {
 		return roster.Ceremony{}, err
 	}
@@ -191,7 +203,7 @@ func (d *Desk) AskPasskey(ctx context.Context, person string, about []byte) (ros
 	if len(allowed) == 0 {
 		return roster.Ceremony{}, ErrNoPasskey
 	}
-	return d.ask(ticket{For: forProof, Person: person, About: about}, allowed)
+	return d.ask(t, allowed)
 }
 
 // AskSignIn asks any passkey of this fleet's who it is.

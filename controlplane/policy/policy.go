@@ -46,6 +46,7 @@ type Role struct {
 	Unseen         bool     // its terminals are not recorded
 	Typed          bool     // what is typed is recorded too
 	Strict         bool     // no session without a recorded terminal
+	Signed         bool     // people's own keys sign for it
 	Remove         []string // kinds of leftovers, sorted
 }
 
@@ -123,7 +124,7 @@ func (r Role) Demands() string {
 func (r Role) Grant() grant.Role {
 	return grant.Role{
 		Name: r.Name, RunAs: r.RunAs, Commands: r.Commands, AnyCommand: r.AnyCommand, NoExec: r.NoExec, Network: r.Network,
-		Drain: r.Drain, Unguarded: r.Unguarded, Remove: r.Remove, Audit: r.Audit, Unseen: r.Unseen, Typed: r.Typed, Strict: r.Strict,
+		Drain: r.Drain, Unguarded: r.Unguarded, Remove: r.Remove, Audit: r.Audit, Unseen: r.Unseen, Typed: r.Typed, Strict: r.Strict, Signed: r.Signed,
 	}
 }
 

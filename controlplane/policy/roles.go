@@ -90,8 +90,9 @@ func (r *reader) roleReaders(role *Role) map[string]func(n ast.Node, field strin
 				r.wrong(n, f, fmt.Sprintf("%.40q", s), "write end or alert")
 			}
 		},
-		"record":    func(n ast.Node, f string) { r.record(n, f, role) },
-		"leftovers": func(n ast.Node, f string) { role.Remove = r.leftovers(n, f) },
+		"human_signatures": func(n ast.Node, f string) { role.Signed = r.flag(n, f) },
+		"record":           func(n ast.Node, f string) { r.record(n, f, role) },
+		"leftovers":        func(n ast.Node, f string) { role.Remove = r.leftovers(n, f) },
 	}
 }
 
@@ -109,6 +110,9 @@ func (r *reader) contradictions(role Role, field string, at ast.Node, seen map[s
 		r.wrong(seen["all_hosts"], field+".all_hosts", "contradicts hosts", "keep one of them")
 	case !role.AllHosts && seen["hosts"] == nil:
 		r.wrong(at, field+".hosts", "missing", "name a label of the hosts, or write `all_hosts: true`")
+	}
+	if role.Signed && len(role.Steps) == 0 && seen["approval"] != nil {
+		r.wrong(seen["human_signatures"], field+".human_signatures", "nobody approves, whose key could sign", "name approvers, or leave human_signatures out")
 	}
 	if seen["on_gap"] != nil && seen["audit"] == nil {
 		r.wrong(seen["on_gap"], field+".on_gap", "no whole record is demanded", "add `audit: required`, or leave on_gap out")

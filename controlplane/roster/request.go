@@ -19,6 +19,7 @@ type Asked struct {
 	Factor   string        `json:"factor"`            // that she proved herself with
 	Origin   *Origin       `json:"origin,omitempty"`  // the shell that it was typed in
 	Start    time.Time     `json:"start,omitzero"`    // not before then; zero: at once
+	UID      uint32        `json:"uid,omitempty"`     // hers, where her own key signs for it
 
 	Resolved grant.Role    `json:"resolved"`
 	Lease    time.Duration `json:"lease,omitempty"`
@@ -47,7 +48,8 @@ type Request struct {
 	FullName     string
 	Key          string
 	State        string // see controlplane/request
-	Digest       []byte // of what approvers are shown
+	Digest       []byte // of what approvers are shown; where people's keys sign, what hers does
+	Word         []byte // her passkey's signature on it, see [grant.Assertion]
 	AskedAt      time.Time
 	LapsesAt     time.Time
 	Approvals    []Approval
@@ -67,6 +69,7 @@ type Approval struct {
 	// For less than was asked: how long, and where. Zero: all of it.
 	Duration time.Duration
 	Hosts    []string
+	Word     []byte // her passkey's signature, where people's keys sign
 }
 
 // A Change is a step in a request's life. Empty fields change nothing.
@@ -74,6 +77,7 @@ type Change struct {
 	State    string
 	By, Note string // of the new state
 	Approval *Approval
+	Word     []byte       // of the requester's passkey
 	Grant    *grant.Grant // with it, the request is issued
 	Apart    []string     // roles of which its person may hold none at this time, or nothing changes
 	Steps    []Decision

@@ -13,7 +13,7 @@ import (
 	"curfew.internal/grant"
 )
 
-const requestColumns = `r.id, r.person, p.full_name, r.key, r.state, r.body, r.digest, r.asked_at, r.lapses_at, r.decided_by, r.decision_note,
+const requestColumns = `r.id, r.person, p.full_name, r.key, r.state, r.body, r.digest, r.asked_at, r.lapses_at, r.decided_by, r.decision_note, r.word,
 	g.payload, coalesce(g.issued_at, 0), coalesce(g.ended_at, 0)
 	FROM requests r JOIN people p ON p.name = r.person LEFT JOIN grants g ON g.request = r.id `
 
@@ -21,7 +21,7 @@ func scanRequest(row scanner) (roster.Request, error) {
 	var r roster.Request
 	var b, payload []byte
 	err := row.Scan(&r.ID, &r.Person, &r.FullName, &r.Key, &r.State, &b, &r.Digest, instant{&r.AskedAt}, instant{&r.LapsesAt},
-		&r.DecidedBy, &r.DecisionNote, &payload, instant{&r.IssuedAt}, instant{&r.EndedAt})
+		&r.DecidedBy, &r.DecisionNote, &r.Word, &payload, instant{&r.IssuedAt}, instant{&r.EndedAt})
 	if err != nil {
 		return r, known(err)
 	}
@@ -39,7 +39,7 @@ func scanRequest(row scanner) (roster.Request, error) {
 func scanApproval(row scanner) (roster.Approval, error) {
 	var a roster.Approval
 	var seconds int64
-	err := row.Scan(&a.Person, &a.Factor, instant{&a.At}, &a.Note, &seconds, inJSON{&a.Hosts})
+	err := row.Scan(&a.Person, &a.Factor, instant{&a.At}, &a.Note, &seconds, inJSON{&a.Hosts}, &a.Word)
 	a.Duration = time.Duration(seconds) * time.Second
 	return a, err
 }
@@ -52,7 +52,7 @@ func someRequests(ctx context.Context, q querier, rest string, args ...any) ([]r
 	}
 	for i := range all {
 		r := &all[i]
-		r.Approvals, err = list(ctx, q, scanApproval, `SELECT person, factor, at, note, seconds, hosts FROM approvals WHERE request = ? ORDER BY at, person`, r.ID)
+		r.Approvals, err = list(ctx, q, scanApproval, `SELECT person, factor, at, note, seconds, hosts, word FROM approvals WHERE request = ? ORDER BY at, person`, r.ID)
 		if err != nil {
 			return nil, err
 		}
@@ -187,14 +187,19 @@ func (s *Store) apply(ctx context.Context, t *tx, r roster.Request, at time.Time
 			return err
 		}
 		a := c.Approval
-		err := t.run(ctx, `INSERT INTO approvals (request, person, factor, at, note, seconds, hosts) VALUES (?, ?, ?, ?, ?, ?, ?)`,
-			r.ID, a.Person, a.Factor, ns(a.At), a.Note, int64(a.Duration/time.Second), object(a.Hosts))
+		err := t.run(ctx, `INSERT INTO approvals (request, person, factor, at, note, seconds, hosts, word) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+			r.ID, a.Person, a.Factor, ns(a.At), a.Note, int64(a.Duration/time.Second), object(a.Hosts), a.Word)
 		if err != nil {
 			return err
 		}
 	}
 	if err := apart(ctx, t, r, c.Apart, at); err != nil {
 		return err
+	}
+	if len(c.Word) > 0 {
+		if err := t.exec(ctx, `UPDATE requests SET word = ?, changed_at = ? WHERE id = ? AND word IS NULL`, c.Word, ns(at), r.ID); err != nil {
+			return err
+		}
 	}
 	if c.Grant != nil {
 		if err := errors.Join(goesOn(ctx, t, r), insertGrant(ctx, t, *c.Grant, at), fewer(ctx, t, r, *c.Grant)); err != nil {

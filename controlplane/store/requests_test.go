@@ -157,7 +157,7 @@ func TestDatabaseRefuses(t *testing.T) {
 		{"issued without a grant", `UPDATE requests SET state = 'issued'`, "a request is issued with its grant"},
 		{"a state that is none", `UPDATE requests SET state = 'root'`, "a request does not move that way"},
 		{"a way that is none", `UPDATE requests SET state = 'ended'`, "a request does not move that way"},
-		{"a life that begins at its end", `INSERT INTO requests SELECT 'r', person, '', 'ended', body, digest, 0, 0, '', '', 0 FROM requests`, "a request begins as asked"},
+		{"a life that begins at its end", `INSERT INTO requests (id, person, key, state, body, digest, asked_at, lapses_at, decided_by, decision_note, changed_at) SELECT 'r', person, '', 'ended', body, digest, 0, 0, '', '', 0 FROM requests`, "a request begins as asked"},
 		{"another digest", `UPDATE requests SET digest = (SELECT receipt_key FROM hosts LIMIT 1)`, "what was asked is never edited"},
 		{"another body", `UPDATE requests SET body = '{}'`, "what was asked is never edited"},
 		{"a revision signed twice", `UPDATE host_sets SET envelope = (SELECT digest FROM requests)`, "a revision is signed once"},

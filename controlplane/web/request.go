@@ -28,12 +28,12 @@ type requestView struct {
 	Left    string // until the grant ends, or the request lapses
 	Begins  string // until the grant begins; empty: it has
 
-	MayApprove, MayDeny, MayWithdraw, MayRevoke, MayExtend bool
-	Extensions                                             []time.Duration
-	Shorter                                                []time.Duration // than was asked for
-	Remarks                                                []*api.Moment
-	MaySpeak                                               bool
-	Note                                                   string // as it was typed
+	MayApprove, MayDeny, MayWithdraw, MayRevoke, MayExtend, MaySign bool
+	Extensions                                                      []time.Duration
+	Shorter                                                         []time.Duration // than was asked for
+	Remarks                                                         []*api.Moment
+	MaySpeak                                                        bool
+	Note                                                            string // as it was typed
 }
 
 // lastTime is what the person did with the role the last time.
@@ -93,13 +93,14 @@ func (s *Server) request(ctx context.Context, r *http.Request) (page, error) {
 		v.Left = left(now, q.LapsesAt)
 		v.MayApprove = slices.Contains(q.Approvers, me.Person.Name)
 		v.MayDeny, v.MayWithdraw = !own && (v.MayApprove || me.Person.Admin), own
+		v.MaySign = own && q.HumanSignatures && !q.Signed
 	case "issued":
 		v.Left = left(now, q.NotAfter)
 		if now.Before(q.NotBefore.AsTime()) {
 			v.Begins = left(now, q.NotBefore)
 		}
 		v.MayRevoke = true // whoever sees a grant may end it, but for a few whom the API refuses
-		v.MayExtend = own && stands(q, now)
+		v.MayExtend = own && stands(q, now) && !q.HumanSignatures
 		v.Extensions = []time.Duration{15 * time.Minute, 30 * time.Minute, time.Hour}
 	}
 	return page{Name: "request", Title: q.Role + " for " + q.Person, Data: v}, nil
@@ -164,6 +165,8 @@ func (s *Server) decide(ctx context.Context, r *http.Request) (outcome, error) {
 	switch r.PathValue("do") {
 	case "approve":
 		return s.approve(ctx, r, note)
+	case "sign":
+		return s.sign(ctx, r)
 	case "deny":
 		_, err = s.API.Deny(ctx, &api.DenyRequest{Id: id, Note: note})
 	case "comment":
@@ -206,6 +209,21 @@ func (s *Server) approve(ctx context.Context, r *http.Request, note string) (out
 	}
 	m.Code, m.Assertion = proof(r)
 	_, err = s.API.Approve(ctx, m)
+	return outcome{to: "/requests/" + m.Id}, err
+}
+
+// sign puts the visitor's passkey under her own request.
+func (s *Server) sign(ctx context.Context, r *http.Request) (outcome, error) {
+	digest, err := hex.DecodeString(r.PostFormValue("digest"))
+	if err != nil {
+		return outcome{}, roster.Refuse(roster.Invalid, "load the page again, then sign")
+	}
+	m := &api.SignRequest{Id: r.PathValue("id"), Digest: digest}
+	if o, asked, err := s.challenged(ctx, r, m); asked {
+		return o, err
+	}
+	_, m.Assertion = proof(r)
+	_, err = s.API.Sign(ctx, m)
 	return outcome{to: "/requests/" + m.Id}, err
 }
 

@@ -92,7 +92,7 @@ var rooms = map[string][]string{
 
 	"cmd/curfew": {
 		"cast", "clock", "completion", "controlplane/policy", "controlplane/policy/folder", "controlplane/policy/plan", "controlplane/policy/trial",
-		"controlplane/roster", "dsse", "ledger", "packaging/man", "wire/api", "wire/invite", "wire/signature",
+		"controlplane/roster", "dsse", "grant", "ledger", "packaging/man", "wire/api", "wire/invite", "wire/signature",
 	},
 	"cmd/curfew-server": {"clock", "controlplane", "controlplane/policy", "controlplane/policy/folder", "packaging/man"},
 	"cmd/curfew-agent":  {"agent", "agent/doctor", "completion", "packaging/man", "wire/shell"},

@@ -1102,19 +1102,22 @@ type Request struct {
 	RunAs           []string               `protobuf:"bytes,22,rep,name=run_as,json=runAs,proto3" json:"run_as,omitempty"`
 	HostStates      []*HostState           `protobuf:"bytes,23,rep,name=host_states,json=hostStates,proto3" json:"host_states,omitempty"`
 	EndedAt         *timestamppb.Timestamp `protobuf:"bytes,24,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
-	Extends         string                 `protobuf:"bytes,25,opt,name=extends,proto3" json:"extends,omitempty"`                   // the grant that this request wants to go on from
-	Drain           *durationpb.Duration   `protobuf:"bytes,26,opt,name=drain,proto3" json:"drain,omitempty"`                       // how long what runs at the end may go on
-	WaitsFor        string                 `protobuf:"bytes,27,opt,name=waits_for,json=waitsFor,proto3" json:"waits_for,omitempty"` // for asked: how many of whom may approve next, and who may later
-	Unguarded       bool                   `protobuf:"varint,28,opt,name=unguarded,proto3" json:"unguarded,omitempty"`              // what runs may take the agent away
-	Origin          *Origin                `protobuf:"bytes,29,opt,name=origin,proto3" json:"origin,omitempty"`                     // if it was asked for in a shell on a host
-	Network         []string               `protobuf:"bytes,30,rep,name=network,proto3" json:"network,omitempty"`                   // where the account may connect; none: not limited
-	NoExec          bool                   `protobuf:"varint,31,opt,name=no_exec,json=noExec,proto3" json:"no_exec,omitempty"`      // what runs may not start other programs
-	Remarks         []*Remark              `protobuf:"bytes,32,rep,name=remarks,proto3" json:"remarks,omitempty"`                   // of GetRequest, WatchRequest and Comment alone
-	Audit           string                 `protobuf:"bytes,40,opt,name=audit,proto3" json:"audit,omitempty"`                       // what a gap in its record does, where the role demands one without: end, alert
-	Gaps            uint64                 `protobuf:"varint,41,opt,name=gaps,proto3" json:"gaps,omitempty"`                        // gaps in its record, those of its hosts while it stood counted
-	Lost            uint64                 `protobuf:"varint,42,opt,name=lost,proto3" json:"lost,omitempty"`                        // events that they say are missing
-	Start           *timestamppb.Timestamp `protobuf:"bytes,50,opt,name=start,proto3" json:"start,omitempty"`                       // when it is to begin, if that is not at once
-	Terminals       string                 `protobuf:"bytes,33,opt,name=terminals,proto3" json:"terminals,omitempty"`               // what of terminals is recorded: none, output, output and input; or required
+	Extends         string                 `protobuf:"bytes,25,opt,name=extends,proto3" json:"extends,omitempty"`                                          // the grant that this request wants to go on from
+	Drain           *durationpb.Duration   `protobuf:"bytes,26,opt,name=drain,proto3" json:"drain,omitempty"`                                              // how long what runs at the end may go on
+	WaitsFor        string                 `protobuf:"bytes,27,opt,name=waits_for,json=waitsFor,proto3" json:"waits_for,omitempty"`                        // for asked: how many of whom may approve next, and who may later
+	Unguarded       bool                   `protobuf:"varint,28,opt,name=unguarded,proto3" json:"unguarded,omitempty"`                                     // what runs may take the agent away
+	Origin          *Origin                `protobuf:"bytes,29,opt,name=origin,proto3" json:"origin,omitempty"`                                            // if it was asked for in a shell on a host
+	Network         []string               `protobuf:"bytes,30,rep,name=network,proto3" json:"network,omitempty"`                                          // where the account may connect; none: not limited
+	NoExec          bool                   `protobuf:"varint,31,opt,name=no_exec,json=noExec,proto3" json:"no_exec,omitempty"`                             // what runs may not start other programs
+	Remarks         []*Remark              `protobuf:"bytes,32,rep,name=remarks,proto3" json:"remarks,omitempty"`                                          // of GetRequest, WatchRequest and Comment alone
+	Audit           string                 `protobuf:"bytes,40,opt,name=audit,proto3" json:"audit,omitempty"`                                              // what a gap in its record does, where the role demands one without: end, alert
+	Gaps            uint64                 `protobuf:"varint,41,opt,name=gaps,proto3" json:"gaps,omitempty"`                                               // gaps in its record, those of its hosts while it stood counted
+	Lost            uint64                 `protobuf:"varint,42,opt,name=lost,proto3" json:"lost,omitempty"`                                               // events that they say are missing
+	Start           *timestamppb.Timestamp `protobuf:"bytes,50,opt,name=start,proto3" json:"start,omitempty"`                                              // when it is to begin, if that is not at once
+	HumanSignatures bool                   `protobuf:"varint,110,opt,name=human_signatures,json=humanSignatures,proto3" json:"human_signatures,omitempty"` // people's own keys sign for it, and hosts check that
+	Signed          bool                   `protobuf:"varint,111,opt,name=signed,proto3" json:"signed,omitempty"`                                          // the requester's own has
+	Page            string                 `protobuf:"bytes,112,opt,name=page,proto3" json:"page,omitempty"`                                               // where passkeys sign, if they have to
+	Terminals       string                 `protobuf:"bytes,33,opt,name=terminals,proto3" json:"terminals,omitempty"`                                      // what of terminals is recorded: none, output, output and input; or required
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1399,6 +1402,27 @@ func (x *Request) GetStart() *timestamppb.Timestamp {
 		return x.Start
 	}
 	return nil
+}
+
+func (x *Request) GetHumanSignatures() bool {
+	if x != nil {
+		return x.HumanSignatures
+	}
+	return false
+}
+
+func (x *Request) GetSigned() bool {
+	if x != nil {
+		return x.Signed
+	}
+	return false
+}
+
+func (x *Request) GetPage() string {
+	if x != nil {
+		return x.Page
+	}
+	return ""
 }
 
 func (x *Request) GetTerminals() string {
@@ -1795,6 +1819,66 @@ func (x *ApproveRequest) GetHosts() []string {
 	return nil
 }
 
+type SignRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Digest        []byte                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`       // of the request as it was shown
+	Assertion     []byte                 `protobuf:"bytes,3,opt,name=assertion,proto3" json:"assertion,omitempty"` // of a passkey, whose challenge is the digest
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignRequest) Reset() {
+	*x = SignRequest{}
+	mi := &file_wire_api_api_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignRequest) ProtoMessage() {}
+
+func (x *SignRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignRequest.ProtoReflect.Descriptor instead.
+func (*SignRequest) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *SignRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SignRequest) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *SignRequest) GetAssertion() []byte {
+	if x != nil {
+		return x.Assertion
+	}
+	return nil
+}
+
 type CommentRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1805,7 +1889,7 @@ type CommentRequest struct {
 
 func (x *CommentRequest) Reset() {
 	*x = CommentRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[23]
+	mi := &file_wire_api_api_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1817,7 +1901,7 @@ func (x *CommentRequest) String() string {
 func (*CommentRequest) ProtoMessage() {}
 
 func (x *CommentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[23]
+	mi := &file_wire_api_api_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1830,7 +1914,7 @@ func (x *CommentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommentRequest.ProtoReflect.Descriptor instead.
 func (*CommentRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{23}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CommentRequest) GetId() string {
@@ -1857,7 +1941,7 @@ type DenyRequest struct {
 
 func (x *DenyRequest) Reset() {
 	*x = DenyRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[24]
+	mi := &file_wire_api_api_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1869,7 +1953,7 @@ func (x *DenyRequest) String() string {
 func (*DenyRequest) ProtoMessage() {}
 
 func (x *DenyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[24]
+	mi := &file_wire_api_api_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1882,7 +1966,7 @@ func (x *DenyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenyRequest.ProtoReflect.Descriptor instead.
 func (*DenyRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{24}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DenyRequest) GetId() string {
@@ -1908,7 +1992,7 @@ type WithdrawRequest struct {
 
 func (x *WithdrawRequest) Reset() {
 	*x = WithdrawRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[25]
+	mi := &file_wire_api_api_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1920,7 +2004,7 @@ func (x *WithdrawRequest) String() string {
 func (*WithdrawRequest) ProtoMessage() {}
 
 func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[25]
+	mi := &file_wire_api_api_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1933,7 +2017,7 @@ func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{25}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *WithdrawRequest) GetId() string {
@@ -1953,7 +2037,7 @@ type RevokeRequest struct {
 
 func (x *RevokeRequest) Reset() {
 	*x = RevokeRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[26]
+	mi := &file_wire_api_api_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1965,7 +2049,7 @@ func (x *RevokeRequest) String() string {
 func (*RevokeRequest) ProtoMessage() {}
 
 func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[26]
+	mi := &file_wire_api_api_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1978,7 +2062,7 @@ func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeRequest.ProtoReflect.Descriptor instead.
 func (*RevokeRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{26}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RevokeRequest) GetGrant() string {
@@ -2009,7 +2093,7 @@ type ExtendRequest struct {
 
 func (x *ExtendRequest) Reset() {
 	*x = ExtendRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[27]
+	mi := &file_wire_api_api_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2021,7 +2105,7 @@ func (x *ExtendRequest) String() string {
 func (*ExtendRequest) ProtoMessage() {}
 
 func (x *ExtendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[27]
+	mi := &file_wire_api_api_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2034,7 +2118,7 @@ func (x *ExtendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtendRequest.ProtoReflect.Descriptor instead.
 func (*ExtendRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{27}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ExtendRequest) GetGrant() string {
@@ -2088,7 +2172,7 @@ type OpenPagesRequest struct {
 
 func (x *OpenPagesRequest) Reset() {
 	*x = OpenPagesRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[28]
+	mi := &file_wire_api_api_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2100,7 +2184,7 @@ func (x *OpenPagesRequest) String() string {
 func (*OpenPagesRequest) ProtoMessage() {}
 
 func (x *OpenPagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[28]
+	mi := &file_wire_api_api_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2113,7 +2197,7 @@ func (x *OpenPagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenPagesRequest.ProtoReflect.Descriptor instead.
 func (*OpenPagesRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{28}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *OpenPagesRequest) GetCode() string {
@@ -2133,7 +2217,7 @@ type OpenPagesReply struct {
 
 func (x *OpenPagesReply) Reset() {
 	*x = OpenPagesReply{}
-	mi := &file_wire_api_api_proto_msgTypes[29]
+	mi := &file_wire_api_api_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2145,7 +2229,7 @@ func (x *OpenPagesReply) String() string {
 func (*OpenPagesReply) ProtoMessage() {}
 
 func (x *OpenPagesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[29]
+	mi := &file_wire_api_api_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2158,7 +2242,7 @@ func (x *OpenPagesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenPagesReply.ProtoReflect.Descriptor instead.
 func (*OpenPagesReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{29}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *OpenPagesReply) GetLink() string {
@@ -2185,7 +2269,7 @@ type IssueSSHCertificateRequest struct {
 
 func (x *IssueSSHCertificateRequest) Reset() {
 	*x = IssueSSHCertificateRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[30]
+	mi := &file_wire_api_api_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2197,7 +2281,7 @@ func (x *IssueSSHCertificateRequest) String() string {
 func (*IssueSSHCertificateRequest) ProtoMessage() {}
 
 func (x *IssueSSHCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[30]
+	mi := &file_wire_api_api_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2210,7 +2294,7 @@ func (x *IssueSSHCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueSSHCertificateRequest.ProtoReflect.Descriptor instead.
 func (*IssueSSHCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{30}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *IssueSSHCertificateRequest) GetHost() string {
@@ -2241,7 +2325,7 @@ type IssueSSHCertificateReply struct {
 
 func (x *IssueSSHCertificateReply) Reset() {
 	*x = IssueSSHCertificateReply{}
-	mi := &file_wire_api_api_proto_msgTypes[31]
+	mi := &file_wire_api_api_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2253,7 +2337,7 @@ func (x *IssueSSHCertificateReply) String() string {
 func (*IssueSSHCertificateReply) ProtoMessage() {}
 
 func (x *IssueSSHCertificateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[31]
+	mi := &file_wire_api_api_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2266,7 +2350,7 @@ func (x *IssueSSHCertificateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueSSHCertificateReply.ProtoReflect.Descriptor instead.
 func (*IssueSSHCertificateReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{31}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *IssueSSHCertificateReply) GetCertificate() string {
@@ -2331,7 +2415,7 @@ type SearchEventsRequest struct {
 
 func (x *SearchEventsRequest) Reset() {
 	*x = SearchEventsRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[32]
+	mi := &file_wire_api_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2343,7 +2427,7 @@ func (x *SearchEventsRequest) String() string {
 func (*SearchEventsRequest) ProtoMessage() {}
 
 func (x *SearchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[32]
+	mi := &file_wire_api_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2356,7 +2440,7 @@ func (x *SearchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchEventsRequest.ProtoReflect.Descriptor instead.
 func (*SearchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{32}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SearchEventsRequest) GetGrant() string {
@@ -2455,7 +2539,7 @@ type SearchEventsReply struct {
 
 func (x *SearchEventsReply) Reset() {
 	*x = SearchEventsReply{}
-	mi := &file_wire_api_api_proto_msgTypes[33]
+	mi := &file_wire_api_api_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2467,7 +2551,7 @@ func (x *SearchEventsReply) String() string {
 func (*SearchEventsReply) ProtoMessage() {}
 
 func (x *SearchEventsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[33]
+	mi := &file_wire_api_api_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2480,7 +2564,7 @@ func (x *SearchEventsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchEventsReply.ProtoReflect.Descriptor instead.
 func (*SearchEventsReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{33}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *SearchEventsReply) GetEvents() []*Event {
@@ -2540,7 +2624,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_wire_api_api_proto_msgTypes[34]
+	mi := &file_wire_api_api_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2552,7 +2636,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[34]
+	mi := &file_wire_api_api_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2565,7 +2649,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{34}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Event) GetId() uint64 {
@@ -2728,7 +2812,7 @@ type IDs struct {
 
 func (x *IDs) Reset() {
 	*x = IDs{}
-	mi := &file_wire_api_api_proto_msgTypes[35]
+	mi := &file_wire_api_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2740,7 +2824,7 @@ func (x *IDs) String() string {
 func (*IDs) ProtoMessage() {}
 
 func (x *IDs) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[35]
+	mi := &file_wire_api_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2753,7 +2837,7 @@ func (x *IDs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IDs.ProtoReflect.Descriptor instead.
 func (*IDs) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{35}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *IDs) GetUid() uint32 {
@@ -2819,7 +2903,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_wire_api_api_proto_msgTypes[36]
+	mi := &file_wire_api_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2831,7 +2915,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[36]
+	mi := &file_wire_api_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2844,7 +2928,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{36}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Process) GetPid() uint32 {
@@ -3007,7 +3091,7 @@ type Receipt struct {
 
 func (x *Receipt) Reset() {
 	*x = Receipt{}
-	mi := &file_wire_api_api_proto_msgTypes[37]
+	mi := &file_wire_api_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3019,7 +3103,7 @@ func (x *Receipt) String() string {
 func (*Receipt) ProtoMessage() {}
 
 func (x *Receipt) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[37]
+	mi := &file_wire_api_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3032,7 +3116,7 @@ func (x *Receipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
 func (*Receipt) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{37}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Receipt) GetHost() string {
@@ -3128,7 +3212,7 @@ type TimelineRequest struct {
 
 func (x *TimelineRequest) Reset() {
 	*x = TimelineRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[38]
+	mi := &file_wire_api_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3140,7 +3224,7 @@ func (x *TimelineRequest) String() string {
 func (*TimelineRequest) ProtoMessage() {}
 
 func (x *TimelineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[38]
+	mi := &file_wire_api_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3153,7 +3237,7 @@ func (x *TimelineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineRequest.ProtoReflect.Descriptor instead.
 func (*TimelineRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{38}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *TimelineRequest) GetGrant() string {
@@ -3173,7 +3257,7 @@ type TimelineReply struct {
 
 func (x *TimelineReply) Reset() {
 	*x = TimelineReply{}
-	mi := &file_wire_api_api_proto_msgTypes[39]
+	mi := &file_wire_api_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3185,7 +3269,7 @@ func (x *TimelineReply) String() string {
 func (*TimelineReply) ProtoMessage() {}
 
 func (x *TimelineReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[39]
+	mi := &file_wire_api_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3198,7 +3282,7 @@ func (x *TimelineReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineReply.ProtoReflect.Descriptor instead.
 func (*TimelineReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{39}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *TimelineReply) GetRequest() *Request {
@@ -3230,7 +3314,7 @@ type Moment struct {
 
 func (x *Moment) Reset() {
 	*x = Moment{}
-	mi := &file_wire_api_api_proto_msgTypes[40]
+	mi := &file_wire_api_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3242,7 +3326,7 @@ func (x *Moment) String() string {
 func (*Moment) ProtoMessage() {}
 
 func (x *Moment) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[40]
+	mi := &file_wire_api_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3255,7 +3339,7 @@ func (x *Moment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Moment.ProtoReflect.Descriptor instead.
 func (*Moment) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{40}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Moment) GetAt() *timestamppb.Timestamp {
@@ -3316,7 +3400,7 @@ type GetCheckpointRequest struct {
 
 func (x *GetCheckpointRequest) Reset() {
 	*x = GetCheckpointRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[41]
+	mi := &file_wire_api_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3328,7 +3412,7 @@ func (x *GetCheckpointRequest) String() string {
 func (*GetCheckpointRequest) ProtoMessage() {}
 
 func (x *GetCheckpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[41]
+	mi := &file_wire_api_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3341,7 +3425,7 @@ func (x *GetCheckpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCheckpointRequest.ProtoReflect.Descriptor instead.
 func (*GetCheckpointRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{41}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *GetCheckpointRequest) GetFrom() uint64 {
@@ -3362,7 +3446,7 @@ type GetCheckpointReply struct {
 
 func (x *GetCheckpointReply) Reset() {
 	*x = GetCheckpointReply{}
-	mi := &file_wire_api_api_proto_msgTypes[42]
+	mi := &file_wire_api_api_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3374,7 +3458,7 @@ func (x *GetCheckpointReply) String() string {
 func (*GetCheckpointReply) ProtoMessage() {}
 
 func (x *GetCheckpointReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[42]
+	mi := &file_wire_api_api_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3387,7 +3471,7 @@ func (x *GetCheckpointReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCheckpointReply.ProtoReflect.Descriptor instead.
 func (*GetCheckpointReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{42}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *GetCheckpointReply) GetNote() []byte {
@@ -3422,7 +3506,7 @@ type ExportRecordRequest struct {
 
 func (x *ExportRecordRequest) Reset() {
 	*x = ExportRecordRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[43]
+	mi := &file_wire_api_api_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3434,7 +3518,7 @@ func (x *ExportRecordRequest) String() string {
 func (*ExportRecordRequest) ProtoMessage() {}
 
 func (x *ExportRecordRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[43]
+	mi := &file_wire_api_api_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3447,7 +3531,7 @@ func (x *ExportRecordRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportRecordRequest.ProtoReflect.Descriptor instead.
 func (*ExportRecordRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{43}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ExportRecordRequest) GetGrant() string {
@@ -3480,7 +3564,7 @@ type ExportPart struct {
 
 func (x *ExportPart) Reset() {
 	*x = ExportPart{}
-	mi := &file_wire_api_api_proto_msgTypes[44]
+	mi := &file_wire_api_api_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3492,7 +3576,7 @@ func (x *ExportPart) String() string {
 func (*ExportPart) ProtoMessage() {}
 
 func (x *ExportPart) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[44]
+	mi := &file_wire_api_api_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3505,7 +3589,7 @@ func (x *ExportPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportPart.ProtoReflect.Descriptor instead.
 func (*ExportPart) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{44}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ExportPart) GetData() []byte {
@@ -3528,7 +3612,7 @@ type AddPersonRequest struct {
 
 func (x *AddPersonRequest) Reset() {
 	*x = AddPersonRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[45]
+	mi := &file_wire_api_api_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3540,7 +3624,7 @@ func (x *AddPersonRequest) String() string {
 func (*AddPersonRequest) ProtoMessage() {}
 
 func (x *AddPersonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[45]
+	mi := &file_wire_api_api_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3553,7 +3637,7 @@ func (x *AddPersonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddPersonRequest.ProtoReflect.Descriptor instead.
 func (*AddPersonRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{45}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *AddPersonRequest) GetName() string {
@@ -3602,7 +3686,7 @@ type InvitePersonRequest struct {
 
 func (x *InvitePersonRequest) Reset() {
 	*x = InvitePersonRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[46]
+	mi := &file_wire_api_api_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3614,7 +3698,7 @@ func (x *InvitePersonRequest) String() string {
 func (*InvitePersonRequest) ProtoMessage() {}
 
 func (x *InvitePersonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[46]
+	mi := &file_wire_api_api_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3627,7 +3711,7 @@ func (x *InvitePersonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvitePersonRequest.ProtoReflect.Descriptor instead.
 func (*InvitePersonRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{46}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *InvitePersonRequest) GetName() string {
@@ -3663,7 +3747,7 @@ type InviteReply struct {
 
 func (x *InviteReply) Reset() {
 	*x = InviteReply{}
-	mi := &file_wire_api_api_proto_msgTypes[47]
+	mi := &file_wire_api_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3675,7 +3759,7 @@ func (x *InviteReply) String() string {
 func (*InviteReply) ProtoMessage() {}
 
 func (x *InviteReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[47]
+	mi := &file_wire_api_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3688,7 +3772,7 @@ func (x *InviteReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InviteReply.ProtoReflect.Descriptor instead.
 func (*InviteReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{47}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *InviteReply) GetPerson() *Person {
@@ -3728,7 +3812,7 @@ type DisablePersonRequest struct {
 
 func (x *DisablePersonRequest) Reset() {
 	*x = DisablePersonRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[48]
+	mi := &file_wire_api_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3740,7 +3824,7 @@ func (x *DisablePersonRequest) String() string {
 func (*DisablePersonRequest) ProtoMessage() {}
 
 func (x *DisablePersonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[48]
+	mi := &file_wire_api_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3753,7 +3837,7 @@ func (x *DisablePersonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisablePersonRequest.ProtoReflect.Descriptor instead.
 func (*DisablePersonRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{48}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *DisablePersonRequest) GetName() string {
@@ -3771,7 +3855,7 @@ type ListPeopleRequest struct {
 
 func (x *ListPeopleRequest) Reset() {
 	*x = ListPeopleRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[49]
+	mi := &file_wire_api_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3783,7 +3867,7 @@ func (x *ListPeopleRequest) String() string {
 func (*ListPeopleRequest) ProtoMessage() {}
 
 func (x *ListPeopleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[49]
+	mi := &file_wire_api_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3796,7 +3880,7 @@ func (x *ListPeopleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeopleRequest.ProtoReflect.Descriptor instead.
 func (*ListPeopleRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{49}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{50}
 }
 
 type ListPeopleReply struct {
@@ -3808,7 +3892,7 @@ type ListPeopleReply struct {
 
 func (x *ListPeopleReply) Reset() {
 	*x = ListPeopleReply{}
-	mi := &file_wire_api_api_proto_msgTypes[50]
+	mi := &file_wire_api_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3820,7 +3904,7 @@ func (x *ListPeopleReply) String() string {
 func (*ListPeopleReply) ProtoMessage() {}
 
 func (x *ListPeopleReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[50]
+	mi := &file_wire_api_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3833,7 +3917,7 @@ func (x *ListPeopleReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeopleReply.ProtoReflect.Descriptor instead.
 func (*ListPeopleReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{50}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ListPeopleReply) GetPeople() []*Person {
@@ -3855,7 +3939,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[51]
+	mi := &file_wire_api_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3867,7 +3951,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[51]
+	mi := &file_wire_api_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3880,7 +3964,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{51}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *CreateJoinTokenRequest) GetLabels() map[string]string {
@@ -3921,7 +4005,7 @@ type CreateJoinTokenReply struct {
 
 func (x *CreateJoinTokenReply) Reset() {
 	*x = CreateJoinTokenReply{}
-	mi := &file_wire_api_api_proto_msgTypes[52]
+	mi := &file_wire_api_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3933,7 +4017,7 @@ func (x *CreateJoinTokenReply) String() string {
 func (*CreateJoinTokenReply) ProtoMessage() {}
 
 func (x *CreateJoinTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[52]
+	mi := &file_wire_api_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3946,7 +4030,7 @@ func (x *CreateJoinTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenReply.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{52}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *CreateJoinTokenReply) GetToken() string {
@@ -3977,7 +4061,7 @@ type FactorRequest struct {
 
 func (x *FactorRequest) Reset() {
 	*x = FactorRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[53]
+	mi := &file_wire_api_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3989,7 +4073,7 @@ func (x *FactorRequest) String() string {
 func (*FactorRequest) ProtoMessage() {}
 
 func (x *FactorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[53]
+	mi := &file_wire_api_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4002,7 +4086,7 @@ func (x *FactorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FactorRequest.ProtoReflect.Descriptor instead.
 func (*FactorRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{53}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *FactorRequest) GetWhat() string {
@@ -4041,7 +4125,7 @@ type ListHostsRequest struct {
 
 func (x *ListHostsRequest) Reset() {
 	*x = ListHostsRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[54]
+	mi := &file_wire_api_api_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4053,7 +4137,7 @@ func (x *ListHostsRequest) String() string {
 func (*ListHostsRequest) ProtoMessage() {}
 
 func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[54]
+	mi := &file_wire_api_api_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4066,7 +4150,7 @@ func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsRequest.ProtoReflect.Descriptor instead.
 func (*ListHostsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{54}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{55}
 }
 
 type ListHostsReply struct {
@@ -4078,7 +4162,7 @@ type ListHostsReply struct {
 
 func (x *ListHostsReply) Reset() {
 	*x = ListHostsReply{}
-	mi := &file_wire_api_api_proto_msgTypes[55]
+	mi := &file_wire_api_api_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4090,7 +4174,7 @@ func (x *ListHostsReply) String() string {
 func (*ListHostsReply) ProtoMessage() {}
 
 func (x *ListHostsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[55]
+	mi := &file_wire_api_api_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4103,7 +4187,7 @@ func (x *ListHostsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsReply.ProtoReflect.Descriptor instead.
 func (*ListHostsReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{55}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ListHostsReply) GetHosts() []*Host {
@@ -4137,7 +4221,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_wire_api_api_proto_msgTypes[56]
+	mi := &file_wire_api_api_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4149,7 +4233,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[56]
+	mi := &file_wire_api_api_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4162,7 +4246,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{56}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Host) GetName() string {
@@ -4289,7 +4373,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_wire_api_api_proto_msgTypes[57]
+	mi := &file_wire_api_api_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4301,7 +4385,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[57]
+	mi := &file_wire_api_api_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4314,7 +4398,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{57}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Finding) GetCheck() string {
@@ -4354,7 +4438,7 @@ type DecommissionHostRequest struct {
 
 func (x *DecommissionHostRequest) Reset() {
 	*x = DecommissionHostRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[58]
+	mi := &file_wire_api_api_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4366,7 +4450,7 @@ func (x *DecommissionHostRequest) String() string {
 func (*DecommissionHostRequest) ProtoMessage() {}
 
 func (x *DecommissionHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[58]
+	mi := &file_wire_api_api_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4379,7 +4463,7 @@ func (x *DecommissionHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecommissionHostRequest.ProtoReflect.Descriptor instead.
 func (*DecommissionHostRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{58}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *DecommissionHostRequest) GetName() string {
@@ -4398,7 +4482,7 @@ type PolicyStatusRequest struct {
 
 func (x *PolicyStatusRequest) Reset() {
 	*x = PolicyStatusRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[59]
+	mi := &file_wire_api_api_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4410,7 +4494,7 @@ func (x *PolicyStatusRequest) String() string {
 func (*PolicyStatusRequest) ProtoMessage() {}
 
 func (x *PolicyStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[59]
+	mi := &file_wire_api_api_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4423,7 +4507,7 @@ func (x *PolicyStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatusRequest.ProtoReflect.Descriptor instead.
 func (*PolicyStatusRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{59}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *PolicyStatusRequest) GetFiles() bool {
@@ -4446,7 +4530,7 @@ type PolicyStatusReply struct {
 
 func (x *PolicyStatusReply) Reset() {
 	*x = PolicyStatusReply{}
-	mi := &file_wire_api_api_proto_msgTypes[60]
+	mi := &file_wire_api_api_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4458,7 +4542,7 @@ func (x *PolicyStatusReply) String() string {
 func (*PolicyStatusReply) ProtoMessage() {}
 
 func (x *PolicyStatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[60]
+	mi := &file_wire_api_api_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4471,7 +4555,7 @@ func (x *PolicyStatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatusReply.ProtoReflect.Descriptor instead.
 func (*PolicyStatusReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{60}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *PolicyStatusReply) GetVersion() string {
@@ -4524,7 +4608,7 @@ type ListTerminalsRequest struct {
 
 func (x *ListTerminalsRequest) Reset() {
 	*x = ListTerminalsRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[61]
+	mi := &file_wire_api_api_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4536,7 +4620,7 @@ func (x *ListTerminalsRequest) String() string {
 func (*ListTerminalsRequest) ProtoMessage() {}
 
 func (x *ListTerminalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[61]
+	mi := &file_wire_api_api_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4549,7 +4633,7 @@ func (x *ListTerminalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTerminalsRequest.ProtoReflect.Descriptor instead.
 func (*ListTerminalsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{61}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ListTerminalsRequest) GetId() string {
@@ -4611,7 +4695,7 @@ type ListTerminalsReply struct {
 
 func (x *ListTerminalsReply) Reset() {
 	*x = ListTerminalsReply{}
-	mi := &file_wire_api_api_proto_msgTypes[62]
+	mi := &file_wire_api_api_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4623,7 +4707,7 @@ func (x *ListTerminalsReply) String() string {
 func (*ListTerminalsReply) ProtoMessage() {}
 
 func (x *ListTerminalsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[62]
+	mi := &file_wire_api_api_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4636,7 +4720,7 @@ func (x *ListTerminalsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTerminalsReply.ProtoReflect.Descriptor instead.
 func (*ListTerminalsReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{62}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ListTerminalsReply) GetTerminals() []*Terminal {
@@ -4676,7 +4760,7 @@ type Terminal struct {
 
 func (x *Terminal) Reset() {
 	*x = Terminal{}
-	mi := &file_wire_api_api_proto_msgTypes[63]
+	mi := &file_wire_api_api_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4688,7 +4772,7 @@ func (x *Terminal) String() string {
 func (*Terminal) ProtoMessage() {}
 
 func (x *Terminal) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[63]
+	mi := &file_wire_api_api_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4701,7 +4785,7 @@ func (x *Terminal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Terminal.ProtoReflect.Descriptor instead.
 func (*Terminal) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{63}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Terminal) GetId() string {
@@ -4819,7 +4903,7 @@ type TerminalLine struct {
 
 func (x *TerminalLine) Reset() {
 	*x = TerminalLine{}
-	mi := &file_wire_api_api_proto_msgTypes[64]
+	mi := &file_wire_api_api_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4831,7 +4915,7 @@ func (x *TerminalLine) String() string {
 func (*TerminalLine) ProtoMessage() {}
 
 func (x *TerminalLine) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[64]
+	mi := &file_wire_api_api_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4844,7 +4928,7 @@ func (x *TerminalLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalLine.ProtoReflect.Descriptor instead.
 func (*TerminalLine) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{64}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *TerminalLine) GetAt() *durationpb.Duration {
@@ -4872,7 +4956,7 @@ type ReplayTerminalRequest struct {
 
 func (x *ReplayTerminalRequest) Reset() {
 	*x = ReplayTerminalRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[65]
+	mi := &file_wire_api_api_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4884,7 +4968,7 @@ func (x *ReplayTerminalRequest) String() string {
 func (*ReplayTerminalRequest) ProtoMessage() {}
 
 func (x *ReplayTerminalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[65]
+	mi := &file_wire_api_api_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4897,7 +4981,7 @@ func (x *ReplayTerminalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayTerminalRequest.ProtoReflect.Descriptor instead.
 func (*ReplayTerminalRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{65}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ReplayTerminalRequest) GetHost() string {
@@ -4932,7 +5016,7 @@ type TerminalPart struct {
 
 func (x *TerminalPart) Reset() {
 	*x = TerminalPart{}
-	mi := &file_wire_api_api_proto_msgTypes[66]
+	mi := &file_wire_api_api_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4944,7 +5028,7 @@ func (x *TerminalPart) String() string {
 func (*TerminalPart) ProtoMessage() {}
 
 func (x *TerminalPart) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[66]
+	mi := &file_wire_api_api_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4957,7 +5041,7 @@ func (x *TerminalPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalPart.ProtoReflect.Descriptor instead.
 func (*TerminalPart) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{66}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *TerminalPart) GetStatement() []byte {
@@ -4992,7 +5076,7 @@ type EndHostSessionRequest struct {
 
 func (x *EndHostSessionRequest) Reset() {
 	*x = EndHostSessionRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[67]
+	mi := &file_wire_api_api_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5004,7 +5088,7 @@ func (x *EndHostSessionRequest) String() string {
 func (*EndHostSessionRequest) ProtoMessage() {}
 
 func (x *EndHostSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[67]
+	mi := &file_wire_api_api_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5017,7 +5101,7 @@ func (x *EndHostSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndHostSessionRequest.ProtoReflect.Descriptor instead.
 func (*EndHostSessionRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{67}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *EndHostSessionRequest) GetHost() string {
@@ -5049,7 +5133,7 @@ type EndHostSessionReply struct {
 
 func (x *EndHostSessionReply) Reset() {
 	*x = EndHostSessionReply{}
-	mi := &file_wire_api_api_proto_msgTypes[68]
+	mi := &file_wire_api_api_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5061,7 +5145,7 @@ func (x *EndHostSessionReply) String() string {
 func (*EndHostSessionReply) ProtoMessage() {}
 
 func (x *EndHostSessionReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[68]
+	mi := &file_wire_api_api_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5074,7 +5158,328 @@ func (x *EndHostSessionReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndHostSessionReply.ProtoReflect.Descriptor instead.
 func (*EndHostSessionReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{68}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{69}
+}
+
+type GetRosterRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRosterRequest) Reset() {
+	*x = GetRosterRequest{}
+	mi := &file_wire_api_api_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRosterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRosterRequest) ProtoMessage() {}
+
+func (x *GetRosterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRosterRequest.ProtoReflect.Descriptor instead.
+func (*GetRosterRequest) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{70}
+}
+
+type GetRosterReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Envelope      []byte                 `protobuf:"bytes,1,opt,name=envelope,proto3" json:"envelope,omitempty"` // of grant.Roster, the newest; none: none was published
+	Fleet         string                 `protobuf:"bytes,2,opt,name=fleet,proto3" json:"fleet,omitempty"`
+	Party         string                 `protobuf:"bytes,3,opt,name=party,proto3" json:"party,omitempty"`   // relying party of the passkeys that are enrolled here
+	Origin        string                 `protobuf:"bytes,4,opt,name=origin,proto3" json:"origin,omitempty"` // of the pages
+	People        []*PersonKeys          `protobuf:"bytes,5,rep,name=people,proto3" json:"people,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRosterReply) Reset() {
+	*x = GetRosterReply{}
+	mi := &file_wire_api_api_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRosterReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRosterReply) ProtoMessage() {}
+
+func (x *GetRosterReply) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRosterReply.ProtoReflect.Descriptor instead.
+func (*GetRosterReply) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *GetRosterReply) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+func (x *GetRosterReply) GetFleet() string {
+	if x != nil {
+		return x.Fleet
+	}
+	return ""
+}
+
+func (x *GetRosterReply) GetParty() string {
+	if x != nil {
+		return x.Party
+	}
+	return ""
+}
+
+func (x *GetRosterReply) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+func (x *GetRosterReply) GetPeople() []*PersonKeys {
+	if x != nil {
+		return x.People
+	}
+	return nil
+}
+
+// PersonKeys are the public halves of a person's passkeys, as this server says.
+type PersonKeys struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Person        string                 `protobuf:"bytes,1,opt,name=person,proto3" json:"person,omitempty"`
+	Keys          []*PublicKey           `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PersonKeys) Reset() {
+	*x = PersonKeys{}
+	mi := &file_wire_api_api_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PersonKeys) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PersonKeys) ProtoMessage() {}
+
+func (x *PersonKeys) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PersonKeys.ProtoReflect.Descriptor instead.
+func (*PersonKeys) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{72}
+}
+
+func (x *PersonKeys) GetPerson() string {
+	if x != nil {
+		return x.Person
+	}
+	return ""
+}
+
+func (x *PersonKeys) GetKeys() []*PublicKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+type PublicKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`         // of the credential
+	Public        []byte                 `protobuf:"bytes,2,opt,name=public,proto3" json:"public,omitempty"` // SubjectPublicKeyInfo, DER
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PublicKey) Reset() {
+	*x = PublicKey{}
+	mi := &file_wire_api_api_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PublicKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PublicKey) ProtoMessage() {}
+
+func (x *PublicKey) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PublicKey.ProtoReflect.Descriptor instead.
+func (*PublicKey) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *PublicKey) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *PublicKey) GetPublic() []byte {
+	if x != nil {
+		return x.Public
+	}
+	return nil
+}
+
+type PublishRosterRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Envelope      []byte                 `protobuf:"bytes,1,opt,name=envelope,proto3" json:"envelope,omitempty"`
+	Code          string                 `protobuf:"bytes,2,opt,name=code,proto3" json:"code,omitempty"` // TOTP, if the session's last proof is old
+	Assertion     []byte                 `protobuf:"bytes,3,opt,name=assertion,proto3" json:"assertion,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PublishRosterRequest) Reset() {
+	*x = PublishRosterRequest{}
+	mi := &file_wire_api_api_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PublishRosterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PublishRosterRequest) ProtoMessage() {}
+
+func (x *PublishRosterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PublishRosterRequest.ProtoReflect.Descriptor instead.
+func (*PublishRosterRequest) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *PublishRosterRequest) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+func (x *PublishRosterRequest) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *PublishRosterRequest) GetAssertion() []byte {
+	if x != nil {
+		return x.Assertion
+	}
+	return nil
+}
+
+type PublishRosterReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PublishRosterReply) Reset() {
+	*x = PublishRosterReply{}
+	mi := &file_wire_api_api_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PublishRosterReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PublishRosterReply) ProtoMessage() {}
+
+func (x *PublishRosterReply) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PublishRosterReply.ProtoReflect.Descriptor instead.
+func (*PublishRosterReply) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{75}
+}
+
+func (x *PublishRosterReply) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
 }
 
 var File_wire_api_api_proto protoreflect.FileDescriptor
@@ -5166,7 +5571,7 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x06Remark\x12\x16\n" +
 	"\x06person\x18\x01 \x01(\tR\x06person\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
-	"\x04text\x18\x03 \x01(\tR\x04text\"\x97\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\"\xee\n" +
 	"\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
@@ -5208,7 +5613,10 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x05audit\x18( \x01(\tR\x05audit\x12\x12\n" +
 	"\x04gaps\x18) \x01(\x04R\x04gaps\x12\x12\n" +
 	"\x04lost\x18* \x01(\x04R\x04lost\x120\n" +
-	"\x05start\x182 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12\x1c\n" +
+	"\x05start\x182 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12)\n" +
+	"\x10human_signatures\x18n \x01(\bR\x0fhumanSignatures\x12\x16\n" +
+	"\x06signed\x18o \x01(\bR\x06signed\x12\x12\n" +
+	"\x04page\x18p \x01(\tR\x04page\x12\x1c\n" +
 	"\tterminals\x18! \x01(\tR\tterminals\"n\n" +
 	"\x06Origin\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x18\n" +
@@ -5236,7 +5644,11 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x04note\x18\x04 \x01(\tR\x04note\x12\x1c\n" +
 	"\tassertion\x18\x05 \x01(\fR\tassertion\x125\n" +
 	"\bduration\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x14\n" +
-	"\x05hosts\x18\a \x03(\tR\x05hosts\"4\n" +
+	"\x05hosts\x18\a \x03(\tR\x05hosts\"S\n" +
+	"\vSignRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x1c\n" +
+	"\tassertion\x18\x03 \x01(\fR\tassertion\"4\n" +
 	"\x0eCommentRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\"1\n" +
@@ -5504,7 +5916,27 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x10\n" +
 	"\x03why\x18\x03 \x01(\tR\x03why\"\x15\n" +
-	"\x13EndHostSessionReply2\xd5\x14\n" +
+	"\x13EndHostSessionReply\"\x12\n" +
+	"\x10GetRosterRequest\"\xa3\x01\n" +
+	"\x0eGetRosterReply\x12\x1a\n" +
+	"\benvelope\x18\x01 \x01(\fR\benvelope\x12\x14\n" +
+	"\x05fleet\x18\x02 \x01(\tR\x05fleet\x12\x14\n" +
+	"\x05party\x18\x03 \x01(\tR\x05party\x12\x16\n" +
+	"\x06origin\x18\x04 \x01(\tR\x06origin\x121\n" +
+	"\x06people\x18\x05 \x03(\v2\x19.curfew.api.v1.PersonKeysR\x06people\"R\n" +
+	"\n" +
+	"PersonKeys\x12\x16\n" +
+	"\x06person\x18\x01 \x01(\tR\x06person\x12,\n" +
+	"\x04keys\x18\x02 \x03(\v2\x18.curfew.api.v1.PublicKeyR\x04keys\"3\n" +
+	"\tPublicKey\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x16\n" +
+	"\x06public\x18\x02 \x01(\fR\x06public\"d\n" +
+	"\x14PublishRosterRequest\x12\x1a\n" +
+	"\benvelope\x18\x01 \x01(\fR\benvelope\x12\x12\n" +
+	"\x04code\x18\x02 \x01(\tR\x04code\x12\x1c\n" +
+	"\tassertion\x18\x03 \x01(\fR\tassertion\".\n" +
+	"\x12PublishRosterReply\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion2\xb7\x16\n" +
 	"\x06Curfew\x12B\n" +
 	"\x06Enroll\x12\x1c.curfew.api.v1.EnrollRequest\x1a\x1a.curfew.api.v1.EnrollReply\x12Q\n" +
 	"\rConfirmEnroll\x12#.curfew.api.v1.ConfirmEnrollRequest\x1a\x1b.curfew.api.v1.SessionReply\x12A\n" +
@@ -5518,6 +5950,7 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\fListRequests\x12\".curfew.api.v1.ListRequestsRequest\x1a .curfew.api.v1.ListRequestsReply\x12J\n" +
 	"\fWatchRequest\x12 .curfew.api.v1.GetRequestRequest\x1a\x16.curfew.api.v1.Request0\x01\x12@\n" +
 	"\aApprove\x12\x1d.curfew.api.v1.ApproveRequest\x1a\x16.curfew.api.v1.Request\x12:\n" +
+	"\x04Sign\x12\x1a.curfew.api.v1.SignRequest\x1a\x16.curfew.api.v1.Request\x12:\n" +
 	"\x04Deny\x12\x1a.curfew.api.v1.DenyRequest\x1a\x16.curfew.api.v1.Request\x12@\n" +
 	"\aComment\x12\x1d.curfew.api.v1.CommentRequest\x1a\x16.curfew.api.v1.Request\x12B\n" +
 	"\bWithdraw\x12\x1e.curfew.api.v1.WithdrawRequest\x1a\x16.curfew.api.v1.Request\x12>\n" +
@@ -5542,7 +5975,9 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x0fCreateJoinToken\x12%.curfew.api.v1.CreateJoinTokenRequest\x1a#.curfew.api.v1.CreateJoinTokenReply\x12K\n" +
 	"\tListHosts\x12\x1f.curfew.api.v1.ListHostsRequest\x1a\x1d.curfew.api.v1.ListHostsReply\x12O\n" +
 	"\x10DecommissionHost\x12&.curfew.api.v1.DecommissionHostRequest\x1a\x13.curfew.api.v1.Host\x12T\n" +
-	"\fPolicyStatus\x12\".curfew.api.v1.PolicyStatusRequest\x1a .curfew.api.v1.PolicyStatusReplyB\x1aZ\x18curfew.internal/wire/apib\x06proto3"
+	"\fPolicyStatus\x12\".curfew.api.v1.PolicyStatusRequest\x1a .curfew.api.v1.PolicyStatusReply\x12K\n" +
+	"\tGetRoster\x12\x1f.curfew.api.v1.GetRosterRequest\x1a\x1d.curfew.api.v1.GetRosterReply\x12W\n" +
+	"\rPublishRoster\x12#.curfew.api.v1.PublishRosterRequest\x1a!.curfew.api.v1.PublishRosterReplyB\x1aZ\x18curfew.internal/wire/apib\x06proto3"
 
 var (
 	file_wire_api_api_proto_rawDescOnce sync.Once
@@ -5556,7 +5991,7 @@ func file_wire_api_api_proto_rawDescGZIP() []byte {
 	return file_wire_api_api_proto_rawDescData
 }
 
-var file_wire_api_api_proto_msgTypes = make([]protoimpl.MessageInfo, 73)
+var file_wire_api_api_proto_msgTypes = make([]protoimpl.MessageInfo, 80)
 var file_wire_api_api_proto_goTypes = []any{
 	(*EnrollRequest)(nil),              // 0: curfew.api.v1.EnrollRequest
 	(*EnrollReply)(nil),                // 1: curfew.api.v1.EnrollReply
@@ -5581,203 +6016,218 @@ var file_wire_api_api_proto_goTypes = []any{
 	(*ListRequestsRequest)(nil),        // 20: curfew.api.v1.ListRequestsRequest
 	(*ListRequestsReply)(nil),          // 21: curfew.api.v1.ListRequestsReply
 	(*ApproveRequest)(nil),             // 22: curfew.api.v1.ApproveRequest
-	(*CommentRequest)(nil),             // 23: curfew.api.v1.CommentRequest
-	(*DenyRequest)(nil),                // 24: curfew.api.v1.DenyRequest
-	(*WithdrawRequest)(nil),            // 25: curfew.api.v1.WithdrawRequest
-	(*RevokeRequest)(nil),              // 26: curfew.api.v1.RevokeRequest
-	(*ExtendRequest)(nil),              // 27: curfew.api.v1.ExtendRequest
-	(*OpenPagesRequest)(nil),           // 28: curfew.api.v1.OpenPagesRequest
-	(*OpenPagesReply)(nil),             // 29: curfew.api.v1.OpenPagesReply
-	(*IssueSSHCertificateRequest)(nil), // 30: curfew.api.v1.IssueSSHCertificateRequest
-	(*IssueSSHCertificateReply)(nil),   // 31: curfew.api.v1.IssueSSHCertificateReply
-	(*SearchEventsRequest)(nil),        // 32: curfew.api.v1.SearchEventsRequest
-	(*SearchEventsReply)(nil),          // 33: curfew.api.v1.SearchEventsReply
-	(*Event)(nil),                      // 34: curfew.api.v1.Event
-	(*IDs)(nil),                        // 35: curfew.api.v1.IDs
-	(*Process)(nil),                    // 36: curfew.api.v1.Process
-	(*Receipt)(nil),                    // 37: curfew.api.v1.Receipt
-	(*TimelineRequest)(nil),            // 38: curfew.api.v1.TimelineRequest
-	(*TimelineReply)(nil),              // 39: curfew.api.v1.TimelineReply
-	(*Moment)(nil),                     // 40: curfew.api.v1.Moment
-	(*GetCheckpointRequest)(nil),       // 41: curfew.api.v1.GetCheckpointRequest
-	(*GetCheckpointReply)(nil),         // 42: curfew.api.v1.GetCheckpointReply
-	(*ExportRecordRequest)(nil),        // 43: curfew.api.v1.ExportRecordRequest
-	(*ExportPart)(nil),                 // 44: curfew.api.v1.ExportPart
-	(*AddPersonRequest)(nil),           // 45: curfew.api.v1.AddPersonRequest
-	(*InvitePersonRequest)(nil),        // 46: curfew.api.v1.InvitePersonRequest
-	(*InviteReply)(nil),                // 47: curfew.api.v1.InviteReply
-	(*DisablePersonRequest)(nil),       // 48: curfew.api.v1.DisablePersonRequest
-	(*ListPeopleRequest)(nil),          // 49: curfew.api.v1.ListPeopleRequest
-	(*ListPeopleReply)(nil),            // 50: curfew.api.v1.ListPeopleReply
-	(*CreateJoinTokenRequest)(nil),     // 51: curfew.api.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenReply)(nil),       // 52: curfew.api.v1.CreateJoinTokenReply
-	(*FactorRequest)(nil),              // 53: curfew.api.v1.FactorRequest
-	(*ListHostsRequest)(nil),           // 54: curfew.api.v1.ListHostsRequest
-	(*ListHostsReply)(nil),             // 55: curfew.api.v1.ListHostsReply
-	(*Host)(nil),                       // 56: curfew.api.v1.Host
-	(*Finding)(nil),                    // 57: curfew.api.v1.Finding
-	(*DecommissionHostRequest)(nil),    // 58: curfew.api.v1.DecommissionHostRequest
-	(*PolicyStatusRequest)(nil),        // 59: curfew.api.v1.PolicyStatusRequest
-	(*PolicyStatusReply)(nil),          // 60: curfew.api.v1.PolicyStatusReply
-	(*ListTerminalsRequest)(nil),       // 61: curfew.api.v1.ListTerminalsRequest
-	(*ListTerminalsReply)(nil),         // 62: curfew.api.v1.ListTerminalsReply
-	(*Terminal)(nil),                   // 63: curfew.api.v1.Terminal
-	(*TerminalLine)(nil),               // 64: curfew.api.v1.TerminalLine
-	(*ReplayTerminalRequest)(nil),      // 65: curfew.api.v1.ReplayTerminalRequest
-	(*TerminalPart)(nil),               // 66: curfew.api.v1.TerminalPart
-	(*EndHostSessionRequest)(nil),      // 67: curfew.api.v1.EndHostSessionRequest
-	(*EndHostSessionReply)(nil),        // 68: curfew.api.v1.EndHostSessionReply
-	nil,                                // 69: curfew.api.v1.CreateRequestRequest.LabelsEntry
-	nil,                                // 70: curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
-	nil,                                // 71: curfew.api.v1.Host.LabelsEntry
-	nil,                                // 72: curfew.api.v1.PolicyStatusReply.FilesEntry
-	(*timestamppb.Timestamp)(nil),      // 73: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 74: google.protobuf.Duration
+	(*SignRequest)(nil),                // 23: curfew.api.v1.SignRequest
+	(*CommentRequest)(nil),             // 24: curfew.api.v1.CommentRequest
+	(*DenyRequest)(nil),                // 25: curfew.api.v1.DenyRequest
+	(*WithdrawRequest)(nil),            // 26: curfew.api.v1.WithdrawRequest
+	(*RevokeRequest)(nil),              // 27: curfew.api.v1.RevokeRequest
+	(*ExtendRequest)(nil),              // 28: curfew.api.v1.ExtendRequest
+	(*OpenPagesRequest)(nil),           // 29: curfew.api.v1.OpenPagesRequest
+	(*OpenPagesReply)(nil),             // 30: curfew.api.v1.OpenPagesReply
+	(*IssueSSHCertificateRequest)(nil), // 31: curfew.api.v1.IssueSSHCertificateRequest
+	(*IssueSSHCertificateReply)(nil),   // 32: curfew.api.v1.IssueSSHCertificateReply
+	(*SearchEventsRequest)(nil),        // 33: curfew.api.v1.SearchEventsRequest
+	(*SearchEventsReply)(nil),          // 34: curfew.api.v1.SearchEventsReply
+	(*Event)(nil),                      // 35: curfew.api.v1.Event
+	(*IDs)(nil),                        // 36: curfew.api.v1.IDs
+	(*Process)(nil),                    // 37: curfew.api.v1.Process
+	(*Receipt)(nil),                    // 38: curfew.api.v1.Receipt
+	(*TimelineRequest)(nil),            // 39: curfew.api.v1.TimelineRequest
+	(*TimelineReply)(nil),              // 40: curfew.api.v1.TimelineReply
+	(*Moment)(nil),                     // 41: curfew.api.v1.Moment
+	(*GetCheckpointRequest)(nil),       // 42: curfew.api.v1.GetCheckpointRequest
+	(*GetCheckpointReply)(nil),         // 43: curfew.api.v1.GetCheckpointReply
+	(*ExportRecordRequest)(nil),        // 44: curfew.api.v1.ExportRecordRequest
+	(*ExportPart)(nil),                 // 45: curfew.api.v1.ExportPart
+	(*AddPersonRequest)(nil),           // 46: curfew.api.v1.AddPersonRequest
+	(*InvitePersonRequest)(nil),        // 47: curfew.api.v1.InvitePersonRequest
+	(*InviteReply)(nil),                // 48: curfew.api.v1.InviteReply
+	(*DisablePersonRequest)(nil),       // 49: curfew.api.v1.DisablePersonRequest
+	(*ListPeopleRequest)(nil),          // 50: curfew.api.v1.ListPeopleRequest
+	(*ListPeopleReply)(nil),            // 51: curfew.api.v1.ListPeopleReply
+	(*CreateJoinTokenRequest)(nil),     // 52: curfew.api.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenReply)(nil),       // 53: curfew.api.v1.CreateJoinTokenReply
+	(*FactorRequest)(nil),              // 54: curfew.api.v1.FactorRequest
+	(*ListHostsRequest)(nil),           // 55: curfew.api.v1.ListHostsRequest
+	(*ListHostsReply)(nil),             // 56: curfew.api.v1.ListHostsReply
+	(*Host)(nil),                       // 57: curfew.api.v1.Host
+	(*Finding)(nil),                    // 58: curfew.api.v1.Finding
+	(*DecommissionHostRequest)(nil),    // 59: curfew.api.v1.DecommissionHostRequest
+	(*PolicyStatusRequest)(nil),        // 60: curfew.api.v1.PolicyStatusRequest
+	(*PolicyStatusReply)(nil),          // 61: curfew.api.v1.PolicyStatusReply
+	(*ListTerminalsRequest)(nil),       // 62: curfew.api.v1.ListTerminalsRequest
+	(*ListTerminalsReply)(nil),         // 63: curfew.api.v1.ListTerminalsReply
+	(*Terminal)(nil),                   // 64: curfew.api.v1.Terminal
+	(*TerminalLine)(nil),               // 65: curfew.api.v1.TerminalLine
+	(*ReplayTerminalRequest)(nil),      // 66: curfew.api.v1.ReplayTerminalRequest
+	(*TerminalPart)(nil),               // 67: curfew.api.v1.TerminalPart
+	(*EndHostSessionRequest)(nil),      // 68: curfew.api.v1.EndHostSessionRequest
+	(*EndHostSessionReply)(nil),        // 69: curfew.api.v1.EndHostSessionReply
+	(*GetRosterRequest)(nil),           // 70: curfew.api.v1.GetRosterRequest
+	(*GetRosterReply)(nil),             // 71: curfew.api.v1.GetRosterReply
+	(*PersonKeys)(nil),                 // 72: curfew.api.v1.PersonKeys
+	(*PublicKey)(nil),                  // 73: curfew.api.v1.PublicKey
+	(*PublishRosterRequest)(nil),       // 74: curfew.api.v1.PublishRosterRequest
+	(*PublishRosterReply)(nil),         // 75: curfew.api.v1.PublishRosterReply
+	nil,                                // 76: curfew.api.v1.CreateRequestRequest.LabelsEntry
+	nil,                                // 77: curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
+	nil,                                // 78: curfew.api.v1.Host.LabelsEntry
+	nil,                                // 79: curfew.api.v1.PolicyStatusReply.FilesEntry
+	(*timestamppb.Timestamp)(nil),      // 80: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 81: google.protobuf.Duration
 }
 var file_wire_api_api_proto_depIdxs = []int32{
-	73,  // 0: curfew.api.v1.SessionReply.expires:type_name -> google.protobuf.Timestamp
+	80,  // 0: curfew.api.v1.SessionReply.expires:type_name -> google.protobuf.Timestamp
 	9,   // 1: curfew.api.v1.WhoamiReply.person:type_name -> curfew.api.v1.Person
-	73,  // 2: curfew.api.v1.WhoamiReply.session_expires:type_name -> google.protobuf.Timestamp
+	80,  // 2: curfew.api.v1.WhoamiReply.session_expires:type_name -> google.protobuf.Timestamp
 	12,  // 3: curfew.api.v1.ListRolesReply.roles:type_name -> curfew.api.v1.Role
-	74,  // 4: curfew.api.v1.Role.max_duration:type_name -> google.protobuf.Duration
-	73,  // 5: curfew.api.v1.Role.eligible_until:type_name -> google.protobuf.Timestamp
-	74,  // 6: curfew.api.v1.CreateRequestRequest.duration:type_name -> google.protobuf.Duration
-	73,  // 7: curfew.api.v1.CreateRequestRequest.start:type_name -> google.protobuf.Timestamp
-	69,  // 8: curfew.api.v1.CreateRequestRequest.labels:type_name -> curfew.api.v1.CreateRequestRequest.LabelsEntry
-	73,  // 9: curfew.api.v1.Approval.at:type_name -> google.protobuf.Timestamp
-	74,  // 10: curfew.api.v1.Approval.duration:type_name -> google.protobuf.Duration
-	73,  // 11: curfew.api.v1.Remark.at:type_name -> google.protobuf.Timestamp
-	74,  // 12: curfew.api.v1.Request.duration:type_name -> google.protobuf.Duration
-	73,  // 13: curfew.api.v1.Request.asked_at:type_name -> google.protobuf.Timestamp
-	73,  // 14: curfew.api.v1.Request.lapses_at:type_name -> google.protobuf.Timestamp
+	81,  // 4: curfew.api.v1.Role.max_duration:type_name -> google.protobuf.Duration
+	80,  // 5: curfew.api.v1.Role.eligible_until:type_name -> google.protobuf.Timestamp
+	81,  // 6: curfew.api.v1.CreateRequestRequest.duration:type_name -> google.protobuf.Duration
+	80,  // 7: curfew.api.v1.CreateRequestRequest.start:type_name -> google.protobuf.Timestamp
+	76,  // 8: curfew.api.v1.CreateRequestRequest.labels:type_name -> curfew.api.v1.CreateRequestRequest.LabelsEntry
+	80,  // 9: curfew.api.v1.Approval.at:type_name -> google.protobuf.Timestamp
+	81,  // 10: curfew.api.v1.Approval.duration:type_name -> google.protobuf.Duration
+	80,  // 11: curfew.api.v1.Remark.at:type_name -> google.protobuf.Timestamp
+	81,  // 12: curfew.api.v1.Request.duration:type_name -> google.protobuf.Duration
+	80,  // 13: curfew.api.v1.Request.asked_at:type_name -> google.protobuf.Timestamp
+	80,  // 14: curfew.api.v1.Request.lapses_at:type_name -> google.protobuf.Timestamp
 	14,  // 15: curfew.api.v1.Request.approvals:type_name -> curfew.api.v1.Approval
-	73,  // 16: curfew.api.v1.Request.not_before:type_name -> google.protobuf.Timestamp
-	73,  // 17: curfew.api.v1.Request.not_after:type_name -> google.protobuf.Timestamp
+	80,  // 16: curfew.api.v1.Request.not_before:type_name -> google.protobuf.Timestamp
+	80,  // 17: curfew.api.v1.Request.not_after:type_name -> google.protobuf.Timestamp
 	18,  // 18: curfew.api.v1.Request.host_states:type_name -> curfew.api.v1.HostState
-	73,  // 19: curfew.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
-	74,  // 20: curfew.api.v1.Request.drain:type_name -> google.protobuf.Duration
+	80,  // 19: curfew.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
+	81,  // 20: curfew.api.v1.Request.drain:type_name -> google.protobuf.Duration
 	17,  // 21: curfew.api.v1.Request.origin:type_name -> curfew.api.v1.Origin
 	15,  // 22: curfew.api.v1.Request.remarks:type_name -> curfew.api.v1.Remark
-	73,  // 23: curfew.api.v1.Request.start:type_name -> google.protobuf.Timestamp
-	73,  // 24: curfew.api.v1.HostState.at:type_name -> google.protobuf.Timestamp
+	80,  // 23: curfew.api.v1.Request.start:type_name -> google.protobuf.Timestamp
+	80,  // 24: curfew.api.v1.HostState.at:type_name -> google.protobuf.Timestamp
 	16,  // 25: curfew.api.v1.ListRequestsReply.requests:type_name -> curfew.api.v1.Request
-	74,  // 26: curfew.api.v1.ApproveRequest.duration:type_name -> google.protobuf.Duration
-	74,  // 27: curfew.api.v1.ExtendRequest.duration:type_name -> google.protobuf.Duration
-	73,  // 28: curfew.api.v1.OpenPagesReply.expires:type_name -> google.protobuf.Timestamp
-	73,  // 29: curfew.api.v1.IssueSSHCertificateReply.expires:type_name -> google.protobuf.Timestamp
-	73,  // 30: curfew.api.v1.SearchEventsRequest.since:type_name -> google.protobuf.Timestamp
-	73,  // 31: curfew.api.v1.SearchEventsRequest.until:type_name -> google.protobuf.Timestamp
-	34,  // 32: curfew.api.v1.SearchEventsReply.events:type_name -> curfew.api.v1.Event
-	73,  // 33: curfew.api.v1.Event.at:type_name -> google.protobuf.Timestamp
-	36,  // 34: curfew.api.v1.Event.process:type_name -> curfew.api.v1.Process
-	74,  // 35: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
-	37,  // 36: curfew.api.v1.Event.receipt:type_name -> curfew.api.v1.Receipt
-	73,  // 37: curfew.api.v1.Event.since:type_name -> google.protobuf.Timestamp
-	35,  // 38: curfew.api.v1.Process.ids:type_name -> curfew.api.v1.IDs
-	35,  // 39: curfew.api.v1.Process.old_ids:type_name -> curfew.api.v1.IDs
-	74,  // 40: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
-	73,  // 41: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
-	73,  // 42: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
-	73,  // 43: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
+	81,  // 26: curfew.api.v1.ApproveRequest.duration:type_name -> google.protobuf.Duration
+	81,  // 27: curfew.api.v1.ExtendRequest.duration:type_name -> google.protobuf.Duration
+	80,  // 28: curfew.api.v1.OpenPagesReply.expires:type_name -> google.protobuf.Timestamp
+	80,  // 29: curfew.api.v1.IssueSSHCertificateReply.expires:type_name -> google.protobuf.Timestamp
+	80,  // 30: curfew.api.v1.SearchEventsRequest.since:type_name -> google.protobuf.Timestamp
+	80,  // 31: curfew.api.v1.SearchEventsRequest.until:type_name -> google.protobuf.Timestamp
+	35,  // 32: curfew.api.v1.SearchEventsReply.events:type_name -> curfew.api.v1.Event
+	80,  // 33: curfew.api.v1.Event.at:type_name -> google.protobuf.Timestamp
+	37,  // 34: curfew.api.v1.Event.process:type_name -> curfew.api.v1.Process
+	81,  // 35: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
+	38,  // 36: curfew.api.v1.Event.receipt:type_name -> curfew.api.v1.Receipt
+	80,  // 37: curfew.api.v1.Event.since:type_name -> google.protobuf.Timestamp
+	36,  // 38: curfew.api.v1.Process.ids:type_name -> curfew.api.v1.IDs
+	36,  // 39: curfew.api.v1.Process.old_ids:type_name -> curfew.api.v1.IDs
+	81,  // 40: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
+	80,  // 41: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
+	80,  // 42: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
+	80,  // 43: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
 	16,  // 44: curfew.api.v1.TimelineReply.request:type_name -> curfew.api.v1.Request
-	40,  // 45: curfew.api.v1.TimelineReply.moments:type_name -> curfew.api.v1.Moment
-	73,  // 46: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
-	74,  // 47: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
-	34,  // 48: curfew.api.v1.Moment.event:type_name -> curfew.api.v1.Event
-	73,  // 49: curfew.api.v1.ExportRecordRequest.since:type_name -> google.protobuf.Timestamp
+	41,  // 45: curfew.api.v1.TimelineReply.moments:type_name -> curfew.api.v1.Moment
+	80,  // 46: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
+	81,  // 47: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
+	35,  // 48: curfew.api.v1.Moment.event:type_name -> curfew.api.v1.Event
+	80,  // 49: curfew.api.v1.ExportRecordRequest.since:type_name -> google.protobuf.Timestamp
 	9,   // 50: curfew.api.v1.InviteReply.person:type_name -> curfew.api.v1.Person
-	73,  // 51: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
+	80,  // 51: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
 	9,   // 52: curfew.api.v1.ListPeopleReply.people:type_name -> curfew.api.v1.Person
-	70,  // 53: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
-	73,  // 54: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
-	56,  // 55: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
-	71,  // 56: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
-	73,  // 57: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
-	73,  // 58: curfew.api.v1.Host.examined:type_name -> google.protobuf.Timestamp
-	57,  // 59: curfew.api.v1.Host.findings:type_name -> curfew.api.v1.Finding
-	73,  // 60: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
-	72,  // 61: curfew.api.v1.PolicyStatusReply.files:type_name -> curfew.api.v1.PolicyStatusReply.FilesEntry
-	73,  // 62: curfew.api.v1.ListTerminalsRequest.since:type_name -> google.protobuf.Timestamp
-	73,  // 63: curfew.api.v1.ListTerminalsRequest.until:type_name -> google.protobuf.Timestamp
-	63,  // 64: curfew.api.v1.ListTerminalsReply.terminals:type_name -> curfew.api.v1.Terminal
-	73,  // 65: curfew.api.v1.Terminal.started:type_name -> google.protobuf.Timestamp
-	73,  // 66: curfew.api.v1.Terminal.seen:type_name -> google.protobuf.Timestamp
-	73,  // 67: curfew.api.v1.Terminal.ended:type_name -> google.protobuf.Timestamp
-	64,  // 68: curfew.api.v1.Terminal.lines:type_name -> curfew.api.v1.TerminalLine
-	74,  // 69: curfew.api.v1.TerminalLine.at:type_name -> google.protobuf.Duration
-	0,   // 70: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
-	2,   // 71: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
-	3,   // 72: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
-	5,   // 73: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
-	7,   // 74: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
-	10,  // 75: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
-	13,  // 76: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
-	19,  // 77: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
-	20,  // 78: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
-	19,  // 79: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
-	22,  // 80: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
-	24,  // 81: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
-	23,  // 82: curfew.api.v1.Curfew.Comment:input_type -> curfew.api.v1.CommentRequest
-	25,  // 83: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
-	26,  // 84: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
-	27,  // 85: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
-	28,  // 86: curfew.api.v1.Curfew.OpenPages:input_type -> curfew.api.v1.OpenPagesRequest
-	30,  // 87: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
-	32,  // 88: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	32,  // 89: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	38,  // 90: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
-	41,  // 91: curfew.api.v1.Curfew.GetCheckpoint:input_type -> curfew.api.v1.GetCheckpointRequest
-	43,  // 92: curfew.api.v1.Curfew.ExportRecord:input_type -> curfew.api.v1.ExportRecordRequest
-	61,  // 93: curfew.api.v1.Curfew.ListTerminals:input_type -> curfew.api.v1.ListTerminalsRequest
-	65,  // 94: curfew.api.v1.Curfew.ReplayTerminal:input_type -> curfew.api.v1.ReplayTerminalRequest
-	67,  // 95: curfew.api.v1.Curfew.EndHostSession:input_type -> curfew.api.v1.EndHostSessionRequest
-	45,  // 96: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
-	46,  // 97: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
-	48,  // 98: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
-	49,  // 99: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
-	51,  // 100: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
-	54,  // 101: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
-	58,  // 102: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
-	59,  // 103: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
-	1,   // 104: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
-	4,   // 105: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
-	4,   // 106: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
-	6,   // 107: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
-	8,   // 108: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
-	11,  // 109: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
-	16,  // 110: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
-	16,  // 111: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
-	21,  // 112: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
-	16,  // 113: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
-	16,  // 114: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
-	16,  // 115: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
-	16,  // 116: curfew.api.v1.Curfew.Comment:output_type -> curfew.api.v1.Request
-	16,  // 117: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
-	16,  // 118: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
-	16,  // 119: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
-	29,  // 120: curfew.api.v1.Curfew.OpenPages:output_type -> curfew.api.v1.OpenPagesReply
-	31,  // 121: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
-	33,  // 122: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
-	34,  // 123: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
-	39,  // 124: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
-	42,  // 125: curfew.api.v1.Curfew.GetCheckpoint:output_type -> curfew.api.v1.GetCheckpointReply
-	44,  // 126: curfew.api.v1.Curfew.ExportRecord:output_type -> curfew.api.v1.ExportPart
-	62,  // 127: curfew.api.v1.Curfew.ListTerminals:output_type -> curfew.api.v1.ListTerminalsReply
-	66,  // 128: curfew.api.v1.Curfew.ReplayTerminal:output_type -> curfew.api.v1.TerminalPart
-	68,  // 129: curfew.api.v1.Curfew.EndHostSession:output_type -> curfew.api.v1.EndHostSessionReply
-	47,  // 130: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
-	47,  // 131: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
-	9,   // 132: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
-	50,  // 133: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
-	52,  // 134: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
-	55,  // 135: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
-	56,  // 136: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
-	60,  // 137: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
-	104, // [104:138] is the sub-list for method output_type
-	70,  // [70:104] is the sub-list for method input_type
-	70,  // [70:70] is the sub-list for extension type_name
-	70,  // [70:70] is the sub-list for extension extendee
-	0,   // [0:70] is the sub-list for field type_name
+	77,  // 53: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
+	80,  // 54: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
+	57,  // 55: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
+	78,  // 56: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
+	80,  // 57: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
+	80,  // 58: curfew.api.v1.Host.examined:type_name -> google.protobuf.Timestamp
+	58,  // 59: curfew.api.v1.Host.findings:type_name -> curfew.api.v1.Finding
+	80,  // 60: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
+	79,  // 61: curfew.api.v1.PolicyStatusReply.files:type_name -> curfew.api.v1.PolicyStatusReply.FilesEntry
+	80,  // 62: curfew.api.v1.ListTerminalsRequest.since:type_name -> google.protobuf.Timestamp
+	80,  // 63: curfew.api.v1.ListTerminalsRequest.until:type_name -> google.protobuf.Timestamp
+	64,  // 64: curfew.api.v1.ListTerminalsReply.terminals:type_name -> curfew.api.v1.Terminal
+	80,  // 65: curfew.api.v1.Terminal.started:type_name -> google.protobuf.Timestamp
+	80,  // 66: curfew.api.v1.Terminal.seen:type_name -> google.protobuf.Timestamp
+	80,  // 67: curfew.api.v1.Terminal.ended:type_name -> google.protobuf.Timestamp
+	65,  // 68: curfew.api.v1.Terminal.lines:type_name -> curfew.api.v1.TerminalLine
+	81,  // 69: curfew.api.v1.TerminalLine.at:type_name -> google.protobuf.Duration
+	72,  // 70: curfew.api.v1.GetRosterReply.people:type_name -> curfew.api.v1.PersonKeys
+	73,  // 71: curfew.api.v1.PersonKeys.keys:type_name -> curfew.api.v1.PublicKey
+	0,   // 72: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
+	2,   // 73: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
+	3,   // 74: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
+	5,   // 75: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
+	7,   // 76: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
+	10,  // 77: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
+	13,  // 78: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
+	19,  // 79: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
+	20,  // 80: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
+	19,  // 81: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
+	22,  // 82: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
+	23,  // 83: curfew.api.v1.Curfew.Sign:input_type -> curfew.api.v1.SignRequest
+	25,  // 84: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
+	24,  // 85: curfew.api.v1.Curfew.Comment:input_type -> curfew.api.v1.CommentRequest
+	26,  // 86: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
+	27,  // 87: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
+	28,  // 88: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
+	29,  // 89: curfew.api.v1.Curfew.OpenPages:input_type -> curfew.api.v1.OpenPagesRequest
+	31,  // 90: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
+	33,  // 91: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	33,  // 92: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	39,  // 93: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
+	42,  // 94: curfew.api.v1.Curfew.GetCheckpoint:input_type -> curfew.api.v1.GetCheckpointRequest
+	44,  // 95: curfew.api.v1.Curfew.ExportRecord:input_type -> curfew.api.v1.ExportRecordRequest
+	62,  // 96: curfew.api.v1.Curfew.ListTerminals:input_type -> curfew.api.v1.ListTerminalsRequest
+	66,  // 97: curfew.api.v1.Curfew.ReplayTerminal:input_type -> curfew.api.v1.ReplayTerminalRequest
+	68,  // 98: curfew.api.v1.Curfew.EndHostSession:input_type -> curfew.api.v1.EndHostSessionRequest
+	46,  // 99: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
+	47,  // 100: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
+	49,  // 101: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
+	50,  // 102: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
+	52,  // 103: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
+	55,  // 104: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
+	59,  // 105: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
+	60,  // 106: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
+	70,  // 107: curfew.api.v1.Curfew.GetRoster:input_type -> curfew.api.v1.GetRosterRequest
+	74,  // 108: curfew.api.v1.Curfew.PublishRoster:input_type -> curfew.api.v1.PublishRosterRequest
+	1,   // 109: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
+	4,   // 110: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
+	4,   // 111: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
+	6,   // 112: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
+	8,   // 113: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
+	11,  // 114: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
+	16,  // 115: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
+	16,  // 116: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
+	21,  // 117: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
+	16,  // 118: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
+	16,  // 119: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
+	16,  // 120: curfew.api.v1.Curfew.Sign:output_type -> curfew.api.v1.Request
+	16,  // 121: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
+	16,  // 122: curfew.api.v1.Curfew.Comment:output_type -> curfew.api.v1.Request
+	16,  // 123: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
+	16,  // 124: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
+	16,  // 125: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
+	30,  // 126: curfew.api.v1.Curfew.OpenPages:output_type -> curfew.api.v1.OpenPagesReply
+	32,  // 127: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
+	34,  // 128: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
+	35,  // 129: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
+	40,  // 130: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
+	43,  // 131: curfew.api.v1.Curfew.GetCheckpoint:output_type -> curfew.api.v1.GetCheckpointReply
+	45,  // 132: curfew.api.v1.Curfew.ExportRecord:output_type -> curfew.api.v1.ExportPart
+	63,  // 133: curfew.api.v1.Curfew.ListTerminals:output_type -> curfew.api.v1.ListTerminalsReply
+	67,  // 134: curfew.api.v1.Curfew.ReplayTerminal:output_type -> curfew.api.v1.TerminalPart
+	69,  // 135: curfew.api.v1.Curfew.EndHostSession:output_type -> curfew.api.v1.EndHostSessionReply
+	48,  // 136: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
+	48,  // 137: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
+	9,   // 138: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
+	51,  // 139: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
+	53,  // 140: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
+	56,  // 141: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
+	57,  // 142: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
+	61,  // 143: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
+	71,  // 144: curfew.api.v1.Curfew.GetRoster:output_type -> curfew.api.v1.GetRosterReply
+	75,  // 145: curfew.api.v1.Curfew.PublishRoster:output_type -> curfew.api.v1.PublishRosterReply
+	109, // [109:146] is the sub-list for method output_type
+	72,  // [72:109] is the sub-list for method input_type
+	72,  // [72:72] is the sub-list for extension type_name
+	72,  // [72:72] is the sub-list for extension extendee
+	0,   // [0:72] is the sub-list for field type_name
 }
 
 func init() { file_wire_api_api_proto_init() }
@@ -5791,7 +6241,7 @@ func file_wire_api_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_api_api_proto_rawDesc), len(file_wire_api_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   73,
+			NumMessages:   80,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

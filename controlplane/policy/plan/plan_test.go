@@ -139,6 +139,11 @@ func TestCompareTellsEachChangeAndItsDirection(t *testing.T) {
 			[]string{"narrower db-admin 10>10: noexec: false becomes true"},
 		},
 		{
+			"people's keys sign no more", "noexec: true", "noexec: true\n    human_signatures: true",
+			[]string{"narrower db-admin 5>11: human_signatures: false becomes true"},
+			[]string{"wider db-admin 11>5: human_signatures: true becomes false"},
+		},
+		{
 			"a lease goes: nothing bounds a host that hears nothing", "    lease: 5m\n", "",
 			[]string{"wider db-admin 12>5: lease: 5m becomes none"},
 			[]string{"narrower db-admin 5>12: lease: none becomes 5m"},

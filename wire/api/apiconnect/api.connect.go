@@ -59,6 +59,8 @@ const (
 	CurfewWatchRequestProcedure = "/curfew.api.v1.Curfew/WatchRequest"
 	// CurfewApproveProcedure is the fully-qualified name of the Curfew's Approve RPC.
 	CurfewApproveProcedure = "/curfew.api.v1.Curfew/Approve"
+	// CurfewSignProcedure is the fully-qualified name of the Curfew's Sign RPC.
+	CurfewSignProcedure = "/curfew.api.v1.Curfew/Sign"
 	// CurfewDenyProcedure is the fully-qualified name of the Curfew's Deny RPC.
 	CurfewDenyProcedure = "/curfew.api.v1.Curfew/Deny"
 	// CurfewCommentProcedure is the fully-qualified name of the Curfew's Comment RPC.
@@ -106,6 +108,10 @@ const (
 	CurfewDecommissionHostProcedure = "/curfew.api.v1.Curfew/DecommissionHost"
 	// CurfewPolicyStatusProcedure is the fully-qualified name of the Curfew's PolicyStatus RPC.
 	CurfewPolicyStatusProcedure = "/curfew.api.v1.Curfew/PolicyStatus"
+	// CurfewGetRosterProcedure is the fully-qualified name of the Curfew's GetRoster RPC.
+	CurfewGetRosterProcedure = "/curfew.api.v1.Curfew/GetRoster"
+	// CurfewPublishRosterProcedure is the fully-qualified name of the Curfew's PublishRoster RPC.
+	CurfewPublishRosterProcedure = "/curfew.api.v1.Curfew/PublishRoster"
 )
 
 // CurfewClient is a client for the curfew.api.v1.Curfew service.
@@ -129,6 +135,9 @@ type CurfewClient interface {
 	// its life is over.
 	WatchRequest(context.Context, *api.GetRequestRequest) (*connect.ServerStreamForClient[api.Request], error)
 	Approve(context.Context, *api.ApproveRequest) (*api.Request, error)
+	// Sign puts the requester's own passkey under her request, where its role asks
+	// for people's signatures.
+	Sign(context.Context, *api.SignRequest) (*api.Request, error)
 	Deny(context.Context, *api.DenyRequest) (*api.Request, error)
 	// Comment says something on a request to all who may see it.
 	Comment(context.Context, *api.CommentRequest) (*api.Request, error)
@@ -169,6 +178,10 @@ type CurfewClient interface {
 	ListHosts(context.Context, *api.ListHostsRequest) (*api.ListHostsReply, error)
 	DecommissionHost(context.Context, *api.DecommissionHostRequest) (*api.Host, error)
 	PolicyStatus(context.Context, *api.PolicyStatusRequest) (*api.PolicyStatusReply, error)
+	// GetRoster returns the roster of people's keys, and what a next one is drawn
+	// up from; PublishRoster takes the next, which owners have signed.
+	GetRoster(context.Context, *api.GetRosterRequest) (*api.GetRosterReply, error)
+	PublishRoster(context.Context, *api.PublishRosterRequest) (*api.PublishRosterReply, error)
 }
 
 // NewCurfewClient constructs a client for the curfew.api.v1.Curfew service. By default, it uses the
@@ -246,6 +259,12 @@ func NewCurfewClient(httpClient connect.HTTPClient, baseURL string, opts ...conn
 			httpClient,
 			baseURL+CurfewApproveProcedure,
 			connect.WithSchema(curfewMethods.ByName("Approve")),
+			connect.WithClientOptions(opts...),
+		),
+		sign: connect.NewClient[api.SignRequest, api.Request](
+			httpClient,
+			baseURL+CurfewSignProcedure,
+			connect.WithSchema(curfewMethods.ByName("Sign")),
 			connect.WithClientOptions(opts...),
 		),
 		deny: connect.NewClient[api.DenyRequest, api.Request](
@@ -386,6 +405,18 @@ func NewCurfewClient(httpClient connect.HTTPClient, baseURL string, opts ...conn
 			connect.WithSchema(curfewMethods.ByName("PolicyStatus")),
 			connect.WithClientOptions(opts...),
 		),
+		getRoster: connect.NewClient[api.GetRosterRequest, api.GetRosterReply](
+			httpClient,
+			baseURL+CurfewGetRosterProcedure,
+			connect.WithSchema(curfewMethods.ByName("GetRoster")),
+			connect.WithClientOptions(opts...),
+		),
+		publishRoster: connect.NewClient[api.PublishRosterRequest, api.PublishRosterReply](
+			httpClient,
+			baseURL+CurfewPublishRosterProcedure,
+			connect.WithSchema(curfewMethods.ByName("PublishRoster")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -402,6 +433,7 @@ type curfewClient struct {
 	listRequests        *connect.Client[api.ListRequestsRequest, api.ListRequestsReply]
 	watchRequest        *connect.Client[api.GetRequestRequest, api.Request]
 	approve             *connect.Client[api.ApproveRequest, api.Request]
+	sign                *connect.Client[api.SignRequest, api.Request]
 	deny                *connect.Client[api.DenyRequest, api.Request]
 	comment             *connect.Client[api.CommentRequest, api.Request]
 	withdraw            *connect.Client[api.WithdrawRequest, api.Request]
@@ -425,6 +457,8 @@ type curfewClient struct {
 	listHosts           *connect.Client[api.ListHostsRequest, api.ListHostsReply]
 	decommissionHost    *connect.Client[api.DecommissionHostRequest, api.Host]
 	policyStatus        *connect.Client[api.PolicyStatusRequest, api.PolicyStatusReply]
+	getRoster           *connect.Client[api.GetRosterRequest, api.GetRosterReply]
+	publishRoster       *connect.Client[api.PublishRosterRequest, api.PublishRosterReply]
 }
 
 // Enroll calls curfew.api.v1.Curfew.Enroll.
@@ -516,6 +550,15 @@ func (c *curfewClient) WatchRequest(ctx context.Context, req *api.GetRequestRequ
 // Approve calls curfew.api.v1.Curfew.Approve.
 func (c *curfewClient) Approve(ctx context.Context, req *api.ApproveRequest) (*api.Request, error) {
 	response, err := c.approve.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// Sign calls curfew.api.v1.Curfew.Sign.
+func (c *curfewClient) Sign(ctx context.Context, req *api.SignRequest) (*api.Request, error) {
+	response, err := c.sign.CallUnary(ctx, connect.NewRequest(req))
 	if response != nil {
 		return response.Msg, err
 	}
@@ -717,6 +760,24 @@ func (c *curfewClient) PolicyStatus(ctx context.Context, req *api.PolicyStatusRe
 	return nil, err
 }
 
+// GetRoster calls curfew.api.v1.Curfew.GetRoster.
+func (c *curfewClient) GetRoster(ctx context.Context, req *api.GetRosterRequest) (*api.GetRosterReply, error) {
+	response, err := c.getRoster.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// PublishRoster calls curfew.api.v1.Curfew.PublishRoster.
+func (c *curfewClient) PublishRoster(ctx context.Context, req *api.PublishRosterRequest) (*api.PublishRosterReply, error) {
+	response, err := c.publishRoster.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // CurfewHandler is an implementation of the curfew.api.v1.Curfew service.
 type CurfewHandler interface {
 	// Enroll shows the secret of a new second factor to the holder of a code.
@@ -738,6 +799,9 @@ type CurfewHandler interface {
 	// its life is over.
 	WatchRequest(context.Context, *api.GetRequestRequest, *connect.ServerStream[api.Request]) error
 	Approve(context.Context, *api.ApproveRequest) (*api.Request, error)
+	// Sign puts the requester's own passkey under her request, where its role asks
+	// for people's signatures.
+	Sign(context.Context, *api.SignRequest) (*api.Request, error)
 	Deny(context.Context, *api.DenyRequest) (*api.Request, error)
 	// Comment says something on a request to all who may see it.
 	Comment(context.Context, *api.CommentRequest) (*api.Request, error)
@@ -778,6 +842,10 @@ type CurfewHandler interface {
 	ListHosts(context.Context, *api.ListHostsRequest) (*api.ListHostsReply, error)
 	DecommissionHost(context.Context, *api.DecommissionHostRequest) (*api.Host, error)
 	PolicyStatus(context.Context, *api.PolicyStatusRequest) (*api.PolicyStatusReply, error)
+	// GetRoster returns the roster of people's keys, and what a next one is drawn
+	// up from; PublishRoster takes the next, which owners have signed.
+	GetRoster(context.Context, *api.GetRosterRequest) (*api.GetRosterReply, error)
+	PublishRoster(context.Context, *api.PublishRosterRequest) (*api.PublishRosterReply, error)
 }
 
 // NewCurfewHandler builds an HTTP handler from the service implementation. It returns the path on
@@ -851,6 +919,12 @@ func NewCurfewHandler(svc CurfewHandler, opts ...connect.HandlerOption) (string,
 		CurfewApproveProcedure,
 		svc.Approve,
 		connect.WithSchema(curfewMethods.ByName("Approve")),
+		connect.WithHandlerOptions(opts...),
+	)
+	curfewSignHandler := connect.NewUnaryHandlerSimple(
+		CurfewSignProcedure,
+		svc.Sign,
+		connect.WithSchema(curfewMethods.ByName("Sign")),
 		connect.WithHandlerOptions(opts...),
 	)
 	curfewDenyHandler := connect.NewUnaryHandlerSimple(
@@ -991,6 +1065,18 @@ func NewCurfewHandler(svc CurfewHandler, opts ...connect.HandlerOption) (string,
 		connect.WithSchema(curfewMethods.ByName("PolicyStatus")),
 		connect.WithHandlerOptions(opts...),
 	)
+	curfewGetRosterHandler := connect.NewUnaryHandlerSimple(
+		CurfewGetRosterProcedure,
+		svc.GetRoster,
+		connect.WithSchema(curfewMethods.ByName("GetRoster")),
+		connect.WithHandlerOptions(opts...),
+	)
+	curfewPublishRosterHandler := connect.NewUnaryHandlerSimple(
+		CurfewPublishRosterProcedure,
+		svc.PublishRoster,
+		connect.WithSchema(curfewMethods.ByName("PublishRoster")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/curfew.api.v1.Curfew/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case CurfewEnrollProcedure:
@@ -1015,6 +1101,8 @@ func NewCurfewHandler(svc CurfewHandler, opts ...connect.HandlerOption) (string,
 			curfewWatchRequestHandler.ServeHTTP(w, r)
 		case CurfewApproveProcedure:
 			curfewApproveHandler.ServeHTTP(w, r)
+		case CurfewSignProcedure:
+			curfewSignHandler.ServeHTTP(w, r)
 		case CurfewDenyProcedure:
 			curfewDenyHandler.ServeHTTP(w, r)
 		case CurfewCommentProcedure:
@@ -1061,6 +1149,10 @@ func NewCurfewHandler(svc CurfewHandler, opts ...connect.HandlerOption) (string,
 			curfewDecommissionHostHandler.ServeHTTP(w, r)
 		case CurfewPolicyStatusProcedure:
 			curfewPolicyStatusHandler.ServeHTTP(w, r)
+		case CurfewGetRosterProcedure:
+			curfewGetRosterHandler.ServeHTTP(w, r)
+		case CurfewPublishRosterProcedure:
+			curfewPublishRosterHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -1112,6 +1204,10 @@ func (UnimplementedCurfewHandler) WatchRequest(context.Context, *api.GetRequestR
 
 func (UnimplementedCurfewHandler) Approve(context.Context, *api.ApproveRequest) (*api.Request, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("curfew.api.v1.Curfew.Approve is not implemented"))
+}
+
+func (UnimplementedCurfewHandler) Sign(context.Context, *api.SignRequest) (*api.Request, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("curfew.api.v1.Curfew.Sign is not implemented"))
 }
 
 func (UnimplementedCurfewHandler) Deny(context.Context, *api.DenyRequest) (*api.Request, error) {
@@ -1204,4 +1300,12 @@ func (UnimplementedCurfewHandler) DecommissionHost(context.Context, *api.Decommi
 
 func (UnimplementedCurfewHandler) PolicyStatus(context.Context, *api.PolicyStatusRequest) (*api.PolicyStatusReply, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("curfew.api.v1.Curfew.PolicyStatus is not implemented"))
+}
+
+func (UnimplementedCurfewHandler) GetRoster(context.Context, *api.GetRosterRequest) (*api.GetRosterReply, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("curfew.api.v1.Curfew.GetRoster is not implemented"))
+}
+
+func (UnimplementedCurfewHandler) PublishRoster(context.Context, *api.PublishRosterRequest) (*api.PublishRosterReply, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("curfew.api.v1.Curfew.PublishRoster is not implemented"))
 }
