@@ -23,7 +23,7 @@ var escapes = []struct{ name, try string }{
 	{"nohup", "nohup sleep 7102 & sleep 0.1"},
 	{"double fork", "(setsid sh -c 'sleep 7103 & exit' &)"},
 	{"deaf to signals", "setsid sh -c 'trap \"\" TERM HUP INT; sleep 7104; :' &"},
-	{"stopped", "setsid sleep 7105 & kill -STOP $!"},
+	{"stopped", "setsid sleep 7105 & sleep 0.5; kill -STOP $!"},
 	{"fork loop", "setsid sh -c 'while :; do sleep 0.7106; done' &"},
 	{"tmux", "tmux -L mine new -d 'sleep 7107'"},
 	{"as nobody", "su -s /bin/sh nobody -c 'setsid sleep 7108 &'"},
