@@ -14,7 +14,7 @@ programs := $(notdir $(wildcard cmd/*))
 SHELL = bash
 .SHELLFLAGS = -euo pipefail -c
 
-.PHONY: help build deps generate check test test-vm test-cuts race demo demo-web bench packages fuzz clean
+.PHONY: help build deps generate check test test-vm test-cuts race demo demo-web screenshots bench packages fuzz clean
 
 help: ## list what there is to do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,10 @@ demo: ## play the main job on two hosts, with the real programs (root)
 
 demo-web: ## leave a filled control plane running, with links to its pages
 	@go run ./test/pages
+
+screenshots: ## take the pictures of the pages in docs/screenshots again
+	@tools/deps.sh test
+	@CURFEW_SCREENSHOTS=$(CURDIR)/docs/screenshots go test ./test/pages -count=1 -run TestEveryPage
 
 bench: ## measure what docs/performance.md reports
 	@tools/deps.sh build test bench

@@ -15,8 +15,14 @@ import (
 
 // fleetView is the fleet's health.
 type fleetView struct {
-	Hosts                       []*api.Host
+	Hosts                       []hostRow
 	Up, Down, Behind, Unhealthy int
+}
+
+// hostRow is a host in that list.
+type hostRow struct {
+	*api.Host
+	Broken bool // its doctor says that something does not work
 }
 
 func (s *Server) fleet(ctx context.Context, _ *http.Request) (page, error) {
@@ -29,7 +35,8 @@ func (s *Server) fleet(ctx context.Context, _ *http.Request) (page, error) {
 		if h.Decommissioned && !h.Leaving {
 			continue
 		}
-		v.Hosts = append(v.Hosts, h)
+		row := hostRow{Host: h, Broken: slices.ContainsFunc(h.Findings, func(f *api.Finding) bool { return f.Severity == "broken" })}
+		v.Hosts = append(v.Hosts, row)
 		if h.Connected {
 			v.Up++
 		} else {
@@ -38,7 +45,7 @@ func (s *Server) fleet(ctx context.Context, _ *http.Request) (page, error) {
 		if h.RevisionApplied < h.Revision {
 			v.Behind++
 		}
-		if h.Refused != "" || len(h.Unwired) > 0 {
+		if h.Refused != "" || len(h.Unwired) > 0 || row.Broken {
 			v.Unhealthy++
 		}
 	}

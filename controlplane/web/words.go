@@ -154,3 +154,22 @@ func hostWords(s string) string {
 	}
 	return s
 }
+
+// accessWords says what a host does with sudo and su without a grant.
+func accessWords(s string) string {
+	switch s {
+	case "observe":
+		return "without a grant: recorded, and let through"
+	case "enforce":
+		return "without a grant: refused"
+	}
+	return "without a grant: not known"
+}
+
+// missing says how much of what was done is not in the record.
+func missing(q *api.Request) string {
+	if q.Gaps == 0 {
+		return ""
+	}
+	return fmt.Sprintf("The record is not whole: %d events are missing, in %d gaps", q.Lost, q.Gaps)
+}

@@ -117,7 +117,7 @@ func (c *chrome) call(session, method string, params any) (json.RawMessage, erro
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := c.ws.Write(ctx, websocket.MessageText, b); err != nil {
 		return nil, err
@@ -269,9 +269,9 @@ func (v *tab) shoot(name string) {
 	if dir == "" {
 		return
 	}
-	b, err := base64.StdEncoding.DecodeString(v.must("Page.captureScreenshot", map[string]any{"format": "png", "captureBeyondViewport": true})["data"].(string))
+	b, err := base64.StdEncoding.DecodeString(v.must("Page.captureScreenshot", map[string]any{"format": "webp", "quality": 70, "captureBeyondViewport": true})["data"].(string))
 	must(v.t, err)
-	must(v.t, os.WriteFile(filepath.Join(dir, name+".png"), b, 0o644))
+	must(v.t, os.WriteFile(filepath.Join(dir, name+".webp"), b, 0o644))
 }
 
 func must(t *testing.T, err error) {

@@ -142,9 +142,11 @@ func enrolled(t *testing.T, w *town, name string) *forms {
 }
 
 // ask makes a request, and returns its path.
-func (f *forms) ask(why string) string {
+func (f *forms) ask(why string) string { return f.asks("db-admin", why) }
+
+func (f *forms) asks(role, why string) string {
 	f.t.Helper()
-	a := f.pass("/ask/db-admin", url.Values{"token": {f.token()}, "on": {"db1"}, "for": {"1h"}, "why": {why}, "ticket": {""}})
+	a := f.pass("/ask/"+role, url.Values{"token": {f.token()}, "on": {"db1"}, "for": {"30m"}, "why": {why}, "ticket": {"INC-4120"}})
 	if a.StatusCode != http.StatusOK || !strings.HasPrefix(a.Request.URL.Path, "/requests/") {
 		f.t.Fatalf("%d %s", a.StatusCode, a.body)
 	}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"curfew.internal/agent/doctor"
 	"curfew.internal/agent/uplink"
 	"curfew.internal/clock"
 	"curfew.internal/grant"
@@ -31,10 +32,11 @@ type host struct {
 	live     map[string]grant.Grant
 	entries  [][]byte
 	programs uint64 // that were run
+	wrong    []doctor.Finding
 }
 
 // found adds a host to the fleet and connects it.
-func (t *town) found(ctx context.Context, name string, labels map[string]string, unwired ...string) (*host, error) {
+func (t *town) found(ctx context.Context, name string, labels map[string]string, wrong ...doctor.Finding) (*host, error) {
 	token, err := t.ada.CreateJoinToken(ctx, &api.CreateJoinTokenRequest{Labels: labels})
 	if err != nil {
 		return nil, err
@@ -43,7 +45,7 @@ func (t *town) found(ctx context.Context, name string, labels map[string]string,
 	if err != nil {
 		return nil, err
 	}
-	h := &host{appended: make(chan struct{}, 1), live: map[string]grant.Grant{}}
+	h := &host{appended: make(chan struct{}, 1), live: map[string]grant.Grant{}, wrong: wrong}
 	if h.id, err = uplink.Join(ctx, clock.System{}, join, uplink.Newcomer{Name: name, Labels: labels, Addresses: []string{name + ":22"}}); err != nil {
 		return nil, err
 	}
@@ -56,8 +58,8 @@ func (t *town) found(ctx context.Context, name string, labels map[string]string,
 		Facts: func() uplink.Facts {
 			return uplink.Facts{AgentVersion: "1.0.0", Boot: "boot-" + name, Mode: "kernel timer, refusals"}
 		},
-		Unwired: func() []string { return unwired },
-		Now:     time.Now, Renewed: func([]byte) error { return nil },
+		Unwired: h.unwired, Access: func() string { return "observe" }, Doctor: h.examined,
+		Now: time.Now, Renewed: func([]byte) error { return nil },
 	})
 	if err != nil {
 		return nil, err
@@ -71,6 +73,31 @@ func (t *town) found(ctx context.Context, name string, labels map[string]string,
 		return nil
 	})
 	return h, within(ctx, name, func() (bool, error) { return h.client.Connected(), nil })
+}
+
+// examined is what the host's doctor says.
+func (h *host) examined() doctor.Report {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return doctor.Report{At: clock.System{}.Now().Wall, Findings: slices.Clone(h.wrong)}
+}
+
+// unwired is what it lacks to ask the agent.
+func (h *host) unwired() (all []string) {
+	for _, f := range h.examined().Findings {
+		if f.Check == "wiring" {
+			all = append(all, f.Says)
+		}
+	}
+	return all
+}
+
+// finds is the host's doctor looking again.
+func (h *host) finds(wrong ...doctor.Finding) {
+	h.mu.Lock()
+	h.wrong = wrong
+	h.mu.Unlock()
+	h.client.Report()
 }
 
 // Accept opens what it was sent, as a real host does, and says what it would

@@ -12,11 +12,18 @@ func invited(t *testing.T, town *town, c *chrome, name, full string, d device) *
 	r, err := town.add(t.Context(), name, full, false)
 	must(t, err)
 	v := c.open(t, town.origin, d)
-	v.must("Page.navigate", map[string]any{"url": r.Link})
+	v.enrol(r.Link)
+	return v
+}
+
+// enrol makes a passkey by a link.
+func (v *tab) enrol(link string) {
+	v.t.Helper()
+	v.must("Page.navigate", map[string]any{"url": link})
 	v.sees("Enrol a passkey")
+	v.wait("the secret of the link", "document.querySelector('[name=secret]').value && !location.hash") // the script is there
 	v.click("[data-passkey]")
 	v.sees("Hello")
-	return v
 }
 
 func TestAskApproveEnd(t *testing.T) {
@@ -40,7 +47,6 @@ func TestAskApproveEnd(t *testing.T) {
 
 	ben.visit(path)
 	ben.sees("the disk of db1 is full")
-	ben.shoot("approve-phone")
 	ben.click(".deeds [data-passkey]")
 	ben.sees("in place: it can be used")
 	ana.sees("in place: it can be used") // without a reload
@@ -51,8 +57,19 @@ func TestAskApproveEnd(t *testing.T) {
 	}
 	must(t, db1.run(q.Grant, []string{"/usr/bin/systemctl", "restart", "postgresql"}))
 	ana.sees("/usr/bin/systemctl restart postgresql")
-	ana.shoot("granted-desktop")
 	ben.click(".stop")
 	ben.sees("taken away, and the host signed that nothing is left")
 	ana.sees("taken away, and the host signed that nothing is left")
+}
+
+// ask makes a request on the page, and returns its path.
+func (v *tab) ask(why string) string {
+	v.t.Helper()
+	v.visit("/ask/db-admin")
+	v.click("[name=on][value=db1]")
+	v.write("[name=why]", why)
+	v.write("[name=ticket]", "INC-4121")
+	v.click("[data-passkey]")
+	v.sees("waits for approval")
+	return v.eval("location.pathname").(string)
 }

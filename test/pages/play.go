@@ -7,6 +7,7 @@ import (
 	"github.com/pquerna/otp/hotp"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"curfew.internal/agent/doctor"
 	"curfew.internal/wire/api"
 	"curfew.internal/wire/api/apiconnect"
 )
@@ -81,6 +82,8 @@ func (p *person) approve(ctx context.Context, q *api.Request, on *host) (*api.Re
 	return q, within(ctx, "the grant on its host", func() (bool, error) { return on.holds(q.Grant), nil })
 }
 
+var unwiredSudo = doctor.Finding{Check: "wiring", Severity: doctor.Broken, Says: "sudo: PAM does not ask the agent", Mend: "curfew-agent install"}
+
 // play fills the town: one grant that is over, one that stands, two requests
 // that wait. It returns those to look at the pages as.
 func (t *town) play(ctx context.Context) ([]*person, error) {
@@ -88,7 +91,7 @@ func (t *town) play(ctx context.Context) ([]*person, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := t.found(ctx, "db2", map[string]string{"tier": "db"}, "sudo: PAM does not ask the agent"); err != nil {
+	if _, err := t.found(ctx, "db2", map[string]string{"tier": "db"}, unwiredSudo); err != nil {
 		return nil, err
 	}
 	web1, err := t.found(ctx, "web1", map[string]string{"tier": "web"})

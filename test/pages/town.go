@@ -216,9 +216,12 @@ func (t *town) pin(ctx context.Context) (string, error) {
 	return pin, err
 }
 
+// patience is enough for a machine that has other work as well.
+const patience = 3 * time.Minute
+
 // within waits until something is so.
 func within(ctx context.Context, what string, so func() (bool, error)) error {
-	for began := time.Now(); time.Since(began) < time.Minute; {
+	for began := time.Now(); time.Since(began) < patience; {
 		if ok, err := so(); ok || err != nil {
 			return err
 		}
@@ -228,5 +231,5 @@ func within(ctx context.Context, what string, so func() (bool, error)) error {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	return fmt.Errorf("%s: not within a minute", what)
+	return fmt.Errorf("%s: not within %v", what, patience)
 }

@@ -37,7 +37,29 @@
     document.dispatchEvent(new Event('shown'));
   }
 
-  // Change what has changed, and leave alone what somebody is typing into.
+  // What somebody has typed, opened or come to in a part of the page stays so
+  // in what takes its place.
+  function hold(part) {
+    const all = (p) => [...p.querySelectorAll('a, button, input, textarea, summary, [tabindex]')];
+    const name = (e) => [e.localName, e.id, e.name, e.type === 'radio' || e.type === 'checkbox' ? e.value : '', e.getAttribute('href'),
+      e.getAttribute('formaction') || e.form?.getAttribute('action'), e.localName === 'summary' && (e.ariaLabel || e.textContent)].join('\n');
+    const was = new Map(all(part).map((e) => [name(e), e])), focus = part.contains(document.activeElement) && document.activeElement;
+    return (next) => {
+      for (const e of all(next)) {
+        const old = was.get(name(e));
+        if (!old) continue;
+        if ('defaultValue' in old && old.value !== old.defaultValue) e.value = old.value;
+        if ('defaultChecked' in old && old.checked !== old.defaultChecked) e.checked = old.checked;
+        if (old.localName === 'summary') e.parentElement.open = old.parentElement.open;
+        if (old !== focus) continue;
+        e.focus({ preventScroll: true });
+        if (old.selectionStart != null) e.setSelectionRange(old.selectionStart, old.selectionEnd);
+      }
+      if (focus && !next.contains(document.activeElement)) document.getElementById('main').focus({ preventScroll: true });
+    };
+  }
+
+  // Change what has changed, and leave alone what somebody is at.
   function renew(html) {
     const next = parse(html);
     for (const now of document.querySelectorAll('[data-live]')) {
@@ -49,9 +71,9 @@
       const said = then.dataset.say;
       if (said && said !== now.dataset.say) say(said);
       then.was = text;
-      const held = now.contains(document.activeElement) && document.activeElement.id;
+      const back = hold(now);
       now.replaceWith(then);
-      if (held) document.getElementById(held)?.focus();
+      back(then);
     }
   }
 
