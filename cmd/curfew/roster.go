@@ -77,9 +77,9 @@ func readPrivate(name string) (ed25519.PrivateKey, error) {
 }
 
 type rosterDraftCmd struct {
-	Dir     string   `placeholder:"DIR" type:"existingdir" help:"The folder of the policy, for the digests of free roles. Without it, the policy in force on the server."`
-	Free    []string `placeholder:"ROLE,..." help:"Roles to free of signatures, as they stand in the policy."`
-	Expires length   `default:"90d" placeholder:"TIME" help:"How long the roster counts, from now."`
+	Dir  string   `placeholder:"DIR" type:"existingdir" help:"The folder of the policy, for the digests of free roles. Without it, the policy in force on the server."`
+	Free []string `placeholder:"ROLE,..." help:"Roles to free of signatures, as they stand in the policy."`
+	Days uint16   `default:"90" help:"For how many days the roster counts, from now."`
 }
 
 // Help teaches what to look at.
@@ -112,7 +112,7 @@ func (c rosterDraftCmd) Run(ctx context.Context, p *program) error {
 		}
 	}
 	d := draftOf(was)
-	d.Version, d.Expires = was.Version+1, p.clock.Now().Wall.Add(time.Duration(c.Expires)).UTC().Truncate(time.Second)
+	d.Version, d.Expires = was.Version+1, p.clock.Now().Wall.UTC().AddDate(0, 0, int(c.Days)).Truncate(time.Second)
 	for _, f := range d.Free {
 		c.Free = append(c.Free, f.Role)
 	}
