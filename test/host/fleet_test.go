@@ -84,6 +84,12 @@ roles:
     record: {input: true}
     reason: optional
     approval: none
+  sealed:
+    hosts: {tier: db}
+    commands: [/usr/bin/id]
+    max_duration: 1h
+    human_signatures: true
+    approval: {by: [isa]}
   strict:
     hosts: {tier: db}
     commands: [/usr/bin/id]
@@ -106,6 +112,7 @@ eligible:
   - {role: tidy, groups: [all]}
   - {role: typed, people: [nat]}
   - {role: strict, people: [noa]}
+  - {role: sealed, people: [hum]}
 `
 
 // scene is a fleet with one host, made once for all tests.

@@ -60,6 +60,7 @@ func TestOnRealHosts(t *testing.T) {
 		{"the control plane runs under its own unit", unit},
 		{"a healthy host is fine, and what is broken is named and mended", doctored},
 		{"a host observes who uses sudo without a grant, and then refuses", observed},
+		{"what people's own keys sign is taken, and nothing that a stolen control plane makes", sealed},
 		{"uninstall leaves every file as it was, and enforce mode locks nobody out", uninstalled},
 	} {
 		if !t.Run(c.name, func(t *testing.T) { c.run(t, s) }) && t.Context().Err() != nil {

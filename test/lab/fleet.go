@@ -53,7 +53,7 @@ func (f *Fleet) begin(ctx context.Context, policy string) error {
 	}
 	out, err := f.In(ctx, Place, f.bin("curfew-server"), "init", "--config", f.config(), "--fleet", "example", "--url", f.URL,
 		"--admin", "cleo", "--full-name", "Cleo Park", "--data-dir", f.path("data"), "--policy-dir", f.path("policy"),
-		"--root-key", f.path("root.key")).Output()
+		"--root-key", f.RootKey(), "--web", Pages).Output()
 	if err != nil {
 		return fmt.Errorf("curfew-server init: %w", said(err))
 	}
@@ -67,6 +67,9 @@ func (f *Fleet) begin(ctx context.Context, policy string) error {
 func (f *Fleet) path(elem ...string) string {
 	return filepath.Join(append([]string{f.dir, "plane"}, elem...)...)
 }
+
+// RootKey is where the fleet's root key is, as if that were offline.
+func (f *Fleet) RootKey() string { return f.path("root.key") }
 
 func (f *Fleet) config() string { return f.path("server.yaml") }
 

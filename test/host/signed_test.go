@@ -1,0 +1,182 @@
+package host
+
+import (
+	"errors"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"curfew.internal/test/lab"
+)
+
+var (
+	enrolLink = regexp.MustCompile(`https://\S+/enrol#\S+`)
+	cliCode   = regexp.MustCompile(`curfew-invite-[A-Za-z0-9_-]+`)
+)
+
+// browse adds a person with a passkey, and with a command line beside it.
+func (s *scene) browse(t *testing.T, name string) *lab.Browser {
+	t.Helper()
+	cleo := s.fleet.People["cleo"]
+	_, said, err := cleo.Run(t.Context(), "", "people", "add", name)
+	if err != nil && strings.Contains(said, "the code of your second factor is needed") {
+		code, wrong := cleo.Code(t.Context())
+		if wrong != nil {
+			t.Fatal(wrong)
+		}
+		_, said, err = cleo.Run(t.Context(), code, "people", "add", name)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := s.fleet.Browser(t.Context(), name, enrolLink.FindString(said))
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := b.Touch(t.Context(), "/me", "/me/device", url.Values{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.fleet.Enrol(t.Context(), name, cliCode.FindString(page)); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// roster draws up the first roster as people do, and publishes it: of two
+// owners, with every role free but the one that is signed for.
+func (s *scene) roster(t *testing.T) {
+	t.Helper()
+	cleo, dir := s.fleet.People["cleo"], t.TempDir()
+	run := func(args ...string) string {
+		t.Helper()
+		out, err := cleo.Administer(t.Context(), append([]string{"roster"}, args...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	at := func(name string) string { return filepath.Join(dir, name) }
+	owners := "owners:\n- " + strings.TrimSpace(run("owner", at("ida.key"))) + "\n- " + strings.TrimSpace(run("owner", at("joe.key")))
+	var free []string
+	for _, m := range regexp.MustCompile(`(?m)^  ([a-z]+):\n    (?:description|hosts)`).FindAllStringSubmatch(policy, -1) {
+		if m[1] != "sealed" {
+			free = append(free, m[1])
+		}
+	}
+	text := run("draft", "--free", strings.Join(free, ","))
+	text = strings.Replace(text, "owners: []", owners, 1)
+	text = strings.Replace(text, "name: isa\n  approves: false", "name: isa\n  approves: true", 1)
+	if err := os.WriteFile(at("draft.yaml"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run("make", at("draft.yaml"), at("roster.bin"))
+	run("sign", at("roster.bin"), "--key", at("ida.key"))
+	run("sign", at("roster.bin"), "--key", s.fleet.RootKey())
+	if _, err := cleo.Administer(t.Context(), "roster", "publish", at("roster.bin")); err == nil || !strings.Contains(err.Error(), "too few owners signed the roster") {
+		t.Errorf("by one owner of two: %v", err)
+	}
+	run("sign", at("roster.bin"), "--key", at("joe.key"))
+	run("publish", at("roster.bin"))
+	s.recorded(t, "roster 1 of people's keys is held")
+}
+
+// recorded waits until db1 has told so.
+func (s *scene) recorded(t *testing.T, words string) {
+	t.Helper()
+	s.until(t, words, func() error {
+		out, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "audit", "search", "--host", "db1", "--limit", "0", "--since", "1h")
+		if err == nil && !strings.Contains(out, words) {
+			err = errors.New("not in the record")
+		}
+		return err
+	})
+}
+
+func sealed(t *testing.T, s *scene) {
+	t.Helper()
+	hers, his := s.browse(t, "hum"), s.browse(t, "isa")
+	s.roster(t)
+	hum, isa := s.fleet.People["hum"], s.fleet.People["isa"]
+	code, err := hum.Code(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, said, err := hum.Run(t.Context(), code, "request", "sealed", "--on", "db1", "--for", "20m", "--why", "as it should be", "--no-wait")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := "/requests/" + requestID.FindString(out)
+	if !strings.Contains(said, "Your own passkey has to sign it") || !strings.Contains(said, lab.Pages+page) {
+		t.Errorf("the page is not told: %s", said)
+	}
+	if _, err := his.Touch(t.Context(), page, page+"/approve", nil); err == nil {
+		t.Error("it was approved before she signed it")
+	}
+	if _, err := hers.Touch(t.Context(), page, page+"/sign", nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, said, err := isa.Run(t.Context(), "000000", "approve", requestID.FindString(out)); err == nil || !strings.Contains(said, lab.Pages+page) {
+		t.Errorf("approved without a passkey: %v: %s", err, said)
+	}
+	if _, err := his.Touch(t.Context(), page, page+"/approve", nil); err != nil {
+		t.Fatal(err)
+	}
+	s.until(t, "what both signed", func() error {
+		_, err := s.ssh(t, hum, "sudo -n id")
+		return err
+	})
+	// Whoever has the control plane has its policy, its keys and its database,
+	// and has it give her the same role, and one of root's shell, unsigned.
+	taken := strings.Replace(policy, "    human_signatures: true\n    approval: {by: [isa]}\n", "    approval: none\n", 1)
+	taken = strings.Replace(taken, "  strict:\n", "  look:\n    hosts: {tier: db}\n    commands: [/bin/sh]\n    max_duration: 1h\n    reason: optional\n    approval: none\n  strict:\n", 1)
+	taken += "  - {role: look, people: [hum]}\n"
+	s.policy(t, taken)
+	defer s.policy(t, policy)
+	var forged []string
+	for _, role := range []string{"sealed", "look"} {
+		out, err := hum.Prove(t.Context(), "request", role, "--on", "db1", "--for", "20m", "--why", "nobody signed", "--no-wait")
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := grantID.FindString(out)
+		s.recorded(t, "grant "+id+" of "+role+" to hum: this host's roster demands that people's own keys sign for it")
+		s.sh(t, "test ! -e /run/curfew/sudoers.d/"+id)
+		forged = append(forged, id)
+	}
+	// Her certificate is for the forged grant that ends last, which is none here.
+	out, err = s.ssh(t, hum, "sudo -n sh -c id")
+	refused(t, out, err)
+	for _, id := range forged {
+		if _, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "revoke", id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err = s.ssh(t, hum, "sudo -n sh -c id")
+	refused(t, out, err, "password")
+	out, err = s.ssh(t, hum, "sudo -n id")
+	allowed(t, out, err)
+}
+
+// policy puts another one in force.
+func (s *scene) policy(t *testing.T, text string) {
+	t.Helper()
+	cleo := s.fleet.People["cleo"]
+	was, _, err := cleo.Run(t.Context(), "", "policy", "status")
+	if err == nil {
+		err = s.fleet.Policy(text)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.wait(t, "the other policy", func() error {
+		is, _, err := cleo.Run(t.Context(), "", "policy", "status")
+		if err == nil && is == was {
+			err = errors.New("the one before is in force")
+		}
+		return err
+	})
+}
