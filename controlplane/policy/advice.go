@@ -98,7 +98,7 @@ func (p Policy) People() []string {
 		add(g)
 	}
 	for _, r := range p.Roles {
-		add(r.Approvers)
+		add(without(r.Approvers, manager))
 	}
 	for _, e := range p.Eligible {
 		add(e.People)
@@ -139,12 +139,13 @@ func (p Policy) Strangers(known []string) []Problem {
 		if _, one := p.Places[field+".by"]; one {
 			field += ".by"
 		}
-		gone := unknown(r.Approvers)
+		gone := unknown(without(r.Approvers, manager))
 		left := r.For("")
 		for i, s := range left {
 			left[i].By, left[i].Later = keep(s.By, there), keep(s.Later, there)
 		}
 		switch {
+		case p.leans(r): // who is there, the directory says
 		case starved(left) > 0:
 			all = append(all, p.warn(field, fmt.Sprintf("cannot be approved: of its approvers, the fleet does not know %s", strings.Join(gone, ", ")),
 				"name approvers who are there"))

@@ -167,6 +167,12 @@ func (x *explainer) written(named []string) string {
 		if group, is := strings.CutPrefix(n, "group:"); is {
 			n = fmt.Sprintf("group %s (%s)", group, some(x.policy.Groups[group]))
 		}
+		if n == manager {
+			n = "the manager of " + x.c.Person
+			if m := x.policy.Kept.Managers[x.c.Person]; m != "" {
+				n += " (" + m + ")"
+			}
+		}
 		all = append(all, n)
 	}
 	return strings.Join(all, ", ")
@@ -266,7 +272,12 @@ func (x *explainer) words() {
 }
 
 func (x *explainer) apart() {
+	other := x.policy.eligibleApart(x.c.Person, x.role.Name)
 	for _, a := range x.policy.Apart {
+		if a.Eligibility && other != "" && slices.Contains(a.Roles, x.role.Name) && slices.Contains(a.Roles, other) {
+			x.found = append(x.found, Finding{Rule: "apart", Says: Refuses, Text: x.c.Person + " is eligible for " + other + ", too, which is kept apart", Fix: "take her out of one", Place: a.At})
+			continue
+		}
 		if slices.Contains(a.Roles, x.role.Name) {
 			others := strings.Join(without(a.Roles, x.role.Name), " or ")
 			x.found = append(x.found, Finding{Rule: "apart", Says: Needs, Text: "no live grant of " + others + ", which is kept apart", Place: a.At})

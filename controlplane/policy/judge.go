@@ -24,6 +24,9 @@ func (p Policy) Judge(q roster.Question, hosts []roster.Host, at time.Time) (ros
 		wrong = append(wrong, fmt.Sprintf("you are eligible for role %s until %s: ask for %s or less",
 			role.Name, until.Format("2006-01-02 15:04 MST"), span(until.Sub(at).Truncate(time.Minute))))
 	}
+	if other := p.eligibleApart(q.Person, q.Role); other != "" {
+		wrong = append(wrong, fmt.Sprintf("you are eligible for role %s as well, and the policy keeps the two apart: ask who keeps it to take you out of one", other))
+	}
 	approvers, steps := p.MayApprove(q.Role, q.Person), role.For(q.Person)
 	if starved(steps) > 0 {
 		wrong = append(wrong, fmt.Sprintf("role %s needs %d approvals, and only %d people but you may give one: ask for another approver in the policy",

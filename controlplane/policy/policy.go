@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"curfew.internal/controlplane/roster"
 	"curfew.internal/grant"
 )
 
@@ -35,13 +36,14 @@ type Role struct {
 	TicketRequired bool
 	TicketPattern  *regexp.Regexp
 	Steps          []Step   // of the approval; none: approved by the policy itself
-	Approvers      []string // people of all steps, sorted
+	Approvers      []string // people of all steps, sorted; and requester:manager
 	By             []string // the same, as it is written: names and group:NAME
 	Count          int      // how many of them
 	Pending        time.Duration
 	Lease          time.Duration
 	Drain          time.Duration
-	Unguarded      bool // it may take the agent away
+	Managers       map[string]string // of those who ask, as the directory knows them
+	Unguarded      bool              // it may take the agent away
 	Audit          grant.Audit
 	Unseen         bool     // its terminals are not recorded
 	Typed          bool     // what is typed is recorded too
@@ -71,14 +73,18 @@ func (p Place) String() string { return fmt.Sprintf("%s:%d:%d", p.File, p.Line, 
 
 // A Policy is a folder of files that holds.
 type Policy struct {
-	Version  string // of the files: the same bytes, the same version
-	Labels   map[string][]string
-	Groups   map[string][]string
-	Roles    map[string]Role
-	Eligible []Eligibility
-	Apart    []Apart
-	Places   map[string]Place // by field, such as roles.db-admin.max_duration
-	Files    map[string][]byte
+	Version string // of the files: the same bytes, the same version
+	Labels  map[string][]string
+	Groups  map[string][]string
+	// Directory says of the groups that a directory keeps what they are called
+	// there; nobody is in them here until With says who.
+	Directory map[string]string
+	Roles     map[string]Role
+	Eligible  []Eligibility
+	Apart     []Apart
+	Kept      roster.Directory // what the directory was said to know
+	Places    map[string]Place // by field, such as roles.db-admin.max_duration
+	Files     map[string][]byte
 }
 
 // version is a digest over names and bytes.
@@ -148,5 +154,5 @@ func (p Policy) EligibleUntil(person, role string, at time.Time) (until time.Tim
 // MayApprove lists who may approve the person's request for the role: never
 // herself.
 func (p Policy) MayApprove(role, person string) []string {
-	return slices.DeleteFunc(slices.Clone(p.Roles[role].Approvers), func(name string) bool { return name == person })
+	return p.Roles[role].of(p.Roles[role].Approvers, person)
 }

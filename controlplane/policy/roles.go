@@ -242,6 +242,9 @@ func (r *reader) eligibility(n ast.Node, field string) {
 		case "people":
 			people, named, known := r.people(v, field+".people")
 			e.People, e.Named, whole = append(e.People, people...), append(e.Named, named...), whole && known
+			if slices.Contains(named, manager) {
+				r.wrong(v, field+".people", "nobody is manager of herself", manager+" is for approvals")
+			}
 		case "groups":
 			for _, w := range r.list(v, field+".groups") {
 				members, known := r.policy.Groups[w.text]
@@ -249,6 +252,8 @@ func (r *reader) eligibility(n ast.Node, field string) {
 					r.wrong(w.node, field+".groups", fmt.Sprintf("unknown group %.40q", w.text), "name it under groups:")
 					whole = false
 				}
+				_, elsewhere := r.policy.Directory[w.text]
+				whole = whole && !elsewhere
 				e.Named = append(e.Named, "group:"+w.text)
 				e.People = append(e.People, members...)
 			}

@@ -27,11 +27,29 @@ func without(all []string, one string) []string {
 	return slices.DeleteFunc(slices.Clone(all), func(s string) bool { return s == one })
 }
 
+// manager stands among approvers for the manager of whoever asks.
+const manager = "requester:manager"
+
+// of are those of the approvers who may approve what the person asks for,
+// sorted: her manager, if that is written, and never herself.
+func (r Role) of(approvers []string, person string) []string {
+	all := without(approvers, person)
+	if !slices.Contains(all, manager) {
+		return all
+	}
+	all = without(all, manager)
+	if m := r.Managers[person]; m != "" && m != person && !slices.Contains(all, m) {
+		all = append(all, m)
+	}
+	slices.Sort(all)
+	return all
+}
+
 // For are the role's steps for who asks: nobody counts for her own request.
 func (r Role) For(person string) []roster.Step {
 	var steps []roster.Step
 	for _, s := range r.Steps {
-		step := roster.Step{By: without(s.By, person), Count: s.Count, After: s.After, Later: without(s.Later, person)}
+		step := roster.Step{By: r.of(s.By, person), Count: s.Count, After: s.After, Later: r.of(s.Later, person)}
 		if step.Count == 0 {
 			step.Count = max(1, len(step.By)) // of nobody, one is missing
 		}

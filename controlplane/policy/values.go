@@ -55,7 +55,8 @@ type word struct {
 	node ast.Node
 }
 
-// member reads group:NAME, which inside brackets comes as a mapping.
+// member reads group:NAME and requester:manager, which inside brackets come as
+// mappings.
 func member(n ast.Node) (string, bool) {
 	pair, ok := n.(*ast.MappingValueNode)
 	if m, is := n.(*ast.MappingNode); is && len(m.Values) == 1 {
@@ -66,7 +67,7 @@ func member(n ast.Node) (string, bool) {
 	}
 	key, isKey := scalar(pair.Key)
 	name, isName := scalar(pair.Value)
-	return "group:" + name, isKey && isName && key == "group"
+	return key + ":" + name, isKey && isName && (key == "group" || key+":"+name == manager)
 }
 
 func (r *reader) flag(n ast.Node, field string) bool {
@@ -128,6 +129,10 @@ func (r *reader) groups(n ast.Node) {
 		if grant.CheckRole(key) != nil {
 			r.wrong(k, field, "no name for a group", "use a-z, 0-9 and -")
 		}
+		if isMapping(v) {
+			r.kept(key, field, v)
+			return
+		}
 		var people []string
 		for _, w := range r.list(v, field) {
 			if err := grant.CheckPerson(w.text); err != nil {
@@ -147,6 +152,10 @@ func (r *reader) people(n ast.Node, field string) (all, named []string, whole bo
 	for _, w := range r.list(n, field) {
 		named = append(named, w.text)
 		group, isGroup := strings.CutPrefix(w.text, "group:")
+		if w.text == manager {
+			all, whole = append(all, manager), false // who that is depends on who asks
+			continue
+		}
 		if !isGroup {
 			if err := grant.CheckPerson(w.text); err != nil {
 				r.wrong(w.node, field, err.Error(), "")
@@ -159,6 +168,9 @@ func (r *reader) people(n ast.Node, field string) (all, named []string, whole bo
 			r.wrong(w.node, field, fmt.Sprintf("unknown group %.40q", group), "name it under groups:, or write the people")
 			whole = false
 		}
+		// Who is in a directory's group is known when it is asked, not here.
+		_, elsewhere := r.policy.Directory[group]
+		whole = whole && !elsewhere
 		all = append(all, members...)
 	}
 	slices.Sort(all)

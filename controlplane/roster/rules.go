@@ -58,6 +58,7 @@ type PolicyState struct {
 	Problems []string
 	Warnings []string
 	Files    map[string][]byte // of the policy in force
+	Kept     Directory         // what the directory knows
 }
 
 // A Confirmation is how a person proves a new factor.

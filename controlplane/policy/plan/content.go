@@ -67,10 +67,10 @@ func escalates(r policy.Role) bool {
 // steps tells an approval of more than one step, or of one that escalates.
 func steps(r policy.Role) string {
 	var all []string
-	for _, s := range r.For("") {
-		text := fmt.Sprintf("%d of %s", s.Count, strings.Join(s.By, ", "))
+	for i, s := range r.For("") {
+		text := fmt.Sprintf("%d of %s", s.Count, strings.Join(r.Steps[i].By, ", "))
 		if s.After > 0 {
-			text += fmt.Sprintf(" (after %s also %s)", span(s.After), strings.Join(s.Later, ", "))
+			text += fmt.Sprintf(" (after %s also %s)", span(s.After), strings.Join(r.Steps[i].Later, ", "))
 		}
 		all = append(all, text)
 	}

@@ -43,7 +43,7 @@ func Compare(from, to policy.Policy, at time.Time) []Change {
 			roles[name] = true
 		}
 	}
-	all := []Change{}
+	all := kept(from, to)
 	before, after := asks(from, at), asks(to, at)
 	for _, name := range slices.Sorted(maps.Keys(roles)) {
 		c := &comparer{from: from, to: to, a: from.Roles[name], b: to.Roles[name], role: name, before: before[name], after: after[name]}
@@ -59,6 +59,21 @@ func Compare(from, to policy.Policy, at time.Time) []Change {
 			c.content()
 		}
 		all = append(all, c.found...)
+	}
+	return all
+}
+
+// kept are the groups that the directory keeps from now on, or another group
+// of it: whom that lets in, no file says.
+func kept(from, to policy.Policy) []Change {
+	all := []Change{}
+	for _, group := range slices.Sorted(maps.Keys(to.Directory)) {
+		if name, was := from.Directory[group]; !was || name != to.Directory[group] {
+			all = append(all, Change{
+				Direction: Other, Role: "-", Kind: "group", Text: fmt.Sprintf("the directory's %q says who is in group %s: at any time", to.Directory[group], group),
+				Old: from.Places["groups."+group], New: to.Places["groups."+group],
+			})
+		}
 	}
 	return all
 }

@@ -293,3 +293,20 @@ func TestReplaysTellWhatTheNewPolicyWouldHaveSaid(t *testing.T) {
 		})
 	}
 }
+
+// Whom a directory lets in stands in no file: that it does is told by itself.
+func TestCompareTellsGroupsThatADirectoryKeeps(t *testing.T) {
+	from := must(t, old)
+	to := must(t, strings.Replace(old, "dba: [ben, cleo]", "dba: {directory: DBA team}", 1))
+	members := roster.Directory{Members: map[string][]string{"DBA team": {"ben", "cleo"}}}
+	if diff := cmp.Diff([]string{`other - 3>3: the directory's "DBA team" says who is in group dba: at any time`}, said(Compare(from.With(members), to.With(members), noon))); diff != "" {
+		t.Error(diff)
+	}
+	by := must(t, strings.Replace(old, "by: [group:dba, dan]", "by: [group:dba, dan, requester:manager]", 1))
+	if diff := cmp.Diff([]string{`wider db-admin 16>16: approval.by: requester:manager is added`}, said(Compare(from, by, noon))); diff != "" {
+		t.Error(diff)
+	}
+	if all := Compare(to.With(members), to.With(members), noon); len(all) != 0 {
+		t.Errorf("%q", said(all))
+	}
+}
