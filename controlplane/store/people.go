@@ -43,26 +43,32 @@ func (s *Store) AddPerson(ctx context.Context, p roster.Person, a roster.Act) (r
 		return roster.Person{}, err
 	}
 	err := s.write(ctx, func(t *tx) error {
-		// People are never deleted: the highest uid given is in the table.
-		var uid int64
-		if err := t.QueryRowContext(ctx, `SELECT coalesce(max(uid) + 1, ?) FROM people`, grant.UIDMin).Scan(&uid); err != nil {
-			return err
-		}
-		if uid > grant.UIDMax {
-			return errors.New("every uid of the range was given to somebody")
-		}
-		p.UID, p.Disabled, p.Enrolled = uint32(uid), false, false //nolint:gosec // in range
-		err := t.run(ctx, `INSERT INTO people (name, full_name, uid, admin) VALUES (?, ?, ?, ?)`, p.Name, p.FullName, uid, p.Admin)
-		if err != nil {
-			return err
-		}
-		as := "a person"
-		if p.Admin {
-			as = "an admin"
-		}
-		return t.tell(ctx, a, "added %s, %s", p.Name, as)
+		var err error
+		p, err = t.addPerson(ctx, p, a)
+		return err
 	})
 	return p, err
+}
+
+func (t *tx) addPerson(ctx context.Context, p roster.Person, a roster.Act) (roster.Person, error) {
+	// People are never deleted: the highest uid given is in the table.
+	var uid int64
+	if err := t.QueryRowContext(ctx, `SELECT coalesce(max(uid) + 1, ?) FROM people`, grant.UIDMin).Scan(&uid); err != nil {
+		return p, err
+	}
+	if uid > grant.UIDMax {
+		return p, errors.New("every uid of the range was given to somebody")
+	}
+	p.UID, p.Disabled, p.Enrolled = uint32(uid), false, false //nolint:gosec // in range
+	err := t.run(ctx, `INSERT INTO people (name, full_name, uid, admin) VALUES (?, ?, ?, ?)`, p.Name, p.FullName, uid, p.Admin)
+	if err != nil {
+		return p, err
+	}
+	as := "a person"
+	if p.Admin {
+		as = "an admin"
+	}
+	return p, t.tell(ctx, a, "added %s, %s", p.Name, as)
 }
 
 // DisablePerson ends all that the person has, at once: devices, sessions,
@@ -70,16 +76,7 @@ func (s *Store) AddPerson(ctx context.Context, p roster.Person, a roster.Act) (r
 func (s *Store) DisablePerson(ctx context.Context, name string, a roster.Act) (roster.Person, error) {
 	var p roster.Person
 	err := s.write(ctx, func(t *tx) error {
-		if err := t.exec(ctx, `UPDATE people SET disabled = 1 WHERE name = ?`, name); err != nil {
-			return fmt.Errorf("person: %w", err)
-		}
-		if err := errors.Join(t.forget(ctx, name, a.At), t.run(ctx, `DELETE FROM invites WHERE person = ?`, name)); err != nil {
-			return err
-		}
-		if err := s.endAllOf(ctx, t, name, a); err != nil {
-			return err
-		}
-		if err := t.tell(ctx, a, "disabled %s", name); err != nil {
+		if err := s.disable(ctx, t, name, a); err != nil {
 			return err
 		}
 		var err error
@@ -87,6 +84,19 @@ func (s *Store) DisablePerson(ctx context.Context, name string, a roster.Act) (r
 		return err
 	})
 	return p, err
+}
+
+func (s *Store) disable(ctx context.Context, t *tx, name string, a roster.Act) error {
+	if err := t.exec(ctx, `UPDATE people SET disabled = 1 WHERE name = ?`, name); err != nil {
+		return fmt.Errorf("person: %w", err)
+	}
+	if err := errors.Join(t.forget(ctx, name, a.At), t.run(ctx, `DELETE FROM invites WHERE person = ?`, name)); err != nil {
+		return err
+	}
+	if err := s.endAllOf(ctx, t, name, a); err != nil {
+		return err
+	}
+	return t.tell(ctx, a, "disabled %s", name)
 }
 
 // forget takes all that the person could prove herself with, and ends her
@@ -160,8 +170,10 @@ func (s *Store) UseInvite(ctx context.Context, e roster.Enrolment, at time.Time)
 		}
 		how := "beside what there was"
 		if err == nil && !adds {
+			// Whoever has her account at a provider comes in no more: it has to
+			// be proved with what is enrolled now.
 			how = "in place of all earlier ones"
-			err = t.forget(ctx, e.Session.Person, at)
+			err = errors.Join(t.forget(ctx, e.Session.Person, at), t.run(ctx, `DELETE FROM accounts WHERE person = ?`, e.Session.Person))
 		}
 		if err != nil {
 			return err
@@ -237,10 +249,8 @@ func (s *Store) Device(ctx context.Context, key []byte) (roster.Device, error) {
 // forgets those that are over.
 func (s *Store) AddSession(ctx context.Context, v roster.Session, at time.Time) error {
 	return s.write(ctx, func(t *tx) error {
-		for _, table := range []string{"sessions", "web_sessions"} {
-			if err := t.run(ctx, `DELETE FROM `+table+` WHERE expires <= ?`, ns(at)); err != nil {
-				return err
-			}
+		if err := t.dropSessions(ctx, at); err != nil {
+			return err
 		}
 		add := addSession
 		if v.Browser {
