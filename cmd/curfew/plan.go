@@ -52,6 +52,9 @@ func (c policyPlanCmd) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
+	if oldDir == "" { // a folder does not say what the directory knows
+		to = to.With(from.Kept)
+	}
 	now := p.clock.Now().Wall.UTC()
 	made := planned{Changes: plan.Compare(from, to, now)}
 	if c.Requests || oldDir == "" {

@@ -10,6 +10,7 @@ import (
 
 	"curfew.internal/controlplane/policy"
 	"curfew.internal/controlplane/policy/folder"
+	"curfew.internal/controlplane/roster"
 	"curfew.internal/wire/api"
 )
 
@@ -106,7 +107,11 @@ func (p *program) policyInForce(ctx context.Context) (policy.Policy, error) {
 	if !policy.Holds(problems) {
 		return policy.Policy{}, errors.New("this program and the server are of different versions: the policy in force cannot be read here")
 	}
-	return found, nil
+	kept := roster.Directory{Members: map[string][]string{}, Managers: r.Managers}
+	for name, m := range r.Directory {
+		kept.Members[name] = m.People
+	}
+	return found.With(kept), nil
 }
 
 // problems prints what is wrong with a folder, or that it holds.

@@ -112,9 +112,23 @@ func (p *program) factor() (string, error) {
 		_, _ = fmt.Fprintln(p.err)
 		return strings.TrimSpace(string(b)), err
 	}
-	line, err := bufio.NewReader(io.LimitReader(p.in, 100)).ReadString('\n')
+	return p.line("", "the code of your second factor is needed")
+}
+
+// maxLine is more than the longest code of ours.
+const maxLine = 8 << 10
+
+// line asks for one line of text at the terminal, or reads it from standard
+// input. It says what is missing if there is none.
+func (p *program) line(question, missing string) (string, error) {
+	if term.IsTerminal(int(p.in.Fd())) {
+		if _, err := fmt.Fprint(p.err, question); err != nil {
+			return "", err
+		}
+	}
+	line, err := bufio.NewReader(io.LimitReader(p.in, maxLine)).ReadString('\n')
 	if line = strings.TrimSpace(line); line == "" {
-		return "", errors.Join(errors.New("the code of your second factor is needed: type it at the terminal, or give it on standard input"), ignoreEOF(err))
+		return "", errors.Join(errors.New(missing+": type it at the terminal, or give it on standard input"), ignoreEOF(err))
 	}
 	return line, nil
 }

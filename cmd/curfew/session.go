@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -29,6 +30,7 @@ type session struct {
 	Person  string    `json:"person"`
 	ID      string    `json:"session"`
 	Expires time.Time `json:"expires"`
+	SSO     bool      `json:"sso,omitempty"` // it was opened by way of a browser
 }
 
 func (p *program) dir() (string, error) {
@@ -103,11 +105,20 @@ func (p *program) deviceKey() (ed25519.PrivateKey, error) {
 }
 
 type loginCmd struct {
-	Code string `arg:"" optional:"" help:"The code that an admin gave you (curfew-invite-…); - reads it from standard input. Leave it out to sign in again."`
+	Code  string `arg:"" optional:"" help:"The code that an admin gave you (curfew-invite-…), or that stands on the page to sign in (curfew-fleet-…); - reads it from standard input. Leave it out to sign in again."`
+	SSO   *bool  `name:"sso" negatable:"" help:"Sign in at your fleet's provider, in a browser; as the last time, if it is left out."`
+	Paste bool   `help:"With --sso, for a computer without a browser: open the address on another one, and paste here what it shows."`
 }
 
 // Run enrols this computer, or opens a new session on it.
 func (c loginCmd) Run(ctx context.Context, p *program) error {
+	if strings.HasPrefix(c.Code, invite.Fleet) {
+		f, err := invite.Parse(invite.Fleet, c.Code)
+		if err != nil {
+			return err
+		}
+		return p.byBrowser(ctx, session{URL: f.URL, CA: f.CA, Fleet: f.Fleet}, c.Paste)
+	}
 	if c.Code != "" {
 		return p.enrol(ctx, c.Code)
 	}
@@ -115,6 +126,15 @@ func (c loginCmd) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
+	if c.Paste || c.SSO == nil && s.SSO || c.SSO != nil && *c.SSO {
+		return p.byBrowser(ctx, s, c.Paste)
+	}
+	return p.byCode(ctx, s)
+}
+
+// byCode signs in with this computer's key and a code of the second factor.
+func (p *program) byCode(ctx context.Context, s session) error {
+	s.SSO = false
 	client, err := p.open(s)
 	if err != nil {
 		return err

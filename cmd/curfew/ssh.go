@@ -142,8 +142,10 @@ func (s sshCmd) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
-	r, err := c.IssueSSHCertificate(ctx, &api.IssueSSHCertificateRequest{
-		Host: want.host, PublicKey: string(ssh.MarshalAuthorizedKey(signer.PublicKey())),
+	r, err := proved(p, func(code string) (*api.IssueSSHCertificateReply, error) {
+		return c.IssueSSHCertificate(ctx, &api.IssueSSHCertificateRequest{
+			Host: want.host, PublicKey: string(ssh.MarshalAuthorizedKey(signer.PublicKey())), Code: code,
+		})
 	})
 	if err != nil {
 		return err

@@ -34,8 +34,13 @@ func (s *Server) freshAdmin(ctx context.Context, m proving) error {
 	if ago := s.now().Sub(who(ctx).session.Proved); ago >= 0 && ago < provedFor {
 		return nil
 	}
+	return s.prove(ctx, m, errStale)
+}
+
+// prove asks for the proof that the call does not bring.
+func (s *Server) prove(ctx context.Context, m proving, missing error) error {
 	if m.GetCode() == "" && len(m.GetAssertion()) == 0 {
-		return errStale
+		return missing
 	}
 	return s.spend(ctx, m)
 }
@@ -226,7 +231,10 @@ func (s *Server) PolicyStatus(ctx context.Context, m *api.PolicyStatusRequest) (
 	v := s.Rules.State()
 	reply := &api.PolicyStatusReply{Version: v.Version, LoadedAt: timestamppb.New(v.LoadedAt), Problems: v.Problems, Warnings: v.Warnings}
 	if m.Files {
-		reply.Files = v.Files
+		reply.Files, reply.Directory, reply.Managers = v.Files, map[string]*api.Members{}, v.Kept.Managers
+		for name, people := range v.Kept.Members {
+			reply.Directory[name] = &api.Members{People: people}
+		}
 	}
 	return reply, nil
 }
@@ -242,6 +250,11 @@ func (s *Server) IssueSSHCertificate(ctx context.Context, m *api.IssueSSHCertifi
 	// last; the same answer for a host that does not exist.
 	if len(live) == 0 {
 		return nil, roster.Refuse(roster.Denied, "you have no grant that stands on %q now: `curfew roles` says what you may ask for", cut(m.Host))
+	}
+	if who(ctx).session.Proved.IsZero() {
+		if err := s.prove(ctx, m, errVouched); err != nil {
+			return nil, err
+		}
 	}
 	h, err := s.Store.Host(ctx, m.Host)
 	if err != nil {

@@ -39,7 +39,14 @@ type Desk interface {
 	SignPasskey(ctx context.Context, person string, answer []byte) (statement, word []byte, err error)
 	// Publics are the public halves of a person's passkeys.
 	Publics(ctx context.Context, person string) ([]grant.Passkey, error)
+	Lines
 	Browsers
+}
+
+// Lines signs command lines in by way of a browser and the provider.
+type Lines interface {
+	BeginLine(l roster.Line) (at, shown string, err error)
+	FinishLine(ctx context.Context, l roster.LineLogin) (roster.Session, error)
 }
 
 // Browsers knows who is calling from a browser.
@@ -181,6 +188,8 @@ var open = map[string]bool{
 	apiconnect.CurfewEnrollProcedure:        true,
 	apiconnect.CurfewConfirmEnrollProcedure: true,
 	apiconnect.CurfewLoginProcedure:         true,
+	apiconnect.CurfewBeginSignInProcedure:   true,
+	apiconnect.CurfewFinishSignInProcedure:  true,
 }
 
 // Open reports whether the path's call needs no session.

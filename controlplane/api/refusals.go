@@ -24,6 +24,7 @@ var (
 	errNoRequest = roster.Refuse(roster.Missing, "there is no such request or grant, or it is not yours to see: `curfew requests` lists those that are")
 	errAdmins    = roster.Refuse(roster.Denied, "this is for admins: `curfew whoami` says whether you are one")
 	errStale     = roster.Refuse(roster.Stale, "a code of your second factor is needed: the last one on this session is over %v ago", provedFor)
+	errVouched   = roster.Refuse(roster.Stale, "a code of your second factor is needed: on this session nobody but the provider has said who you are")
 )
 
 var codes = map[roster.Kind]connect.Code{

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"math"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -33,11 +34,29 @@ func (s *Server) Login(ctx context.Context, r *api.LoginRequest) (*api.SessionRe
 	return s.session(ctx, "person signed in", v, err)
 }
 
+// BeginSignIn implements the API.
+func (s *Server) BeginSignIn(_ context.Context, r *api.BeginSignInRequest) (*api.BeginSignInReply, error) {
+	if r.Port > math.MaxUint16 {
+		return nil, roster.Refuse(roster.Invalid, "%d is no port", r.Port)
+	}
+	at, shown, err := s.Desk.BeginLine(roster.Line{Device: r.DeviceKey, Name: r.DeviceName, Port: uint16(r.Port), State: r.State})
+	if err != nil {
+		return nil, err
+	}
+	return &api.BeginSignInReply{Url: at, Check: shown}, nil
+}
+
+// FinishSignIn implements the API.
+func (s *Server) FinishSignIn(ctx context.Context, r *api.FinishSignInRequest) (*api.SessionReply, error) {
+	v, err := s.Desk.FinishLine(ctx, roster.LineLogin{Pass: r.Pass, Device: r.DeviceKey, At: r.At, Signature: r.Signature})
+	return s.session(ctx, "person signed in at the provider", v, err)
+}
+
 func (s *Server) session(ctx context.Context, what string, v roster.Session, err error) (*api.SessionReply, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.Log.InfoContext(ctx, what, "person", v.Person) //nolint:sloglint // one of two constants
+	s.Log.InfoContext(ctx, what, "person", v.Person) //nolint:sloglint // one of three constants
 	return &api.SessionReply{Session: v.ID, Person: v.Person, Fleet: s.Fleet, Expires: timestamppb.New(v.Expires)}, nil
 }
 

@@ -58,7 +58,15 @@ type Store interface {
 	AddSession(ctx context.Context, s roster.Session, at time.Time) error
 	Session(ctx context.Context, id string, at time.Time) (roster.Session, roster.Person, error)
 	UseNonce(ctx context.Context, session, nonce string, until, at time.Time) error
+	Accounts
 	Keys
+}
+
+// Accounts keeps what people are to the provider.
+type Accounts interface {
+	Account(ctx context.Context, issuer, subject string) (roster.Account, error)
+	Arrive(ctx context.Context, v roster.Arrival, at time.Time) error
+	Person(ctx context.Context, name string) (roster.Person, error)
 }
 
 // Keys keeps people's passkeys.
@@ -77,6 +85,10 @@ type Desk struct {
 	Box   *Box
 	// Passkeys is the relying party of the pages; nil without pages.
 	Passkeys *Passkeys
+	// Provider is where people sign in besides; nil if they do so here alone.
+	Provider *Provider
+	// Known reports whether the policy names a group of the provider's.
+	Known func(group string) bool
 
 	mu    sync.Mutex                  // guards what follows
 	tries map[[2]string]*rate.Limiter // by person and host: codes that hosts bring

@@ -32,6 +32,9 @@ type memory struct {
 	sessions map[string]roster.Session
 	passkeys map[string]roster.Passkey
 	nonces   map[string]bool
+	accounts map[string]string // subject -> person
+	disabled map[string]bool
+	arrival  roster.Arrival // the last
 }
 
 func (m *memory) UseNonce(_ context.Context, session, nonce string, _, _ time.Time) error {
@@ -161,12 +164,14 @@ func newBench(t *testing.T) *bench {
 	b := &bench{
 		clock: &fakeClock{time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)},
 		store: &memory{
-			map[[32]byte]roster.Invite{},
-			map[string]roster.TOTP{},
-			map[string]roster.Device{},
-			map[string]roster.Session{},
-			map[string]roster.Passkey{},
-			map[string]bool{},
+			invites:  map[[32]byte]roster.Invite{},
+			factors:  map[string]roster.TOTP{},
+			devices:  map[string]roster.Device{},
+			sessions: map[string]roster.Session{},
+			passkeys: map[string]roster.Passkey{},
+			nonces:   map[string]bool{},
+			accounts: map[string]string{},
+			disabled: map[string]bool{},
 		},
 		key: ed25519.NewKeyFromSeed(make([]byte, 32)),
 	}

@@ -88,9 +88,18 @@ type ticket struct {
 // ticketOwner is what tickets are sealed for: no person has a space in her name.
 const ticketOwner = "a ticket"
 
-func (d *Desk) seal(t ticket) string {
-	b, _ := json.Marshal(t) // plain values always marshal
-	return protocol.URLEncodedBase64(d.Box.Seal(ticketOwner, b)).String()
+func (d *Desk) seal(t ticket) string { return d.sealFor(ticketOwner, t) }
+
+// sealFor makes a token of a plain value, that opens for the owner alone.
+func (d *Desk) sealFor(owner string, v any) string {
+	b, _ := json.Marshal(v) // plain values always marshal
+	return protocol.URLEncodedBase64(d.Box.Seal(owner, b)).String()
+}
+
+// openFor opens such a token.
+func (d *Desk) openFor(owner, token string, v any) bool {
+	b, err := d.Box.Open(owner, decoded(token))
+	return err == nil && json.Unmarshal(b, v) == nil
 }
 
 func nonce() []byte {
@@ -103,23 +112,23 @@ func nonce() []byte {
 // not redeemed before.
 func (d *Desk) redeem(ctx context.Context, token, use string) (ticket, error) {
 	var t ticket
-	var sealed protocol.URLEncodedBase64
-	if sealed.UnmarshalJSON([]byte(`"`+token+`"`)) != nil {
-		return t, ErrLate
-	}
-	b, err := d.Box.Open(ticketOwner, sealed)
-	if err != nil || json.Unmarshal(b, &t) != nil || t.For != use {
+	if !d.openFor(ticketOwner, token, &t) || t.For != use {
 		return ticket{}, ErrLate
 	}
-	now, expires := d.Clock.Now().Wall, time.Unix(t.Expires, 0)
+	return t, d.once(ctx, ticketOwner, t.Nonce, t.Expires)
+}
+
+// once lets a token pass that has not expired and did not pass before.
+func (d *Desk) once(ctx context.Context, owner string, nonce []byte, until int64) error {
+	now, expires := d.Clock.Now().Wall, time.Unix(until, 0)
 	if !now.Before(expires) {
-		return ticket{}, ErrLate
+		return ErrLate
 	}
-	err = d.Store.UseNonce(ctx, ticketOwner, protocol.URLEncodedBase64(t.Nonce).String(), expires, now)
+	err := d.Store.UseNonce(ctx, owner, protocol.URLEncodedBase64(nonce).String(), expires, now)
 	if errors.Is(err, roster.ErrUsed) {
 		err = ErrLate
 	}
-	return t, err
+	return err
 }
 
 // user is a person as the library sees her.

@@ -1,8 +1,9 @@
 // Package invite is the form of the codes that people paste to join: one for
-// a host, one for a person.
+// a host, one for a person, one for everybody.
 //
 // A code says where the control plane is, how to know it, and one secret that
-// works once. It is a secret as a whole and is never logged.
+// works once: it is a secret as a whole and is never logged. That for everybody
+// has none.
 package invite
 
 import (
@@ -18,10 +19,11 @@ import (
 	"curfew.internal/canon"
 )
 
-// The two kinds of code, as they begin.
+// The kinds of code, as they begin.
 const (
 	Join   = "curfew-join-"   // a host
 	Person = "curfew-invite-" // a person
+	Fleet  = "curfew-fleet-"  // everybody who signs in elsewhere
 )
 
 // ErrCode is the class of refusals of a code.
@@ -29,7 +31,7 @@ var ErrCode = errors.New("this is no code of ours, or not all of it: copy it who
 
 // A Code is what was pasted.
 type Code struct {
-	Kind   string // [Join] or [Person]
+	Kind   string // [Join], [Person] or [Fleet]
 	URL    string // https://host:port
 	CA     []byte // SHA-256 of the control plane's CA certificate, DER
 	Roots  []ed25519.PublicKey
@@ -76,7 +78,7 @@ func Parse(kind, s string) (Code, error) {
 
 func (c Code) check() error {
 	u, err := url.Parse(c.URL)
-	if err != nil || u.Scheme != "https" || u.Host == "" || len(c.CA) != 32 || c.Fleet == "" || c.Secret == "" {
+	if err != nil || u.Scheme != "https" || u.Host == "" || len(c.CA) != 32 || c.Fleet == "" || (c.Secret == "") != (c.Kind == Fleet) {
 		return ErrCode
 	}
 	if c.Kind == Join && len(c.Roots) == 0 {
