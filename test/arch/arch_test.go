@@ -67,7 +67,7 @@ var rooms = map[string][]string{
 
 	"controlplane": {
 		"clock", "controlplane/api", "controlplane/archive", "controlplane/fleet", "controlplane/forward", "controlplane/identity", "controlplane/notify", "controlplane/policy", "controlplane/policy/folder", "controlplane/request",
-		"controlplane/roster", "controlplane/sign", "controlplane/store", "controlplane/web", "dsse", "grant", "ledger", "wire/invite", "wire/signature",
+		"controlplane/roster", "controlplane/scim", "controlplane/sign", "controlplane/store", "controlplane/web", "dsse", "grant", "ledger", "wire/invite", "wire/signature",
 	},
 	"controlplane/archive": {}, // files by their digests
 	"controlplane/api": {
@@ -82,6 +82,7 @@ var rooms = map[string][]string{
 	"controlplane/policy/folder": {"controlplane/policy"},
 	"controlplane/policy/plan":   {"controlplane/policy", "controlplane/roster"},
 	"controlplane/policy/trial":  {"controlplane/policy", "controlplane/roster"},
+	"controlplane/scim":          {"clock", "controlplane/roster", "grant"},
 	"controlplane/request":       {"controlplane/policy", "controlplane/roster", "grant"},
 	"controlplane/roster":        {"grant", "ledger"},                                // plain values that the others pass on
 	"controlplane/sign":          {"controlplane/roster", "dsse", "grant", "ledger"}, // it signs what the log says of itself
