@@ -40,6 +40,11 @@ func (c *codes) InviteBeside(ctx context.Context, person string) (roster.Code, e
 	return c.code(secret, expires), err
 }
 
+// find is the code by which a command line finds the server. It is no secret.
+func (c *codes) find() string {
+	return invite.Code{Kind: invite.Fleet, URL: c.config.URL, CA: c.people, Fleet: c.config.Fleet}.String()
+}
+
 func (c *codes) code(secret string, expires time.Time) roster.Code {
 	code := invite.Code{Kind: invite.Person, URL: c.config.URL, CA: c.people, Fleet: c.config.Fleet, Secret: secret}
 	v := roster.Code{Text: code.String(), Expires: expires}

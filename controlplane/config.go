@@ -12,7 +12,9 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"curfew.internal/controlplane/forward"
+	"curfew.internal/controlplane/identity"
 	"curfew.internal/controlplane/notify"
+	"curfew.internal/controlplane/scim"
 	"curfew.internal/controlplane/store"
 	"curfew.internal/grant"
 )
@@ -42,6 +44,12 @@ const ConfigHelp = `The configuration file is YAML; unknown keys are mistakes.
     listen: ":7446"                    # their address
     tls_cert: ...                      # a certificate that browsers trust
     tls_key: ...
+  oidc:                                # where people sign in besides: docs/sign-in.md
+    name: Example
+    issuer: https://login.example
+    client_id: curfew
+    client_secret_file: /run/credentials/curfew-server.service/secret_oidc
+  scim: {token_file: /run/credentials/curfew-server.service/secret_scim} # a directory keeps people: docs/directory.md
   notify:                              # who is told of requests and alerts: docs/notify.md
     - {name: oncall, form: slack, to_file: /etc/curfew-server/slack}
 
@@ -91,6 +99,12 @@ type Config struct {
 	Retention Retention `yaml:"retention,omitempty"`
 	// Web are the pages for people. Optional; without it there are none.
 	Web *Web `yaml:"web,omitempty"`
+	// OIDC is an OpenID provider at which people sign in, besides passkeys and
+	// codes. It needs web. Optional; people sign in here alone.
+	OIDC *identity.ProviderConfig `yaml:"oidc,omitempty"`
+	// SCIM lets a directory keep people and groups here. It needs web.
+	// Optional; people are added by admins alone.
+	SCIM *scim.Config `yaml:"scim,omitempty"`
 	// Notify lists who is told of requests and alerts, by chat, mail or a
 	// webhook. Optional.
 	Notify []notify.Target `yaml:"notify,omitempty"`
@@ -169,7 +183,16 @@ func (c *Config) fill() {
 }
 
 func (c *Config) check() error {
-	errs := []error{grant.CheckFleet(c.Fleet), checkURL("url", c.URL), checkURL("agents_url", c.AgentsURL), forward.Check(c.Forward), notify.Check(c.Notify), c.Retention.check(), c.Web.check()}
+	errs := []error{grant.CheckFleet(c.Fleet), checkURL("url", c.URL), checkURL("agents_url", c.AgentsURL), forward.Check(c.Forward), notify.Check(c.Notify), c.Retention.check(), c.Web.check(), c.OIDC.Check(), c.SCIM.Check()}
+	if c.OIDC != nil && c.Web == nil {
+		errs = append(errs, errors.New("oidc: needs web, whose pages the provider sends people back to"))
+	}
+	if c.SCIM != nil && c.Web == nil {
+		errs = append(errs, errors.New("scim: needs web, at whose origin the directory calls"))
+	}
+	if c.SCIM != nil && c.OIDC != nil && c.OIDC.GroupsClaim+c.OIDC.ManagerClaim != "" {
+		errs = append(errs, errors.New("oidc.groups_claim and oidc.manager_claim: leave them out: both come from the directory that scim lets in"))
+	}
 	for name, dir := range map[string]string{"data_dir": c.DataDir, "policy_dir": c.PolicyDir} {
 		if !filepath.IsAbs(dir) {
 			errs = append(errs, fmt.Errorf("%s: write an absolute path", name))

@@ -7,6 +7,7 @@ import (
 
 	"curfew.internal/controlplane/api"
 	"curfew.internal/controlplane/identity"
+	"curfew.internal/controlplane/scim"
 	"curfew.internal/controlplane/web"
 )
 
@@ -33,7 +34,19 @@ func (s *Server) webServer() (*http.Server, error) {
 	pages := &web.Server{
 		Fleet: s.config.Fleet, Origin: c.Origin, API: s.api, Desk: s.desk, Clock: s.clock, Log: s.log, Share: newShares(s.clock).take,
 	}
-	return &http.Server{Handler: s.bounded(pages.Handler()), TLSConfig: t, ReadHeaderTimeout: headWithin}, nil
+	if s.config.OIDC != nil {
+		pages.Provider, pages.Code = s.config.OIDC.Name, s.codes.find()
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/", pages.Handler())
+	if s.config.SCIM != nil {
+		directory, err := scim.New(s.config.SCIM, c.Origin, s.store, s.clock, s.log)
+		if err != nil {
+			return nil, err
+		}
+		mux.Handle(scim.Path, directory)
+	}
+	return &http.Server{Handler: s.bounded(mux), TLSConfig: t, ReadHeaderTimeout: headWithin}, nil
 }
 
 // Pages is where the pages are served; nil if there are none.

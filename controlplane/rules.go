@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -31,14 +32,21 @@ type rules struct {
 	store *store.Store
 	clock clock.Clock
 	log   *slog.Logger
+	// kept asks what the directory knows.
+	kept func(context.Context) (roster.Directory, error)
 
 	mu    sync.Mutex // guards what follows
 	taken policy.Policy
+	now   policy.Policy // the same, with whom the directory has in its groups
+	turn  uint64        // counts what changed of it
+	asked bool          // the directory was, with success
 	state roster.PolicyState
 }
 
 func newRules(dir string, s *store.Store, k clock.Clock, log *slog.Logger) *rules {
-	return &rules{dir: dir, store: s, clock: k, log: log}
+	r := &rules{dir: dir, store: s, clock: k, log: log}
+	r.kept = r.fromClaims
+	return r
 }
 
 // State says which policy is in force, and what is wrong with the folder.
@@ -51,7 +59,56 @@ func (r *rules) State() roster.PolicyState {
 func (r *rules) inForce() policy.Policy {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.taken
+	return r.now
+}
+
+// edition changes with all that the policy says, the directory's part of it
+// included; 0: there is none, or the directory's part is not known yet, and
+// nobody is to lose anything by that.
+func (r *rules) edition() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.now.Asks() && !r.asked {
+		return 0
+	}
+	return r.turn
+}
+
+// names reports whether the policy has a group of the directory's.
+func (r *rules) names(group string) bool {
+	for _, name := range r.inForce().Directory {
+		if name == group {
+			return true
+		}
+	}
+	return false
+}
+
+// fromClaims is what the provider said of people when they signed in.
+func (r *rules) fromClaims(ctx context.Context) (roster.Directory, error) {
+	return r.store.Claimed(ctx, r.clock.Now().Wall)
+}
+
+// gather asks what the directory knows now.
+func (r *rules) gather(ctx context.Context) {
+	p := r.inForce()
+	if !p.Asks() {
+		return
+	}
+	kept, err := r.kept(ctx)
+	if err != nil {
+		r.log.ErrorContext(ctx, "cannot look up what the directory knows: what it knew before counts", "cause", err)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.asked = true
+	if r.now.Version != p.Version || reflect.DeepEqual(kept, r.now.Kept) {
+		return
+	}
+	r.now = r.taken.With(kept)
+	r.state.Kept = kept
+	r.turn++
 }
 
 // Judge asks the policy in force. Without one, the answer is no.
@@ -77,6 +134,7 @@ var errNoPolicy = roster.Refuse(roster.Conflict, "no policy is in force: an admi
 
 // load reads the folder and takes it, if it is right.
 func (r *rules) load(ctx context.Context) {
+	defer r.gather(ctx) // once it is taken, and nothing is locked
 	now := r.clock.Now().Wall
 	p, problems, err := folder.Read(os.DirFS(r.dir))
 	wrong, warnings := sorted(slices.Concat(problems, p.Aged(now), r.strangers(ctx, p)))
@@ -96,7 +154,8 @@ func (r *rules) load(ctx context.Context) {
 	if p.Version == r.state.Version {
 		return
 	}
-	r.taken, r.state.Version, r.state.LoadedAt, r.state.Files = p, p.Version, now, p.Files
+	r.taken, r.now, r.state.Version, r.state.LoadedAt, r.state.Files = p, p.With(r.now.Kept), p.Version, now, p.Files
+	r.turn++
 	r.log.InfoContext(ctx, "policy in force", "version", p.Version, "roles", len(p.Roles), "warnings", warnings)
 	if err := r.store.KeepPolicy(ctx, p.Version, now); err != nil {
 		r.log.ErrorContext(ctx, "cannot note the policy's version", "version", p.Version, "cause", err)
@@ -146,8 +205,12 @@ func (r *rules) watch(ctx context.Context, reload <-chan struct{}) error {
 	// folder is read when it has been quiet, also for the first time, which
 	// is for what changed before it was watched.
 	quiet := r.clock.After(settle)
+	changed := r.store.Changed()
 	for {
 		select {
+		case <-changed:
+			changed = r.store.Changed() // before the look, so that nothing falls in between
+			r.gather(ctx)
 		case <-ctx.Done():
 			return w.Close()
 		case <-w.Events:

@@ -23,6 +23,7 @@ import (
 	"curfew.internal/controlplane/archive"
 	"curfew.internal/controlplane/fleet"
 	"curfew.internal/controlplane/forward"
+	"curfew.internal/controlplane/identity"
 	"curfew.internal/controlplane/notify"
 	"curfew.internal/controlplane/sign"
 )
@@ -73,6 +74,11 @@ func Open(ctx context.Context, c Config, o Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{plane: p, log: o.Log, version: o.Version, stop: make(chan struct{})}
+	if c.OIDC != nil {
+		if p.desk.Provider, err = identity.NewProvider(*c.OIDC, c.Web.Origin, o.Clock); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+	}
 	if s.book, err = openBook(ctx, c.keys(), c.Fleet, p.store); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -83,7 +89,11 @@ func Open(ctx context.Context, c Config, o Options) (*Server, error) {
 		return nil, errors.Join(err, s.Close())
 	}
 	s.rules = newRules(c.PolicyDir, p.store, o.Clock, o.Log)
+	if c.SCIM != nil {
+		s.rules.kept = p.store.Directory
+	}
 	s.rules.load(ctx)
+	p.desk.Known = s.rules.names
 	s.terminals = &terminals{
 		Store: p.store, Folder: archive.Folder{Dir: c.terminals()}, now: func() time.Time { return o.Clock.Now().Wall },
 		changed: func(host string) { s.fleet.Changed(host) }, watched: map[string]map[uint64]int{},
@@ -222,7 +232,8 @@ func (s *Server) follow(ctx context.Context) error {
 
 // end moves on what time moves on, and takes new keys into use.
 func (s *Server) end(ctx context.Context) error {
-	policy, said := "", ""
+	var policy uint64
+	said := ""
 	for {
 		var err error
 		if said, err = s.checkpoint(ctx, said); err != nil {
@@ -230,7 +241,7 @@ func (s *Server) end(ctx context.Context) error {
 		}
 		err = errors.Join(s.loadKeys(ctx), s.api.Due(ctx), s.api.Alert(ctx))
 		// Without a policy nobody is given anything, and nothing is taken away.
-		if v := s.rules.State().Version; v != policy && err == nil {
+		if v := s.rules.edition(); v != policy && v != 0 && err == nil {
 			if err = s.api.Recheck(ctx); err == nil {
 				policy = v
 			}

@@ -103,7 +103,11 @@ func (s *Server) explain(ctx context.Context, r *http.Request, v *policyView) er
 		}
 		v.Case.Host = &roster.Host{Name: v.On, Labels: all.Hosts[i].Labels}
 	}
-	why := rules.Explain(v.Case)
+	kept := roster.Directory{Members: map[string][]string{}, Managers: v.Managers}
+	for name, m := range v.Directory {
+		kept.Members[name] = m.People
+	}
+	why := rules.With(kept).Explain(v.Case)
 	v.Why = &why
 	return nil
 }

@@ -74,8 +74,15 @@ func (s *Server) outside(w http.ResponseWriter, r *http.Request, p page, err err
 	s.write(w, r, status, p)
 }
 
+// signInView is where a visitor wants to, and how else she may come in.
+type signInView struct{ To, Provider, Code string }
+
+func (s *Server) signInPage(to string) page {
+	return page{Name: "sign-in", Title: "Sign in", Data: signInView{to, s.Provider, s.Code}}
+}
+
 func (s *Server) showSignIn(w http.ResponseWriter, r *http.Request) {
-	s.outside(w, r, page{Name: "sign-in", Title: "Sign in", Data: local(r.FormValue("to"))}, nil)
+	s.outside(w, r, s.signInPage(local(r.FormValue("to"))), nil)
 }
 
 func (s *Server) signIn(w http.ResponseWriter, r *http.Request) {
@@ -88,7 +95,7 @@ func (s *Server) signIn(w http.ResponseWriter, r *http.Request) {
 	secret, v, err := s.Desk.SignIn(r.Context(), []byte(r.PostFormValue("assertion")), browserOf(r))
 	if err != nil {
 		s.API.TurnAway(r.Context(), v.Person, err)
-		s.outside(w, r, page{Name: "sign-in", Title: "Sign in", Data: to}, err)
+		s.outside(w, r, s.signInPage(to), err)
 		return
 	}
 	s.letIn(w, r, secret, v, to)

@@ -66,6 +66,7 @@ type Desk interface {
 	FollowLink(ctx context.Context, token, browser string) (secret string, s roster.Session, err error)
 	AskEnrol(ctx context.Context, secret string) (person string, c roster.Ceremony, err error)
 	EnrolPasskey(ctx context.Context, secret string, answer []byte, name, browser string) (cookie string, s roster.Session, err error)
+	Provider
 }
 
 // A Server answers browsers.
@@ -76,6 +77,12 @@ type Server struct {
 	Desk   Desk
 	Clock  clock.Clock
 	Log    *slog.Logger
+	// Provider is what people call the place where they sign in besides; empty
+	// if there is none.
+	Provider string
+	// Code lets a command line find the server, to sign in there. It is no
+	// secret.
+	Code string
 	// Share reports whether an address may try to sign in once more.
 	Share func(address string) bool
 
@@ -133,6 +140,10 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("POST /enrol", s.shared(s.enrol))
 	mux.HandleFunc("GET /link", s.showLink)
 	mux.HandleFunc("POST /link", s.shared(s.followLink))
+	mux.HandleFunc("GET /sign-in/away", s.shared(s.away))
+	mux.HandleFunc("GET /sign-in/back", s.shared(s.back))
+	mux.HandleFunc("POST /sign-in/account", s.shared(s.proveAccount))
+	mux.HandleFunc("POST /sign-in/line", s.shared(s.signLineIn))
 	mux.HandleFunc("POST /sign-out", s.signOut)
 
 	mux.HandleFunc("GET /{$}", s.page(s.home))

@@ -40,6 +40,14 @@ func write(repo string) error {
 	if err != nil {
 		return err
 	}
+	provider, err := configuration(repo, "controlplane/identity", "ProviderConfig")
+	if err != nil {
+		return err
+	}
+	directory, err := configuration(repo, "controlplane/scim", "Config")
+	if err != nil {
+		return err
+	}
 	agent, err := configuration(repo, "agent", "Config")
 	if err != nil {
 		return err
@@ -51,7 +59,9 @@ func write(repo string) error {
 	for name, text := range map[string]string{
 		"server": fmt.Sprintf(head, "server.yaml", "The control plane's configuration, in `/etc/curfew-server`. An unknown key is a mistake, and all mistakes are told at once.") +
 			server + "\n## forward\n\nKeys of each entry ([more](../audit.md)).\n\n" + target +
-			"\n## retention\n\n" + retention,
+			"\n## retention\n\n" + retention +
+			"\n## oidc\n\nHow it is set up: [sign-in.md](../sign-in.md).\n\n" + provider +
+			"\n## scim\n\nHow it is set up: [directory.md](../directory.md).\n\n" + directory,
 		"agent": fmt.Sprintf(head, "agent.yaml", "The agent's configuration, in `/etc/curfew`. `curfew-agent join` writes it; an unknown key is a mistake.") + agent,
 		"policy": fmt.Sprintf(head, "Keys of a role", "Under `roles:`, NAME, in a policy's file. What each means, its bounds and its default: [policy.md](../policy.md).") +
 			roles,

@@ -122,7 +122,7 @@
 
   document.addEventListener('submit', async (e) => {
     const form = e.target;
-    if (form.method !== 'post') return;
+    if (form.method !== 'post' || form.hasAttribute('data-plain')) return; // its answer leads elsewhere
     e.preventDefault();
     if (form.dataset.busy) return;
     form.dataset.busy = 'yes';
