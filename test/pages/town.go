@@ -77,9 +77,10 @@ eligible:
   - {role: web-deploy, people: [ana, cleo]}
 `
 
-// settle makes a town in a folder and starts it. The pages are at localhost,
-// since passkeys are not bound to addresses.
-func settle(ctx context.Context, dir, listen string, log io.Writer) (*town, error) {
+// settle makes a town in a folder and starts it, with its configuration
+// altered. The pages are at localhost, since passkeys are not bound to
+// addresses.
+func settle(ctx context.Context, dir, listen string, log io.Writer, alter ...func(*controlplane.Config)) (*town, error) {
 	t := &town{dir: dir, hosts: map[string]*host{}}
 	if err := os.MkdirAll(filepath.Join(dir, "policy"), 0o750); err != nil {
 		return nil, err
@@ -108,6 +109,9 @@ func settle(ctx context.Context, dir, listen string, log io.Writer) (*town, erro
 			DataDir: filepath.Join(dir, "data"), PolicyDir: filepath.Join(dir, "policy"), Web: &controlplane.Web{Origin: t.origin, Listen: listen},
 		},
 		ConfigFile: filepath.Join(dir, "server.yaml"), RootKey: filepath.Join(dir, "root.key"), Admin: "ada", FullName: "Ada Lund",
+	}
+	for _, f := range alter {
+		f(&plan.Config)
 	}
 	made, err := controlplane.Init(ctx, plan, clock.System{})
 	if err != nil {
