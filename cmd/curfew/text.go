@@ -126,6 +126,9 @@ func describe(w io.Writer, r *api.Request) error {
 		add("record", "required: a gap in it is an alert")
 	}
 	add("terminals", terminals(r.Terminals))
+	if r.HumanSignatures {
+		add("signed", "by people's own passkeys, which hosts check: "+r.Page)
+	}
 	add("ticket", r.Ticket)
 	if o := r.Origin; o != nil {
 		add("asked in", fmt.Sprintf("a shell on %s, session %s", o.Host, o.Session))

@@ -178,7 +178,8 @@ type Server struct {
 	Stop      <-chan struct{} // closed when streams have to end
 
 	away    turnedAway
-	alerted *uint64 // the event up to which [Server.Alert] has told; its alone
+	alerted *uint64   // the event up to which [Server.Alert] has told; its alone
+	rosters time.Time // when it looked at the roster's end; its alone
 }
 
 var _ apiconnect.CurfewHandler = (*Server)(nil)

@@ -251,9 +251,9 @@ func (s *Server) Unconfirmed(ctx context.Context) ([]roster.Unconfirmed, error) 
 
 // Alert tells, once each, of ends of which no host has signed that nothing is
 // left, in the log and in the story of the grant; and in the log of what hosts told that somebody
-// should look at.
+// should look at, and of a roster that ends soon.
 func (s *Server) Alert(ctx context.Context) error {
-	return errors.Join(s.alertUnconfirmed(ctx), s.alertTold(ctx), s.tellTurnedAway(ctx))
+	return errors.Join(s.alertUnconfirmed(ctx), s.alertTold(ctx), s.tellTurnedAway(ctx), s.alertRoster(ctx))
 }
 
 // alertTold logs what came since the last look. What came while no server ran

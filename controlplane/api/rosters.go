@@ -3,7 +3,9 @@ package api
 import (
 	"context"
 	"crypto/ed25519"
+	"fmt"
 	"net/url"
+	"time"
 
 	"curfew.internal/controlplane/roster"
 	"curfew.internal/grant"
@@ -81,4 +83,34 @@ func (s *Server) PublishRoster(ctx context.Context, m *api.PublishRosterRequest)
 	}
 	s.Log.InfoContext(ctx, "roster of people's keys published", "version", next.Version, "by", who(ctx).Name)
 	return &api.PublishRosterReply{Version: next.Version}, nil
+}
+
+// An operator is told of a roster's end so long before, and each time that it
+// is looked at from then on.
+const (
+	rosterNotice = 14 * 24 * time.Hour
+	rosterLook   = 12 * time.Hour
+)
+
+// alertRoster tells, in the log, that the roster ends soon: hosts refuse then
+// what it wants signed, and only its owners can mend that.
+func (s *Server) alertRoster(ctx context.Context) error {
+	now := s.now()
+	if now.Sub(s.rosters) < rosterLook {
+		return nil
+	}
+	b, err := s.Store.LastRoster(ctx)
+	if err != nil {
+		return fmt.Errorf("look at the roster of people's keys: %w", err)
+	}
+	s.rosters = now
+	if len(b) == 0 {
+		return nil
+	}
+	r, err := grant.OpenRoster(b, s.Fleet)
+	if err == nil && r.Expires.Sub(now) < rosterNotice {
+		s.Log.ErrorContext(ctx, "alert: the roster of people's keys ends, and hosts refuse then what it wants signed: its owners have to sign the next one",
+			"version", r.Version, "expires", r.Expires)
+	}
+	return err
 }

@@ -262,6 +262,30 @@ func TestRosterIsPublishedByItsOwners(t *testing.T) {
 	refused(t, err, connect.CodePermissionDenied, "for admins")
 }
 
+// The end of a roster stops what it wants signed, everywhere: its operator is
+// told before, and not every second.
+func TestEndOfARosterIsAnAlert(t *testing.T) {
+	s := newSigning(t)
+	s.roster.Expires = noon.Add(20 * 24 * time.Hour)
+	must(t, s.publish(s.roster, append(s.owners, s.root)...))
+	for _, c := range []struct {
+		name  string
+		after time.Duration
+		want  int
+	}{
+		{"long before", 0, 0},
+		{"two weeks before", 6 * 24 * time.Hour, 1},
+		{"at once again", time.Second, 1},
+		{"half a day later", 12 * time.Hour, 2},
+	} {
+		s.clock.pass(c.after)
+		must(t, s.server.Alert(t.Context()))
+		if n := strings.Count(s.log.String(), "alert: the roster of people's keys ends"); n != c.want {
+			t.Errorf("%s: told %d times, want %d", c.name, n, c.want)
+		}
+	}
+}
+
 // A thief has the grant key, the CA, the key of secrets and the database, and
 // so the whole of this process. What he cannot have is people's passkeys, the
 // owners' keys and the root. Whatever he sends, db1 takes what was signed for

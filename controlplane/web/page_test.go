@@ -53,6 +53,38 @@ func TestRequestPageShowsWhatOthersWroteAsText(t *testing.T) {
 	}
 }
 
+// Where people's own keys sign, no code stands in for one: neither for her who
+// asks, nor for who approves.
+func TestPagesOfSignedRolesOfferNoCode(t *testing.T) {
+	q := &api.Request{
+		Id: "r-1", Person: "ana", Role: "root", Hosts: []string{"db1"}, Duration: durationpb.New(time.Hour), State: "asked", HumanSignatures: true, WaitsFor: "ana",
+		Digest: []byte{0xab},
+	}
+	for _, c := range []struct {
+		name string
+		v    requestView
+		key  bool // the visitor has a passkey
+		want []string
+	}{
+		{"hers, to be signed", requestView{MaySign: true}, true, []string{`action="/requests/r-1/sign"`, "Sign it", "data-passkey", `name="digest" value="ab"`}},
+		{"an approver's", requestView{MayApprove: true}, true, []string{`action="/requests/r-1/approve"`, "Approve and sign", "data-passkey"}},
+		{"hers, without a passkey", requestView{MaySign: true}, false, []string{"You have no passkey yet"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.v.Request, c.v.Allows = q, allowedBy(q)
+			text := written(t, page{Name: "request", Title: "x", Data: c.v, Me: &api.Person{Name: "ana"}, Passkey: c.key, TOTP: true})
+			for _, w := range c.want {
+				if !strings.Contains(text, w) {
+					t.Errorf("%q is missing", w)
+				}
+			}
+			if strings.Contains(text, `name="code"`) {
+				t.Error("a code is asked for")
+			}
+		})
+	}
+}
+
 // A page that changes is followed. One that says why there is none has nothing
 // to follow: it would be loaded again and again.
 func TestWhatIsFollowed(t *testing.T) {
