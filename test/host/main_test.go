@@ -53,6 +53,7 @@ func TestOnRealHosts(t *testing.T) {
 		{"whoever ends the recorder ends the session", recorderKilled},
 		{"an agent that is killed loses nothing of a terminal", agentKilled},
 		{"somebody looks on, and ends the session", watched},
+		{"a grant that is asked for ahead and by label begins when it is to", scheduled},
 		{"people are told at their terminal that the end is near", warned},
 		{"an older set put back on the disk brings nothing back", rolledBack},
 		{"the door comes back, and wiring that is taken out shows", unwired},

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 var requestID = regexp.MustCompile(`r-[a-z2-7]{16}`)
@@ -79,4 +80,38 @@ func inTurn(t *testing.T, s *scene) {
 		t.Fatal(err)
 	}
 	s.nothing(t, "ros")
+}
+
+var fromForm = regexp.MustCompile(`stands from (\S+ \S+) UTC until`)
+
+// scheduled: a grant that is asked for ahead is on no host before it begins.
+func scheduled(t *testing.T, s *scene) {
+	t.Helper()
+	p := s.person(t, "sky")
+	out, err := p.Prove(t.Context(), "request", "ops", "--label", "tier=db", "--at", "10s", "--for", "10m", "--no-wait")
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, from := grantID.FindString(out), fromForm.FindStringSubmatch(out)
+	if id == "" || from == nil || !strings.Contains(out, "db1") {
+		t.Fatalf("no grant on db1 in %q", out)
+	}
+	start, err := time.Parse(time.DateTime, from[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.until(t, "beginning", func() error {
+		_, err := s.db1.Sh(t.Context(), "test -e /run/curfew/sudoers.d/"+id)
+		return err
+	})
+	made := s.sh(t, "date -ud @$(stat -c %Y /run/curfew/sudoers.d/"+id+") +%FT%TZ")
+	if at, err := time.Parse(time.RFC3339, strings.TrimSpace(made)); err != nil || at.Before(start) {
+		t.Errorf("in place at %s, and begins at %v: %v", made, start, err)
+	}
+	out, err = s.ssh(t, p, "sudo -n id")
+	allowed(t, out, err)
+	if _, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "revoke", id); err != nil {
+		t.Fatal(err)
+	}
+	s.nothing(t, "sky")
 }
