@@ -49,7 +49,7 @@ func TestProvision(t *testing.T) {
 		t.Fatalf("%v %+v", err, steps)
 	}
 	var files []lab.File
-	for _, f := range packages(t, present(t, "0.9.2"), "*_amd64.deb") {
+	for _, f := range packages(t, present(t), "*_amd64.deb") {
 		files = append(files, lab.File{Path: "/vagrant/dist/" + filepath.Base(f), From: f, Mode: 0o644})
 	}
 	l, err := lab.New(t.Context(), t.Output())

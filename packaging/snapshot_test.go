@@ -27,6 +27,11 @@ func look(t *testing.T, h *lab.Host) snapshot {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return parse(t, out)
+}
+
+func parse(t *testing.T, out string) snapshot {
+	t.Helper()
 	s := snapshot{}
 	for line := range strings.Lines(out) {
 		name, what, ok := strings.Cut(line, "\t")
@@ -44,6 +49,7 @@ func look(t *testing.T, h *lab.Host) snapshot {
 // packages are there or not.
 var others = []struct{ path, why string }{
 	{`/var/lib/dpkg(/.*)?`, "dpkg's own books"},
+	{`/var/lib/rpm(/.*)?`, "rpm's own"},
 	{`/var/log/.*`, "logs are there to stay"},
 	{`/run/log/.*`, "the journal"},
 	{`/run/systemd(/.*)?`, "what systemd has in memory"},
