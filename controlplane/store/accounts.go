@@ -32,36 +32,32 @@ func (s *Store) Arrive(ctx context.Context, v roster.Arrival, at time.Time) erro
 			return err
 		}
 		act := roster.Act{By: v.Person, At: at}
-		if err := t.bind(ctx, v, act); err != nil {
-			return err
-		}
-		if v.Groups != nil {
-			if err := t.tellGroups(ctx, v, act); err != nil {
+		for _, step := range []func(context.Context, roster.Arrival, roster.Act) error{t.bind, t.tellGroups, t.tellManager} {
+			if err := step(ctx, v, act); err != nil {
 				return err
 			}
-		}
-		if err := t.tellManager(ctx, v, act); err != nil {
-			return err
 		}
 		if err := t.dropSessions(ctx, at); err != nil {
 			return err
 		}
-		if v.Session.Browser {
-			if err := addWebSession(ctx, t, v.Session); err != nil {
-				return err
-			}
-			v.Session.Name += ", by " + v.Issuer
-			return t.sign(ctx, v.Session, roster.SignedIn, at)
-		}
-		if err := t.take(ctx, v, act); err != nil {
-			return err
-		}
-		if err := addSession(ctx, t, v.Session); err != nil {
-			return err
-		}
-		v.Session.Name = v.DeviceName + ", by " + v.Issuer
-		return t.sign(ctx, v.Session, roster.SignedIn, at)
+		return t.enter(ctx, v, act)
 	})
+}
+
+// enter opens the session, on a browser or a device.
+func (t *tx) enter(ctx context.Context, v roster.Arrival, a roster.Act) error {
+	add := addWebSession
+	if !v.Session.Browser {
+		add, v.Session.Name = addSession, v.DeviceName
+		if err := t.take(ctx, v, a); err != nil {
+			return err
+		}
+	}
+	if err := add(ctx, t, v.Session); err != nil {
+		return err
+	}
+	v.Session.Name += ", by " + v.Issuer
+	return t.sign(ctx, v.Session, roster.SignedIn, a.At)
 }
 
 // bind makes a new account the person's, or makes sure that it is hers.

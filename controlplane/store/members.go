@@ -53,8 +53,12 @@ func memberships(ctx context.Context, q querier, query string, args ...any) (map
 	return all, err
 }
 
-// tellGroups keeps which groups the person is in, and tells if they changed.
+// tellGroups keeps which groups the person is in, if the provider was asked,
+// and tells if they changed.
 func (t *tx) tellGroups(ctx context.Context, v roster.Arrival, a roster.Act) error {
+	if v.Groups == nil {
+		return nil
+	}
 	was, err := list(ctx, t, scanText, `SELECT grp FROM members WHERE person = ? ORDER BY grp`, v.Person)
 	if err != nil {
 		return err
