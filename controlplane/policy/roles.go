@@ -240,23 +240,11 @@ func (r *reader) eligibility(n ast.Node, field string) {
 				r.wrong(v, field+".role", fmt.Sprintf("unknown role %.64q", e.Role), "name it under roles:")
 			}
 		case "people":
-			people, named, known := r.people(v, field+".people")
+			people, named, known := r.askers(v, field+".people")
 			e.People, e.Named, whole = append(e.People, people...), append(e.Named, named...), whole && known
-			if slices.Contains(named, manager) {
-				r.wrong(v, field+".people", "nobody is manager of herself", manager+" is for approvals")
-			}
 		case "groups":
-			for _, w := range r.list(v, field+".groups") {
-				members, known := r.policy.Groups[w.text]
-				if !known {
-					r.wrong(w.node, field+".groups", fmt.Sprintf("unknown group %.40q", w.text), "name it under groups:")
-					whole = false
-				}
-				_, elsewhere := r.policy.Directory[w.text]
-				whole = whole && !elsewhere
-				e.Named = append(e.Named, "group:"+w.text)
-				e.People = append(e.People, members...)
-			}
+			people, named, known := r.members(v, field+".groups")
+			e.People, e.Named, whole = append(e.People, people...), append(e.Named, named...), whole && known
 		case "until":
 			t, err := time.Parse("2006-01-02", r.text(v, field+".until"))
 			if err != nil || t.Year() < 2000 || t.Year() > 9000 {
@@ -278,6 +266,29 @@ func (r *reader) eligibility(n ast.Node, field string) {
 	e.People = slices.Compact(e.People)
 	r.lonely(n, field, e)
 	r.policy.Eligible = append(r.policy.Eligible, e)
+}
+
+// askers reads people who may ask: each is named, or in a group.
+func (r *reader) askers(n ast.Node, field string) (all, named []string, whole bool) {
+	all, named, whole = r.people(n, field)
+	if slices.Contains(named, manager) {
+		r.wrong(n, field, "nobody is manager of herself", manager+" is for approvals")
+	}
+	return all, named, whole
+}
+
+// members resolves names of groups, as people does.
+func (r *reader) members(n ast.Node, field string) (all, named []string, whole bool) {
+	whole = true
+	for _, w := range r.list(n, field) {
+		people, known := r.policy.Groups[w.text]
+		if !known {
+			r.wrong(w.node, field, fmt.Sprintf("unknown group %.40q", w.text), "name it under groups:")
+		}
+		_, elsewhere := r.policy.Directory[w.text]
+		all, named, whole = append(all, people...), append(named, "group:"+w.text), whole && known && !elsewhere
+	}
+	return all, named, whole
 }
 
 // lonely finds people who could ask, and whom nobody else could approve.
