@@ -136,6 +136,8 @@ func brought(ctx context.Context, l net.Listener, state string) (string, error) 
 	defer cancel()
 	_ = h.Shutdown(stop) // what does not end in time is closed
 	_ = h.Close()
-	<-done
+	if served := <-done; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
 	return pass, err
 }

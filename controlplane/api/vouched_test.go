@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"crypto/ed25519"
+	"errors"
 	"net/http"
 	"testing"
 	"time"
@@ -41,7 +42,7 @@ func TestVouchedSessionIsProvedBeforeALogin(t *testing.T) {
 	}
 	err = ask("")
 	refused(t, err, connect.CodeUnauthenticated, "nobody but the provider")
-	if c, ok := err.(*connect.Error); !ok || c.Meta().Get("Curfew-Needs") != "code" {
+	if c := (*connect.Error)(nil); !errors.As(err, &c) || c.Meta().Get("Curfew-Needs") != "code" {
 		t.Error("it does not say what it needs")
 	}
 	refused(t, ask("000000"), connect.CodePermissionDenied, "not right")

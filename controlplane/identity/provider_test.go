@@ -247,6 +247,7 @@ func TestGroupsThatTheProviderTells(t *testing.T) {
 
 // came is a browser of ana's, with what it brings from the provider.
 type came struct {
+	*testing.T
 	*abroad
 	cookie string
 	r      roster.Returned
@@ -263,53 +264,53 @@ func TestAnswersThatDoNotCount(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name  string
-		spoil func(*testing.T, *came)
+		spoil func(*came)
 		want  error
 	}{
-		{"as it should be", func(*testing.T, *came) {}, nil},
-		{"as it should be, signed anew", func(_ *testing.T, c *came) { c.at.Spoil(c.at.Sign) }, nil},
-		{"of another state", func(_ *testing.T, c *came) { c.r.State = "x" }, ErrProvider},
-		{"without a state", func(_ *testing.T, c *came) { c.r.State = "" }, ErrProvider},
-		{"in a browser that was not sent there", func(_ *testing.T, c *came) { c.cookie = "" }, ErrAway},
-		{"in another browser that was sent there", func(t *testing.T, c *came) { c.cookie, _ = c.goAway(t, "Ana@example.com", "") }, ErrProvider},
-		{"too late", func(_ *testing.T, c *came) { c.clock.now = c.clock.now.Add(awayLife) }, ErrAway},
-		{"with an error of the provider's", func(_ *testing.T, c *came) { c.r.Error, c.r.Code = "access_denied", "" }, ErrProvider},
-		{"with a code that was guessed", func(_ *testing.T, c *came) { c.r.Code = "x" }, ErrProvider},
-		{"with a code that was used, in another browser", func(t *testing.T, c *came) {
-			if _, err := c.Arrive(t.Context(), c.cookie, c.r); err != nil {
-				t.Fatal(err)
+		{"as it should be", func(*came) {}, nil},
+		{"as it should be, signed anew", func(c *came) { c.at.Spoil(c.at.Sign) }, nil},
+		{"of another state", func(c *came) { c.r.State = "x" }, ErrProvider},
+		{"without a state", func(c *came) { c.r.State = "" }, ErrProvider},
+		{"in a browser that was not sent there", func(c *came) { c.cookie = "" }, ErrAway},
+		{"in another browser that was sent there", func(c *came) { c.cookie, _ = c.goAway(c.T, "Ana@example.com", "") }, ErrProvider},
+		{"too late", func(c *came) { c.clock.now = c.clock.now.Add(awayLife) }, ErrAway},
+		{"with an error of the provider's", func(c *came) { c.r.Error, c.r.Code = "access_denied", "" }, ErrProvider},
+		{"with a code that was guessed", func(c *came) { c.r.Code = "x" }, ErrProvider},
+		{"with a code that was used, in another browser", func(c *came) {
+			if _, err := c.Arrive(c.Context(), c.cookie, c.r); err != nil {
+				c.Fatal(err)
 			}
-			cookie, r := c.goAway(t, "Ana@example.com", "")
+			cookie, r := c.goAway(c.T, "Ana@example.com", "")
 			c.cookie, c.r.State = cookie, r.State
 		}, ErrProvider},
-		{"with somebody else's code, for which the verifier is another", func(t *testing.T, c *came) {
-			_, r := c.goAway(t, "Ana@example.com", "")
+		{"with somebody else's code, for which the verifier is another", func(c *came) {
+			_, r := c.goAway(c.T, "Ana@example.com", "")
 			c.r.Code = r.Code
 		}, ErrProvider},
-		{"twice", func(t *testing.T, c *came) {
-			if _, err := c.Arrive(t.Context(), c.cookie, c.r); err != nil {
-				t.Fatal(err)
+		{"twice", func(c *came) {
+			if _, err := c.Arrive(c.Context(), c.cookie, c.r); err != nil {
+				c.Fatal(err)
 			}
 		}, ErrAway},
-		{"of another issuer", func(_ *testing.T, c *came) { c.r.Issuer = "https://evil.example" }, ErrProvider},
-		{"of another issuer, by its token", func(_ *testing.T, c *came) { claim(c.abroad, "iss", "https://evil.example") }, ErrProvider},
-		{"for another nonce", func(_ *testing.T, c *came) { claim(c.abroad, "nonce", "x") }, ErrProvider},
-		{"without a nonce", func(_ *testing.T, c *came) {
+		{"of another issuer", func(c *came) { c.r.Issuer = "https://evil.example" }, ErrProvider},
+		{"of another issuer, by its token", func(c *came) { claim(c.abroad, "iss", "https://evil.example") }, ErrProvider},
+		{"for another nonce", func(c *came) { claim(c.abroad, "nonce", "x") }, ErrProvider},
+		{"without a nonce", func(c *came) {
 			c.at.Spoil(func(claims map[string]any) string { delete(claims, "nonce"); return c.at.Sign(claims) })
 		}, ErrProvider},
-		{"for another client", func(_ *testing.T, c *came) { claim(c.abroad, "aud", "another") }, ErrProvider},
-		{"for two clients, made for the other", func(_ *testing.T, c *came) {
+		{"for another client", func(c *came) { claim(c.abroad, "aud", "another") }, ErrProvider},
+		{"for two clients, made for the other", func(c *came) {
 			c.at.Spoil(func(claims map[string]any) string {
 				claims["aud"], claims["azp"] = []string{provider.ClientID, "another"}, "another"
 				return c.at.Sign(claims)
 			})
 		}, ErrProvider},
-		{"expired", func(_ *testing.T, c *came) { claim(c.abroad, "exp", time.Now().Add(-time.Hour).Unix()) }, ErrProvider},
-		{"of a subject without a name", func(_ *testing.T, c *came) { claim(c.abroad, "sub", "") }, ErrProvider},
-		{"with another access token", func(_ *testing.T, c *came) { claim(c.abroad, "at_hash", "AAAAAAAAAAAAAAAAAAAAAA") }, ErrProvider},
-		{"signed by nobody", func(_ *testing.T, c *came) { c.at.Spoil(unsigned) }, ErrProvider},
-		{"signed by somebody else", func(t *testing.T, c *came) { c.at.Spoil(provider.Start(t, origin+"/sign-in/back").Sign) }, ErrProvider},
-		{"altered after it was signed", func(_ *testing.T, c *came) {
+		{"expired", func(c *came) { claim(c.abroad, "exp", time.Now().Add(-time.Hour).Unix()) }, ErrProvider},
+		{"of a subject without a name", func(c *came) { claim(c.abroad, "sub", "") }, ErrProvider},
+		{"with another access token", func(c *came) { claim(c.abroad, "at_hash", "AAAAAAAAAAAAAAAAAAAAAA") }, ErrProvider},
+		{"signed by nobody", func(c *came) { c.at.Spoil(unsigned) }, ErrProvider},
+		{"signed by somebody else", func(c *came) { c.at.Spoil(provider.Start(c.T, origin+"/sign-in/back").Sign) }, ErrProvider},
+		{"altered after it was signed", func(c *came) {
 			c.at.Spoil(func(claims map[string]any) string {
 				signed := strings.Split(c.at.Sign(claims), ".")
 				claims["sub"] = "sub-other"
@@ -317,13 +318,13 @@ func TestAnswersThatDoNotCount(t *testing.T) {
 				return strings.Join(signed, ".")
 			})
 		}, ErrProvider},
-		{"told about somebody else", func(_ *testing.T, c *came) { claim(c.abroad, "sub", "sub-other") }, ErrProvider},
+		{"told about somebody else", func(c *came) { claim(c.abroad, "sub", "sub-other") }, ErrProvider},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := newAbroad(t)
 			cookie, r := a.goAway(t, "Ana@example.com", "")
-			v := &came{a, cookie, r}
-			c.spoil(t, v)
+			v := &came{t, a, cookie, r}
+			c.spoil(v)
 			got, err := a.Arrive(t.Context(), v.cookie, v.r)
 			if !errors.Is(err, c.want) || c.want == nil && (err != nil || got.Person != "ana") {
 				t.Errorf("%+v, %v", got, err)

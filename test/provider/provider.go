@@ -186,7 +186,7 @@ func (p *Provider) spoiled(next http.Handler) http.Handler {
 		body := rec.Body.Bytes()
 		var reply map[string]any
 		if json.Unmarshal(body, &reply) == nil && reply["id_token"] != nil {
-			token, err := jose.ParseSigned(fmt.Sprint(reply["id_token"]), []jose.SignatureAlgorithm{jose.RS256})
+			token, err := jose.ParseSignedCompact(fmt.Sprint(reply["id_token"]), []jose.SignatureAlgorithm{jose.RS256})
 			if err != nil {
 				panic(err)
 			}
@@ -212,7 +212,7 @@ func (p *Provider) SignIn(t *testing.T, at, name string) *url.URL {
 		must(t, err)
 		a, err := c.Do(r)
 		must(t, err)
-		defer a.Body.Close()
+		defer a.Body.Close() //nolint:errcheck // it was only read from
 		to, err := a.Location()
 		if err != nil {
 			b, _ := io.ReadAll(a.Body)
