@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/renameio/v2"
 
+	"curfew.internal/controlplane/cosign"
 	"curfew.internal/controlplane/sign"
 	"curfew.internal/controlplane/store"
 	"curfew.internal/ledger"
@@ -31,6 +32,12 @@ type book struct {
 	mu     sync.Mutex // guards what follows
 	newest ledger.Checkpoint
 	note   []byte
+}
+
+// witnessed is the log with those who cosign it.
+type witnessed struct {
+	*book
+	*cosign.Cosigner
 }
 
 // openBook opens the log and compares it with the newest checkpoint. A fleet

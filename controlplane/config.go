@@ -11,6 +11,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"curfew.internal/controlplane/cosign"
 	"curfew.internal/controlplane/forward"
 	"curfew.internal/controlplane/identity"
 	"curfew.internal/controlplane/notify"
@@ -50,6 +51,9 @@ const ConfigHelp = `The configuration file is YAML; unknown keys are mistakes.
     client_id: curfew
     client_secret_file: /run/credentials/curfew-server.service/secret_oidc
   scim: {token_file: /run/credentials/curfew-server.service/secret_scim} # a directory keeps people: docs/directory.md
+  log_tiles: true                      # show the log's checkpoint and digests at url/log/
+  witnesses:                           # who cosigns the log: docs/witness.md
+    - {key: witness.example+..., url: "https://witness.example:7450"}
   notify:                              # who is told of requests and alerts: docs/notify.md
     - {name: oncall, form: slack, to_file: /etc/curfew-server/slack}
 
@@ -105,6 +109,12 @@ type Config struct {
 	// SCIM lets a directory keep people and groups here. It needs web.
 	// Optional; people are added by admins alone.
 	SCIM *scim.Config `yaml:"scim,omitempty"`
+	// LogTiles shows the checkpoint of the log over the record, and the digests
+	// of its tree, at url/log/ to whoever reaches it, without a sign-in. What
+	// entries say is not there. Optional; not shown.
+	LogTiles bool `yaml:"log_tiles,omitempty"`
+	// Witnesses lists who is asked to cosign the log. Optional.
+	Witnesses []cosign.Target `yaml:"witnesses,omitempty"`
 	// Notify lists who is told of requests and alerts, by chat, mail or a
 	// webhook. Optional.
 	Notify []notify.Target `yaml:"notify,omitempty"`
@@ -183,7 +193,7 @@ func (c *Config) fill() {
 }
 
 func (c *Config) check() error {
-	errs := []error{grant.CheckFleet(c.Fleet), checkURL("url", c.URL), checkURL("agents_url", c.AgentsURL), forward.Check(c.Forward), notify.Check(c.Notify), c.Retention.check(), c.Web.check(), c.OIDC.Check(), c.SCIM.Check()}
+	errs := []error{grant.CheckFleet(c.Fleet), checkURL("url", c.URL), checkURL("agents_url", c.AgentsURL), forward.Check(c.Forward), notify.Check(c.Notify), c.Retention.check(), c.Web.check(), c.OIDC.Check(), c.SCIM.Check(), cosign.Check(c.Witnesses)}
 	if c.OIDC != nil && c.Web == nil {
 		errs = append(errs, errors.New("oidc: needs web, whose pages the provider sends people back to"))
 	}

@@ -51,6 +51,7 @@ var (
 	mumFigure   = prometheus.NewDesc("curfew_grants_unconfirmed", "Ended grants, by host, for which the host has not signed within a minute that nothing is left.", nil, nil)
 	lateFigure  = prometheus.NewDesc("curfew_forward_behind", "Entries of the record that a target of forward has not taken yet.", []string{"target"}, nil)
 	gainFigure  = prometheus.NewDesc("curfew_privilege_without_grant", "Processes of the last 24 hours that gained privilege without a grant.", nil, nil)
+	mineFigure  = prometheus.NewDesc("curfew_witness_silent_seconds", "For how long a witness has not cosigned the log; 0: it does.", []string{"witness"}, nil)
 	readFigure  = prometheus.NewDesc("curfew_scrape_ok", "1 if the database could be read for these figures.", nil, nil)
 )
 
@@ -62,7 +63,7 @@ type figures struct {
 
 // Describe implements [prometheus.Collector].
 func (f *figures) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{hostsFigure, keyFigure, openFigure, ruleFigure, mumFigure, lateFigure, gainFigure, readFigure} {
+	for _, d := range []*prometheus.Desc{hostsFigure, keyFigure, openFigure, ruleFigure, mumFigure, lateFigure, gainFigure, mineFigure, readFigure} {
 		to <- d
 	}
 }
@@ -77,13 +78,21 @@ func (f *figures) Collect(to chan<- prometheus.Metric) {
 	count, err := f.store.Count(f.ctx, f.clock.Now().Wall.Add(-24*time.Hour))
 	silent, silentErr := f.api.Unconfirmed(f.ctx)
 	last, lastErr := f.store.LastEvent(f.ctx)
-	if err != nil || silentErr != nil || lastErr != nil {
+	witnesses, witnessErr := f.cosign.Witnesses(f.ctx)
+	if errors.Join(err, silentErr, lastErr, witnessErr) != nil {
 		gauge(readFigure, 0)
 		return
 	}
 	gauge(readFigure, 1)
 	for target, upTo := range f.forward.UpTo() {
 		gauge(lateFigure, float64(last-min(last, upTo)), target)
+	}
+	for _, w := range witnesses {
+		silent := time.Duration(0)
+		if !w.Since.IsZero() {
+			silent = f.clock.Now().Wall.Sub(w.Since)
+		}
+		gauge(mineFigure, silent.Seconds(), w.Name())
 	}
 	gauge(mumFigure, float64(len(silent)))
 	gauge(gainFigure, float64(count.Privileged))

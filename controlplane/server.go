@@ -21,11 +21,13 @@ import (
 	"curfew.internal/clock"
 	"curfew.internal/controlplane/api"
 	"curfew.internal/controlplane/archive"
+	"curfew.internal/controlplane/cosign"
 	"curfew.internal/controlplane/fleet"
 	"curfew.internal/controlplane/forward"
 	"curfew.internal/controlplane/identity"
 	"curfew.internal/controlplane/notify"
 	"curfew.internal/controlplane/sign"
+	"curfew.internal/controlplane/tiles"
 )
 
 // Bounds of the HTTP servers.
@@ -56,6 +58,7 @@ type Server struct {
 	version string
 	rules   *rules
 	book    *book
+	cosign  *cosign.Cosigner
 	fleet   *fleet.Server
 	api     *api.Server
 	forward *forward.Forwarder
@@ -82,6 +85,9 @@ func Open(ctx context.Context, c Config, o Options) (*Server, error) {
 	if s.book, err = openBook(ctx, c.keys(), c.Fleet, p.store); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
+	if s.cosign, err = cosign.New(c.Witnesses, s.book, p.store, o.Clock, o.Log); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
 	if s.forward, err = forward.New(c.Fleet, c.Forward, p.store, o.Clock, o.Log); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -104,7 +110,7 @@ func Open(ctx context.Context, c Config, o Options) (*Server, error) {
 	})
 	p.store.OnSets(func(hosts []string) { s.fleet.Changed(hosts...) })
 	s.api = &api.Server{
-		Fleet: c.Fleet, Pages: pages(c), Store: p.store, Desk: p.desk, Rules: s.rules, Codes: p.codes, Ledger: s.book, Terminals: s.terminals, Connected: s.fleet.Connected,
+		Fleet: c.Fleet, Pages: pages(c), Store: p.store, Desk: p.desk, Rules: s.rules, Codes: p.codes, Ledger: witnessed{s.book, s.cosign}, Terminals: s.terminals, Connected: s.fleet.Connected,
 		Authority: func() api.Authority { return p.keys.Load() }, Clock: o.Clock, Log: o.Log, Stop: s.stop,
 	}
 	s.fleet.Shell = api.Shell{Server: s.api}
@@ -189,6 +195,7 @@ func (s *Server) Run(ctx context.Context, reload <-chan struct{}) error {
 	g.Go(func() error { return s.rules.watch(ctx, reload) })
 	g.Go(func() error { return s.end(ctx) })
 	g.Go(func() error { return s.forward.Run(ctx) })
+	g.Go(func() error { return s.cosign.Run(ctx) })
 	g.Go(func() error { return s.retain(ctx) })
 	g.Go(func() error { return s.notify.Run(ctx) })
 	g.Go(func() error { return s.follow(ctx) })
@@ -285,6 +292,9 @@ func (s *Server) peopleServer() (*http.Server, error) {
 	path, h := s.api.Handler()
 	mux := http.NewServeMux()
 	mux.Handle(path, h)
+	if s.config.LogTiles {
+		mux.Handle(tiles.Prefix, tiles.Handler(s.cosign, s.store, s.log))
+	}
 	return &http.Server{Handler: s.bounded(mux), TLSConfig: t, ReadHeaderTimeout: headWithin}, nil
 }
 

@@ -42,7 +42,8 @@ const (
 
 	// A host's seals have 22: [Sealed].
 
-	SignIn Kind = 23 // Person was let in to the control plane, or was not, or left; Step says which, Object the session
+	SignIn    Kind = 23 // Person was let in to the control plane, or was not, or left; Step says which, Object the session
+	Witnessed Kind = 24 // what the witness Object makes of the log; Step says it in a word
 )
 
 // Demanded is what the text of a Gap says where a role demands a whole record.
@@ -53,7 +54,7 @@ var kindNames = map[Kind]string{
 	Installed: "installed", Removed: "removed", SetRefused: "set-refused", Drift: "drift", Agent: "agent", Admin: "admin",
 	Leftovers: "leftovers", Decision: "decision", Connect: "connect", Open: "open", Act: "act", Privilege: "privilege",
 	WouldRefuse: "would-refuse",
-	Terminal:    "terminal", Sealed: "sealed", SignIn: "sign-in",
+	Terminal:    "terminal", Sealed: "sealed", SignIn: "sign-in", Witnessed: "witness",
 }
 
 // String is the kind's name in pages and searches.
@@ -94,13 +95,13 @@ type Entry struct {
 	Took    time.Duration
 	Receipt []byte // for Removed, Leftovers: the envelope of a [Receipt] or [LeftoversReceipt], verbatim
 
-	// For Decision, and Step for SignIn.
+	// For Decision, and Step for SignIn and Witnessed.
 	Request string
 	Step    string // asked, approved, signed, revoked, ...
 	Digest  []byte // of what was asked, as approvers were shown it
 	Signed  []byte // the envelope of the grant, verbatim, where one was made
 
-	Object string    // for Connect, Open, Act: an address, a path, a process, ...; for SignIn: the session
+	Object string    // for Connect, Open, Act: an address, a path, a process, ...; for SignIn: the session; for Witnessed: the witness
 	Since  time.Time // for Gap: nothing before is missing; At: nothing after. Zero, if that is not known
 }
 

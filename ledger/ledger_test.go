@@ -67,7 +67,7 @@ func argv(e Entry) []string {
 }
 
 func TestKindsHaveNames(t *testing.T) {
-	for k := Exec; k <= SignIn; k++ {
+	for k := Exec; k <= Witnessed; k++ {
 		if KindNamed(k.String()) != k {
 			t.Errorf("%d: %v", k, k)
 		}

@@ -3,8 +3,10 @@ package ledger
 import (
 	"cmp"
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -18,6 +20,9 @@ const maxExport = 1 << 28
 type Trust struct {
 	Key   Key    // of the log
 	Older []byte // a signed checkpoint that she kept; nil: none
+
+	Witnesses []Witness // whose word on the checkpoint counts
+	Quorum    int       // how many of them have to have given it
 }
 
 // A Finding is one thing that is wrong, at its place.
@@ -39,6 +44,7 @@ func (f Finding) String() string {
 type Report struct {
 	Checkpoint Checkpoint
 	Since      []Checkpoint // earlier ones that it goes on from, shown by proof
+	Cosigned   []Cosigner   // of the witnesses that were named
 	Asked      string       // what the export was asked for
 	Numbers    []Range      // the entries that it has
 	Deleted    []Range      // those of which the log has only digests any more
@@ -56,10 +62,17 @@ type Signer struct {
 	Receipts, Seals int
 }
 
+// A Cosigner is a witness that was named, and when it cosigned the bundle's
+// checkpoint, as it says; the zero time: it has not.
+type Cosigner struct {
+	Name string
+	At   time.Time
+}
+
 // Verify checks an export with nothing but what the checker holds: that the
 // key signed its checkpoint, that each entry is in the tree at its number, that
-// the tree goes on from earlier checkpoints, that hosts signed their receipts
-// and sealed what else they told, that sessions have no hole that no gap tells
+// the tree goes on from earlier checkpoints, that the witnesses that she names
+// cosigned it, that hosts signed their receipts and sealed what else they told, that sessions have no hole that no gap tells
 // of, and that the segments of terminals go on one from another.
 func Verify(file []byte, trust Trust) Report {
 	v := verifier{trust: trust, signers: map[Signer]*Signer{}}
@@ -68,6 +81,7 @@ func Verify(file []byte, trust Trust) Report {
 	if !v.checkpoint() {
 		return v.Report
 	}
+	v.cosigned()
 	v.growth()
 	numbers := v.manifest()
 	v.records(numbers, err)
@@ -114,6 +128,28 @@ func (v *verifier) checkpoint() bool {
 	}
 	v.Checkpoint = c
 	return true
+}
+
+// cosigned looks which of the witnesses have cosigned the checkpoint. The same
+// one counts once, however often it is named.
+func (v *verifier) cosigned() {
+	said := 0
+	for i, w := range v.trust.Witnesses {
+		if slices.ContainsFunc(v.trust.Witnesses[:i], func(o Witness) bool { return o.public.Equal(w.public) }) {
+			continue
+		}
+		at, err := w.Cosigned(v.bundle.Checkpoint)
+		switch {
+		case err == nil:
+			said++
+		case !errors.Is(err, ErrUnsigned):
+			v.find(0, "the checkpoint, of witness %s: %v", w.Name, err)
+		}
+		v.Cosigned = append(v.Cosigned, Cosigner{w.Name, at})
+	}
+	if said < v.trust.Quorum {
+		v.find(0, "%d of the witnesses that you named cosigned the checkpoint, and you ask for %d: somebody may be shown another log", said, v.trust.Quorum)
+	}
 }
 
 // growth looks at the earlier checkpoints: that of the bundle, and that of the

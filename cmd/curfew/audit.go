@@ -17,6 +17,7 @@ type auditCmd struct {
 	Tail   tailCmd   `cmd:"" help:"Watch the record as it grows."`
 
 	Checkpoint checkpointCmd `cmd:"" help:"Print, signed, how the log over the record stands; keep it, and later logs have to go on from it."`
+	Witnesses  witnessesCmd  `cmd:"" help:"List who cosigns the log, and since when somebody does not."`
 	Export     exportCmd     `cmd:"" help:"Write entries and their proofs to a file, for curfew verify."`
 }
 
@@ -27,7 +28,7 @@ type filter struct {
 	Host    string   `placeholder:"NAME" help:"On one host."`
 	Path    string   `placeholder:"PATH" help:"Of one program, by its path as the kernel resolved it, or of those under a folder."`
 	Outcome string   `enum:",ok,refused,failed" default:"" placeholder:"OUTCOME" help:"What came out: ok, refused or failed."`
-	Kind    string   `placeholder:"KIND" help:"Of one kind: exec, exit, setid, connect, open, act, privilege, login, logout, refused, gap, installed, removed, leftovers, drift, admin, decision, ..."`
+	Kind    string   `placeholder:"KIND" help:"Of one kind: exec, exit, setid, connect, open, act, privilege, login, logout, refused, gap, installed, removed, leftovers, drift, admin, decision, sign-in, witness, ..."`
 	Words   []string `arg:"" optional:"" help:"Words, or beginnings with a * behind them, that all occur in the command line or text."`
 }
 
@@ -51,7 +52,7 @@ func (s searchCmd) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
-	if _, err := p.lookAtLog(ctx, c); err != nil {
+	if _, err := p.lookAtLog(ctx, c, &api.GetCheckpointRequest{}); err != nil {
 		return err
 	}
 	q := s.query()

@@ -48,6 +48,7 @@ type commands struct {
 	Watch     watchCmd     `cmd:"" group:"look" help:"Look on while somebody works, and end it if need be."`
 	Kill      killCmd      `cmd:"" group:"look" help:"End a session now."`
 	Verify    verifyCmd    `cmd:"" group:"look" help:"Check an export of the record, offline."`
+	Witness   witnessCmd   `cmd:"" group:"look" help:"Watch over logs for an auditor, and cosign them."`
 
 	People peopleCmd `cmd:"" group:"admin" help:"Add, invite, disable and list people."`
 	Hosts  hostsCmd  `cmd:"" group:"admin" help:"Let hosts join, list them, take them out."`

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/google/renameio/v2"
 	"golang.org/x/mod/sumdb/tlog"
@@ -53,7 +54,7 @@ func (p *program) knownLog(fleet string) (known, error) {
 
 // lookAtLog asks how the log stands, compares that with the newest that this
 // computer knows, and remembers it. It returns the signed note.
-func (p *program) lookAtLog(ctx context.Context, c apiconnect.CurfewClient) (*api.GetCheckpointReply, error) {
+func (p *program) lookAtLog(ctx context.Context, c apiconnect.CurfewClient, q *api.GetCheckpointRequest) (*api.GetCheckpointReply, error) {
 	s, err := p.loadSession()
 	if err != nil {
 		return nil, err
@@ -62,7 +63,6 @@ func (p *program) lookAtLog(ctx context.Context, c apiconnect.CurfewClient) (*ap
 	if err != nil {
 		return nil, err
 	}
-	q := &api.GetCheckpointRequest{}
 	if was.Note != "" {
 		old, err := was.open()
 		if err != nil {
@@ -154,7 +154,7 @@ func (c checkpointCmd) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
-	r, err := p.lookAtLog(ctx, client)
+	r, err := p.lookAtLog(ctx, client, &api.GetCheckpointRequest{Cosigned: true})
 	if err != nil {
 		return err
 	}
@@ -165,6 +165,35 @@ func (c checkpointCmd) Run(ctx context.Context, p *program) error {
 		}
 		_, err := fmt.Fprintln(p.out, r.Key)
 		return err
+	})
+}
+
+type witnessesCmd struct{}
+
+// Run prints who cosigns the log, and who does not.
+func (witnessesCmd) Run(ctx context.Context, p *program) error {
+	c, err := p.client()
+	if err != nil {
+		return err
+	}
+	r, err := p.lookAtLog(ctx, c, &api.GetCheckpointRequest{Cosigned: true})
+	if err != nil {
+		return err
+	}
+	return p.print(r, func() error {
+		rows := [][]string{}
+		for _, w := range r.Witnesses {
+			name, _, _ := strings.Cut(w.Key, "+")
+			state := "cosigns"
+			if w.Since != nil {
+				state = "silent since " + at(w.Since) + ": " + w.Why
+			}
+			if w.Refuses {
+				state = "REFUSES" + strings.TrimPrefix(state, "silent")
+			}
+			rows = append(rows, []string{name, fmt.Sprint(w.Size), at(w.At), state})
+		}
+		return table(p.out, "WITNESS ENTRIES COSIGNED STATE", rows)
 	})
 }
 
@@ -189,7 +218,7 @@ func (e exportCmd) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
-	if _, err := p.lookAtLog(ctx, c); err != nil {
+	if _, err := p.lookAtLog(ctx, c, &api.GetCheckpointRequest{}); err != nil {
 		return err
 	}
 	s, err := c.ExportRecord(ctx, q)

@@ -15,6 +15,9 @@ type verifyCmd struct {
 	Bundle     string `arg:"" type:"existingfile" help:"What \"curfew audit export\" wrote."`
 	Key        string `placeholder:"KEY" help:"The log's key (curfew/FLEET+…), or a file that holds it; that which this computer knows, if it is left out."`
 	Checkpoint string `type:"existingfile" placeholder:"FILE" help:"A checkpoint that you kept: the log has to go on from it."`
+
+	Witness []string `sep:"none" placeholder:"KEY" help:"A witness (NAME+…), or a file that holds its key: it has to have cosigned the checkpoint. Once for each."`
+	Quorum  int      `placeholder:"N" help:"How many of the witnesses have to; all, if it is left out."`
 }
 
 // errNotVerified is for a bundle with findings.
@@ -32,6 +35,9 @@ func (v verifyCmd) Run(_ context.Context, p *program) error {
 			return err
 		}
 	}
+	if err := v.witnesses(&trust); err != nil {
+		return err
+	}
 	file, err := os.ReadFile(v.Bundle)
 	if err != nil {
 		return err
@@ -48,11 +54,32 @@ func (v verifyCmd) Run(_ context.Context, p *program) error {
 	return err
 }
 
+// witnesses adds those that have to have cosigned.
+func (v verifyCmd) witnesses(t *ledger.Trust) error {
+	for _, text := range v.Witness {
+		text, err := keyText(text)
+		if err != nil {
+			return err
+		}
+		w, err := ledger.ParseWitness(text)
+		if err != nil {
+			return err
+		}
+		t.Witnesses = append(t.Witnesses, w)
+	}
+	if t.Quorum = v.Quorum; t.Quorum == 0 {
+		t.Quorum = len(v.Witness)
+	}
+	if t.Quorum < 0 || t.Quorum > len(v.Witness) {
+		return fmt.Errorf("--quorum: you name %d witnesses", len(v.Witness))
+	}
+	return nil
+}
+
 // key is the log's: given, in a file, or known to this computer.
 func (v verifyCmd) key(p *program) (ledger.Key, error) {
 	text := v.Key
-	switch {
-	case text == "":
+	if text == "" {
 		s, err := p.loadSession()
 		if err != nil {
 			return ledger.Key{}, errors.New("give the log's key with --key: `curfew-server log-key` prints it")
@@ -62,12 +89,10 @@ func (v verifyCmd) key(p *program) (ledger.Key, error) {
 			return ledger.Key{}, err
 		}
 		text = k.Key
-	case !strings.Contains(text, "+"):
-		b, err := os.ReadFile(text) //nolint:gosec // the person names the file
-		if err != nil {
-			return ledger.Key{}, err
-		}
-		text = strings.TrimSpace(string(b))
+	}
+	text, err := keyText(text)
+	if err != nil {
+		return ledger.Key{}, err
 	}
 	return ledger.ParseKey(text)
 }
@@ -77,6 +102,13 @@ func verified(r ledger.Report) string {
 	var b strings.Builder
 	if r.Checkpoint.Fleet != "" {
 		fmt.Fprintf(&b, "Log of %s: %d entries, root %v, signed by the log's key.\n", r.Checkpoint.Fleet, r.Checkpoint.Size, r.Checkpoint.Root)
+	}
+	for _, c := range r.Cosigned {
+		if c.At.IsZero() {
+			fmt.Fprintf(&b, "Not cosigned by %s.\n", line(c.Name))
+		} else {
+			fmt.Fprintf(&b, "Cosigned by %s at %s.\n", line(c.Name), stamp(c.At))
+		}
 	}
 	for _, c := range r.Since {
 		fmt.Fprintf(&b, "It goes on from the checkpoint of %d entries.\n", c.Size)

@@ -157,6 +157,9 @@ type Proof interface {
 type Ledger interface {
 	// Checkpoint is the log as it stands now, and the note that says so.
 	Checkpoint(ctx context.Context) (ledger.Checkpoint, []byte, error)
+	// Cosigned is the same, with the lines of those witnesses that answer now.
+	Cosigned(ctx context.Context) (ledger.Checkpoint, []byte, error)
+	Witnesses(ctx context.Context) ([]roster.Witness, error)
 	Manifest(m ledger.Manifest) []byte
 	Key() ledger.Key
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"curfew.internal/controlplane/roster"
 	"curfew.internal/ledger"
@@ -19,11 +20,18 @@ const exportAtOnce = 200
 // GetCheckpoint implements the API. It says nothing of what the record holds,
 // so it is for everybody who is signed in: the more keep one, the better.
 func (s *Server) GetCheckpoint(ctx context.Context, m *api.GetCheckpointRequest) (*api.GetCheckpointReply, error) {
-	c, note, err := s.Ledger.Checkpoint(ctx)
+	look := s.Ledger.Checkpoint
+	if m.Cosigned {
+		look = s.Ledger.Cosigned
+	}
+	c, note, err := look(ctx)
 	if err != nil {
 		return nil, err
 	}
 	reply := &api.GetCheckpointReply{Note: note, Key: s.Ledger.Key().String()}
+	if reply.Witnesses, err = s.witnesses(ctx); err != nil {
+		return nil, err
+	}
 	if m.From >= c.Size {
 		return reply, nil // the caller sees for herself whether it is smaller
 	}
@@ -34,13 +42,30 @@ func (s *Server) GetCheckpoint(ctx context.Context, m *api.GetCheckpointRequest)
 	return reply, err
 }
 
+// witnesses is what is known of those who cosign the log.
+func (s *Server) witnesses(ctx context.Context) ([]*api.Witness, error) {
+	known, err := s.Ledger.Witnesses(ctx)
+	var all []*api.Witness
+	for _, w := range known {
+		m := &api.Witness{Key: w.Key, Size: w.Size, Why: w.Why, Refuses: w.Refuses}
+		if !w.At.IsZero() {
+			m.At = timestamppb.New(w.At)
+		}
+		if !w.Since.IsZero() {
+			m.Since = timestamppb.New(w.Since)
+		}
+		all = append(all, m)
+	}
+	return all, err
+}
+
 // ExportRecord implements the API.
 func (s *Server) ExportRecord(ctx context.Context, m *api.ExportRecordRequest, stream *connect.ServerStream[api.ExportPart]) error {
 	q, asked, err := s.selection(ctx, m)
 	if err != nil {
 		return err
 	}
-	now, note, err := s.Ledger.Checkpoint(ctx)
+	now, note, err := s.Ledger.Cosigned(ctx)
 	if err != nil {
 		return err
 	}

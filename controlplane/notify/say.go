@@ -17,12 +17,13 @@ const (
 	AboutAlerts   = "alerts"
 )
 
-// alerts are entries of hosts that somebody has to look at.
+// alerts are entries that somebody has to look at.
 var alerts = map[ledger.Kind]string{
 	ledger.SetRefused: "a host did not take what it was to hold",
 	ledger.Drift:      "somebody changed what Curfew put on a host",
 	ledger.Gap:        "the record of a host has a gap",
 	ledger.Privilege:  "privilege was gained without a grant",
+	ledger.Witnessed:  "a witness of the log",
 }
 
 // message is what there is to say of an event, if anything.
@@ -36,6 +37,9 @@ func (n *Notifier) message(ctx context.Context, v roster.Event) (Message, bool, 
 	}
 	what, ok := alerts[e.Kind]
 	m.About, m.Text = AboutAlerts, fmt.Sprintf("%s: %s: %s", v.Host, what, plain(e.Text))
+	if e.Kind == ledger.Witnessed && v.Host == "" {
+		m.Text = fmt.Sprintf("%s, %s, %s: %s", what, plain(e.Object), plain(e.Step), plain(e.Text))
+	}
 	if e.Person != "" {
 		m.Text += " (" + plain(e.Person) + ")"
 	}

@@ -61,6 +61,8 @@ func (v Event) Outcome() string {
 			return Refused
 		}
 		return WentWell
+	case ledger.Witnessed:
+		return good(e.Step == Cosigns)
 	case ledger.Exec, ledger.SetID, ledger.Logout, ledger.Drift, ledger.Agent, ledger.Admin, ledger.Connect, ledger.Open, ledger.Act, ledger.Privilege,
 		ledger.WouldRefuse, ledger.Sealed:
 	}

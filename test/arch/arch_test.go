@@ -35,6 +35,8 @@ var rooms = map[string][]string{
 
 	"cast/screen": {"cast"}, // what stood on the screen
 
+	"witness": {"clock", "ledger"}, // an auditor's, who trusts no control plane
+
 	"completion": {"test"}, // of shells, for the three programs
 
 	// What our programs say to each other. Generated types are for the two
@@ -66,10 +68,12 @@ var rooms = map[string][]string{
 	"agent/writer":       {"clock", "ledger"},
 
 	"controlplane": {
-		"clock", "controlplane/api", "controlplane/archive", "controlplane/fleet", "controlplane/forward", "controlplane/identity", "controlplane/notify", "controlplane/policy", "controlplane/policy/folder", "controlplane/request",
-		"controlplane/roster", "controlplane/scim", "controlplane/sign", "controlplane/store", "controlplane/web", "dsse", "grant", "ledger", "wire/invite", "wire/signature",
+		"clock", "controlplane/api", "controlplane/archive", "controlplane/cosign", "controlplane/fleet", "controlplane/forward", "controlplane/identity", "controlplane/notify", "controlplane/policy", "controlplane/policy/folder", "controlplane/request",
+		"controlplane/roster", "controlplane/scim", "controlplane/sign", "controlplane/store", "controlplane/tiles", "controlplane/web", "dsse", "grant", "ledger", "wire/invite", "wire/signature",
 	},
 	"controlplane/archive": {}, // files by their digests
+	"controlplane/cosign":  {"clock", "controlplane/roster", "ledger"},
+	"controlplane/tiles":   {"controlplane/roster"},
 	"controlplane/api": {
 		"canon", "cast", "clock", "controlplane/policy", "controlplane/policy/folder", "controlplane/request", "controlplane/roster", "dsse", "grant", "ledger",
 		"wire/api", "wire/signature",
@@ -93,7 +97,7 @@ var rooms = map[string][]string{
 
 	"cmd/curfew": {
 		"cast", "clock", "completion", "controlplane/policy", "controlplane/policy/folder", "controlplane/policy/plan", "controlplane/policy/trial",
-		"controlplane/roster", "dsse", "grant", "ledger", "packaging/man", "wire/api", "wire/invite", "wire/signature",
+		"controlplane/roster", "dsse", "grant", "ledger", "packaging/man", "wire/api", "wire/invite", "wire/signature", "witness",
 	},
 	"cmd/curfew-server": {"clock", "controlplane", "controlplane/policy", "controlplane/policy/folder", "packaging/man"},
 	"cmd/curfew-agent":  {"agent", "agent/doctor", "completion", "packaging/man", "wire/shell"},

@@ -43,12 +43,12 @@ var levers = []lever{
 		}},
 		imports: []string{"github.com/google/renameio"},
 		// The agent joins a fleet once, and init makes one; fleet, identity and sign make their
-		// own keys; forward adds to a file that the operator names; watch pins in
+		// own keys, and a witness its own, with what it cosigned; forward adds to a file that the operator names; watch pins in
 		// bpffs; door owns its socket, and record its own and the recordings; the command line has a device key, and what
 		// runs before sudo asks at the terminal.
 		rooms: []string{
 			"agent", "agent/door", "agent/host", "agent/keep", "agent/record", "agent/watch", "cmd/curfew", "cmd/curfew-agent",
-			"controlplane", "controlplane/archive", "controlplane/fleet", "controlplane/forward", "controlplane/identity", "controlplane/sign", "test", "test/pages",
+			"controlplane", "controlplane/archive", "controlplane/fleet", "controlplane/forward", "controlplane/identity", "controlplane/sign", "test", "test/pages", "witness",
 		},
 	},
 	{

@@ -48,6 +48,10 @@ func write(repo string) error {
 	if err != nil {
 		return err
 	}
+	witness, err := configuration(repo, "controlplane/cosign", "Target")
+	if err != nil {
+		return err
+	}
 	agent, err := configuration(repo, "agent", "Config")
 	if err != nil {
 		return err
@@ -59,6 +63,7 @@ func write(repo string) error {
 	for name, text := range map[string]string{
 		"server": fmt.Sprintf(head, "server.yaml", "The control plane's configuration, in `/etc/curfew-server`. An unknown key is a mistake, and all mistakes are told at once.") +
 			server + "\n## forward\n\nKeys of each entry ([more](../audit.md)).\n\n" + target +
+			"\n## witnesses\n\nKeys of each entry ([more](../witness.md)).\n\n" + witness +
 			"\n## retention\n\n" + retention +
 			"\n## oidc\n\nHow it is set up: [sign-in.md](../sign-in.md).\n\n" + provider +
 			"\n## scim\n\nHow it is set up: [directory.md](../directory.md).\n\n" + directory,

@@ -3597,7 +3597,8 @@ func (x *Moment) GetEvent() *Event {
 
 type GetCheckpointRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	From          uint64                 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"` // entries of an earlier checkpoint; 0: none
+	From          uint64                 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`         // entries of an earlier checkpoint; 0: none
+	Cosigned      bool                   `protobuf:"varint,2,opt,name=cosigned,proto3" json:"cosigned,omitempty"` // have the witnesses cosign it first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3639,11 +3640,19 @@ func (x *GetCheckpointRequest) GetFrom() uint64 {
 	return 0
 }
 
+func (x *GetCheckpointRequest) GetCosigned() bool {
+	if x != nil {
+		return x.Cosigned
+	}
+	return false
+}
+
 type GetCheckpointReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Note          []byte                 `protobuf:"bytes,1,opt,name=note,proto3" json:"note,omitempty"`     // the checkpoint: a signed note
 	Growth        [][]byte               `protobuf:"bytes,2,rep,name=growth,proto3" json:"growth,omitempty"` // hashes: proof that it goes on from `from`
 	Key           string                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`       // the log's key, for who holds none yet
+	Witnesses     []*Witness             `protobuf:"bytes,4,rep,name=witnesses,proto3" json:"witnesses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3699,6 +3708,98 @@ func (x *GetCheckpointReply) GetKey() string {
 	return ""
 }
 
+func (x *GetCheckpointReply) GetWitnesses() []*Witness {
+	if x != nil {
+		return x.Witnesses
+	}
+	return nil
+}
+
+// Witness is what is known of one that is asked to cosign the log.
+type Witness struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Size          uint64                 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`  // of the newest checkpoint that it cosigned; 0: none yet
+	At            *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=at,proto3" json:"at,omitempty"`       // when it did, as it says
+	Since         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"` // it does not cosign since then; absent: it does
+	Why           string                 `protobuf:"bytes,5,opt,name=why,proto3" json:"why,omitempty"`
+	Refuses       bool                   `protobuf:"varint,6,opt,name=refuses,proto3" json:"refuses,omitempty"` // it says that the log is not what it was
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Witness) Reset() {
+	*x = Witness{}
+	mi := &file_wire_api_api_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Witness) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Witness) ProtoMessage() {}
+
+func (x *Witness) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Witness.ProtoReflect.Descriptor instead.
+func (*Witness) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *Witness) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Witness) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Witness) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *Witness) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Witness) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *Witness) GetRefuses() bool {
+	if x != nil {
+		return x.Refuses
+	}
+	return false
+}
+
 type ExportRecordRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Grant         string                 `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"` // of one grant, or its request; for those who may see it
@@ -3710,7 +3811,7 @@ type ExportRecordRequest struct {
 
 func (x *ExportRecordRequest) Reset() {
 	*x = ExportRecordRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[47]
+	mi := &file_wire_api_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3722,7 +3823,7 @@ func (x *ExportRecordRequest) String() string {
 func (*ExportRecordRequest) ProtoMessage() {}
 
 func (x *ExportRecordRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[47]
+	mi := &file_wire_api_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3735,7 +3836,7 @@ func (x *ExportRecordRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportRecordRequest.ProtoReflect.Descriptor instead.
 func (*ExportRecordRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{47}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ExportRecordRequest) GetGrant() string {
@@ -3768,7 +3869,7 @@ type ExportPart struct {
 
 func (x *ExportPart) Reset() {
 	*x = ExportPart{}
-	mi := &file_wire_api_api_proto_msgTypes[48]
+	mi := &file_wire_api_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3780,7 +3881,7 @@ func (x *ExportPart) String() string {
 func (*ExportPart) ProtoMessage() {}
 
 func (x *ExportPart) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[48]
+	mi := &file_wire_api_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3793,7 +3894,7 @@ func (x *ExportPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportPart.ProtoReflect.Descriptor instead.
 func (*ExportPart) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{48}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ExportPart) GetData() []byte {
@@ -3816,7 +3917,7 @@ type AddPersonRequest struct {
 
 func (x *AddPersonRequest) Reset() {
 	*x = AddPersonRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[49]
+	mi := &file_wire_api_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3828,7 +3929,7 @@ func (x *AddPersonRequest) String() string {
 func (*AddPersonRequest) ProtoMessage() {}
 
 func (x *AddPersonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[49]
+	mi := &file_wire_api_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3841,7 +3942,7 @@ func (x *AddPersonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddPersonRequest.ProtoReflect.Descriptor instead.
 func (*AddPersonRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{49}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *AddPersonRequest) GetName() string {
@@ -3890,7 +3991,7 @@ type InvitePersonRequest struct {
 
 func (x *InvitePersonRequest) Reset() {
 	*x = InvitePersonRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[50]
+	mi := &file_wire_api_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3902,7 +4003,7 @@ func (x *InvitePersonRequest) String() string {
 func (*InvitePersonRequest) ProtoMessage() {}
 
 func (x *InvitePersonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[50]
+	mi := &file_wire_api_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3915,7 +4016,7 @@ func (x *InvitePersonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvitePersonRequest.ProtoReflect.Descriptor instead.
 func (*InvitePersonRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{50}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *InvitePersonRequest) GetName() string {
@@ -3951,7 +4052,7 @@ type InviteReply struct {
 
 func (x *InviteReply) Reset() {
 	*x = InviteReply{}
-	mi := &file_wire_api_api_proto_msgTypes[51]
+	mi := &file_wire_api_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3963,7 +4064,7 @@ func (x *InviteReply) String() string {
 func (*InviteReply) ProtoMessage() {}
 
 func (x *InviteReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[51]
+	mi := &file_wire_api_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3976,7 +4077,7 @@ func (x *InviteReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InviteReply.ProtoReflect.Descriptor instead.
 func (*InviteReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{51}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *InviteReply) GetPerson() *Person {
@@ -4016,7 +4117,7 @@ type DisablePersonRequest struct {
 
 func (x *DisablePersonRequest) Reset() {
 	*x = DisablePersonRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[52]
+	mi := &file_wire_api_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4028,7 +4129,7 @@ func (x *DisablePersonRequest) String() string {
 func (*DisablePersonRequest) ProtoMessage() {}
 
 func (x *DisablePersonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[52]
+	mi := &file_wire_api_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4041,7 +4142,7 @@ func (x *DisablePersonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisablePersonRequest.ProtoReflect.Descriptor instead.
 func (*DisablePersonRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{52}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *DisablePersonRequest) GetName() string {
@@ -4059,7 +4160,7 @@ type ListPeopleRequest struct {
 
 func (x *ListPeopleRequest) Reset() {
 	*x = ListPeopleRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[53]
+	mi := &file_wire_api_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4071,7 +4172,7 @@ func (x *ListPeopleRequest) String() string {
 func (*ListPeopleRequest) ProtoMessage() {}
 
 func (x *ListPeopleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[53]
+	mi := &file_wire_api_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4084,7 +4185,7 @@ func (x *ListPeopleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeopleRequest.ProtoReflect.Descriptor instead.
 func (*ListPeopleRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{53}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{54}
 }
 
 type ListPeopleReply struct {
@@ -4096,7 +4197,7 @@ type ListPeopleReply struct {
 
 func (x *ListPeopleReply) Reset() {
 	*x = ListPeopleReply{}
-	mi := &file_wire_api_api_proto_msgTypes[54]
+	mi := &file_wire_api_api_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4108,7 +4209,7 @@ func (x *ListPeopleReply) String() string {
 func (*ListPeopleReply) ProtoMessage() {}
 
 func (x *ListPeopleReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[54]
+	mi := &file_wire_api_api_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4121,7 +4222,7 @@ func (x *ListPeopleReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeopleReply.ProtoReflect.Descriptor instead.
 func (*ListPeopleReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{54}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ListPeopleReply) GetPeople() []*Person {
@@ -4143,7 +4244,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[55]
+	mi := &file_wire_api_api_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4155,7 +4256,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[55]
+	mi := &file_wire_api_api_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4168,7 +4269,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{55}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *CreateJoinTokenRequest) GetLabels() map[string]string {
@@ -4209,7 +4310,7 @@ type CreateJoinTokenReply struct {
 
 func (x *CreateJoinTokenReply) Reset() {
 	*x = CreateJoinTokenReply{}
-	mi := &file_wire_api_api_proto_msgTypes[56]
+	mi := &file_wire_api_api_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4221,7 +4322,7 @@ func (x *CreateJoinTokenReply) String() string {
 func (*CreateJoinTokenReply) ProtoMessage() {}
 
 func (x *CreateJoinTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[56]
+	mi := &file_wire_api_api_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4234,7 +4335,7 @@ func (x *CreateJoinTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenReply.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{56}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *CreateJoinTokenReply) GetToken() string {
@@ -4265,7 +4366,7 @@ type FactorRequest struct {
 
 func (x *FactorRequest) Reset() {
 	*x = FactorRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[57]
+	mi := &file_wire_api_api_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4277,7 +4378,7 @@ func (x *FactorRequest) String() string {
 func (*FactorRequest) ProtoMessage() {}
 
 func (x *FactorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[57]
+	mi := &file_wire_api_api_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4290,7 +4391,7 @@ func (x *FactorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FactorRequest.ProtoReflect.Descriptor instead.
 func (*FactorRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{57}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *FactorRequest) GetWhat() string {
@@ -4329,7 +4430,7 @@ type ListHostsRequest struct {
 
 func (x *ListHostsRequest) Reset() {
 	*x = ListHostsRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[58]
+	mi := &file_wire_api_api_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4341,7 +4442,7 @@ func (x *ListHostsRequest) String() string {
 func (*ListHostsRequest) ProtoMessage() {}
 
 func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[58]
+	mi := &file_wire_api_api_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4354,7 +4455,7 @@ func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsRequest.ProtoReflect.Descriptor instead.
 func (*ListHostsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{58}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{59}
 }
 
 type ListHostsReply struct {
@@ -4366,7 +4467,7 @@ type ListHostsReply struct {
 
 func (x *ListHostsReply) Reset() {
 	*x = ListHostsReply{}
-	mi := &file_wire_api_api_proto_msgTypes[59]
+	mi := &file_wire_api_api_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4378,7 +4479,7 @@ func (x *ListHostsReply) String() string {
 func (*ListHostsReply) ProtoMessage() {}
 
 func (x *ListHostsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[59]
+	mi := &file_wire_api_api_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4391,7 +4492,7 @@ func (x *ListHostsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsReply.ProtoReflect.Descriptor instead.
 func (*ListHostsReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{59}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ListHostsReply) GetHosts() []*Host {
@@ -4425,7 +4526,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_wire_api_api_proto_msgTypes[60]
+	mi := &file_wire_api_api_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4437,7 +4538,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[60]
+	mi := &file_wire_api_api_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4450,7 +4551,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{60}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Host) GetName() string {
@@ -4577,7 +4678,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_wire_api_api_proto_msgTypes[61]
+	mi := &file_wire_api_api_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4589,7 +4690,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[61]
+	mi := &file_wire_api_api_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4602,7 +4703,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{61}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Finding) GetCheck() string {
@@ -4642,7 +4743,7 @@ type DecommissionHostRequest struct {
 
 func (x *DecommissionHostRequest) Reset() {
 	*x = DecommissionHostRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[62]
+	mi := &file_wire_api_api_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4654,7 +4755,7 @@ func (x *DecommissionHostRequest) String() string {
 func (*DecommissionHostRequest) ProtoMessage() {}
 
 func (x *DecommissionHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[62]
+	mi := &file_wire_api_api_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4667,7 +4768,7 @@ func (x *DecommissionHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecommissionHostRequest.ProtoReflect.Descriptor instead.
 func (*DecommissionHostRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{62}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *DecommissionHostRequest) GetName() string {
@@ -4686,7 +4787,7 @@ type PolicyStatusRequest struct {
 
 func (x *PolicyStatusRequest) Reset() {
 	*x = PolicyStatusRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[63]
+	mi := &file_wire_api_api_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4698,7 +4799,7 @@ func (x *PolicyStatusRequest) String() string {
 func (*PolicyStatusRequest) ProtoMessage() {}
 
 func (x *PolicyStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[63]
+	mi := &file_wire_api_api_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4711,7 +4812,7 @@ func (x *PolicyStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatusRequest.ProtoReflect.Descriptor instead.
 func (*PolicyStatusRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{63}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *PolicyStatusRequest) GetFiles() bool {
@@ -4736,7 +4837,7 @@ type PolicyStatusReply struct {
 
 func (x *PolicyStatusReply) Reset() {
 	*x = PolicyStatusReply{}
-	mi := &file_wire_api_api_proto_msgTypes[64]
+	mi := &file_wire_api_api_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4748,7 +4849,7 @@ func (x *PolicyStatusReply) String() string {
 func (*PolicyStatusReply) ProtoMessage() {}
 
 func (x *PolicyStatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[64]
+	mi := &file_wire_api_api_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4761,7 +4862,7 @@ func (x *PolicyStatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatusReply.ProtoReflect.Descriptor instead.
 func (*PolicyStatusReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{64}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *PolicyStatusReply) GetVersion() string {
@@ -4822,7 +4923,7 @@ type Members struct {
 
 func (x *Members) Reset() {
 	*x = Members{}
-	mi := &file_wire_api_api_proto_msgTypes[65]
+	mi := &file_wire_api_api_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4834,7 +4935,7 @@ func (x *Members) String() string {
 func (*Members) ProtoMessage() {}
 
 func (x *Members) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[65]
+	mi := &file_wire_api_api_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4847,7 +4948,7 @@ func (x *Members) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Members.ProtoReflect.Descriptor instead.
 func (*Members) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{65}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Members) GetPeople() []string {
@@ -4872,7 +4973,7 @@ type ListTerminalsRequest struct {
 
 func (x *ListTerminalsRequest) Reset() {
 	*x = ListTerminalsRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[66]
+	mi := &file_wire_api_api_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4884,7 +4985,7 @@ func (x *ListTerminalsRequest) String() string {
 func (*ListTerminalsRequest) ProtoMessage() {}
 
 func (x *ListTerminalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[66]
+	mi := &file_wire_api_api_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4897,7 +4998,7 @@ func (x *ListTerminalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTerminalsRequest.ProtoReflect.Descriptor instead.
 func (*ListTerminalsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{66}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ListTerminalsRequest) GetId() string {
@@ -4959,7 +5060,7 @@ type ListTerminalsReply struct {
 
 func (x *ListTerminalsReply) Reset() {
 	*x = ListTerminalsReply{}
-	mi := &file_wire_api_api_proto_msgTypes[67]
+	mi := &file_wire_api_api_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4971,7 +5072,7 @@ func (x *ListTerminalsReply) String() string {
 func (*ListTerminalsReply) ProtoMessage() {}
 
 func (x *ListTerminalsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[67]
+	mi := &file_wire_api_api_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4984,7 +5085,7 @@ func (x *ListTerminalsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTerminalsReply.ProtoReflect.Descriptor instead.
 func (*ListTerminalsReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{67}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ListTerminalsReply) GetTerminals() []*Terminal {
@@ -5024,7 +5125,7 @@ type Terminal struct {
 
 func (x *Terminal) Reset() {
 	*x = Terminal{}
-	mi := &file_wire_api_api_proto_msgTypes[68]
+	mi := &file_wire_api_api_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5036,7 +5137,7 @@ func (x *Terminal) String() string {
 func (*Terminal) ProtoMessage() {}
 
 func (x *Terminal) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[68]
+	mi := &file_wire_api_api_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5049,7 +5150,7 @@ func (x *Terminal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Terminal.ProtoReflect.Descriptor instead.
 func (*Terminal) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{68}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Terminal) GetId() string {
@@ -5167,7 +5268,7 @@ type TerminalLine struct {
 
 func (x *TerminalLine) Reset() {
 	*x = TerminalLine{}
-	mi := &file_wire_api_api_proto_msgTypes[69]
+	mi := &file_wire_api_api_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5179,7 +5280,7 @@ func (x *TerminalLine) String() string {
 func (*TerminalLine) ProtoMessage() {}
 
 func (x *TerminalLine) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[69]
+	mi := &file_wire_api_api_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5192,7 +5293,7 @@ func (x *TerminalLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalLine.ProtoReflect.Descriptor instead.
 func (*TerminalLine) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{69}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *TerminalLine) GetAt() *durationpb.Duration {
@@ -5220,7 +5321,7 @@ type ReplayTerminalRequest struct {
 
 func (x *ReplayTerminalRequest) Reset() {
 	*x = ReplayTerminalRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[70]
+	mi := &file_wire_api_api_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5232,7 +5333,7 @@ func (x *ReplayTerminalRequest) String() string {
 func (*ReplayTerminalRequest) ProtoMessage() {}
 
 func (x *ReplayTerminalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[70]
+	mi := &file_wire_api_api_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5245,7 +5346,7 @@ func (x *ReplayTerminalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayTerminalRequest.ProtoReflect.Descriptor instead.
 func (*ReplayTerminalRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{70}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ReplayTerminalRequest) GetHost() string {
@@ -5280,7 +5381,7 @@ type TerminalPart struct {
 
 func (x *TerminalPart) Reset() {
 	*x = TerminalPart{}
-	mi := &file_wire_api_api_proto_msgTypes[71]
+	mi := &file_wire_api_api_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5292,7 +5393,7 @@ func (x *TerminalPart) String() string {
 func (*TerminalPart) ProtoMessage() {}
 
 func (x *TerminalPart) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[71]
+	mi := &file_wire_api_api_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5305,7 +5406,7 @@ func (x *TerminalPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalPart.ProtoReflect.Descriptor instead.
 func (*TerminalPart) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{71}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *TerminalPart) GetStatement() []byte {
@@ -5340,7 +5441,7 @@ type EndHostSessionRequest struct {
 
 func (x *EndHostSessionRequest) Reset() {
 	*x = EndHostSessionRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[72]
+	mi := &file_wire_api_api_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5352,7 +5453,7 @@ func (x *EndHostSessionRequest) String() string {
 func (*EndHostSessionRequest) ProtoMessage() {}
 
 func (x *EndHostSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[72]
+	mi := &file_wire_api_api_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5365,7 +5466,7 @@ func (x *EndHostSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndHostSessionRequest.ProtoReflect.Descriptor instead.
 func (*EndHostSessionRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{72}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *EndHostSessionRequest) GetHost() string {
@@ -5397,7 +5498,7 @@ type EndHostSessionReply struct {
 
 func (x *EndHostSessionReply) Reset() {
 	*x = EndHostSessionReply{}
-	mi := &file_wire_api_api_proto_msgTypes[73]
+	mi := &file_wire_api_api_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5409,7 +5510,7 @@ func (x *EndHostSessionReply) String() string {
 func (*EndHostSessionReply) ProtoMessage() {}
 
 func (x *EndHostSessionReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[73]
+	mi := &file_wire_api_api_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5422,7 +5523,7 @@ func (x *EndHostSessionReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndHostSessionReply.ProtoReflect.Descriptor instead.
 func (*EndHostSessionReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{73}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{74}
 }
 
 type GetRosterRequest struct {
@@ -5433,7 +5534,7 @@ type GetRosterRequest struct {
 
 func (x *GetRosterRequest) Reset() {
 	*x = GetRosterRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[74]
+	mi := &file_wire_api_api_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5445,7 +5546,7 @@ func (x *GetRosterRequest) String() string {
 func (*GetRosterRequest) ProtoMessage() {}
 
 func (x *GetRosterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[74]
+	mi := &file_wire_api_api_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5458,7 +5559,7 @@ func (x *GetRosterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRosterRequest.ProtoReflect.Descriptor instead.
 func (*GetRosterRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{74}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{75}
 }
 
 type GetRosterReply struct {
@@ -5474,7 +5575,7 @@ type GetRosterReply struct {
 
 func (x *GetRosterReply) Reset() {
 	*x = GetRosterReply{}
-	mi := &file_wire_api_api_proto_msgTypes[75]
+	mi := &file_wire_api_api_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5486,7 +5587,7 @@ func (x *GetRosterReply) String() string {
 func (*GetRosterReply) ProtoMessage() {}
 
 func (x *GetRosterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[75]
+	mi := &file_wire_api_api_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5499,7 +5600,7 @@ func (x *GetRosterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRosterReply.ProtoReflect.Descriptor instead.
 func (*GetRosterReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{75}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *GetRosterReply) GetEnvelope() []byte {
@@ -5548,7 +5649,7 @@ type PersonKeys struct {
 
 func (x *PersonKeys) Reset() {
 	*x = PersonKeys{}
-	mi := &file_wire_api_api_proto_msgTypes[76]
+	mi := &file_wire_api_api_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5560,7 +5661,7 @@ func (x *PersonKeys) String() string {
 func (*PersonKeys) ProtoMessage() {}
 
 func (x *PersonKeys) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[76]
+	mi := &file_wire_api_api_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5573,7 +5674,7 @@ func (x *PersonKeys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersonKeys.ProtoReflect.Descriptor instead.
 func (*PersonKeys) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{76}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *PersonKeys) GetPerson() string {
@@ -5600,7 +5701,7 @@ type PublicKey struct {
 
 func (x *PublicKey) Reset() {
 	*x = PublicKey{}
-	mi := &file_wire_api_api_proto_msgTypes[77]
+	mi := &file_wire_api_api_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5612,7 +5713,7 @@ func (x *PublicKey) String() string {
 func (*PublicKey) ProtoMessage() {}
 
 func (x *PublicKey) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[77]
+	mi := &file_wire_api_api_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5625,7 +5726,7 @@ func (x *PublicKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublicKey.ProtoReflect.Descriptor instead.
 func (*PublicKey) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{77}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *PublicKey) GetId() []byte {
@@ -5653,7 +5754,7 @@ type PublishRosterRequest struct {
 
 func (x *PublishRosterRequest) Reset() {
 	*x = PublishRosterRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[78]
+	mi := &file_wire_api_api_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5665,7 +5766,7 @@ func (x *PublishRosterRequest) String() string {
 func (*PublishRosterRequest) ProtoMessage() {}
 
 func (x *PublishRosterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[78]
+	mi := &file_wire_api_api_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5678,7 +5779,7 @@ func (x *PublishRosterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishRosterRequest.ProtoReflect.Descriptor instead.
 func (*PublishRosterRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{78}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *PublishRosterRequest) GetEnvelope() []byte {
@@ -5711,7 +5812,7 @@ type PublishRosterReply struct {
 
 func (x *PublishRosterReply) Reset() {
 	*x = PublishRosterReply{}
-	mi := &file_wire_api_api_proto_msgTypes[79]
+	mi := &file_wire_api_api_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5723,7 +5824,7 @@ func (x *PublishRosterReply) String() string {
 func (*PublishRosterReply) ProtoMessage() {}
 
 func (x *PublishRosterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[79]
+	mi := &file_wire_api_api_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5736,7 +5837,7 @@ func (x *PublishRosterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishRosterReply.ProtoReflect.Descriptor instead.
 func (*PublishRosterReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{79}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *PublishRosterReply) GetVersion() uint64 {
@@ -6062,13 +6163,22 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x06person\x18\x04 \x01(\tR\x06person\x12\x12\n" +
 	"\x04text\x18\x05 \x01(\tR\x04text\x12-\n" +
 	"\x04took\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x04took\x12*\n" +
-	"\x05event\x18\a \x01(\v2\x14.curfew.api.v1.EventR\x05event\"*\n" +
+	"\x05event\x18\a \x01(\v2\x14.curfew.api.v1.EventR\x05event\"F\n" +
 	"\x14GetCheckpointRequest\x12\x12\n" +
-	"\x04from\x18\x01 \x01(\x04R\x04from\"R\n" +
+	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x1a\n" +
+	"\bcosigned\x18\x02 \x01(\bR\bcosigned\"\x88\x01\n" +
 	"\x12GetCheckpointReply\x12\x12\n" +
 	"\x04note\x18\x01 \x01(\fR\x04note\x12\x16\n" +
 	"\x06growth\x18\x02 \x03(\fR\x06growth\x12\x10\n" +
-	"\x03key\x18\x03 \x01(\tR\x03key\"s\n" +
+	"\x03key\x18\x03 \x01(\tR\x03key\x124\n" +
+	"\twitnesses\x18\x04 \x03(\v2\x16.curfew.api.v1.WitnessR\twitnesses\"\xb9\x01\n" +
+	"\aWitness\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\x12*\n" +
+	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x120\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x10\n" +
+	"\x03why\x18\x05 \x01(\tR\x03why\x12\x18\n" +
+	"\arefuses\x18\x06 \x01(\bR\arefuses\"s\n" +
 	"\x13ExportRecordRequest\x12\x14\n" +
 	"\x05grant\x18\x01 \x01(\tR\x05grant\x120\n" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x14\n" +
@@ -6285,7 +6395,7 @@ func file_wire_api_api_proto_rawDescGZIP() []byte {
 	return file_wire_api_api_proto_rawDescData
 }
 
-var file_wire_api_api_proto_msgTypes = make([]protoimpl.MessageInfo, 86)
+var file_wire_api_api_proto_msgTypes = make([]protoimpl.MessageInfo, 87)
 var file_wire_api_api_proto_goTypes = []any{
 	(*EnrollRequest)(nil),              // 0: curfew.api.v1.EnrollRequest
 	(*EnrollReply)(nil),                // 1: curfew.api.v1.EnrollReply
@@ -6334,207 +6444,211 @@ var file_wire_api_api_proto_goTypes = []any{
 	(*Moment)(nil),                     // 44: curfew.api.v1.Moment
 	(*GetCheckpointRequest)(nil),       // 45: curfew.api.v1.GetCheckpointRequest
 	(*GetCheckpointReply)(nil),         // 46: curfew.api.v1.GetCheckpointReply
-	(*ExportRecordRequest)(nil),        // 47: curfew.api.v1.ExportRecordRequest
-	(*ExportPart)(nil),                 // 48: curfew.api.v1.ExportPart
-	(*AddPersonRequest)(nil),           // 49: curfew.api.v1.AddPersonRequest
-	(*InvitePersonRequest)(nil),        // 50: curfew.api.v1.InvitePersonRequest
-	(*InviteReply)(nil),                // 51: curfew.api.v1.InviteReply
-	(*DisablePersonRequest)(nil),       // 52: curfew.api.v1.DisablePersonRequest
-	(*ListPeopleRequest)(nil),          // 53: curfew.api.v1.ListPeopleRequest
-	(*ListPeopleReply)(nil),            // 54: curfew.api.v1.ListPeopleReply
-	(*CreateJoinTokenRequest)(nil),     // 55: curfew.api.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenReply)(nil),       // 56: curfew.api.v1.CreateJoinTokenReply
-	(*FactorRequest)(nil),              // 57: curfew.api.v1.FactorRequest
-	(*ListHostsRequest)(nil),           // 58: curfew.api.v1.ListHostsRequest
-	(*ListHostsReply)(nil),             // 59: curfew.api.v1.ListHostsReply
-	(*Host)(nil),                       // 60: curfew.api.v1.Host
-	(*Finding)(nil),                    // 61: curfew.api.v1.Finding
-	(*DecommissionHostRequest)(nil),    // 62: curfew.api.v1.DecommissionHostRequest
-	(*PolicyStatusRequest)(nil),        // 63: curfew.api.v1.PolicyStatusRequest
-	(*PolicyStatusReply)(nil),          // 64: curfew.api.v1.PolicyStatusReply
-	(*Members)(nil),                    // 65: curfew.api.v1.Members
-	(*ListTerminalsRequest)(nil),       // 66: curfew.api.v1.ListTerminalsRequest
-	(*ListTerminalsReply)(nil),         // 67: curfew.api.v1.ListTerminalsReply
-	(*Terminal)(nil),                   // 68: curfew.api.v1.Terminal
-	(*TerminalLine)(nil),               // 69: curfew.api.v1.TerminalLine
-	(*ReplayTerminalRequest)(nil),      // 70: curfew.api.v1.ReplayTerminalRequest
-	(*TerminalPart)(nil),               // 71: curfew.api.v1.TerminalPart
-	(*EndHostSessionRequest)(nil),      // 72: curfew.api.v1.EndHostSessionRequest
-	(*EndHostSessionReply)(nil),        // 73: curfew.api.v1.EndHostSessionReply
-	(*GetRosterRequest)(nil),           // 74: curfew.api.v1.GetRosterRequest
-	(*GetRosterReply)(nil),             // 75: curfew.api.v1.GetRosterReply
-	(*PersonKeys)(nil),                 // 76: curfew.api.v1.PersonKeys
-	(*PublicKey)(nil),                  // 77: curfew.api.v1.PublicKey
-	(*PublishRosterRequest)(nil),       // 78: curfew.api.v1.PublishRosterRequest
-	(*PublishRosterReply)(nil),         // 79: curfew.api.v1.PublishRosterReply
-	nil,                                // 80: curfew.api.v1.CreateRequestRequest.LabelsEntry
-	nil,                                // 81: curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
-	nil,                                // 82: curfew.api.v1.Host.LabelsEntry
-	nil,                                // 83: curfew.api.v1.PolicyStatusReply.FilesEntry
-	nil,                                // 84: curfew.api.v1.PolicyStatusReply.DirectoryEntry
-	nil,                                // 85: curfew.api.v1.PolicyStatusReply.ManagersEntry
-	(*timestamppb.Timestamp)(nil),      // 86: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 87: google.protobuf.Duration
+	(*Witness)(nil),                    // 47: curfew.api.v1.Witness
+	(*ExportRecordRequest)(nil),        // 48: curfew.api.v1.ExportRecordRequest
+	(*ExportPart)(nil),                 // 49: curfew.api.v1.ExportPart
+	(*AddPersonRequest)(nil),           // 50: curfew.api.v1.AddPersonRequest
+	(*InvitePersonRequest)(nil),        // 51: curfew.api.v1.InvitePersonRequest
+	(*InviteReply)(nil),                // 52: curfew.api.v1.InviteReply
+	(*DisablePersonRequest)(nil),       // 53: curfew.api.v1.DisablePersonRequest
+	(*ListPeopleRequest)(nil),          // 54: curfew.api.v1.ListPeopleRequest
+	(*ListPeopleReply)(nil),            // 55: curfew.api.v1.ListPeopleReply
+	(*CreateJoinTokenRequest)(nil),     // 56: curfew.api.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenReply)(nil),       // 57: curfew.api.v1.CreateJoinTokenReply
+	(*FactorRequest)(nil),              // 58: curfew.api.v1.FactorRequest
+	(*ListHostsRequest)(nil),           // 59: curfew.api.v1.ListHostsRequest
+	(*ListHostsReply)(nil),             // 60: curfew.api.v1.ListHostsReply
+	(*Host)(nil),                       // 61: curfew.api.v1.Host
+	(*Finding)(nil),                    // 62: curfew.api.v1.Finding
+	(*DecommissionHostRequest)(nil),    // 63: curfew.api.v1.DecommissionHostRequest
+	(*PolicyStatusRequest)(nil),        // 64: curfew.api.v1.PolicyStatusRequest
+	(*PolicyStatusReply)(nil),          // 65: curfew.api.v1.PolicyStatusReply
+	(*Members)(nil),                    // 66: curfew.api.v1.Members
+	(*ListTerminalsRequest)(nil),       // 67: curfew.api.v1.ListTerminalsRequest
+	(*ListTerminalsReply)(nil),         // 68: curfew.api.v1.ListTerminalsReply
+	(*Terminal)(nil),                   // 69: curfew.api.v1.Terminal
+	(*TerminalLine)(nil),               // 70: curfew.api.v1.TerminalLine
+	(*ReplayTerminalRequest)(nil),      // 71: curfew.api.v1.ReplayTerminalRequest
+	(*TerminalPart)(nil),               // 72: curfew.api.v1.TerminalPart
+	(*EndHostSessionRequest)(nil),      // 73: curfew.api.v1.EndHostSessionRequest
+	(*EndHostSessionReply)(nil),        // 74: curfew.api.v1.EndHostSessionReply
+	(*GetRosterRequest)(nil),           // 75: curfew.api.v1.GetRosterRequest
+	(*GetRosterReply)(nil),             // 76: curfew.api.v1.GetRosterReply
+	(*PersonKeys)(nil),                 // 77: curfew.api.v1.PersonKeys
+	(*PublicKey)(nil),                  // 78: curfew.api.v1.PublicKey
+	(*PublishRosterRequest)(nil),       // 79: curfew.api.v1.PublishRosterRequest
+	(*PublishRosterReply)(nil),         // 80: curfew.api.v1.PublishRosterReply
+	nil,                                // 81: curfew.api.v1.CreateRequestRequest.LabelsEntry
+	nil,                                // 82: curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
+	nil,                                // 83: curfew.api.v1.Host.LabelsEntry
+	nil,                                // 84: curfew.api.v1.PolicyStatusReply.FilesEntry
+	nil,                                // 85: curfew.api.v1.PolicyStatusReply.DirectoryEntry
+	nil,                                // 86: curfew.api.v1.PolicyStatusReply.ManagersEntry
+	(*timestamppb.Timestamp)(nil),      // 87: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 88: google.protobuf.Duration
 }
 var file_wire_api_api_proto_depIdxs = []int32{
-	86,  // 0: curfew.api.v1.SessionReply.expires:type_name -> google.protobuf.Timestamp
+	87,  // 0: curfew.api.v1.SessionReply.expires:type_name -> google.protobuf.Timestamp
 	12,  // 1: curfew.api.v1.WhoamiReply.person:type_name -> curfew.api.v1.Person
-	86,  // 2: curfew.api.v1.WhoamiReply.session_expires:type_name -> google.protobuf.Timestamp
+	87,  // 2: curfew.api.v1.WhoamiReply.session_expires:type_name -> google.protobuf.Timestamp
 	15,  // 3: curfew.api.v1.ListRolesReply.roles:type_name -> curfew.api.v1.Role
-	87,  // 4: curfew.api.v1.Role.max_duration:type_name -> google.protobuf.Duration
-	86,  // 5: curfew.api.v1.Role.eligible_until:type_name -> google.protobuf.Timestamp
-	87,  // 6: curfew.api.v1.CreateRequestRequest.duration:type_name -> google.protobuf.Duration
-	86,  // 7: curfew.api.v1.CreateRequestRequest.start:type_name -> google.protobuf.Timestamp
-	80,  // 8: curfew.api.v1.CreateRequestRequest.labels:type_name -> curfew.api.v1.CreateRequestRequest.LabelsEntry
-	86,  // 9: curfew.api.v1.Approval.at:type_name -> google.protobuf.Timestamp
-	87,  // 10: curfew.api.v1.Approval.duration:type_name -> google.protobuf.Duration
-	86,  // 11: curfew.api.v1.Remark.at:type_name -> google.protobuf.Timestamp
-	87,  // 12: curfew.api.v1.Request.duration:type_name -> google.protobuf.Duration
-	86,  // 13: curfew.api.v1.Request.asked_at:type_name -> google.protobuf.Timestamp
-	86,  // 14: curfew.api.v1.Request.lapses_at:type_name -> google.protobuf.Timestamp
+	88,  // 4: curfew.api.v1.Role.max_duration:type_name -> google.protobuf.Duration
+	87,  // 5: curfew.api.v1.Role.eligible_until:type_name -> google.protobuf.Timestamp
+	88,  // 6: curfew.api.v1.CreateRequestRequest.duration:type_name -> google.protobuf.Duration
+	87,  // 7: curfew.api.v1.CreateRequestRequest.start:type_name -> google.protobuf.Timestamp
+	81,  // 8: curfew.api.v1.CreateRequestRequest.labels:type_name -> curfew.api.v1.CreateRequestRequest.LabelsEntry
+	87,  // 9: curfew.api.v1.Approval.at:type_name -> google.protobuf.Timestamp
+	88,  // 10: curfew.api.v1.Approval.duration:type_name -> google.protobuf.Duration
+	87,  // 11: curfew.api.v1.Remark.at:type_name -> google.protobuf.Timestamp
+	88,  // 12: curfew.api.v1.Request.duration:type_name -> google.protobuf.Duration
+	87,  // 13: curfew.api.v1.Request.asked_at:type_name -> google.protobuf.Timestamp
+	87,  // 14: curfew.api.v1.Request.lapses_at:type_name -> google.protobuf.Timestamp
 	17,  // 15: curfew.api.v1.Request.approvals:type_name -> curfew.api.v1.Approval
-	86,  // 16: curfew.api.v1.Request.not_before:type_name -> google.protobuf.Timestamp
-	86,  // 17: curfew.api.v1.Request.not_after:type_name -> google.protobuf.Timestamp
+	87,  // 16: curfew.api.v1.Request.not_before:type_name -> google.protobuf.Timestamp
+	87,  // 17: curfew.api.v1.Request.not_after:type_name -> google.protobuf.Timestamp
 	21,  // 18: curfew.api.v1.Request.host_states:type_name -> curfew.api.v1.HostState
-	86,  // 19: curfew.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
-	87,  // 20: curfew.api.v1.Request.drain:type_name -> google.protobuf.Duration
+	87,  // 19: curfew.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
+	88,  // 20: curfew.api.v1.Request.drain:type_name -> google.protobuf.Duration
 	20,  // 21: curfew.api.v1.Request.origin:type_name -> curfew.api.v1.Origin
 	18,  // 22: curfew.api.v1.Request.remarks:type_name -> curfew.api.v1.Remark
-	86,  // 23: curfew.api.v1.Request.start:type_name -> google.protobuf.Timestamp
-	86,  // 24: curfew.api.v1.HostState.at:type_name -> google.protobuf.Timestamp
+	87,  // 23: curfew.api.v1.Request.start:type_name -> google.protobuf.Timestamp
+	87,  // 24: curfew.api.v1.HostState.at:type_name -> google.protobuf.Timestamp
 	19,  // 25: curfew.api.v1.ListRequestsReply.requests:type_name -> curfew.api.v1.Request
-	87,  // 26: curfew.api.v1.ApproveRequest.duration:type_name -> google.protobuf.Duration
-	87,  // 27: curfew.api.v1.ExtendRequest.duration:type_name -> google.protobuf.Duration
-	86,  // 28: curfew.api.v1.OpenPagesReply.expires:type_name -> google.protobuf.Timestamp
-	86,  // 29: curfew.api.v1.IssueSSHCertificateReply.expires:type_name -> google.protobuf.Timestamp
-	86,  // 30: curfew.api.v1.SearchEventsRequest.since:type_name -> google.protobuf.Timestamp
-	86,  // 31: curfew.api.v1.SearchEventsRequest.until:type_name -> google.protobuf.Timestamp
+	88,  // 26: curfew.api.v1.ApproveRequest.duration:type_name -> google.protobuf.Duration
+	88,  // 27: curfew.api.v1.ExtendRequest.duration:type_name -> google.protobuf.Duration
+	87,  // 28: curfew.api.v1.OpenPagesReply.expires:type_name -> google.protobuf.Timestamp
+	87,  // 29: curfew.api.v1.IssueSSHCertificateReply.expires:type_name -> google.protobuf.Timestamp
+	87,  // 30: curfew.api.v1.SearchEventsRequest.since:type_name -> google.protobuf.Timestamp
+	87,  // 31: curfew.api.v1.SearchEventsRequest.until:type_name -> google.protobuf.Timestamp
 	38,  // 32: curfew.api.v1.SearchEventsReply.events:type_name -> curfew.api.v1.Event
-	86,  // 33: curfew.api.v1.Event.at:type_name -> google.protobuf.Timestamp
+	87,  // 33: curfew.api.v1.Event.at:type_name -> google.protobuf.Timestamp
 	40,  // 34: curfew.api.v1.Event.process:type_name -> curfew.api.v1.Process
-	87,  // 35: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
+	88,  // 35: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
 	41,  // 36: curfew.api.v1.Event.receipt:type_name -> curfew.api.v1.Receipt
-	86,  // 37: curfew.api.v1.Event.since:type_name -> google.protobuf.Timestamp
+	87,  // 37: curfew.api.v1.Event.since:type_name -> google.protobuf.Timestamp
 	39,  // 38: curfew.api.v1.Process.ids:type_name -> curfew.api.v1.IDs
 	39,  // 39: curfew.api.v1.Process.old_ids:type_name -> curfew.api.v1.IDs
-	87,  // 40: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
-	86,  // 41: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
-	86,  // 42: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
-	86,  // 43: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
+	88,  // 40: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
+	87,  // 41: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
+	87,  // 42: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
+	87,  // 43: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
 	19,  // 44: curfew.api.v1.TimelineReply.request:type_name -> curfew.api.v1.Request
 	44,  // 45: curfew.api.v1.TimelineReply.moments:type_name -> curfew.api.v1.Moment
-	86,  // 46: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
-	87,  // 47: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
+	87,  // 46: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
+	88,  // 47: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
 	38,  // 48: curfew.api.v1.Moment.event:type_name -> curfew.api.v1.Event
-	86,  // 49: curfew.api.v1.ExportRecordRequest.since:type_name -> google.protobuf.Timestamp
-	12,  // 50: curfew.api.v1.InviteReply.person:type_name -> curfew.api.v1.Person
-	86,  // 51: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
-	12,  // 52: curfew.api.v1.ListPeopleReply.people:type_name -> curfew.api.v1.Person
-	81,  // 53: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
-	86,  // 54: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
-	60,  // 55: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
-	82,  // 56: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
-	86,  // 57: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
-	86,  // 58: curfew.api.v1.Host.examined:type_name -> google.protobuf.Timestamp
-	61,  // 59: curfew.api.v1.Host.findings:type_name -> curfew.api.v1.Finding
-	86,  // 60: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
-	83,  // 61: curfew.api.v1.PolicyStatusReply.files:type_name -> curfew.api.v1.PolicyStatusReply.FilesEntry
-	84,  // 62: curfew.api.v1.PolicyStatusReply.directory:type_name -> curfew.api.v1.PolicyStatusReply.DirectoryEntry
-	85,  // 63: curfew.api.v1.PolicyStatusReply.managers:type_name -> curfew.api.v1.PolicyStatusReply.ManagersEntry
-	86,  // 64: curfew.api.v1.ListTerminalsRequest.since:type_name -> google.protobuf.Timestamp
-	86,  // 65: curfew.api.v1.ListTerminalsRequest.until:type_name -> google.protobuf.Timestamp
-	68,  // 66: curfew.api.v1.ListTerminalsReply.terminals:type_name -> curfew.api.v1.Terminal
-	86,  // 67: curfew.api.v1.Terminal.started:type_name -> google.protobuf.Timestamp
-	86,  // 68: curfew.api.v1.Terminal.seen:type_name -> google.protobuf.Timestamp
-	86,  // 69: curfew.api.v1.Terminal.ended:type_name -> google.protobuf.Timestamp
-	69,  // 70: curfew.api.v1.Terminal.lines:type_name -> curfew.api.v1.TerminalLine
-	87,  // 71: curfew.api.v1.TerminalLine.at:type_name -> google.protobuf.Duration
-	76,  // 72: curfew.api.v1.GetRosterReply.people:type_name -> curfew.api.v1.PersonKeys
-	77,  // 73: curfew.api.v1.PersonKeys.keys:type_name -> curfew.api.v1.PublicKey
-	65,  // 74: curfew.api.v1.PolicyStatusReply.DirectoryEntry.value:type_name -> curfew.api.v1.Members
-	0,   // 75: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
-	2,   // 76: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
-	3,   // 77: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
-	4,   // 78: curfew.api.v1.Curfew.BeginSignIn:input_type -> curfew.api.v1.BeginSignInRequest
-	6,   // 79: curfew.api.v1.Curfew.FinishSignIn:input_type -> curfew.api.v1.FinishSignInRequest
-	8,   // 80: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
-	10,  // 81: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
-	13,  // 82: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
-	16,  // 83: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
-	22,  // 84: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
-	23,  // 85: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
-	22,  // 86: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
-	25,  // 87: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
-	26,  // 88: curfew.api.v1.Curfew.Sign:input_type -> curfew.api.v1.SignRequest
-	28,  // 89: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
-	27,  // 90: curfew.api.v1.Curfew.Comment:input_type -> curfew.api.v1.CommentRequest
-	29,  // 91: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
-	30,  // 92: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
-	31,  // 93: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
-	32,  // 94: curfew.api.v1.Curfew.OpenPages:input_type -> curfew.api.v1.OpenPagesRequest
-	34,  // 95: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
-	36,  // 96: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	36,  // 97: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	42,  // 98: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
-	45,  // 99: curfew.api.v1.Curfew.GetCheckpoint:input_type -> curfew.api.v1.GetCheckpointRequest
-	47,  // 100: curfew.api.v1.Curfew.ExportRecord:input_type -> curfew.api.v1.ExportRecordRequest
-	66,  // 101: curfew.api.v1.Curfew.ListTerminals:input_type -> curfew.api.v1.ListTerminalsRequest
-	70,  // 102: curfew.api.v1.Curfew.ReplayTerminal:input_type -> curfew.api.v1.ReplayTerminalRequest
-	72,  // 103: curfew.api.v1.Curfew.EndHostSession:input_type -> curfew.api.v1.EndHostSessionRequest
-	49,  // 104: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
-	50,  // 105: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
-	52,  // 106: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
-	53,  // 107: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
-	55,  // 108: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
-	58,  // 109: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
-	62,  // 110: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
-	63,  // 111: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
-	74,  // 112: curfew.api.v1.Curfew.GetRoster:input_type -> curfew.api.v1.GetRosterRequest
-	78,  // 113: curfew.api.v1.Curfew.PublishRoster:input_type -> curfew.api.v1.PublishRosterRequest
-	1,   // 114: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
-	7,   // 115: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
-	7,   // 116: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
-	5,   // 117: curfew.api.v1.Curfew.BeginSignIn:output_type -> curfew.api.v1.BeginSignInReply
-	7,   // 118: curfew.api.v1.Curfew.FinishSignIn:output_type -> curfew.api.v1.SessionReply
-	9,   // 119: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
-	11,  // 120: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
-	14,  // 121: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
-	19,  // 122: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
-	19,  // 123: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
-	24,  // 124: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
-	19,  // 125: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
-	19,  // 126: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
-	19,  // 127: curfew.api.v1.Curfew.Sign:output_type -> curfew.api.v1.Request
-	19,  // 128: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
-	19,  // 129: curfew.api.v1.Curfew.Comment:output_type -> curfew.api.v1.Request
-	19,  // 130: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
-	19,  // 131: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
-	19,  // 132: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
-	33,  // 133: curfew.api.v1.Curfew.OpenPages:output_type -> curfew.api.v1.OpenPagesReply
-	35,  // 134: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
-	37,  // 135: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
-	38,  // 136: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
-	43,  // 137: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
-	46,  // 138: curfew.api.v1.Curfew.GetCheckpoint:output_type -> curfew.api.v1.GetCheckpointReply
-	48,  // 139: curfew.api.v1.Curfew.ExportRecord:output_type -> curfew.api.v1.ExportPart
-	67,  // 140: curfew.api.v1.Curfew.ListTerminals:output_type -> curfew.api.v1.ListTerminalsReply
-	71,  // 141: curfew.api.v1.Curfew.ReplayTerminal:output_type -> curfew.api.v1.TerminalPart
-	73,  // 142: curfew.api.v1.Curfew.EndHostSession:output_type -> curfew.api.v1.EndHostSessionReply
-	51,  // 143: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
-	51,  // 144: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
-	12,  // 145: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
-	54,  // 146: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
-	56,  // 147: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
-	59,  // 148: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
-	60,  // 149: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
-	64,  // 150: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
-	75,  // 151: curfew.api.v1.Curfew.GetRoster:output_type -> curfew.api.v1.GetRosterReply
-	79,  // 152: curfew.api.v1.Curfew.PublishRoster:output_type -> curfew.api.v1.PublishRosterReply
-	114, // [114:153] is the sub-list for method output_type
-	75,  // [75:114] is the sub-list for method input_type
-	75,  // [75:75] is the sub-list for extension type_name
-	75,  // [75:75] is the sub-list for extension extendee
-	0,   // [0:75] is the sub-list for field type_name
+	47,  // 49: curfew.api.v1.GetCheckpointReply.witnesses:type_name -> curfew.api.v1.Witness
+	87,  // 50: curfew.api.v1.Witness.at:type_name -> google.protobuf.Timestamp
+	87,  // 51: curfew.api.v1.Witness.since:type_name -> google.protobuf.Timestamp
+	87,  // 52: curfew.api.v1.ExportRecordRequest.since:type_name -> google.protobuf.Timestamp
+	12,  // 53: curfew.api.v1.InviteReply.person:type_name -> curfew.api.v1.Person
+	87,  // 54: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
+	12,  // 55: curfew.api.v1.ListPeopleReply.people:type_name -> curfew.api.v1.Person
+	82,  // 56: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
+	87,  // 57: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
+	61,  // 58: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
+	83,  // 59: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
+	87,  // 60: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
+	87,  // 61: curfew.api.v1.Host.examined:type_name -> google.protobuf.Timestamp
+	62,  // 62: curfew.api.v1.Host.findings:type_name -> curfew.api.v1.Finding
+	87,  // 63: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
+	84,  // 64: curfew.api.v1.PolicyStatusReply.files:type_name -> curfew.api.v1.PolicyStatusReply.FilesEntry
+	85,  // 65: curfew.api.v1.PolicyStatusReply.directory:type_name -> curfew.api.v1.PolicyStatusReply.DirectoryEntry
+	86,  // 66: curfew.api.v1.PolicyStatusReply.managers:type_name -> curfew.api.v1.PolicyStatusReply.ManagersEntry
+	87,  // 67: curfew.api.v1.ListTerminalsRequest.since:type_name -> google.protobuf.Timestamp
+	87,  // 68: curfew.api.v1.ListTerminalsRequest.until:type_name -> google.protobuf.Timestamp
+	69,  // 69: curfew.api.v1.ListTerminalsReply.terminals:type_name -> curfew.api.v1.Terminal
+	87,  // 70: curfew.api.v1.Terminal.started:type_name -> google.protobuf.Timestamp
+	87,  // 71: curfew.api.v1.Terminal.seen:type_name -> google.protobuf.Timestamp
+	87,  // 72: curfew.api.v1.Terminal.ended:type_name -> google.protobuf.Timestamp
+	70,  // 73: curfew.api.v1.Terminal.lines:type_name -> curfew.api.v1.TerminalLine
+	88,  // 74: curfew.api.v1.TerminalLine.at:type_name -> google.protobuf.Duration
+	77,  // 75: curfew.api.v1.GetRosterReply.people:type_name -> curfew.api.v1.PersonKeys
+	78,  // 76: curfew.api.v1.PersonKeys.keys:type_name -> curfew.api.v1.PublicKey
+	66,  // 77: curfew.api.v1.PolicyStatusReply.DirectoryEntry.value:type_name -> curfew.api.v1.Members
+	0,   // 78: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
+	2,   // 79: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
+	3,   // 80: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
+	4,   // 81: curfew.api.v1.Curfew.BeginSignIn:input_type -> curfew.api.v1.BeginSignInRequest
+	6,   // 82: curfew.api.v1.Curfew.FinishSignIn:input_type -> curfew.api.v1.FinishSignInRequest
+	8,   // 83: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
+	10,  // 84: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
+	13,  // 85: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
+	16,  // 86: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
+	22,  // 87: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
+	23,  // 88: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
+	22,  // 89: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
+	25,  // 90: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
+	26,  // 91: curfew.api.v1.Curfew.Sign:input_type -> curfew.api.v1.SignRequest
+	28,  // 92: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
+	27,  // 93: curfew.api.v1.Curfew.Comment:input_type -> curfew.api.v1.CommentRequest
+	29,  // 94: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
+	30,  // 95: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
+	31,  // 96: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
+	32,  // 97: curfew.api.v1.Curfew.OpenPages:input_type -> curfew.api.v1.OpenPagesRequest
+	34,  // 98: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
+	36,  // 99: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	36,  // 100: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	42,  // 101: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
+	45,  // 102: curfew.api.v1.Curfew.GetCheckpoint:input_type -> curfew.api.v1.GetCheckpointRequest
+	48,  // 103: curfew.api.v1.Curfew.ExportRecord:input_type -> curfew.api.v1.ExportRecordRequest
+	67,  // 104: curfew.api.v1.Curfew.ListTerminals:input_type -> curfew.api.v1.ListTerminalsRequest
+	71,  // 105: curfew.api.v1.Curfew.ReplayTerminal:input_type -> curfew.api.v1.ReplayTerminalRequest
+	73,  // 106: curfew.api.v1.Curfew.EndHostSession:input_type -> curfew.api.v1.EndHostSessionRequest
+	50,  // 107: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
+	51,  // 108: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
+	53,  // 109: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
+	54,  // 110: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
+	56,  // 111: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
+	59,  // 112: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
+	63,  // 113: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
+	64,  // 114: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
+	75,  // 115: curfew.api.v1.Curfew.GetRoster:input_type -> curfew.api.v1.GetRosterRequest
+	79,  // 116: curfew.api.v1.Curfew.PublishRoster:input_type -> curfew.api.v1.PublishRosterRequest
+	1,   // 117: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
+	7,   // 118: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
+	7,   // 119: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
+	5,   // 120: curfew.api.v1.Curfew.BeginSignIn:output_type -> curfew.api.v1.BeginSignInReply
+	7,   // 121: curfew.api.v1.Curfew.FinishSignIn:output_type -> curfew.api.v1.SessionReply
+	9,   // 122: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
+	11,  // 123: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
+	14,  // 124: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
+	19,  // 125: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
+	19,  // 126: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
+	24,  // 127: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
+	19,  // 128: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
+	19,  // 129: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
+	19,  // 130: curfew.api.v1.Curfew.Sign:output_type -> curfew.api.v1.Request
+	19,  // 131: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
+	19,  // 132: curfew.api.v1.Curfew.Comment:output_type -> curfew.api.v1.Request
+	19,  // 133: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
+	19,  // 134: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
+	19,  // 135: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
+	33,  // 136: curfew.api.v1.Curfew.OpenPages:output_type -> curfew.api.v1.OpenPagesReply
+	35,  // 137: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
+	37,  // 138: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
+	38,  // 139: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
+	43,  // 140: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
+	46,  // 141: curfew.api.v1.Curfew.GetCheckpoint:output_type -> curfew.api.v1.GetCheckpointReply
+	49,  // 142: curfew.api.v1.Curfew.ExportRecord:output_type -> curfew.api.v1.ExportPart
+	68,  // 143: curfew.api.v1.Curfew.ListTerminals:output_type -> curfew.api.v1.ListTerminalsReply
+	72,  // 144: curfew.api.v1.Curfew.ReplayTerminal:output_type -> curfew.api.v1.TerminalPart
+	74,  // 145: curfew.api.v1.Curfew.EndHostSession:output_type -> curfew.api.v1.EndHostSessionReply
+	52,  // 146: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
+	52,  // 147: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
+	12,  // 148: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
+	55,  // 149: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
+	57,  // 150: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
+	60,  // 151: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
+	61,  // 152: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
+	65,  // 153: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
+	76,  // 154: curfew.api.v1.Curfew.GetRoster:output_type -> curfew.api.v1.GetRosterReply
+	80,  // 155: curfew.api.v1.Curfew.PublishRoster:output_type -> curfew.api.v1.PublishRosterReply
+	117, // [117:156] is the sub-list for method output_type
+	78,  // [78:117] is the sub-list for method input_type
+	78,  // [78:78] is the sub-list for extension type_name
+	78,  // [78:78] is the sub-list for extension extendee
+	0,   // [0:78] is the sub-list for field type_name
 }
 
 func init() { file_wire_api_api_proto_init() }
@@ -6548,7 +6662,7 @@ func file_wire_api_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_api_api_proto_rawDesc), len(file_wire_api_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   86,
+			NumMessages:   87,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
