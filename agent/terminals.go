@@ -279,7 +279,7 @@ func (a *Agent) refusedRecording(ctx context.Context, r *record.Recording, why e
 	a.Log.ErrorContext(ctx, "a recording is given up", "recording", r.ID, "err", why)
 	a.append(ledger.Entry{
 		Kind: ledger.Gap, At: a.Clock.Now().Wall, Grant: r.Grant, Person: r.Person, Session: r.Session,
-		Text: fmt.Sprintf("terminal %s from segment %d on: the control plane did not take it", r.ID, r.State.Taken+1),
+		Text: fmt.Sprintf("terminal %s from segment %d on: %.300v", r.ID, r.State.Taken+1, why),
 	})
 	return r.Remove()
 }

@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"crypto/ed25519"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -206,7 +208,7 @@ func TestARefusedRecordingHoldsUpNoOther(t *testing.T) {
 		}
 		if s.Grant == "g-strange" {
 			tried++
-			return uplink.ErrRefused
+			return fmt.Errorf("%w: no room at the control plane", uplink.ErrRefused)
 		}
 		taken++
 		return nil
@@ -222,5 +224,19 @@ func TestARefusedRecordingHoldsUpNoOther(t *testing.T) {
 	w.now = w.now.Add(refusedAgain)
 	if err := a.takeTerminals(t.Context(), terms); err == nil || tried != 2 {
 		t.Errorf("tried %d times: %v", tried, err)
+	}
+	if told := w.told(ledger.Gap); len(told) > 0 {
+		t.Errorf("it may be taken yet: %+v", told)
+	}
+	if err := errors.Join(alive.Close(), os.Remove(filepath.Join(spool, "x-1", "lock"))); err != nil {
+		t.Fatal(err)
+	}
+	w.now = w.now.Add(refusedAgain)
+	if err := a.takeTerminals(t.Context(), terms); err != nil {
+		t.Fatal(err)
+	}
+	told := w.told(ledger.Gap)
+	if len(told) != 1 || told[0].Grant != "g-strange" || told[0].Text != "terminal x-1 from segment 1 on: the control plane refuses it: no room at the control plane" {
+		t.Errorf("%+v", told)
 	}
 }

@@ -32,6 +32,7 @@ const ConfigHelp = `The configuration file is YAML; unknown keys are mistakes.
   data_dir: /var/lib/curfew-server     # database and keys
   store: postgres://...                # PostgreSQL in place of the database there; no password in it
   terminal_dir: /var/lib/curfew-server/terminals # recordings of terminals
+  terminal_quota: 34359738368          # bytes that recordings of one host may take there
   policy_dir: /etc/curfew-server/policy
   tls_cert: ...                        # a certificate of your own for listen, with
   tls_key: ...                         # its chain up to the root
@@ -58,6 +59,10 @@ const ConfigHelp = `The configuration file is YAML; unknown keys are mistakes.
     - {name: oncall, form: slack, to_file: /etc/curfew-server/slack}
 
 SIGHUP reads the policy folder again; it is read when it changes, too.`
+
+// terminalQuota is for the recordings of one host, so that none of them fills the
+// disk of all.
+const terminalQuota = 32 << 30
 
 // Config is the server's configuration file.
 type Config struct {
@@ -88,6 +93,10 @@ type Config struct {
 	// TerminalDir holds what recordings of terminals show, in files. Optional;
 	// terminals in data_dir.
 	TerminalDir string `yaml:"terminal_dir,omitempty"`
+	// TerminalQuota bounds what the recordings of one host take there, in bytes.
+	// Beyond it the host keeps them until there is room, or gives them up and
+	// tells so in the record. Optional; 32 GiB.
+	TerminalQuota int64 `yaml:"terminal_quota,omitempty"`
 	// PolicyDir holds the roles and who may ask for them; it is read again
 	// whenever it changes.
 	PolicyDir string `yaml:"policy_dir"`
@@ -180,6 +189,9 @@ func (c *Config) fill() {
 			*to = v
 		}
 	}
+	if c.TerminalQuota == 0 {
+		c.TerminalQuota = terminalQuota
+	}
 	if c.Web != nil && c.Web.Listen == "" {
 		c.Web.Listen = ":7446"
 	}
@@ -207,6 +219,9 @@ func (c *Config) check() error {
 		if !filepath.IsAbs(dir) {
 			errs = append(errs, fmt.Errorf("%s: write an absolute path", name))
 		}
+	}
+	if c.TerminalQuota < 0 {
+		errs = append(errs, errors.New("terminal_quota: write a number of bytes"))
 	}
 	if c.TerminalDir != "" && !filepath.IsAbs(c.TerminalDir) {
 		errs = append(errs, errors.New("terminal_dir: write an absolute path"))

@@ -102,7 +102,7 @@ func Open(ctx context.Context, c Config, o Options) (*Server, error) {
 	p.desk.Known = s.rules.names
 	s.terminals = &terminals{
 		Store: p.store, Folder: archive.Folder{Dir: c.terminals()}, now: func() time.Time { return o.Clock.Now().Wall },
-		changed: func(host string) { s.fleet.Changed(host) }, watched: map[string]map[uint64]int{},
+		changed: func(host string) { s.fleet.Changed(host) }, watched: map[string]map[uint64]int{}, quota: c.TerminalQuota,
 	}
 	s.fleet = fleet.New(fleet.Config{
 		CA: p.ca, Store: p.store, Terminals: s.terminals, Names: names(c.AgentsURL), Clock: o.Clock, Log: o.Log, Version: o.Version,

@@ -12,6 +12,7 @@ import (
 	"curfew.internal/controlplane/fleet"
 	"curfew.internal/controlplane/roster"
 	"curfew.internal/controlplane/store"
+	"curfew.internal/ledger"
 )
 
 // terminals keeps recordings: what hosts signed in the database, and what they
@@ -21,6 +22,7 @@ type terminals struct {
 	archive.Folder
 	now     func() time.Time
 	changed func(host string) // what is watched there
+	quota   int64             // for the recordings of one host, in bytes
 
 	mu      sync.Mutex                // guards what follows
 	watched map[string]map[uint64]int // by host and session: how many look on
@@ -34,6 +36,9 @@ func (t *terminals) KeepTerminal(ctx context.Context, host string, statement, pa
 		return refused(err)
 	}
 	if len(s.Digest) > 0 {
+		if err := t.room(ctx, s, len(packed)); err != nil {
+			return err
+		}
 		data, err := t.Put(s.Digest, packed)
 		if err != nil {
 			return refused(err)
@@ -42,7 +47,17 @@ func (t *terminals) KeepTerminal(ctx context.Context, host string, statement, pa
 			return refused(archive.ErrDigest)
 		}
 	}
-	return refused(t.KeepSegment(ctx, s, statement))
+	return refused(t.KeepSegment(ctx, s, statement, len(packed)))
+}
+
+// room refuses a segment for which its host has no room left here. What else the
+// host tells is taken: its record has a room of its own.
+func (t *terminals) room(ctx context.Context, s ledger.Segment, size int) error {
+	taken, kept, err := t.Taken(ctx, s)
+	if err != nil || kept || taken+int64(size) <= t.quota {
+		return err
+	}
+	return fmt.Errorf("%w: recordings of %s take %d bytes at the control plane, and may take %d (terminal_quota in server.yaml)", fleet.ErrRefused, s.Host, taken, t.quota)
 }
 
 // refused tells what a host may not hand in from what we could not keep.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -54,7 +55,7 @@ func (c *Client) KeepTerminal(ctx context.Context, statement, data []byte) error
 	defer cancel()
 	_, err := uplink.NewUplinkClient(conn).KeepTerminal(ctx, m)
 	if status.Code(err) == codes.InvalidArgument {
-		return fmt.Errorf("%w: %w", ErrRefused, err)
+		return fmt.Errorf("%w: %s", ErrRefused, strings.ToValidUTF8(strings.ReplaceAll(status.Convert(err).Message(), "\n", ": "), ""))
 	}
 	return err
 }

@@ -274,7 +274,7 @@ func (s *Server) alertTold(ctx context.Context) error {
 			}
 			for _, e := range events {
 				q.After = e.ID
-				if kind == ledger.Privilege || strings.Contains(e.Entry.Text, ledger.Demanded) {
+				if kind == ledger.Privilege || strings.Contains(e.Entry.Text, ledger.Demanded) || e.Host == "" && strings.HasPrefix(e.Entry.Text, roster.BadSeal) {
 					s.Log.ErrorContext(ctx, "alert: a host tells what somebody has to look at", "kind", e.Kind, "host", e.Host, "event", e.ID, "what", e.Entry.Text)
 				}
 			}

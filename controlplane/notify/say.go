@@ -1,6 +1,7 @@
 package notify
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,7 +37,7 @@ func (n *Notifier) message(ctx context.Context, v roster.Event) (Message, bool, 
 		return n.decision(ctx, m, e)
 	}
 	what, ok := alerts[e.Kind]
-	m.About, m.Text = AboutAlerts, fmt.Sprintf("%s: %s: %s", v.Host, what, plain(e.Text))
+	m.About, m.Text = AboutAlerts, fmt.Sprintf("%s: %s: %s", cmp.Or(v.Host, "the control plane"), what, plain(e.Text))
 	if e.Kind == ledger.Witnessed && v.Host == "" {
 		m.Text = fmt.Sprintf("%s, %s, %s: %s", what, plain(e.Object), plain(e.Step), plain(e.Text))
 	}

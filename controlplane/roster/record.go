@@ -81,6 +81,10 @@ const (
 	CutOff     = "cut-off"
 )
 
+// BadSeal is how the text of a gap begins where a host's seal does not hold:
+// something was changed, put in or left out on the way from it.
+const BadSeal = "a seal does not hold of host"
+
 // Unconfirmed is the end of a grant on a host that has not signed that nothing
 // is left of it.
 type Unconfirmed struct {

@@ -26,7 +26,7 @@ func (s *Store) KeepRecords(ctx context.Context, name, outbox string, records []
 		if err != nil {
 			return err
 		}
-		k := keeper{tx: t, host: h, fleet: s.fleet, outbox: outbox, strangers: map[string]bool{}}
+		k := keeper{tx: t, host: h, fleet: s.fleet, outbox: outbox, strangers: map[string]bool{}, came: map[uint64]sealable{}}
 		for _, r := range records {
 			if upTo, err = k.next(ctx, upTo, r); err != nil {
 				return err
@@ -46,7 +46,8 @@ type keeper struct {
 	host      roster.Host
 	fleet     string
 	outbox    string
-	strangers map[string]bool // grants that were looked up
+	strangers map[string]bool     // grants that were looked up
+	came      map[uint64]sealable // of the outbox, by number: what no seal was for yet
 }
 
 // next keeps the record if it goes on from upTo, and returns where it ends
@@ -73,6 +74,7 @@ func (k keeper) missing(ctx context.Context, n uint64) error {
 
 func (k keeper) take(ctx context.Context, r roster.Record) error {
 	e, err := ledger.ParseEntry(r.Entry)
+	k.came[r.Seq] = sealable{ledger.EntryDigest(r.Entry), e.Kind == ledger.Gap}
 	if err != nil {
 		return k.insert(ctx, r.Seq, roster.Malformed, ledger.Entry{At: k.host.Seen, Host: k.host.Name, Text: err.Error()}, r.Entry)
 	}
@@ -116,20 +118,30 @@ func (k keeper) strange(ctx context.Context, id string) (bool, error) {
 func (k keeper) insert(ctx context.Context, seq uint64, kind string, e ledger.Entry, raw []byte) error {
 	var valid bool
 	var key []byte
-	if (e.Kind == ledger.Removed || e.Kind == ledger.Leftovers || e.Kind == ledger.Sealed || e.Kind == ledger.Terminal && len(e.Receipt) > 0) && kind != roster.Malformed {
+	bad := ""
+	switch {
+	case kind == roster.Malformed:
+	case e.Kind == ledger.Sealed:
+		var err error
+		if bad, err = k.sealed(ctx, seq, e.Receipt); err != nil {
+			return err
+		}
+		valid, key = bad == "", k.host.ReceiptKey
+		clear(k.came)
+	case e.Kind == ledger.Removed, e.Kind == ledger.Leftovers, e.Kind == ledger.Terminal && len(e.Receipt) > 0:
 		valid, key = k.vouched(e), k.host.ReceiptKey
 	}
 	e.Request = "" // of what hosts say, none is about a request
-	return k.keep(ctx, row{host: k.host.Name, outbox: k.outbox, seq: seq, kind: kind, entry: e, raw: raw, vouched: valid, key: key})
+	err := k.keep(ctx, row{host: k.host.Name, outbox: k.outbox, seq: seq, kind: kind, entry: e, raw: raw, vouched: valid, key: key})
+	if err == nil && bad != "" {
+		err = k.alertOf(ctx, e, seq, bad)
+	}
+	return err
 }
 
-// vouched reports whether the entry carries a receipt or a seal that the host
-// signed, of the entry's kind and about what the entry is about.
+// vouched reports whether the entry carries a receipt that the host signed, of
+// the entry's kind and about what the entry is about.
 func (k keeper) vouched(e ledger.Entry) bool {
-	if e.Kind == ledger.Sealed {
-		s, err := ledger.OpenSeal(e.Receipt, k.host.ReceiptKey)
-		return err == nil && s.Fleet == k.fleet && s.Host == k.host.Name
-	}
 	if e.Kind == ledger.Leftovers {
 		r, err := ledger.OpenLeftovers(e.Receipt, k.host.ReceiptKey)
 		return err == nil && r.Fleet == k.fleet && r.Host == k.host.Name && r.Grant == e.Grant && r.Person == e.Person

@@ -17,7 +17,7 @@ func TestWhatTerminalsShowedIsForgotten(t *testing.T) {
 	over := r.Grant.NotAfter.Add(time.Second)
 	keep := func(v ledger.Segment) {
 		t.Helper()
-		must(t, s.KeepSegment(ctx, v, v.Seal(hostKey)))
+		must(t, s.KeepSegment(ctx, v, v.Seal(hostKey), 7))
 	}
 	first := statement(1, nil)
 	keep(first)
@@ -48,6 +48,9 @@ func TestWhatTerminalsShowedIsForgotten(t *testing.T) {
 		t.Errorf("%v, deleted %v", all, deleted())
 	}
 	must(t, s.Erased(ctx, "db1", tapeID))
+	if taken, _, err := s.Taken(ctx, first); err != nil || taken != 0 {
+		t.Errorf("what was deleted takes %d, %v", taken, err)
+	}
 	if all := forget(over); len(all) != 0 || !deleted() {
 		t.Errorf("once more: %v", all)
 	}

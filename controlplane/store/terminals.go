@@ -51,9 +51,19 @@ func terminalName(s string) bool {
 	return true
 }
 
+// Taken is what the files of a host's recordings take, but for those that were
+// deleted, and whether the segment is among them.
+func (s *Store) Taken(ctx context.Context, v ledger.Segment) (taken int64, kept bool, err error) {
+	err = s.read.QueryRowContext(ctx, `SELECT CAST(coalesce(sum(CASE WHEN stored > 0 THEN stored ELSE bytes END), 0) AS BIGINT),
+		EXISTS (SELECT 1 FROM terminal_segments WHERE host = ? AND terminal = ? AND number = ?) FROM terminals WHERE host = ? AND erased < 2`,
+		v.Host, v.Terminal, int64(min(v.Number, 1<<62)), v.Host).Scan(&taken, &kept)
+	return taken, kept, err
+}
+
 // KeepSegment keeps what the host signed of a segment, whose data is kept
-// already. The same again changes nothing; another with its number is refused.
-func (s *Store) KeepSegment(ctx context.Context, v ledger.Segment, envelope []byte) error {
+// already, in a file of a size. The same again changes nothing; another with its
+// number is refused.
+func (s *Store) KeepSegment(ctx context.Context, v ledger.Segment, envelope []byte, stored int) error {
 	return s.write(ctx, func(t *tx) error {
 		h, err := host(ctx, t, v.Host)
 		if err != nil {
@@ -87,9 +97,9 @@ func (s *Store) KeepSegment(ctx context.Context, v ledger.Segment, envelope []by
 				v.Host, v.Terminal, int64(v.Number), blob(v.Digest), envelope, []byte(h.ReceiptKey)) //nolint:gosec // as above
 		}
 		if err == nil {
-			err = t.exec(ctx, `UPDATE terminals SET seen = ?, ended = ?, why = ?, segments = segments + ?, bytes = bytes + ?, lost = lost + ?,
+			err = t.exec(ctx, `UPDATE terminals SET seen = ?, ended = ?, why = ?, segments = segments + ?, bytes = bytes + ?, lost = lost + ?, stored = stored + ?,
 				erased = CASE WHEN erased > 0 THEN 1 ELSE 0 END WHERE host = ? AND id = ? AND grant_id = ?`,
-				ns(v.To), ended, v.End, min(len(v.Digest), 1), int64(v.Size), int64(v.Lost), v.Host, v.Terminal, v.Grant) //nolint:gosec // bounded by what a host can send
+				ns(v.To), ended, v.End, min(len(v.Digest), 1), int64(v.Size), int64(v.Lost), stored, v.Host, v.Terminal, v.Grant) //nolint:gosec // bounded by what a host can send
 		}
 		return err
 	})

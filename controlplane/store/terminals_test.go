@@ -32,7 +32,7 @@ func TestASegmentIsKeptOnceAndInOrder(t *testing.T) {
 		envelope := v.Seal(hostKey)
 		got, err := s.Statement(ctx, "db1", envelope)
 		if err == nil {
-			err = s.KeepSegment(ctx, got, envelope)
+			err = s.KeepSegment(ctx, got, envelope, 7)
 		}
 		return err
 	}
@@ -44,6 +44,12 @@ func TestASegmentIsKeptOnceAndInOrder(t *testing.T) {
 	other.Size = 11
 	want(t, "another in its place", keep(other), ErrStatement)
 	must(t, keep(end))
+	for number, want := range map[uint64]bool{2: true, 4: false} {
+		v := statement(number, nil)
+		if taken, kept, err := s.Taken(ctx, v); err != nil || taken != 21 || kept != want {
+			t.Errorf("segment %d: %d taken, kept %v, %v", number, taken, kept, err)
+		}
+	}
 
 	found, err := s.Terminals(ctx, roster.TerminalSearch{ID: "00000000000000ab", Limit: 10})
 	must(t, err)
