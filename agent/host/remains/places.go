@@ -35,6 +35,7 @@ var places = []place{
 	{"/etc/subgid", AccountFile, 0},
 	{"/etc/nsswitch.conf", AccountFile, 0},
 	{"/etc/userdb", AccountFile, 1},
+	{"/usr/lib/userdb", AccountFile, 1},
 
 	{"/etc/crontab", SystemCron, 0},
 	{"/etc/anacrontab", SystemCron, 0},
@@ -53,11 +54,14 @@ var places = []place{
 	{"/etc/systemd/user", UserUnit, 3},
 	{"/etc/systemd", SystemUnit, 4},
 	{"/run/systemd/system", SystemUnit, 3},
+	{"/run/systemd/system.control", SystemUnit, 2},
 	{"/run/systemd/transient", SystemUnit, 2},
 	{"/run/systemd/system-generators", SystemUnit, 1},
+	{"/run/systemd/system-environment-generators", SystemUnit, 1},
 	{"/usr/local/lib/systemd", SystemUnit, 4},
 	{"/usr/lib/systemd/system", SystemUnit, 2},
 	{"/usr/lib/systemd/system-generators", SystemUnit, 1},
+	{"/usr/lib/systemd/system-environment-generators", SystemUnit, 1},
 	{"/usr/lib/systemd/system-shutdown", SystemUnit, 1},
 	{"/usr/lib/systemd/system-sleep", SystemUnit, 1},
 	{"/usr/lib/systemd/user", UserUnit, 2},
@@ -79,8 +83,12 @@ var places = []place{
 	{"/etc/modules-load.d", Module, 1},
 	{"/etc/modprobe.d", Module, 1},
 	{"/usr/lib/modules-load.d", Module, 1},
+	{"/usr/lib/modprobe.d", Module, 1},
+	{"/run/modprobe.d", Module, 1},
 	{"/etc/sysctl.conf", KernelValue, 0},
 	{"/etc/sysctl.d", KernelValue, 1},
+	{"/usr/lib/sysctl.d", KernelValue, 1},
+	{"/run/sysctl.d", KernelValue, 1},
 	{"/etc/binfmt.d", KernelValue, 1},
 	{"/sys/fs/bpf", BPFPin, 2},
 
@@ -107,6 +115,8 @@ var places = []place{
 	{"/etc/logrotate.d", Hook, 1},
 	{"/etc/update-motd.d", Hook, 1},
 	{"/etc/tmpfiles.d", Hook, 1},
+	{"/usr/lib/tmpfiles.d", Hook, 1},
+	{"/run/tmpfiles.d", Hook, 1},
 	{"/etc/network", Hook, 2},
 	{"/etc/NetworkManager/dispatcher.d", Hook, 2},
 	{"/etc/networkd-dispatcher", Hook, 2},
@@ -164,9 +174,10 @@ func (p place) kindIn(file string) Kind {
 // counters are where at counts its jobs.
 var counters = []string{"/var/spool/cron/atjobs/.SEQ", "/var/spool/at/.SEQ"}
 
-// passing reports what everyone's coming and going changes: units that logind
-// and systemd make and drop for everyone who logs in, the ends of grants, which
-// drift looks after, and at's counter.
+// passing reports what everyone's coming and going changes: units without a
+// command that logind and systemd make and drop for everyone who logs in, the
+// ends of grants, which drift looks after, and at's counter. A folder of
+// additions to one of them is nobody's coming.
 func passing(file string) bool {
 	if slices.Contains(counters, file) {
 		return true
@@ -175,10 +186,8 @@ func passing(file string) bool {
 	if !ok {
 		return false
 	}
-	name, _, _ = strings.Cut(name, "/")
-	name = strings.TrimSuffix(name, ".d")
-	for _, p := range []string{"session-*.scope", "user-*.slice", "user@*.service", "user-runtime-dir@*.service", "curfew-end-*.timer"} {
-		if ok, err := path.Match(p, name); ok && err == nil {
+	for _, p := range []string{"session-*.scope", "user-*.slice", "curfew-end-*.timer"} {
+		if ok, err := path.Match(p, name); ok && err == nil { // no star stands for a slash
 			return true
 		}
 	}

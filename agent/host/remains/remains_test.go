@@ -184,6 +184,34 @@ func TestWhatASessionLeaves(t *testing.T) {
 			"timer /etc/systemd/system/multi-user.target.wants/a.timer *", "system-unit /run/systemd/transient/run-r1.service *",
 			"system-unit /run/systemd/transient/session-4.service *",
 		}},
+		"additions to units of everyone's, and units of their names": {func(w *world) {
+			w.write("run/systemd/transient/user@.service.d/x.conf", "", 0o644)
+			w.write("run/systemd/transient/user@0.service", "", 0o644)
+			w.write("run/systemd/transient/session-4.scope.d/x.conf", "", 0o644)
+			w.write("run/systemd/transient/user-0.slice", "", 0o644)
+			w.write("run/systemd/transient/curfew-end-g.timer", "", 0o644)
+			w.write("run/systemd/system.control/cron.service.d/x.conf", "", 0o644)
+			w.write("etc/systemd/system.control/cron.service.d/x.conf", "", 0o644)
+		}, []string{
+			"system-unit /etc/systemd/system.control *", "system-unit /etc/systemd/system.control/cron.service.d *",
+			"system-unit /etc/systemd/system.control/cron.service.d/x.conf *",
+			"system-unit /run/systemd/system.control *", "system-unit /run/systemd/system.control/cron.service.d *",
+			"system-unit /run/systemd/system.control/cron.service.d/x.conf *",
+			"system-unit /run/systemd/transient/session-4.scope.d *", "system-unit /run/systemd/transient/session-4.scope.d/x.conf *",
+			"system-unit /run/systemd/transient/user@.service.d *", "system-unit /run/systemd/transient/user@.service.d/x.conf *",
+			"system-unit /run/systemd/transient/user@0.service *",
+		}},
+		"files where packages leave theirs": {func(w *world) {
+			for _, name := range []string{"tmpfiles.d/x.conf", "userdb/x.user", "sysctl.d/x.conf", "modprobe.d/x.conf", "systemd/system-environment-generators/x"} {
+				w.write("usr/lib/"+name, "", 0o644)
+			}
+		}, []string{
+			"module /usr/lib/modprobe.d *", "module /usr/lib/modprobe.d/x.conf *",
+			"kernel-value /usr/lib/sysctl.d *", "kernel-value /usr/lib/sysctl.d/x.conf *",
+			"system-unit /usr/lib/systemd/system-environment-generators *", "system-unit /usr/lib/systemd/system-environment-generators/x *",
+			"hook /usr/lib/tmpfiles.d *", "hook /usr/lib/tmpfiles.d/x.conf *",
+			"account-file /usr/lib/userdb *", "account-file /usr/lib/userdb/x.user *",
+		}},
 		"jobs": {func(w *world) {
 			w.write("etc/cron.d/x", "", 0o644)
 			for _, n := range []string{"var/spool/cron/crontabs/cfw-ana", "var/spool/at/a0001"} {
