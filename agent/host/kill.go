@@ -25,7 +25,8 @@ const maxKilled = 5
 // find some, all are stopped before the first is ended: processes that start
 // others faster than they are ended one by one would go on for ever. None is
 // stopped without need, since root's su(1) or sudo(8) above one would stop with
-// it, and nothing would ever wake it.
+// it, and nothing would ever wake it. It is an error that something is mounted
+// over processes: one of the uid's may be behind it.
 func (h *Host) KillUID(ctx context.Context, uid uint32) (int, error) {
 	if uid < grant.UIDMin || uid > grant.UIDMax {
 		return 0, fmt.Errorf("uid %d is not one of ours", uid)
@@ -45,7 +46,7 @@ func (h *Host) KillUID(ctx context.Context, uid uint32) (int, error) {
 			}
 		}
 		if ctx.Err() == nil && (len(found) == 0 || err != nil) {
-			return len(ended), err
+			return len(ended), errors.Join(err, uncovered())
 		}
 		select {
 		case <-ctx.Done():

@@ -65,7 +65,8 @@ func (h *Host) Leftovers(ctx context.Context, person string, uid uint32) (looked
 		for _, p := range pids {
 			names = append(names, fmt.Sprintf("process %d", p))
 		}
-		return names, err
+		hidden, failed := covered()
+		return append(names, hidden...), errors.Join(err, failed)
 	})
 	look("account", func() ([]string, error) {
 		line, found, err := h.getent(ctx, "passwd", person)

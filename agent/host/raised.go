@@ -48,7 +48,7 @@ func (h *Host) EndRaised(ctx context.Context, pids []int, uid uint32) (ended int
 			err = errors.Join(err, fmt.Errorf("end process %d: %w", pid, failed))
 		}
 	}
-	return ended, err
+	return ended, errors.Join(err, uncovered())
 }
 
 // allowance finds the groups of an account: its own, and those that the host's
