@@ -68,16 +68,8 @@ func (m Manifest) Seal(key ed25519.PrivateKey) []byte {
 // OpenManifest checks that the log's key signed the envelope, and returns the
 // manifest in it.
 func OpenManifest(envelope []byte, key Key) (Manifest, error) {
-	payload, err := signedBy(envelope, ManifestType, key.Public)
-	if err != nil {
-		return Manifest{}, fmt.Errorf("manifest: %w", err)
-	}
 	var m Manifest
-	err = canon.Read(payload, m.field)
-	if err == nil {
-		err = canon.Same(payload, m.Bytes())
-	}
-	if err != nil {
+	if err := opened(envelope, ManifestType, key.Public, &m); err != nil {
 		return Manifest{}, fmt.Errorf("manifest: %w", err)
 	}
 	return m, nil

@@ -97,6 +97,24 @@ func OpenReceipt(envelope []byte, host ed25519.PublicKey) (Receipt, error) {
 	return r, nil
 }
 
+// spelled is what has one spelling.
+type spelled interface {
+	field(f canon.Field) error
+	Bytes() []byte
+}
+
+// opened reads what the key signed as that type.
+func opened(envelope []byte, kind string, key ed25519.PublicKey, to spelled) error {
+	payload, err := signedBy(envelope, kind, key)
+	if err == nil {
+		err = canon.Read(payload, to.field)
+	}
+	if err == nil {
+		err = canon.Same(payload, to.Bytes())
+	}
+	return err
+}
+
 // signedBy returns what the envelope holds, if the host's key signed it as
 // that type.
 func signedBy(envelope []byte, kind string, host ed25519.PublicKey) ([]byte, error) {

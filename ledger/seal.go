@@ -77,16 +77,8 @@ func (s Seal) Sign(key ed25519.PrivateKey) []byte {
 // OpenSeal checks that the host's key signed the envelope, and returns the
 // seal in it.
 func OpenSeal(envelope []byte, host ed25519.PublicKey) (Seal, error) {
-	payload, err := signedBy(envelope, SealType, host)
-	if err != nil {
-		return Seal{}, fmt.Errorf("seal: %w", err)
-	}
 	var s Seal
-	err = canon.Read(payload, s.field)
-	if err == nil {
-		err = canon.Same(payload, s.Bytes())
-	}
-	if err != nil {
+	if err := opened(envelope, SealType, host, &s); err != nil {
 		return Seal{}, fmt.Errorf("seal: %w", err)
 	}
 	return s, nil

@@ -121,15 +121,8 @@ func (s Segment) Seal(key ed25519.PrivateKey) []byte {
 // statement in it. The caller compares fleet, host and grant with what it
 // expects.
 func OpenSegment(envelope []byte, host ed25519.PublicKey) (Segment, error) {
-	payload, err := signedBy(envelope, SegmentType, host)
-	if err != nil {
-		return Segment{}, fmt.Errorf("statement on a terminal: %w", err)
-	}
 	var s Segment
-	err = canon.Read(payload, s.field)
-	if err == nil {
-		err = canon.Same(payload, s.Bytes())
-	}
+	err := opened(envelope, SegmentType, host, &s)
 	if err == nil && (s.Number == 0 || s.Terminal == "" || len(s.Digest) != 0 && len(s.Digest) != sha256.Size ||
 		len(s.Digest) == 0 && (s.End == "" || s.Size != 0)) {
 		err = canon.ErrMalformed
