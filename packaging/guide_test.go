@@ -29,9 +29,10 @@ func TestGuide(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	w := &town{hosts: map[string]*lab.Host{}, people: []string{"ana", "ben", "cleo"}, seen: map[string]string{}}
+	w := &town{hosts: map[string]*lab.Host{}, people: []string{"ana", "ben", "cleo", "dora"}, seen: map[string]string{}}
 	for name, suite := range map[string]string{
 		"plane": lab.Trixie, "db1": lab.Bookworm, "web1": lab.Trixie, "web2": lab.Cloud, "web3": lab.Cloud, "web4": lab.Trixie, "image": lab.Cloud, "laptop": lab.Bookworm,
+		"plane2": lab.Bookworm,
 	} {
 		if w.hosts[name], err = l.HostOf(t.Context(), suite, name, dist...); err != nil {
 			t.Fatal(err)
@@ -42,6 +43,9 @@ func TestGuide(t *testing.T) {
 	for _, page := range []string{
 		"docs/quickstart.md",
 		"docs/join.md",
+		"docs/hardening.md",
+		"docs/runbook.md",
+		"docs/production.md",
 	} {
 		if !t.Run(page, func(t *testing.T) { w.follow(t, page) }) {
 			for _, h := range []string{"plane", "db1"} {
@@ -54,10 +58,11 @@ func TestGuide(t *testing.T) {
 }
 
 // controller gives a folder of this machine in which Ansible is played: it
-// reaches the hosts as root.
+// reaches the hosts as root. A host's sshd does not listen for a moment while
+// it reads anew what it is to ask.
 func controller(t *testing.T, l *lab.Lab, hosts map[string]*lab.Host, dist string) func(context.Context, string) (string, error) {
 	t.Helper()
-	need.Program(t, "ansible-playbook", "ssh-keygen")
+	need.Program(t, "ansible-playbook", "openssl", "scp", "ssh-keygen")
 	if _, err := l.Join(t.Context(), lab.Place); err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +77,7 @@ func controller(t *testing.T, l *lab.Lab, hosts map[string]*lab.Host, dist strin
 		}
 	}
 	for name, text := range map[string]string{
-		"ansible.cfg": "[defaults]\ninterpreter_python = /usr/bin/python3\n[ssh_connection]\nssh_args = -F " + filepath.Join(dir, "ssh") + "\n", "ssh": ways,
+		"ansible.cfg": "[defaults]\ninterpreter_python = /usr/bin/python3\n[ssh_connection]\nretries = 5\nssh_args = -F " + filepath.Join(dir, "ssh") + "\n", "ssh": ways,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
