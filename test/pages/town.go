@@ -106,7 +106,7 @@ func settle(ctx context.Context, dir, listen string, log io.Writer, alter ...fun
 	plan := controlplane.Plan{
 		Config: controlplane.Config{
 			Fleet: "harbour", URL: "https://" + free[0], AgentsURL: "https://" + free[1], Listen: free[0], Agents: free[1], Ops: free[2],
-			DataDir: filepath.Join(dir, "data"), PolicyDir: filepath.Join(dir, "policy"), Web: &controlplane.Web{Origin: t.origin, Listen: listen},
+			DataDir: filepath.Join(dir, "data"), PolicyDir: filepath.Join(dir, "policy"), TerminalQuota: 1 << 30, Web: &controlplane.Web{Origin: t.origin, Listen: listen},
 		},
 		ConfigFile: filepath.Join(dir, "server.yaml"), RootKey: filepath.Join(dir, "root.key"), Admin: "ada", FullName: "Ada Lund",
 	}
