@@ -11,6 +11,7 @@ import (
 	"crypto/ed25519"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -183,6 +184,10 @@ type Server struct {
 	away    turnedAway
 	alerted *uint64   // the event up to which [Server.Alert] has told; its alone
 	rosters time.Time // when it looked at the roster's end; its alone
+
+	keysMu sync.Mutex // guards what follows
+	keys   *grant.Roster
+	keysOf []byte // the envelope that it was read from
 }
 
 var _ apiconnect.CurfewHandler = (*Server)(nil)

@@ -206,7 +206,7 @@ func (s *Server) ask(ctx context.Context, r roster.Request, prove func(context.C
 	}
 	r.ID, r.AskedAt, r.LapsesAt = newID("r"), sc.now, sc.now.Add(v.Waits)
 	r.Resolved, r.Lease, r.Needed, r.Policy = v.Role, v.Lease, v.Needed, v.Version
-	if err := s.toSign(ctx, &r, &sc); err != nil {
+	if err := s.toSign(&r, sc); err != nil {
 		return no, err
 	}
 	c := roster.Change{}

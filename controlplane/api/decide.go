@@ -36,7 +36,7 @@ func (s *Server) Approve(ctx context.Context, m *api.ApproveRequest) (*api.Reque
 		return nil, err
 	}
 	if r.Resolved.Signed {
-		y, err = s.signedYes(ctx, m, &sc)
+		y, err = s.signedYes(ctx, m)
 	} else {
 		err = s.spend(ctx, m)
 	}

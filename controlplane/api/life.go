@@ -125,7 +125,7 @@ type scene struct {
 	hosts  []roster.Host
 	person roster.Person // for whom the request is
 	old    *roster.Request
-	keys   *grant.Roster // of people, that hosts hold; only where they have to sign
+	keys   *grant.Roster // of people, that hosts hold; nil: none
 }
 
 func (s *Server) scene(ctx context.Context, r roster.Request) (scene, error) {
@@ -135,6 +135,9 @@ func (s *Server) scene(ctx context.Context, r roster.Request) (scene, error) {
 		return v, err
 	}
 	if v.person, err = s.Store.Person(ctx, r.Person); err != nil {
+		return v, err
+	}
+	if v.keys, err = s.keysHeld(ctx); err != nil {
 		return v, err
 	}
 	if r.Extends != "" {
@@ -194,7 +197,7 @@ func (s *Server) issue(r roster.Request, v roster.Verdict, sc scene, approvals [
 	if err != nil {
 		return roster.Change{}, err
 	}
-	if err := s.wouldCount(g, sc); err != nil {
+	if err := s.wouldCount(g, v, sc); err != nil {
 		return roster.Change{}, err
 	}
 	return roster.Change{State: stateIssued, Grant: g, Steps: []roster.Decision{{

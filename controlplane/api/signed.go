@@ -32,37 +32,46 @@ func (s *Server) asked(r roster.Request) grant.Ask {
 
 // toSign gives the request its digest: of what it shows, or, where people's
 // keys sign, of what the requester's will.
-func (s *Server) toSign(ctx context.Context, r *roster.Request, sc *scene) error {
+func (s *Server) toSign(r *roster.Request, sc scene) error {
 	if !r.Resolved.Signed {
 		r.Digest = digest(*r)
 		return nil
 	}
-	if s.Pages == "" {
+	switch {
+	case s.Pages == "":
 		return errNoSignPages
+	case sc.keys == nil:
+		return errNoKeys
 	}
 	r.UID = sc.person.UID
 	r.Digest = s.asked(*r).Digest()
-	return s.withKeys(ctx, sc)
+	return nil
 }
 
-// withKeys reads whose keys count on the hosts.
-func (s *Server) withKeys(ctx context.Context, sc *scene) error {
+// keysHeld is the roster of people's keys that hosts hold, or do in a moment;
+// nil, if there is none. It is read anew when it is another.
+func (s *Server) keysHeld(ctx context.Context) (*grant.Roster, error) {
 	b, err := s.Store.LastRoster(ctx)
-	if err != nil {
-		return err
+	if err != nil || len(b) == 0 {
+		return nil, err
 	}
-	if len(b) == 0 {
-		return errNoKeys
+	s.keysMu.Lock()
+	defer s.keysMu.Unlock()
+	if !bytes.Equal(b, s.keysOf) {
+		r, err := grant.OpenRoster(b, s.Fleet)
+		if err != nil {
+			return nil, err
+		}
+		s.keys, s.keysOf = &r, b
 	}
-	keys, err := grant.OpenRoster(b, s.Fleet)
-	sc.keys = &keys
-	return err
+	return s.keys, nil
 }
 
 // wouldCount asks what hosts would say to the grant, so that people learn it
-// here, and not from a host that refuses. It is no more than courtesy.
-func (s *Server) wouldCount(g *grant.Grant, sc scene) error {
-	if g.Words == nil {
+// here, and not from a host that refuses. It is no more than courtesy. What
+// waits for signatures is looked at when they are there.
+func (s *Server) wouldCount(g *grant.Grant, v roster.Verdict, sc scene) error {
+	if v.Role.Signed && g.Words == nil {
 		return nil
 	}
 	if err := (grant.Reader{Roster: sc.keys}).CheckSigned(*g, sc.now); err != nil {
@@ -168,7 +177,7 @@ type yes struct {
 }
 
 // signedYes takes the approver's signature.
-func (s *Server) signedYes(ctx context.Context, m *api.ApproveRequest, sc *scene) (yes, error) {
+func (s *Server) signedYes(ctx context.Context, m *api.ApproveRequest) (yes, error) {
 	if len(m.Assertion) == 0 {
 		return yes{}, roster.Refuse(roster.Conflict, "people's own passkeys sign for this role: approve it on its page, %s/requests/%s", s.Pages, m.Id)
 	}
@@ -179,9 +188,6 @@ func (s *Server) signedYes(ctx context.Context, m *api.ApproveRequest, sc *scene
 	y := yes{word: word}
 	if json.Unmarshal(statement, &y.Yes) != nil {
 		return yes{}, errOtherSigned
-	}
-	if err := s.withKeys(ctx, sc); err != nil {
-		return yes{}, err
 	}
 	return y, s.Store.Proved(ctx, who(ctx).session.ID, s.now())
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/x509"
+	"database/sql"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -354,12 +355,26 @@ func TestStolenControlPlaneGivesNothing(t *testing.T) {
 	t.Run("what the database says of the policy", func(t *testing.T) {
 		s.rules.change(func() { s.rules.role.Signed, s.rules.needed = false, 0 })
 		s.clock.pass(time.Minute)
+		// As long as the server knows the roster, it says what hosts will.
+		_, err := s.ana.CreateRequest(t.Context(), question(t, s.ana, same))
+		refused(t, err, connect.CodeFailedPrecondition, "hosts would refuse this grant: this host's roster demands")
+		s.forget()
+		s.clock.pass(time.Minute)
 		s.ask(t)
 		o := s.host(s.state())
 		if len(o.Grants) != 1 || o.Grants[0].ID != r.Grant || len(o.Refused) != 1 || !errors.Is(o.Refused[0], grant.ErrUnsigned) {
 			t.Errorf("%+v", o)
 		}
 	})
+}
+
+// forget takes the roster out of the database, as whoever has that can.
+func (s *signing) forget() {
+	s.t.Helper()
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(s.dir, "db")+"?_pragma=busy_timeout(10000)")
+	must(s.t, err)
+	_, err = db.ExecContext(s.t.Context(), "DELETE FROM rosters")
+	must(s.t, errors.Join(err, db.Close()))
 }
 
 // refusedHere checks what a call of the pages was refused with.

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"database/sql"
 	"errors"
 	"net/url"
 	"os"
@@ -8,6 +9,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	_ "modernc.org/sqlite" // the control plane's database, in the wrong hands
 
 	"curfew.internal/test/lab"
 )
@@ -136,6 +139,11 @@ func sealed(t *testing.T, s *scene) {
 	taken += "  - {role: look, people: [hum]}\n"
 	s.policy(t, taken)
 	defer s.policy(t, policy)
+	// As long as the server knows the roster, it says what hosts will.
+	if out, err := hum.Prove(t.Context(), "request", "look", "--on", "db1", "--for", "20m", "--why", "nobody signed", "--no-wait"); err == nil || !strings.Contains(err.Error(), "hosts would refuse this grant") {
+		t.Errorf("%v: %s", err, out)
+	}
+	s.forgetRoster(t)
 	var forged []string
 	for _, role := range []string{"sealed", "look"} {
 		out, err := hum.Prove(t.Context(), "request", role, "--on", "db1", "--for", "20m", "--why", "nobody signed", "--no-wait")
@@ -159,6 +167,19 @@ func sealed(t *testing.T, s *scene) {
 	refused(t, out, err, "password")
 	out, err = s.ssh(t, hum, "sudo -n id")
 	allowed(t, out, err)
+}
+
+// forgetRoster takes the roster out of the control plane's database.
+func (s *scene) forgetRoster(t *testing.T) {
+	t.Helper()
+	db, err := sql.Open("sqlite", "file:"+s.fleet.Database()+"?_pragma=busy_timeout(20000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = db.ExecContext(t.Context(), "DELETE FROM rosters")
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // policy puts another one in force.

@@ -71,6 +71,9 @@ func (f *Fleet) path(elem ...string) string {
 // RootKey is where the fleet's root key is, as if that were offline.
 func (f *Fleet) RootKey() string { return f.path("root.key") }
 
+// Database is the control plane's file.
+func (f *Fleet) Database() string { return f.path("data", "curfew.db") }
+
 func (f *Fleet) config() string { return f.path("server.yaml") }
 
 func (f *Fleet) bin(name string) string { return filepath.Join(f.Repo, "bin", name) }
