@@ -142,42 +142,6 @@ func TestALeaseSuspendsAndComesBack(t *testing.T) {
 	}
 }
 
-// With the agent dead nobody is heard: the kernel ends what runs as the lease is
-// over, and a living agent pushes that out in time.
-func TestTheKernelHasTheLeasesEnd(t *testing.T) {
-	w := newWorld()
-	g := held("g-a", "ana", 0, 3*time.Hour)
-	g.Lease = time.Minute
-	w.offered.Grants = []grant.Grant{g}
-	a := w.agent(t)
-	heard := noon
-	a.Heard = func() time.Time { return heard }
-	next, err := a.Pass(t.Context(), true)
-	if err != nil || a.Knock(t.Context(), Knock{Open: true, Service: "sshd", User: "ana", PID: 7}).Allow == false {
-		t.Fatal(err)
-	}
-	end := func() time.Time { return noon.Add(time.Duration(w.ends[w.tasks[7]]) - time.Hour) }
-	for range 4 {
-		if over := heard.Add(g.Lease); !end().Equal(over) || !next.Before(over) || !next.After(w.now) {
-			t.Errorf("at %v: the lease is over at %v, the kernel ends at %v, the next look is at %v", w.now, over, end(), next)
-		}
-		w.now = next
-		heard = w.now.Add(-time.Second)
-		if next, err = a.Pass(t.Context(), true); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for range 20 { // nobody is heard any more
-		w.now = next
-		if next, err = a.Pass(t.Context(), true); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if over := heard.Add(g.Lease); w.tasks[7] != 0 || w.now.Before(over) {
-		t.Errorf("at %v, when the lease is over at %v: %v", w.now, over, w.tasks)
-	}
-}
-
 func TestAHostsOwnAccountBarsItsPersonAlone(t *testing.T) {
 	w := newWorld()
 	w.accounts["idah"] = true

@@ -144,7 +144,9 @@ func (a *Agent) openSession(ctx context.Context, k Knock, g grant.Grant, live []
 	if answer, done := a.beforehand(ctx, k, s, g.Role); done {
 		return answer
 	}
-	a.remember(ctx, s.Person)
+	a.remember(ctx, s.Person) // it takes a moment, the first time
+	now := a.Clock.Now()
+	s.Opened, s.Begun = now.Wall, now.Boot
 	if err := a.put(s); err != nil {
 		a.Log.ErrorContext(ctx, "session not opened", "err", err)
 		return no

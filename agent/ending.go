@@ -77,7 +77,7 @@ func (a *Agent) stretch(s Session, g grant.Grant, live []grant.Grant) []error {
 		return a.move(s, best)
 	}
 	// A young one is yet to be labelled, and gets its end with that.
-	if g.Lease > 0 && !a.Beside && s.Opened.Before(a.Clock.Now().Wall.Add(-time.Second)) {
+	if g.Lease > 0 && !a.Beside && !a.young(s) {
 		return []error{a.Labels.Extend(s.ID, a.deadline(g))}
 	}
 	return nil

@@ -40,7 +40,10 @@ type Session struct {
 	From      string    `json:"from,omitempty"`
 	PID       int       `json:"pid"`
 	Opened    time.Time `json:"opened"`
-	Torn      bool      `json:"torn,omitempty"` // its record has a gap, and its role demands a whole one
+	// Begun is the same since boot: the wall clock may be set. Zero, in one that
+	// an agent of before kept: long ago.
+	Begun time.Duration `json:"begun,omitempty"`
+	Torn  bool          `json:"torn,omitempty"` // its record has a gap, and its role demands a whole one
 }
 
 func (s Session) entry(k ledger.Kind, at time.Time, text string) ledger.Entry {
@@ -108,12 +111,14 @@ func (a *Agent) reap(ctx context.Context) {
 		a.Log.WarnContext(ctx, "sessions not looked at", "err", err)
 		return
 	}
-	settled := a.Clock.Now().Wall.Add(-time.Second) // younger ones may not have begun
-	dead := slices.DeleteFunc(sessions, func(s Session) bool { return len(living[s.ID]) > 0 || s.Opened.After(settled) })
+	dead := slices.DeleteFunc(sessions, func(s Session) bool { return len(living[s.ID]) > 0 || a.young(s) })
 	if err := a.drop(dead...); err != nil {
 		a.Log.WarnContext(ctx, "sessions not forgotten", "err", err)
 	}
 }
+
+// young reports whether a session may not have been labelled yet.
+func (a *Agent) young(s Session) bool { return a.Clock.Now().Boot-s.Begun < time.Second }
 
 // session finds a session, also one that ended of late.
 func (a *Agent) session(id uint64) (Session, bool) {
@@ -145,7 +150,7 @@ func (a *Agent) deadline(g grant.Grant) uint64 {
 	r := a.Clock.Now()
 	end := g.Drained()
 	if g.Lease > 0 {
-		end = sooner(end, a.Heard().Add(g.Lease))
+		end = sooner(end, sooner(a.Heard(), a.Keep.Trusted(r)).Add(g.Lease)) // a sign of life that is yet to come is none
 	}
 	left := end.Sub(a.Keep.Trusted(r))
 	return uint64(max(1, (r.Boot + left).Nanoseconds()))

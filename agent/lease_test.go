@@ -1,0 +1,183 @@
+package agent
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"curfew.internal/clock"
+	"curfew.internal/grant"
+	"curfew.internal/ledger"
+)
+
+// With the agent dead nobody is heard: the kernel ends what runs as the lease is
+// over, and a living agent pushes that out in time.
+func TestTheKernelHasTheLeasesEnd(t *testing.T) {
+	w := newWorld()
+	g := held("g-a", "ana", 0, 3*time.Hour)
+	g.Lease = time.Minute
+	w.offered.Grants = []grant.Grant{g}
+	a := w.agent(t)
+	heard := noon
+	a.Heard = func() time.Time { return heard }
+	next, err := a.Pass(t.Context(), true)
+	if err != nil || a.Knock(t.Context(), Knock{Open: true, Service: "sshd", User: "ana", PID: 7}).Allow == false {
+		t.Fatal(err)
+	}
+	end := func() time.Time { return noon.Add(time.Duration(w.ends[w.tasks[7]]) - time.Hour) }
+	for range 4 {
+		if over := heard.Add(g.Lease); !end().Equal(over) || !next.Before(over) || !next.After(w.now) {
+			t.Errorf("at %v: the lease is over at %v, the kernel ends at %v, the next look is at %v", w.now, over, end(), next)
+		}
+		w.now = next
+		heard = w.now.Add(-time.Second)
+		if next, err = a.Pass(t.Context(), true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 20 { // nobody is heard any more
+		w.now = next
+		if next, err = a.Pass(t.Context(), true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if over := heard.Add(g.Lease); w.tasks[7] != 0 || w.now.Before(over) {
+		t.Errorf("at %v, when the lease is over at %v: %v", w.now, over, w.tasks)
+	}
+}
+
+// A setBack is a wall clock that lost an hour; time since boot did not.
+type setBack struct{ fakeClock }
+
+func (c setBack) Now() clock.Reading {
+	r := c.fakeClock.Now()
+	r.Wall = r.Wall.Add(-time.Hour)
+	return r
+}
+
+// A sure keep trusts the time that passes, whatever the wall clock says.
+type sure struct{ fakeKeep }
+
+func (k sure) Trusted(clock.Reading) time.Time  { return k.now }
+func (k sure) Earliest(clock.Reading) time.Time { return k.now }
+
+func TestAClockThatIsSetBackEndsNoLease(t *testing.T) {
+	w := newWorld()
+	g := held("g-a", "ana", 0, 3*time.Hour)
+	g.Lease = 5 * time.Minute
+	w.offered.Grants = []grant.Grant{g}
+	a := w.agent(t)
+	a.Keep = sure{fakeKeep{w}}
+	heard := noon
+	a.Heard = func() time.Time { return heard }
+	if _, err := a.Pass(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	if got := a.Knock(t.Context(), Knock{Open: true, Service: "sshd", User: "ana", PID: 7}); !got.Allow {
+		t.Fatalf("%+v", got)
+	}
+	a.Clock = setBack{fakeClock{w}}
+	for range 30 {
+		w.now, heard = w.now.Add(30*time.Second), w.now.Add(29*time.Second)
+		if _, err := a.Pass(t.Context(), true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if end := noon.Add(time.Duration(w.ends[w.tasks[7]]) - time.Hour); !end.Equal(heard.Add(g.Lease)) {
+		t.Errorf("heard at %v, and the kernel ends it at %v", heard, end)
+	}
+}
+
+func TestASignOfLifeThatIsYetToComeIsNone(t *testing.T) {
+	w := newWorld()
+	g := held("g-a", "ana", 0, 3*time.Hour)
+	g.Lease = 5 * time.Minute
+	a := w.agent(t)
+	a.Heard = func() time.Time { return w.now.Add(time.Hour) }
+	if end := noon.Add(time.Duration(a.deadline(g)) - time.Hour); end.After(w.now.Add(g.Lease)) {
+		t.Errorf("at %v the kernel would end it at %v", w.now, end)
+	}
+}
+
+// A slow host takes its time to say what was there before the first session.
+type slowHost struct{ fakeHost }
+
+func (h slowHost) Snapshot(context.Context) ([]byte, error) {
+	h.now = h.now.Add(1100 * time.Millisecond)
+	return nil, context.DeadlineExceeded
+}
+
+// Late labels come after a pass of the loop.
+type lateLabels struct {
+	fakeLabels
+	pass func()
+}
+
+func (l lateLabels) Label(pid, fd int, session, end uint64) error {
+	l.pass()
+	return l.fakeLabels.Label(pid, fd, session, end)
+}
+
+func TestALoginIsNotForgottenBeforeItBegins(t *testing.T) {
+	w := newWorld()
+	w.offered.Grants = []grant.Grant{held("g-a", "ana", 0, 3*time.Hour)}
+	a := w.agent(t)
+	pass := func() {
+		t.Helper()
+		if _, err := a.Pass(t.Context(), true); err != nil {
+			t.Error(err)
+		}
+	}
+	pass()
+	a.Host, a.Labels = slowHost{fakeHost{w}}, lateLabels{fakeLabels{w}, pass}
+	if got := a.Knock(t.Context(), Knock{Open: true, Service: "sshd", User: "ana", PID: 7}); !got.Allow {
+		t.Fatalf("%+v", got)
+	}
+	pass()
+	if w.tasks[7] == 0 {
+		t.Error("who was let in is ended as somebody whom nobody knows")
+	}
+}
+
+func TestAnotherCAOfTheControlPlanesIsNobodysChange(t *testing.T) {
+	const old = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJZ0yjJfb2Oq0zkpkYxQ9sJv7r2XkE0b4v0nq0lqv3o1 old\n"
+	const next = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBqVZ9o7y0m0mJ3w5cJ6l0t2b7S2d0kq0J2m5Yx0nA1B new\n"
+	w := newWorld()
+	a := w.agent(t)
+	p := &parts{Folders: Folders{Config: t.TempDir()}}
+	file := filepath.Join(p.Config, "ssh_ca.pub")
+	var told []string
+	look := func() {
+		a.mendTrust(t.Context(), p, func(e ledger.Entry) { told = append(told, e.Text) })
+	}
+	look() // before anything is known, nothing is written
+	for _, ca := range []string{old, next, "no key"} {
+		a.trust(p, ca)
+		look()
+	}
+	if b, err := os.ReadFile(file); err != nil || string(b) != next || len(told) > 0 {
+		t.Errorf("%q, %v; told %q", b, err, told)
+	}
+	if got := w.told(ledger.Agent); len(got) != 2 || !strings.Contains(got[0].Text, "this host knew none") || strings.Count(got[1].Text, "SHA256:") != 2 {
+		t.Errorf("%+v", got)
+	}
+	for _, harm := range []func() error{
+		func() error { return os.WriteFile(file, []byte(next+old), 0o600) },
+		func() error { return os.Chmod(file, 0o666) },
+		func() error { return os.Chown(file, 12345, 0) },
+		func() error { return os.Remove(file) },
+	} {
+		if err := harm(); err != nil {
+			t.Fatal(err)
+		}
+		told = nil
+		look()
+		look()
+		if b, err := os.ReadFile(file); err != nil || string(b) != next || len(told) != 1 {
+			t.Errorf("%q, %v; told %q", b, err, told)
+		}
+	}
+}
