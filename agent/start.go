@@ -58,14 +58,28 @@ type parts struct {
 // open makes ready what both a running agent and a sweep stand on. A sweep
 // goes on beside an agent that hangs: it does without the labels, which that
 // one holds.
-func open(f Folders, beside bool, log *slog.Logger) (*Agent, *parts, error) {
+//
+// A sweep goes on without whatever only an agent needs: one file that somebody
+// broke must not stop both. Without keys or labels it takes away what it can,
+// as beside an agent, and leaves the rest, and the receipt, to the next agent.
+func open(f Folders, sweeping, beside bool, log *slog.Logger) (*Agent, *parts, error) {
 	p := &parts{Folders: f, host: &host.Host{Root: "/", Clock: clock.System{}}, clock: clock.System{}, log: log}
 	var err error
-	if p.identity, err = keep.LoadIdentity(f.Config); err != nil {
+	if p.identity, err = keep.LoadIdentity(f.Config); err != nil && sweeping {
+		log.Error("sweeping without the keys of this host", "err", err)
+		beside = true
+		p.identity, err = keep.LoadNamed(f.Config)
+	}
+	if err != nil {
 		return nil, nil, err
 	}
 	if p.config, err = ReadConfig(f.Config); err != nil {
-		return nil, nil, err
+		if !sweeping {
+			return nil, nil, err
+		}
+		log.Error("sweeping without the configuration of this host", "err", err)
+		p.config = Config{}
+		p.config.fill()
 	}
 	boot, err := host.Boot()
 	if err != nil {
@@ -95,8 +109,11 @@ func open(f Folders, beside bool, log *slog.Logger) (*Agent, *parts, error) {
 	switch {
 	case err == nil:
 		labels = p.watch
-	case !beside || !errors.Is(err, watch.ErrBusy):
+	case !sweeping || !beside && errors.Is(err, watch.ErrBusy):
 		return nil, nil, errors.Join(err, k.Close())
+	case !errors.Is(err, watch.ErrBusy):
+		log.Error("sweeping without labels", "err", err)
+		beside = true
 	}
 	a := &Agent{
 		Identity: Identity{Fleet: p.identity.Fleet, Name: p.identity.Name, Boot: boot, ReceiptKey: p.identity.ReceiptKey},
@@ -181,7 +198,7 @@ func Serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 }
 
 func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
-	a, p, err := open(f, false, log)
+	a, p, err := open(f, false, false, log)
 	if err != nil {
 		return err
 	}
@@ -266,13 +283,13 @@ func Sweep(ctx context.Context, f Folders, log *slog.Logger) error {
 		}
 		log.WarnContext(ctx, "the agent holds this host and does not answer: sweeping beside it")
 	}
-	a, p, err := open(f, beside, log)
+	a, p, err := open(f, true, beside, log)
 	if err != nil {
 		return errors.Join(err, release())
 	}
 	_, err = a.Pass(ctx, false)
 	closed := p.close()
-	if beside && errors.Is(closed, keep.ErrHeld) {
+	if a.Beside && errors.Is(closed, keep.ErrHeld) {
 		closed = nil // the agent that hangs has the record; what was removed shows on the host
 	}
 	return errors.Join(err, closed, release())

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"curfew.internal/dsse"
 )
@@ -100,7 +101,7 @@ func SaveIdentity(dir string, id Identity) error {
 func MendSSHCA(dir, ca string) (name string, mended bool, err error) {
 	name = filepath.Join(dir, sshCAName)
 	info, err := os.Lstat(name)
-	if err == nil && info.Mode() == 0o644 { // a plain file that nobody else writes
+	if err == nil && info.Mode() == 0o644 && owned(info) { // a plain file that nobody else writes
 		b, err := os.ReadFile(name) //nolint:gosec // the operator names the folder
 		if err == nil && string(b) == ca {
 			return name, false, nil
@@ -110,6 +111,11 @@ func MendSSHCA(dir, ca string) (name string, mended bool, err error) {
 		return name, false, fmt.Errorf("put right the CA that sshd trusts: %w", err)
 	}
 	return name, true, nil
+}
+
+func owned(info os.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(st.Uid) == os.Geteuid()
 }
 
 // SaveCertificate puts a renewed certificate in place of the host's.
@@ -124,29 +130,47 @@ func block(kind string, der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 }
 
-// LoadIdentity reads the identity from the folder.
+// LoadIdentity reads the identity from the folder. That the file of the CA
+// which sshd trusts is gone keeps no agent from starting: the control plane
+// says the CA anew.
 func LoadIdentity(dir string) (Identity, error) {
-	var id Identity
-	certificate, err := blocks(dir, certificateName, certificateBlock)
-	if errors.Is(err, os.ErrNotExist) {
-		return id, ErrNotEnrolled
-	}
+	id, err := LoadNamed(dir)
 	if err != nil {
-		return id, err
+		return Identity{}, err
 	}
 	ca, caErr := blocks(dir, caName, certificateBlock)
-	roots, rootsErr := blocks(dir, rootsName, publicBlock)
 	key, keyErr := loadKey(dir, keyName)
 	receipt, receiptErr := loadKey(dir, receiptName)
 	ssh, sshErr := os.ReadFile(filepath.Join(dir, sshCAName)) //nolint:gosec // the operator names the folder
-	if err := errors.Join(caErr, rootsErr, keyErr, receiptErr, sshErr); err != nil {
-		return id, fmt.Errorf("read identity: %w", err)
+	if errors.Is(sshErr, os.ErrNotExist) {
+		sshErr = nil
 	}
-	id = Identity{Key: key, Certificate: certificate[0], CA: ca[0], SSHCA: string(ssh)}
+	if err := errors.Join(caErr, keyErr, receiptErr, sshErr); err != nil {
+		return Identity{}, fmt.Errorf("read identity: %w", err)
+	}
 	var ok bool
 	if id.ReceiptKey, ok = receipt.(ed25519.PrivateKey); !ok {
 		return Identity{}, fmt.Errorf("%s holds a %T in place of an Ed25519 key", receiptName, receipt)
 	}
+	id.Key, id.CA, id.SSHCA = key, ca[0], string(ssh)
+	return id, nil
+}
+
+// LoadNamed reads what to take things away needs of the identity: which host of
+// which fleet this is, and by whose word grants are signed.
+func LoadNamed(dir string) (Identity, error) {
+	certificate, err := blocks(dir, certificateName, certificateBlock)
+	if errors.Is(err, os.ErrNotExist) {
+		return Identity{}, ErrNotEnrolled
+	}
+	if err != nil {
+		return Identity{}, err
+	}
+	roots, err := blocks(dir, rootsName, publicBlock)
+	if err != nil {
+		return Identity{}, fmt.Errorf("read identity: %w", err)
+	}
+	id := Identity{Certificate: certificate[0]}
 	for _, der := range roots {
 		k, err := x509.ParsePKIXPublicKey(der)
 		root, ok := k.(ed25519.PublicKey)

@@ -397,6 +397,30 @@ curfew-agent sweep; systemctl start curfew-agent`)
 	s.over(t, "bea", id)
 }
 
+// spoiled: files that an agent needs, and a sweep does not, are spoiled, and names
+// like those of our units are made by the thousand. What is over goes all the
+// same; the receipt waits for the next agent.
+func spoiled(t *testing.T, s *scene) {
+	t.Helper()
+	p := s.person(t, "una")
+	id := s.grant(t, p, "ops", "12s")
+	out, err := s.ssh(t, p, "setsid -f sleep 8183 >/dev/null 2>&1; exit 0")
+	allowed(t, out, err)
+	s.sh(t, `cp -a /etc/curfew /root/etc-curfew; echo 'no: such: thing' >>/etc/curfew/agent.yaml; rm /etc/curfew/receipt.key /etc/curfew/ssh_ca.pub
+for i in {1..1100}; do : >/etc/systemd/system/curfew-x$i; done; systemctl kill -s KILL curfew-agent`)
+	s.until(t, "the sweep", func() error {
+		out, err := s.db1.Sh(t.Context(), "! getent passwd una && ! test -e /run/curfew/sudoers.d/"+id+" && ! pgrep -f '^sleep 8183'")
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
+	s.sh(t, "! systemctl is-active curfew-agent && cp -a /root/etc-curfew/. /etc/curfew/ && systemctl reset-failed curfew-agent; systemctl restart curfew-agent")
+	s.nothing(t, "una")
+	s.clean(t, id)
+	s.sh(t, "rm -r /root/etc-curfew /etc/systemd/system/curfew-x*")
+}
+
 // unrecorded: sudo would go on after PAM_SESSION_ERR.
 func unrecorded(t *testing.T, s *scene) {
 	t.Helper()
