@@ -23,6 +23,8 @@
 #define FIRMWARE	   1 /* of what the kernel reads: a device's, not code */
 #define SPREAD		   0x1e0000 /* MS_UNBINDABLE, _PRIVATE, _SLAVE, _SHARED */
 #define OTHER		   0x1020   /* MS_BIND, MS_REMOUNT */
+#define MOVE		   0x2000   /* MS_MOVE */
+#define BEFORE_MOVE	   0x1e1020 /* flags that the kernel looks at first */
 #define SET_FLAGS	   0x6602   /* of ioctl(2), without the size */
 #define SET_XATTR	   0x5820
 
@@ -238,7 +240,8 @@ HOOK(file_open)
 }
 
 /* Flags, as that a file cannot be changed any more. */
-HOOK(file_ioctl)
+static __always_inline int
+flags(__u64 *ctx)
 {
 	struct file *file = (struct file *)ctx[0];
 	__u32 cmd = ctx[1] & 0xffff;
@@ -252,15 +255,30 @@ HOOK(file_ioctl)
 	return refuse(label, ATTRIBUTES);
 }
 
+HOOK(file_ioctl)
+{
+	return flags(ctx);
+}
+
+/* Of programs of 32 bits, since Linux 6.8. */
+HOOK(file_ioctl_compat)
+{
+	return flags(ctx);
+}
+
 /* How changes spread between mounts hides nothing: unshare(1) changes it. With
- * MS_BIND or MS_REMOUNT the kernel does that, and passes over the spread. */
+ * MS_BIND or MS_REMOUNT the kernel does that, and passes over the spread. With
+ * MS_MOVE what moves is named by a text that we do not follow: none may. */
 HOOK(sb_mount)
 {
 	struct path *at = (struct path *)ctx[1];
 	struct label *label = held();
 	int spread = ctx[3] & SPREAD && !(ctx[3] & OTHER);
 
-	if (!label || spread || !stays(BPF_CORE_READ(at, dentry)))
+	if (!label || spread)
+		return 0;
+	if (!(ctx[3] & MOVE && !(ctx[3] & BEFORE_MOVE)) &&
+	    !stays(BPF_CORE_READ(at, dentry)))
 		return 0;
 	return refuse(label, MOUNT);
 }

@@ -102,6 +102,7 @@ const (
 	GuardProgGuardBpf                 = "guard_bpf"
 	GuardProgGuardCapable             = "guard_capable"
 	GuardProgGuardFileIoctl           = "guard_file_ioctl"
+	GuardProgGuardFileIoctlCompat     = "guard_file_ioctl_compat"
 	GuardProgGuardFileOpen            = "guard_file_open"
 	GuardProgGuardInodeCreate         = "guard_inode_create"
 	GuardProgGuardInodeFileSetattr    = "guard_inode_file_setattr"
@@ -179,6 +180,7 @@ type GuardProgramSpecs struct {
 	GuardBpf                 *ebpf.ProgramSpec `ebpf:"guard_bpf"`
 	GuardCapable             *ebpf.ProgramSpec `ebpf:"guard_capable"`
 	GuardFileIoctl           *ebpf.ProgramSpec `ebpf:"guard_file_ioctl"`
+	GuardFileIoctlCompat     *ebpf.ProgramSpec `ebpf:"guard_file_ioctl_compat"`
 	GuardFileOpen            *ebpf.ProgramSpec `ebpf:"guard_file_open"`
 	GuardInodeCreate         *ebpf.ProgramSpec `ebpf:"guard_inode_create"`
 	GuardInodeFileSetattr    *ebpf.ProgramSpec `ebpf:"guard_inode_file_setattr"`
@@ -301,6 +303,7 @@ type GuardPrograms struct {
 	GuardBpf                 *ebpf.Program `ebpf:"guard_bpf"`
 	GuardCapable             *ebpf.Program `ebpf:"guard_capable"`
 	GuardFileIoctl           *ebpf.Program `ebpf:"guard_file_ioctl"`
+	GuardFileIoctlCompat     *ebpf.Program `ebpf:"guard_file_ioctl_compat"`
 	GuardFileOpen            *ebpf.Program `ebpf:"guard_file_open"`
 	GuardInodeCreate         *ebpf.Program `ebpf:"guard_inode_create"`
 	GuardInodeFileSetattr    *ebpf.Program `ebpf:"guard_inode_file_setattr"`
@@ -336,6 +339,7 @@ func (p *GuardPrograms) Close() error {
 		p.GuardBpf,
 		p.GuardCapable,
 		p.GuardFileIoctl,
+		p.GuardFileIoctlCompat,
 		p.GuardFileOpen,
 		p.GuardInodeCreate,
 		p.GuardInodeFileSetattr,

@@ -3,6 +3,7 @@ package host
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -10,7 +11,8 @@ import (
 var moduleDirs = []string{"lib/*/security", "usr/lib/*/security", "lib/security", "lib64/security", "usr/lib/security", "usr/lib64/security"}
 
 // Places are the files that decide who gets in here and by which the agent
-// lives: its units, sudo's, PAM's and sshd's, as far as they are there.
+// lives: its units, sudo's, PAM's and sshd's, as far as they are there, those
+// first that matter most.
 func (h *Host) Places() []string {
 	var own []string
 	names := []string{
@@ -18,9 +20,10 @@ func (h *Host) Places() []string {
 		"etc/pam.d", "etc/pam.conf", "etc/security", "etc/nsswitch.conf", "etc/ssh/sshd_config", "etc/ssh/sshd_config.d",
 		"run/userdb", "usr/bin/curfew-agent", "usr/libexec/curfew-agent", "usr/sbin/sshd",
 	}
-	for _, pattern := range append([]string{"usr/lib/systemd/system/curfew-*", "etc/systemd/system/curfew-*", "run/systemd/transient/curfew-*"}, moduleDirs...) {
-		found, _ := filepath.Glob(h.path(pattern)) // the patterns are good
-		own = append(own, found...)
+	for _, dir := range unitDirs {
+		for _, unit := range ownUnits {
+			names = append(names, filepath.Join(dir, unit), filepath.Join(dir, unit+".d"))
+		}
 	}
 	for _, name := range names {
 		own = append(own, h.path(name))
@@ -29,7 +32,19 @@ func (h *Host) Places() []string {
 		own = append(own, h.path("sys/fs/cgroup", group)) // who freezes it stops us
 		own = append(own, h.controls(group)...)
 	}
+	// Last, for there can be any number of these, and room for so many only.
+	for _, pattern := range append(slices.Clone(moduleDirs), filepath.Join(timersDir, timerPrefix+"*")) {
+		found, _ := filepath.Glob(h.path(pattern)) // the patterns are good
+		own = append(own, found...)
+	}
 	return own
+}
+
+// ownUnits are the names of our units. Others can make any number of such that
+// only begin like them.
+var ownUnits = []string{
+	"curfew-agent.service", "curfew-record.service", "curfew-sweep.service", "curfew-sweep.timer", "curfew-join.service", "curfew-server.service",
+	"run-curfew-home.mount",
 }
 
 // controls are the files by which the groups above one are frozen, killed and

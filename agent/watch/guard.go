@@ -98,16 +98,15 @@ func (w *Watch) know(g *gate) error {
 	if w.places != nil {
 		places = append(places, w.places()...)
 	}
-	found, err := wardsOf(places)
+	found, order, err := wardsOf(places)
+	if err != nil {
+		return err
+	}
+	over, err := w.note(order, found)
 	if err != nil {
 		return err
 	}
 	wards := w.maps.Wards
-	for ward, place := range found {
-		if err := wards.Put(&ward, uint32(place)); err != nil {
-			return fmt.Errorf("note a file that matters: %w", err)
-		}
-	}
 	var ward bpf.WatchWard
 	var place uint32
 	var gone []bpf.WatchWard
@@ -124,16 +123,37 @@ func (w *Watch) know(g *gate) error {
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("forget files that mattered: %w", err)
 	}
-	return nil
+	if len(over) == 0 {
+		return nil
+	}
+	if over, err = w.note(over, found); len(over) > 0 {
+		w.log.Error("more files matter than the kernel's list has room for: the rest is not guarded", "rest", len(over))
+	}
+	return err
 }
 
-// wardsOf finds the places, and the folders on the way to them.
-func wardsOf(places []Place) (map[bpf.WatchWard]bpf.WatchPlace, error) {
+// note puts files on the kernel's list, and returns those that had no room.
+func (w *Watch) note(order []bpf.WatchWard, found map[bpf.WatchWard]bpf.WatchPlace) (over []bpf.WatchWard, err error) {
+	for _, ward := range order {
+		err := w.maps.Wards.Put(&ward, uint32(found[ward]))
+		if errors.Is(err, unix.E2BIG) {
+			over = append(over, ward)
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("note a file that matters: %w", err)
+		}
+	}
+	return over, nil
+}
+
+// wardsOf finds the places, and the folders on the way to them, in their order.
+func wardsOf(places []Place) (found map[bpf.WatchWard]bpf.WatchPlace, order []bpf.WatchWard, err error) {
 	mounts, err := devices()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	found := map[bpf.WatchWard]bpf.WatchPlace{}
+	found = map[bpf.WatchWard]bpf.WatchPlace{}
 	add := func(path string, place bpf.WatchPlace) error {
 		ward, err := wardOf(path, mounts)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
@@ -141,6 +161,9 @@ func wardsOf(places []Place) (map[bpf.WatchWard]bpf.WatchPlace, error) {
 		}
 		if err != nil {
 			return fmt.Errorf("look at %s: %w", path, err)
+		}
+		if _, known := found[ward]; !known {
+			order = append(order, ward)
 		}
 		switch have := found[ward]; {
 		case place == bpf.WatchPlaceSEEN:
@@ -172,7 +195,7 @@ func wardsOf(places []Place) (map[bpf.WatchWard]bpf.WatchPlace, error) {
 			}
 		}
 	}
-	return found, errors.Join(errs...)
+	return found, order, errors.Join(errs...)
 }
 
 // wardOf names a file as the kernel does: by the device of its file system,

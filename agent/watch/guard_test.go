@@ -26,7 +26,7 @@ func TestWardsAreThePlacesAndTheWayThere(t *testing.T) {
 	if err := os.Symlink("etc/pam.d", filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}
-	found, err := wardsOf([]Place{
+	found, _, err := wardsOf([]Place{
 		{Path: filepath.Join(dir, "run/home"), Free: true},
 		{Path: filepath.Join(dir, "run")},
 		{Path: filepath.Join(dir, "link")},

@@ -268,6 +268,9 @@ func (w *Watch) programs() []*ebpf.Program {
 			all = slices.AppendSeq(all, maps.Values(g.progs))
 		}
 	}
+	if w.alarm != nil {
+		all = append(all, w.alarm.objects.OnReturn)
+	}
 	return all
 }
 
