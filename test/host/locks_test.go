@@ -407,7 +407,7 @@ func spoiled(t *testing.T, s *scene) {
 	out, err := s.ssh(t, p, "setsid -f sleep 8183 >/dev/null 2>&1; exit 0")
 	allowed(t, out, err)
 	s.sh(t, `cp -a /etc/curfew /root/etc-curfew; echo 'no: such: thing' >>/etc/curfew/agent.yaml; rm /etc/curfew/receipt.key /etc/curfew/ssh_ca.pub
-for i in {1..1100}; do : >/etc/systemd/system/curfew-x$i; done; systemctl kill -s KILL curfew-agent`)
+systemctl kill -s KILL curfew-agent; for i in {1..1100}; do : >/etc/systemd/system/curfew-x$i; done`)
 	s.until(t, "the sweep", func() error {
 		out, err := s.db1.Sh(t.Context(), "! getent passwd una && ! test -e /run/curfew/sudoers.d/"+id+" && ! pgrep -f '^sleep 8183'")
 		if err != nil {
@@ -415,10 +415,11 @@ for i in {1..1100}; do : >/etc/systemd/system/curfew-x$i; done; systemctl kill -
 		}
 		return nil
 	})
-	s.sh(t, "! systemctl is-active curfew-agent && cp -a /root/etc-curfew/. /etc/curfew/ && systemctl reset-failed curfew-agent; systemctl restart curfew-agent")
+	// Before an agent is there again, which would tell of each.
+	s.sh(t, "rm /etc/systemd/system/curfew-x*; ! systemctl is-active curfew-agent && cp -a /root/etc-curfew/. /etc/curfew/ && systemctl reset-failed curfew-agent; systemctl restart curfew-agent")
 	s.nothing(t, "una")
 	s.clean(t, id)
-	s.sh(t, "rm -r /root/etc-curfew /etc/systemd/system/curfew-x*")
+	s.sh(t, "rm -r /root/etc-curfew")
 }
 
 // unrecorded: sudo would go on after PAM_SESSION_ERR.
