@@ -165,12 +165,7 @@ func wardsOf(places []Place) (found map[bpf.WatchWard]bpf.WatchPlace, order []bp
 		if _, known := found[ward]; !known {
 			order = append(order, ward)
 		}
-		switch have := found[ward]; {
-		case place == bpf.WatchPlaceSEEN:
-			found[ward] = have | place
-		case have&^bpf.WatchPlaceSEEN == 0 || have&^bpf.WatchPlaceSEEN == bpf.WatchPlaceWAY:
-			found[ward] = have&bpf.WatchPlaceSEEN | place
-		}
+		found[ward] = also(found[ward], place)
 		return nil
 	}
 	var errs []error
@@ -196,6 +191,18 @@ func wardsOf(places []Place) (found map[bpf.WatchWard]bpf.WatchPlace, order []bp
 		}
 	}
 	return found, order, errors.Join(errs...)
+}
+
+// also is what a place is that is another one as well: what it was first counts
+// more, unless it lies but on the way to one.
+func also(have, place bpf.WatchPlace) bpf.WatchPlace {
+	switch is := have &^ bpf.WatchPlaceSEEN; {
+	case place == bpf.WatchPlaceSEEN:
+		return have | place
+	case is == 0 || is == bpf.WatchPlaceWAY:
+		return have&bpf.WatchPlaceSEEN | place
+	}
+	return have
 }
 
 // wardOf names a file as the kernel does: by the device of its file system,
