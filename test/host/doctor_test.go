@@ -196,9 +196,6 @@ func unmendable(t *testing.T, s *scene) {
 			return err
 		})
 	}
-	s.sh(t, "mv /etc/curfew/ssh_ca.pub /root/")
-	named("a lost authority", "sshd", "cannot trust our authority")
-	s.sh(t, "mv /root/ssh_ca.pub /etc/curfew/")
 	if err := s.fleet.KillServer(); err != nil {
 		t.Fatal(err)
 	}
@@ -211,4 +208,12 @@ func unmendable(t *testing.T, s *scene) {
 	s.sh(t, "mount -t tmpfs -o size=2m tmpfs /var/lib/curfew; dd if=/dev/zero of=/var/lib/curfew/fill bs=4k 2>/dev/null; true")
 	named("no room", "room", "/var/lib/curfew is full")
 	s.sh(t, "umount /var/lib/curfew")
+	// A living agent puts that right within a second, and one that starts does.
+	s.sh(t, "systemctl stop curfew-agent; mv /etc/curfew/ssh_ca.pub /root/")
+	named("a lost authority", "sshd", "cannot trust our authority")
+	s.sh(t, "systemctl start curfew-agent")
+	s.until(t, "the authority as it was", func() error {
+		_, err := s.db1.Sh(t.Context(), "cmp /root/ssh_ca.pub /etc/curfew/ssh_ca.pub")
+		return err
+	})
 }

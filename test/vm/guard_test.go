@@ -46,7 +46,11 @@ var against = []struct{ name, try, undo string }{
 	{"above away", "mv /etc /mine", ""},
 	{"mount over", "mount -t tmpfs x /etc/security", "umount -l /etc/security"},
 	{"mount above", "mount -t tmpfs x /etc", "umount -l /etc"},
-	{"move away", "mkdir -p /on; mount --make-private /sys; mount --move /sys/fs/bpf /on", "mount --move /on /sys/fs/bpf; mount --make-shared /sys"},
+	{
+		"move away", // nothing moves out of, or into, what is shared
+		"mkdir -p /on; mount -t tmpfs x /on; mount --make-private /on; mkdir /on/b; mount --make-private /sys; mount --move /sys/fs/bpf /on/b || { umount /on; false; }",
+		"mount --move /on/b /sys/fs/bpf; mount --make-shared /sys; umount -l /on",
+	},
 	{"bind", "mount --bind /root /etc/pam.d", "umount -l /etc/pam.d"},
 	{"disguised bind", "way disguised 0", "umount -l /etc/pam.d"},
 	{"by a bind", "mkdir -p /bound; mount --bind /etc /bound; touch /bound/pam.d/mine", "rm /etc/pam.d/mine; umount -l /bound"},
