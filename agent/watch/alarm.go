@@ -20,7 +20,8 @@ import (
 // alarm is that of a kernel that has none.
 type alarm struct {
 	objects bpf.LockObjects
-	link    link.Link
+	wakes   bool      // it wakes a process; else it waits for one that calls
+	link    link.Link // of what such a call runs; nil: taken away, or not needed
 }
 
 // onReturn is the name of the program that system calls run.
@@ -42,7 +43,7 @@ func openAlarm(dir string) (*alarm, error) {
 // newAlarm makes a timer that wakes processes, or one that waits for one to
 // return from a system call.
 func newAlarm(dir string, wakes bool) (*alarm, error) {
-	a := &alarm{}
+	a := &alarm{wakes: wakes}
 	err := a.load(dir, wakes)
 	if errors.Is(err, ebpf.ErrMapIncompatible) {
 		// Another version's timer: it ends with its pin, and ours begins.
@@ -56,30 +57,32 @@ func newAlarm(dir string, wakes bool) (*alarm, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !wakes {
-		err = a.attach(dir)
-	}
-	if err := errors.Join(err, a.set()); err != nil {
+	if err := errors.Join(a.attach(dir), a.set()); err != nil {
 		return nil, errors.Join(err, a.close())
 	}
 	return a, nil
 }
 
-// attach pins our link in the place of the one before. Between the two there
-// is none, and the timer asks for help again within a moment.
+// attach has those help who return from a system call, where nobody can be
+// woken. Between the link of an agent before us and ours there is none, and the
+// timer asks for help again within a moment.
 func (a *alarm) attach(dir string) error {
+	if a == nil || a.wakes || a.link != nil {
+		return nil
+	}
 	var err error
-	if a.link, err = link.AttachTracing(link.TracingOptions{Program: a.objects.OnReturn}); err != nil {
-		return fmt.Errorf("attach %s: %w", onReturn, err)
+	a.link, err = attach(a.objects.OnReturn, filepath.Join(dir, onReturn))
+	return err
+}
+
+// detach takes that away again.
+func (a *alarm) detach(dir string) error {
+	if a == nil || a.link == nil {
+		return nil
 	}
-	name := filepath.Join(dir, onReturn)
-	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove the link of the agent before: %w", err)
-	}
-	if err := a.link.Pin(name); err != nil {
-		return fmt.Errorf("pin %s: %w", onReturn, err)
-	}
-	return nil
+	err := detach(a.link, filepath.Join(dir, onReturn))
+	a.link = nil
+	return err
 }
 
 func (a *alarm) load(dir string, wakes bool) error {

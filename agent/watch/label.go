@@ -28,6 +28,11 @@ func (w *Watch) Label(pid, pidfd int, session, deadlineBootNS uint64) error {
 }
 
 func (w *Watch) label(pid, pidfd int, session, deadlineBootNS uint64) error {
+	done, err := w.listen()
+	if err != nil {
+		return err
+	}
+	defer done()
 	if err := w.begin(session, deadlineBootNS); err != nil {
 		return err
 	}

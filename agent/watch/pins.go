@@ -11,7 +11,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
-	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
 
 	"curfew.internal/bpf"
@@ -116,18 +115,20 @@ func (w *Watch) takeOver(dir string) error {
 	if err != nil {
 		return err
 	}
+	w.calls.dir = ours
 	for name, prog := range w.progs {
 		if prog.Type() != ebpf.Tracing || name == "tasks" {
 			continue
 		}
-		l, err := link.AttachTracing(link.TracingOptions{Program: prog})
+		l, err := attach(prog, filepath.Join(ours, name))
 		if err != nil {
-			return fmt.Errorf("attach %s: %w", name, err)
+			return err
+		}
+		if name == onCall {
+			w.calls.link = l
+			continue
 		}
 		w.links = append(w.links, l)
-		if err := l.Pin(filepath.Join(ours, name)); err != nil {
-			return fmt.Errorf("pin %s: %w", name, err)
-		}
 	}
 	for _, name := range old {
 		if err := os.RemoveAll(name); err != nil {

@@ -78,7 +78,7 @@ func (w *Watch) proveAlarm() error {
 	err = errors.Join(err, w.drop(probeSession))
 	if err == nil && !killed {
 		w.log.Warn("the kernel took the timer that ends sessions, and it does not end one")
-		err = w.alarm.close()
+		err = errors.Join(w.alarm.detach(w.dir), w.alarm.close())
 		w.alarm = nil
 	}
 	return err

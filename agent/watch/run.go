@@ -207,7 +207,8 @@ func (f *follower) giveBack(ctx context.Context) {
 	clear(f.taken)
 }
 
-// look finds gaps, and drops the sessions that are over and accounted for.
+// look finds gaps, and drops the sessions that are over and accounted for. With
+// the last one goes what looks after system calls.
 func (f *follower) look(ctx context.Context, made map[uint64]bpf.WatchSession) error {
 	now := f.clock.Now().Wall
 	counts, err := f.Counts()
@@ -237,7 +238,7 @@ func (f *follower) look(ctx context.Context, made map[uint64]bpf.WatchSession) e
 			f.decoder.drop(key)
 		}
 	}
-	return f.dropOver(settled)
+	return errors.Join(f.dropOver(settled), f.rest())
 }
 
 // dropOver takes the sessions out of the maps that [Watch.Forget] named.

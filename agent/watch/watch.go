@@ -46,6 +46,7 @@ type Watch struct {
 	maps   bpf.WatchMaps
 	progs  map[string]*ebpf.Program
 	links  []link.Link
+	calls  calls
 	tasks  *link.Iter
 	alarm  *alarm // nil where the kernel has none
 	gate   *gate  // what refuses at the end; nil where the kernel has none
@@ -179,6 +180,9 @@ func (w *Watch) Close() error {
 		errs = append(errs, w.alarm.close())
 	}
 	errs = append(errs, w.gate.close(), w.guard.close())
+	if w.calls.link != nil {
+		errs = append(errs, w.calls.link.Close())
+	}
 	for _, l := range w.links {
 		errs = append(errs, l.Close())
 	}
