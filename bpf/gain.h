@@ -73,7 +73,9 @@ gained(struct task_struct *task)
 	return BPF_CORE_READ(cred, uid.val) || !privileged(parents);
 }
 
-/* Tells of the gain, once: of an exec, or without one of a change of ids. */
+/* Tells of the gain, once: of an exec, or without one of a change of ids that
+ * made it root. Whoever goes down from root and keeps capabilities, as service
+ * managers do for a moment, gains nothing. */
 static __always_inline void
 tell_gain(struct task_struct *task, struct linux_binprm *bprm)
 {
@@ -84,7 +86,8 @@ tell_gain(struct task_struct *task, struct linux_binprm *bprm)
 
 	if (login == NOBODY || !login || !gained(task) || !at_home(task))
 		return;
-	if (!task->group_leader)
+	if (!task->group_leader ||
+	    (!bprm && BPF_CORE_READ(task, cred, uid.val)))
 		return;
 	told = bpf_task_storage_get(
 	    &gains, task->group_leader, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);

@@ -205,7 +205,20 @@ subprocess.run(["unshare", "-Ur", "/bin/true", "own-namespace"])
 	setuid := login(`subprocess.run(["` + program + `", "-c", "import os, subprocess; os.setresuid(0, 0, 0); subprocess.run(['/bin/true', 'further'])"])`)
 	caps := login(`subprocess.run(["` + program + `-cap", "-c", "import os, subprocess; os.setresuid(0, 0, 0); subprocess.run(['/bin/true', 'further'])"])`)
 	root := python(t, "import os, subprocess\ninput()\nopen('/proc/self/loginuid', 'w').write('0')\nos.setresuid(70001, 70001, 0); os.seteuid(0)\nsubprocess.run(['/bin/true', 'root'])\n")
-	for _, s := range []*tree{stays, setuid, caps, root} {
+	// As the service manager does on the way to the user's own one.
+	keeps := python(t, `
+import ctypes, os
+input()
+open("/proc/self/loginuid", "w").write("70001")
+ctypes.CDLL(None).prctl(8, 1, 0, 0, 0) # PR_SET_KEEPCAPS
+os.setgroups([]); os.setresgid(70001, 70001, 70001); os.setresuid(70001, 70001, 70001)
+os.execv("/bin/true", ["true", "kept"])
+`)
+	// System calls are looked after as long as somebody has a label.
+	if err := w.Label(plant(t, "/bin/sleep", "1000").Process.Pid, -1, 0x4009, 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []*tree{stays, keeps, setuid, caps, root} {
 		s.say(t)
 		if err := s.Wait(); err != nil {
 			t.Fatal(err)
