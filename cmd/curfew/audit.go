@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -248,7 +249,7 @@ func vouched(r *api.Receipt) string {
 
 type timelineCmd struct {
 	Grant string `arg:"" help:"A grant, or its request."`
-	All   bool   `help:"Also every change of uid and every exit, what is told again each time, and long command lines whole."`
+	All   bool   `help:"Also every change of uid and every exit, connections to the host's own services, what is told again each time, and long command lines whole."`
 }
 
 // Run tells the story on one page.
@@ -282,10 +283,20 @@ func timeline(w io.Writer, r *api.TimelineReply, all bool) error {
 	return moments(w, r.Moments, all)
 }
 
+// plumbing are services of the host's own that each login and each sudo talks
+// to.
+var plumbing = []string{"unix:/run/curfew/", "unix:/run/systemd/journal/", "unix:/run/systemd/userdb/"}
+
+// aside reports whether a page leaves it out.
+func aside(m *api.Moment) bool {
+	ours := func(prefix string) bool { return strings.HasPrefix(m.Event.GetObject(), prefix) }
+	return m.What == "setid" || m.What == "exit" || m.What == "connect" && slices.ContainsFunc(plumbing, ours)
+}
+
 // moments prints one on a line, and what is told again right after the first
 // time on the same one.
 func moments(w io.Writer, all []*api.Moment, whole bool) error {
-	row, times := "", 0
+	row, times, left := "", 0, 0
 	flush := func() (err error) {
 		if times > 1 {
 			row += fmt.Sprintf("  (%d times)", times)
@@ -297,7 +308,8 @@ func moments(w io.Writer, all []*api.Moment, whole bool) error {
 	}
 	before := ""
 	for _, m := range all {
-		if !whole && (m.What == "setid" || m.What == "exit") {
+		if !whole && aside(m) {
+			left++
 			continue
 		}
 		said := happened(m, whole)
@@ -310,7 +322,11 @@ func moments(w io.Writer, all []*api.Moment, whole bool) error {
 		}
 		row, before, times = fine(m.At)+"  "+said, said, 1
 	}
-	return flush()
+	if err := flush(); err != nil || left == 0 {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "\n%d exits, changes of uid and connections to the host's own services are left out: --all\n", left)
+	return err
 }
 
 // happened is what one says, but for when.

@@ -17,13 +17,16 @@ func TestATimelineSaysOnceWhatHappensAgain(t *testing.T) {
 		all = append(all, &api.Moment{At: timestamppb.New(noon.Add(time.Duration(i) * time.Second)), What: "connect", Host: "db1", Person: "ana", Text: text})
 	}
 	all = append(all, &api.Moment{At: timestamppb.New(noon), What: "exit", Host: "db1", Person: "ana", Text: "ended"})
+	for _, object := range []string{"unix:/run/systemd/journal/dev-log", "unix:/run/docker.sock"} {
+		all = append(all, &api.Moment{At: timestamppb.New(noon), What: "connect", Host: "db1", Person: "ana", Event: &api.Event{Object: object, Text: object}})
+	}
 	for _, c := range []struct {
 		name  string
 		whole bool
 		want  string
 	}{
-		{"on a page", false, "12:00:00 looks a name up  (3 times)|12:00:03 starts|12:00:04 looks a name up|12:00:05 goes  (2 times)|"},
-		{"all of it", true, "12:00:00 looks a name up|12:00:01 looks a name up|12:00:02 looks a name up|12:00:03 starts|12:00:04 looks a name up|12:00:05 goes|12:00:06 goes|12:00:00 ended|"},
+		{"on a page", false, "12:00:00 looks a name up  (3 times)|12:00:03 starts|12:00:04 looks a name up|12:00:05 goes  (2 times)|12:00:00 unix:/run/docker.sock||2 exits, changes of uid and connections to the host's own services are left out: --all|"},
+		{"all of it", true, "12:00:00 looks a name up|12:00:01 looks a name up|12:00:02 looks a name up|12:00:03 starts|12:00:04 looks a name up|12:00:05 goes|12:00:06 goes|12:00:00 ended|12:00:00 unix:/run/systemd/journal/dev-log|12:00:00 unix:/run/docker.sock|"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var b strings.Builder
