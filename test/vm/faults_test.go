@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -47,4 +48,28 @@ func (s *scene) running(t *testing.T, p *lab.Person, number string) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	s.sh(t, "pgrep -f '^sleep "+number+"'")
+}
+
+// cutAtEnd cuts the power while a grant is being taken back: as its end comes,
+// and a moment later. Whatever was half done is done, and said, after it.
+func cutAtEnd(t *testing.T, s *scene) {
+	t.Helper()
+	for name, after := range map[string]time.Duration{"noe": 0, "ben": 200 * time.Millisecond} {
+		p := s.person(t, name)
+		id, end := s.grant(t, p, time.Minute)
+		s.running(t, p, "5005")
+		wait(t, end.Add(after))
+		if err := s.vm.PowerOff(); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.vm.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if out := s.sh(t, traces(name)); strings.TrimSpace(out) != "" {
+			t.Errorf("after the power cut there is still %s", out)
+		}
+		out, err := s.ssh(t, p, "true")
+		refused(t, out, err)
+		s.clean(t, id)
+	}
 }
