@@ -84,6 +84,11 @@ func watch(c crowd) (*watched, error) {
 		if err != nil || !c.is(b) {
 			continue
 		}
+		// A child that a shell has just forked, to be another program, looks the
+		// same.
+		if leader, err := unix.Getsid(pid); err != nil || leader != pid {
+			continue
+		}
 		fd, err := unix.PidfdOpen(pid, 0)
 		if err != nil {
 			return nil, errors.Join(err, w.close())
