@@ -74,12 +74,12 @@ func (a *arrivals) take(number string) {
 // until waits until so many messages came.
 func (a *arrivals) until(t *testing.T, n int) {
 	t.Helper()
-	limit := time.After(30 * time.Second)
+	limit := time.After(2 * time.Minute)
 	for a.count() < n {
 		select {
 		case <-a.more:
 		case <-limit:
-			t.Fatalf("%d messages came in 30 s, not %d", a.count(), n)
+			t.Fatalf("%d messages came in 2 min, not %d", a.count(), n)
 		}
 	}
 }

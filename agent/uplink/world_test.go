@@ -132,7 +132,7 @@ func (w *world) put(host string, revision uint64) { w.store.put(host, w.state(ho
 // until waits for something that happens elsewhere.
 func (w *world) until(what string, is func() bool) {
 	w.Helper()
-	end := time.After(30 * time.Second)
+	end := time.After(2 * time.Minute)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !is() {

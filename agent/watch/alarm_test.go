@@ -74,7 +74,7 @@ func endWithoutAgent(t *testing.T, w *Watch) {
 		}()
 		select {
 		case <-exited:
-		case <-time.After(20 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Errorf("%v lives", s.Args)
 		}
 	}
@@ -108,7 +108,7 @@ func (c closer) Close() error { return c() }
 // waitGone waits until nothing of a session lives.
 func waitGone(t *testing.T, w *Watch, session uint64) []int {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	for {
 		left, err := w.Tasks(session)

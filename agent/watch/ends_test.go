@@ -47,7 +47,7 @@ echo up; for i in 1 2 3; do bomb 8; done; wait`)
 		}
 		return len(pids) > 40
 	})
-	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer stop()
 	killed, left, err := killOne(ctx, w, session)
 	if err != nil || len(left) > 0 || killed < 10 {

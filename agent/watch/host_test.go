@@ -107,7 +107,7 @@ func run(t *testing.T, w *Watch, b *book) (stop func()) {
 // until waits for what has to come about.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for !ok() {
 		select {
 		case <-deadline:

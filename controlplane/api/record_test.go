@@ -362,7 +362,7 @@ func next[T any](t *testing.T, s *connect.ServerStreamForClient[T], fits func(*T
 
 func TestWatch(t *testing.T) {
 	w := newWorld(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	r := w.ask(t)
 	s, err := w.ana.WatchRequest(ctx, &api.GetRequestRequest{Id: r.Id})
@@ -394,7 +394,7 @@ func TestWatch(t *testing.T) {
 
 func TestTail(t *testing.T) {
 	w := newWorld(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	r := w.issued(t)
 	anas, err := w.ana.TailEvents(ctx, &api.SearchEventsRequest{Kind: "exec"})

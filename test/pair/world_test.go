@@ -59,11 +59,11 @@ func must(t *testing.T, err error) {
 // until waits for what other programs are to bring about.
 func until(t *testing.T, what string, so func() bool) {
 	t.Helper()
-	limit := time.After(30 * time.Second)
+	limit := time.After(2 * time.Minute)
 	for !so() {
 		select {
 		case <-limit:
-			t.Fatalf("in 30 s: not %s", what)
+			t.Fatalf("in 2 min: not %s", what)
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
