@@ -14,7 +14,7 @@ programs := $(notdir $(wildcard cmd/*))
 SHELL = bash
 .SHELLFLAGS = -euo pipefail -c
 
-.PHONY: help build deps generate check test test-vm test-cuts race demo demo-web screenshots bench packages fuzz clean
+.PHONY: help build deps generate check test test-vm test-cuts race demo demo-web screenshots bench bench-fleet packages fuzz clean
 
 help: ## list what there is to do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,6 +75,11 @@ bench: ## measure what docs/performance.md reports
 	@$(MAKE) --no-print-directory build
 	@go run ./test/bench
 	@go test -run '^$$' -bench Store -benchtime 1x ./test/bench
+
+bench-fleet: ## connect HOSTS (1000) agents to one server, and measure what that takes
+	@tools/deps.sh build test
+	@$(MAKE) --no-print-directory build
+	@go test -timeout 2h -run '^$$' -bench Fleet -benchtime 1x ./test/pair -hosts $(or $(HOSTS),1000)
 
 packages: ## build .deb and .rpm of every program into dist/
 	@tools/deps.sh build

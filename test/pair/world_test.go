@@ -49,7 +49,7 @@ eligible:
   - {role: db, groups: [askers]}
 `
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -57,7 +57,7 @@ func must(t *testing.T, err error) {
 }
 
 // until waits for what other programs are to bring about.
-func until(t *testing.T, what string, so func() bool) {
+func until(t testing.TB, what string, so func() bool) {
 	t.Helper()
 	limit := time.After(2 * time.Minute)
 	for !so() {
@@ -87,7 +87,7 @@ type plane struct {
 	log                 *os.File
 }
 
-func program(t *testing.T, name string) string {
+func program(t testing.TB, name string) string {
 	t.Helper()
 	file, err := filepath.Abs(filepath.Join("../../bin", name))
 	must(t, err)
@@ -97,7 +97,7 @@ func program(t *testing.T, name string) string {
 	return file
 }
 
-func freePort(t *testing.T) string {
+func freePort(t testing.TB) string {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	must(t, err)
@@ -107,7 +107,7 @@ func freePort(t *testing.T) string {
 
 // newWorld makes a fleet on PostgreSQL, its first server by init and the other
 // from the first one's keys. The groups are who asks and who approves.
-func newWorld(t *testing.T, askers, second []string) *world {
+func newWorld(t testing.TB, askers, second []string) *world {
 	t.Helper()
 	ctx := t.Context()
 	w := &world{dir: t.TempDir()}
@@ -143,7 +143,7 @@ func newWorld(t *testing.T, askers, second []string) *world {
 	return w
 }
 
-func (w *world) plane(t *testing.T, name string) *plane {
+func (w *world) plane(t testing.TB, name string) *plane {
 	t.Helper()
 	log, err := os.Create(filepath.Join(w.dir, name+".log"))
 	must(t, err)
@@ -158,7 +158,7 @@ func (w *world) plane(t *testing.T, name string) *plane {
 	return p
 }
 
-func (w *world) start(t *testing.T, p *plane) {
+func (w *world) start(t testing.TB, p *plane) {
 	t.Helper()
 	p.cmd = exec.Command(program(t, "curfew-server"), "serve", "--config", p.config)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
@@ -196,7 +196,7 @@ type human struct {
 
 // code is the person's next code. A code is good once: it waits until there is
 // one that was not used.
-func (h *human) code(t *testing.T) string {
+func (h *human) code(t testing.TB) string {
 	t.Helper()
 	for {
 		now := time.Now().Unix() / 30
@@ -215,7 +215,7 @@ func (h *human) code(t *testing.T) string {
 }
 
 // add adds somebody and enrols her at the server.
-func (w *world) add(t *testing.T, at *plane, name string) *human {
+func (w *world) add(t testing.TB, at *plane, name string) *human {
 	t.Helper()
 	code := ""
 	if w.ada.step == 0 {
@@ -235,7 +235,7 @@ func (h *human) at(w *world, p *plane) apiconnect.CurfewClient {
 	return h.b
 }
 
-func (w *world) enrol(t *testing.T, at *plane, name string, code invite.Code) *human {
+func (w *world) enrol(t testing.TB, at *plane, name string, code invite.Code) *human {
 	t.Helper()
 	public, key, err := ed25519.GenerateKey(rand.Reader)
 	must(t, err)
@@ -253,7 +253,7 @@ func (w *world) enrol(t *testing.T, at *plane, name string, code invite.Code) *h
 }
 
 // signIn opens a new session of the person's.
-func (w *world) signIn(t *testing.T, at *plane, h *human) {
+func (w *world) signIn(t testing.TB, at *plane, h *human) {
 	t.Helper()
 	now := time.Now().Unix()
 	words := "lab\x00" + h.name + "\x00" + strconv.FormatInt(now, 10)
@@ -268,7 +268,7 @@ func (w *world) signIn(t *testing.T, at *plane, h *human) {
 }
 
 // client trusts the CA that codes pin, as the command line does.
-func (w *world) client(t *testing.T, at *plane, h *human) apiconnect.CurfewClient {
+func (w *world) client(t testing.TB, at *plane, h *human) apiconnect.CurfewClient {
 	t.Helper()
 	base := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{
 		InsecureSkipVerify: true, // verified below, by the pin
@@ -294,7 +294,7 @@ func (w *world) client(t *testing.T, at *plane, h *human) apiconnect.CurfewClien
 }
 
 // run runs curfew on the person's computer, against the first server.
-func (w *world) run(t *testing.T, h *human, args ...string) string {
+func (w *world) run(t testing.TB, h *human, args ...string) string {
 	t.Helper()
 	home := filepath.Join(w.dir, "home-"+h.name)
 	must(t, os.MkdirAll(home, 0o700))
