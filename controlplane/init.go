@@ -49,8 +49,13 @@ func Init(ctx context.Context, p Plan, k clock.Clock) (Made, error) {
 		return Made{}, err
 	}
 	for _, f := range []string{p.ConfigFile, p.RootKey, c.database(), c.keys()} {
-		if _, err := os.Lstat(f); !errors.Is(err, os.ErrNotExist) {
+		if store.IsURL(f) {
+			continue // no file: the database is asked below
+		}
+		if _, err := os.Lstat(f); err == nil {
 			return Made{}, fmt.Errorf("%s is there already: a fleet is made once, in an empty place", f)
+		} else if !errors.Is(err, os.ErrNotExist) {
+			return Made{}, err
 		}
 	}
 	if err := unused(ctx, c); err != nil {
