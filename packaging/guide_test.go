@@ -2,13 +2,16 @@ package packaging
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"curfew.internal/test/lab"
 	"curfew.internal/test/need"
+	"curfew.internal/test/postgres"
 )
 
 // TestGuide types what the pages say, in their order, on hosts that have
@@ -32,13 +35,15 @@ func TestGuide(t *testing.T) {
 	w := &town{hosts: map[string]*lab.Host{}, people: []string{"ana", "ben", "cleo", "dora"}, seen: map[string]string{}}
 	for name, suite := range map[string]string{
 		"plane": lab.Trixie, "db1": lab.Bookworm, "web1": lab.Trixie, "web2": lab.Cloud, "web3": lab.Cloud, "web4": lab.Trixie, "image": lab.Cloud, "laptop": lab.Bookworm,
-		"plane2": lab.Bookworm,
+		"plane2": lab.Bookworm, "pg1": lab.Bookworm, "pg2": lab.Trixie,
 	} {
 		if w.hosts[name], err = l.HostOf(t.Context(), suite, name, dist...); err != nil {
 			t.Fatal(err)
 		}
 	}
-	w.settle(t)
+	address, data := database(t, l)
+	w.settle(t, address)
+	w.data = data
 	w.play = controller(t, l, w.hosts, filepath.Dir(dist[0].From))
 	for _, page := range []string{
 		"docs/quickstart.md",
@@ -46,6 +51,7 @@ func TestGuide(t *testing.T) {
 		"docs/hardening.md",
 		"docs/runbook.md",
 		"docs/production.md",
+		"docs/postgresql.md",
 	} {
 		if !t.Run(page, func(t *testing.T) { w.follow(t, page) }) {
 			for _, h := range []string{"plane", "db1"} {
@@ -97,4 +103,44 @@ func controller(t *testing.T, l *lab.Lab, hosts map[string]*lab.Host, dist strin
 		}
 		return string(out), err
 	}
+}
+
+// cluster makes a database of this machine's PostgreSQL and starts it; $1 is
+// its folder. Who owns it is known by the socket, and everybody else is asked.
+const cluster = `initdb --pgdata "$1/data" --username postgres --auth-local peer --auth-host scram-sha-256 --encoding UTF8 --locale C.UTF-8 --no-sync
+pg_ctl --pgdata "$1/data" --log "$1/log" --wait --options "-k $1 -c listen_addresses=* -c fsync=off" start`
+
+// database gives the machine of a database on the hosts' network, and returns
+// its address. What is typed there is the owner's, who is not root.
+func database(t *testing.T, l *lab.Lab) (address string, types func(context.Context, string) (string, error)) {
+	t.Helper()
+	need.Program(t, "setpriv", "openssl")
+	initdb, err := postgres.Program("initdb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if address, err = l.Join(t.Context(), "db"); err != nil {
+		t.Fatal(err)
+	}
+	dir := strings.TrimSpace(output(t.Context(), t, "mktemp", "-d")) // not below a folder of root's
+	output(t.Context(), t, "chown", "postgres:postgres", dir)
+	sh := func(ctx context.Context, script string) (string, error) {
+		cmd := l.In(ctx, "db", "setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "bash", "-e", "-o", "pipefail", "-c", "cd\n"+script, "bash", dir)
+		cmd.Env = []string{"PATH=" + filepath.Dir(initdb) + ":/usr/bin:/bin:/usr/sbin:/sbin", "HOME=" + dir, "PGHOST=" + dir, "LC_ALL=C.UTF-8"}
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("%w: %s", err, out)
+		}
+		return string(out), err
+	}
+	t.Cleanup(func() {
+		_, err := sh(context.WithoutCancel(t.Context()), `pg_ctl --pgdata "$1/data" --mode immediate stop`)
+		if err := errors.Join(err, os.RemoveAll(dir)); err != nil {
+			t.Error(err)
+		}
+	})
+	if _, err := sh(t.Context(), cluster); err != nil {
+		t.Fatal(err)
+	}
+	return address, sh
 }

@@ -69,15 +69,19 @@ type town struct {
 	hosts  map[string]*lab.Host
 	people []string
 	play   func(ctx context.Context, script string) (string, error) // where Ansible is, and the CA
-	seen   map[string]string                                        // what the pages call REQUEST, GRANT and TOKEN
+	data   func(ctx context.Context, script string) (string, error) // the owner of the database
+	seen   map[string]string                                        // what the pages call REQUEST, GRANT, TOKEN and so on
 }
 
 // nicknames are what control planes are called by others.
-var nicknames = map[string]string{"plane": "curfew.example", "plane2": "curfew.corp.example"}
+var nicknames = map[string]string{"plane": "curfew.example", "plane2": "curfew.corp.example", "pg1": "shared.example", "pg2": "shared.example"}
 
 const desk = "/srv/desk"
 
-var ids = map[string]*regexp.Regexp{"REQUEST": requestID, "GRANT": grantID, "TOKEN": regexp.MustCompile(`curfew-join-[A-Za-z0-9_-]+`)}
+var ids = map[string]*regexp.Regexp{
+	"REQUEST": requestID, "GRANT": grantID, "TOKEN": regexp.MustCompile(`curfew-join-[A-Za-z0-9_-]+`),
+	"CERTIFICATE": regexp.MustCompile(`(?s)-----BEGIN .*-----END CERTIFICATE-----`), "PASSWORD": regexp.MustCompile(`db\.example:5432:curfew:curfew:[0-9a-f]+`),
+}
 
 // follow types a page.
 func (w *town) follow(t *testing.T, page string) {
@@ -146,6 +150,9 @@ func (w *town) types(ctx context.Context, who, script string) (string, error) {
 	if who == "ansible" || who == "ca" {
 		return w.play(ctx, script)
 	}
+	if who == "db" {
+		return w.data(ctx, script)
+	}
 	h, ok := w.hosts[who]
 	if !ok {
 		return "", fmt.Errorf("nobody is called %s", who)
@@ -194,7 +201,7 @@ func cloudInit(ctx context.Context, h *lab.Host, text string) error {
 // settle gives people their laptop: a computer on which curfew is typed by
 // hands that know the second factor, and from which cleo gets to the hosts as
 // root, as before there was Curfew.
-func (w *town) settle(t *testing.T) {
+func (w *town) settle(t *testing.T, database string) {
 	t.Helper()
 	ctx := t.Context()
 	exe, err := os.Executable()
@@ -221,7 +228,7 @@ func (w *town) settle(t *testing.T) {
 	}
 	must(laptop, "install -d -m 1777 "+desk+` && runuser -u cleo -- sh -c 'ssh-keygen -q -N "" -t ed25519 -f ~/.ssh/id_ed25519; echo "StrictHostKeyChecking accept-new" > ~/.ssh/config'`)
 	key := must(laptop, "cat /home/cleo/.ssh/id_ed25519.pub")
-	names := ""
+	names := database + " db.example\n"
 	for name, h := range w.hosts {
 		names += h.Address + " " + name + " " + nicknames[name] + "\n"
 	}
