@@ -18,6 +18,9 @@ import (
 // 1 MiB each, with room.
 const maxMessage = 4 << 20
 
+// handshake is how long a server may take to answer one.
+const handshake = 30 * time.Second
+
 func pool(ca []byte) (*x509.CertPool, error) {
 	c, err := x509.ParseCertificate(ca)
 	if err != nil {
@@ -65,8 +68,10 @@ func open(server string, t *tls.Config, more ...grpc.DialOption) (*grpc.ClientCo
 		grpc.WithReadBufferSize(0), grpc.WithWriteBufferSize(4096),
 		grpc.WithStaticStreamWindowSize(256 << 10), grpc.WithStaticConnWindowSize(256 << 10),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
-		// A connection is for one session; when to try again is said there.
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: grpcbackoff.DefaultConfig, MinConnectTimeout: 10 * time.Second}),
+		// A connection is for one session; when to try again is said there. A
+		// server whose whole fleet comes back at once takes its time: whoever
+		// gives up meanwhile makes it work for nothing.
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: grpcbackoff.DefaultConfig, MinConnectTimeout: handshake}),
 		grpc.WithDisableServiceConfig(), grpc.WithNoProxy(),
 	}, more...)...)
 }

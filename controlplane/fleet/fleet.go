@@ -158,7 +158,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		// write buffer is shared by default.
 		grpc.ReadBufferSize(0), grpc.WriteBufferSize(4096),
 		grpc.WaitForHandlers(true),
-		grpc.ConnectionTimeout(10*time.Second),
+		// As long as agents are patient, when all of them come back at once.
+		grpc.ConnectionTimeout(30*time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			Time: 30 * time.Second, Timeout: 10 * time.Second,
 			// Who asks for nothing, a stranger for one, does not stay.
