@@ -13,7 +13,7 @@ import (
 func apart(t *testing.T, s *scene) {
 	t.Helper()
 	p := s.person(t, "abe")
-	id, end := s.grant(t, p, 40*time.Second)
+	id, end := s.grant(t, p, 90*time.Second)
 	s.running(t, p, "5003")
 	if err := s.fleet.Cable(t.Context(), s.vm.Name, false); err != nil {
 		t.Fatal(err)
@@ -31,7 +31,7 @@ func apart(t *testing.T, s *scene) {
 func full(t *testing.T, s *scene) {
 	t.Helper()
 	p := s.person(t, "bea")
-	id, end := s.grant(t, p, 40*time.Second)
+	id, end := s.grant(t, p, 90*time.Second)
 	s.running(t, p, "5004")
 	s.sh(t, `for at in / /run; do for size in 64k 1; do dd if=/dev/zero of=$at/full-$size bs=$size count=65536 status=none 2>/dev/null; done; done
 for at in /root /run; do if echo text >$at/fits 2>/dev/null; then echo "there is room in $at"; exit 1; fi; done`)
@@ -56,7 +56,7 @@ func cutAtEnd(t *testing.T, s *scene) {
 	t.Helper()
 	for name, after := range map[string]time.Duration{"noe": 0, "ben": 200 * time.Millisecond} {
 		p := s.person(t, name)
-		id, end := s.grant(t, p, time.Minute)
+		id, end := s.grant(t, p, 90*time.Second)
 		s.running(t, p, "5005")
 		wait(t, end.Add(after))
 		if err := s.vm.PowerOff(); err != nil {

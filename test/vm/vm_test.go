@@ -317,7 +317,7 @@ sweep=$(at curfew-sweep) ssh=$(at ssh); echo "sweep at $sweep, sshd at $ssh"; [ 
 func killed(t *testing.T, s *scene) {
 	t.Helper()
 	p := s.person(t, "gus")
-	id, end := s.grant(t, p, 30*time.Second)
+	id, end := s.grant(t, p, 90*time.Second)
 	if _, err := p.Start(t.Context(), t.TempDir()+"/out", "ssh", "db1", "--", "sudo -n env setsid sleep 5001 & sleep 5002"); err != nil {
 		t.Fatal(err)
 	}
@@ -366,7 +366,7 @@ systemctl start curfew-agent.service curfew-sweep.timer`)
 func fenced(t *testing.T, s *scene) {
 	t.Helper()
 	p := s.person(t, "hal")
-	id, end := s.grant(t, p, 40*time.Second)
+	id, end := s.grant(t, p, 90*time.Second)
 	const loop = `while [ $SECONDS -lt 3000 ]; do :>/tmp/hal; done`
 	if _, err := p.Start(t.Context(), t.TempDir()+"/out", "ssh", "db1", "--", "bash -c '"+loop+"'"); err != nil {
 		t.Fatal(err)
@@ -397,7 +397,7 @@ func fenced(t *testing.T, s *scene) {
 func swept(t *testing.T, s *scene) {
 	t.Helper()
 	p := s.person(t, "kay")
-	id, end := s.grant(t, p, 40*time.Second)
+	id, end := s.grant(t, p, 90*time.Second)
 	if out, err := s.ssh(t, p, "sudo -n env setsid -f sleep 5003 >/dev/null 2>&1"); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -418,7 +418,7 @@ func swept(t *testing.T, s *scene) {
 func clocks(t *testing.T, s *scene) {
 	t.Helper()
 	p := s.person(t, "ida")
-	id, end := s.grant(t, p, 30*time.Second)
+	id, end := s.grant(t, p, 90*time.Second)
 	s.sh(t, "date -s '-1 hour'")
 	wait(t, end)
 	s.nothing(t, "ida")
