@@ -46,7 +46,7 @@ func (s *Server) webServer() (*http.Server, error) {
 		}
 		mux.Handle(scim.Path, directory)
 	}
-	return &http.Server{Handler: s.bounded(mux), TLSConfig: t, ReadHeaderTimeout: headWithin}, nil
+	return &http.Server{Handler: s.bounded(api.Addressed(mux)), TLSConfig: t, ReadHeaderTimeout: headWithin}, nil
 }
 
 // Pages is where the pages are served; nil if there are none.

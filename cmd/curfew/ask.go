@@ -34,6 +34,9 @@ func (rolesCmd) Run(ctx context.Context, p *program) error {
 			if role.ApprovalsNeeded > 0 {
 				approval = fmt.Sprintf("%d of %s", role.ApprovalsNeeded, strings.Join(role.Approvers, ","))
 			}
+			if len(role.Conditions) > 0 {
+				approval += ", if " + strings.Join(role.Conditions, "; ")
+			}
 			rows = append(rows, []string{role.Name, strings.Join(role.Hosts, ","), span(role.MaxDuration.AsDuration()), approval, role.Description})
 		}
 		return table(p.out, "ROLE HOSTS LONGEST APPROVAL DESCRIPTION", rows)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -20,6 +21,7 @@ type policyExplainCmd struct {
 	Label  map[string]string `placeholder:"KEY=VALUE;..." help:"The labels of the host, in place of those that the server knows."`
 	For    length            `placeholder:"TIME" help:"For how long, such as 2h."`
 	Ticket *string           `placeholder:"ID" help:"With which ticket."`
+	Source *string           `name:"from" placeholder:"ADDRESS" help:"From which address, such as 10.0.0.7."`
 	At     when              `placeholder:"TIME" help:"When, such as 2027-01-31T14:00:00Z; now."`
 	Dir    string            `type:"existingdir" placeholder:"DIR" help:"A policy folder, in place of the policy in force, which needs an admin's session."`
 }
@@ -28,7 +30,7 @@ type policyExplainCmd struct {
 func (policyExplainCmd) Help() string {
 	return `Each rule that decides has a line: yes, NO with what would change it, or what
 else it needs. WHERE is the file, line and column that says so. What is left
-out (--on, --for, --ticket) is not judged; the line says what would be.
+out (--on, --for, --ticket, --from) is not judged; the line says what would be.
 
   curfew policy explain ana db-admin --on db1 --for 2h
   curfew policy explain ana db-admin --dir policy/ --label tier=db
@@ -44,6 +46,13 @@ func (c policyExplainCmd) Run(ctx context.Context, p *program) error {
 	q := policy.Case{Person: c.Person, Role: c.Role, For: time.Duration(c.For), Ticket: c.Ticket, At: p.clock.Now().Wall.UTC()}
 	if t := c.At.before(q.At); t != nil {
 		q.At = t.AsTime()
+	}
+	if c.Source != nil {
+		a, err := netip.ParseAddr(*c.Source)
+		if err != nil {
+			return exit{exitUsage, fmt.Errorf("%.40q is no address: say one like 10.0.0.7", *c.Source)}
+		}
+		q.Source = a.Unmap().String()
 	}
 	if q.Host, err = c.host(ctx, p); err != nil {
 		return err

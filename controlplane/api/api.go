@@ -11,6 +11,7 @@ import (
 	"crypto/ed25519"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -223,7 +224,7 @@ func (s *Server) Handler() (string, http.Handler) {
 			_ = writer.Write(w, r, s.refusal(r.Context(), r.URL.Path, err)) // the caller hung up
 		},
 	}
-	return path, v.Wrap(h)
+	return path, Addressed(v.Wrap(h))
 }
 
 func (s *Server) now() time.Time { return s.Clock.Now().Wall }
@@ -240,6 +241,25 @@ type callerKey struct{}
 func who(ctx context.Context) caller {
 	c, _ := ctx.Value(callerKey{}).(caller)
 	return c
+}
+
+type sourceKey struct{}
+
+// Addressed has the calls that are made under it know the address that they
+// come from: that of the other end of the connection, which may be a proxy.
+func Addressed(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if at, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+			r = r.WithContext(context.WithValue(r.Context(), sourceKey{}, at.Addr().Unmap().WithZone("").String()))
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// source is the address that the call comes from; empty if it is not known.
+func source(ctx context.Context) string {
+	s, _ := ctx.Value(sourceKey{}).(string)
+	return s
 }
 
 // act is the caller doing something to the fleet now.

@@ -29,6 +29,7 @@ func (s *Server) ListRoles(ctx context.Context, _ *api.ListRolesRequest) (*api.L
 			Name: o.Role.Name, Description: o.Description, Hosts: o.Hosts, Selector: o.Selector,
 			MaxDuration: durationpb.New(o.MaxDuration), ReasonRequired: o.ReasonRequired, TicketRequired: o.TicketRequired,
 			Commands: commands(o.Role), RunAs: o.Role.RunAs, Approvers: o.Approvers, Terminals: recorded(o.Role),
+			Conditions:      o.When,
 			ApprovalsNeeded: uint32(o.Needed), //nolint:gosec // a handful
 		}
 		if !o.Until.IsZero() {
@@ -105,7 +106,7 @@ func has(labels, wanted map[string]string) bool {
 // askFor makes the caller's request. Her proof is looked at last, so that a
 // mistake in the rest costs none.
 func (s *Server) askFor(ctx context.Context, m proving, r roster.Request) (*api.Request, error) {
-	r.Person, r.FullName, r.Factor = who(ctx).Name, who(ctx).FullName, factor(m)
+	r.Person, r.FullName, r.Factor, r.Source = who(ctx).Name, who(ctx).FullName, factor(m), source(ctx)
 	r, err := s.ask(ctx, r, func(ctx context.Context) error { return s.spend(ctx, m) })
 	return s.message(ctx, r, err)
 }

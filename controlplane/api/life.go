@@ -91,6 +91,7 @@ func sameRole(a, b grant.Role) bool {
 func (sc scene) question(r roster.Request) roster.Question {
 	return roster.Question{
 		Person: r.Person, Role: r.Role, Hosts: r.Hosts, Duration: sc.base().Sub(sc.from()) + r.Duration, Reason: r.Reason, Ticket: r.Ticket,
+		Source: r.Source,
 	}
 }
 

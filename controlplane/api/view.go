@@ -161,6 +161,7 @@ func (s *Server) message(ctx context.Context, r roster.Request, err error) (*api
 		Commands: commands(r.Resolved), RunAs: r.Resolved.RunAs, Extends: r.Extends, Unguarded: r.Resolved.Unguarded, NoExec: r.Resolved.NoExec,
 		Audit:     auditWords[r.Resolved.Audit],
 		Terminals: recorded(r.Resolved),
+		Source:    r.Source,
 	}
 	for _, d := range r.Resolved.Network {
 		m.Network = append(m.Network, d.String())

@@ -67,6 +67,7 @@ type rules struct {
 	before    []roster.Step // of the approval, each with one approval
 	needed    int
 	apart     map[string][]string
+	from      string // whence requests have to come; empty: from anywhere
 }
 
 func (r *rules) change(f func()) {
@@ -83,6 +84,9 @@ func (r *rules) Judge(q roster.Question, hosts []roster.Host, _ time.Time) (rost
 	}
 	if q.Duration > 2*time.Hour {
 		return roster.Verdict{}, roster.Refuse(roster.Invalid, "up to 2h")
+	}
+	if r.from != "" && q.Source != r.from {
+		return roster.Verdict{}, roster.Refuse(roster.Invalid, "%q is not %s", q.Source, r.from)
 	}
 	if q.Reason == "" {
 		return roster.Verdict{}, roster.Refuse(roster.Invalid, "say why (--why)")

@@ -49,6 +49,7 @@ func (p Policy) advice() []Problem {
 		}
 		all = append(all, p.approvalAdvice(r, everybody)...)
 		all = append(all, p.commandAdvice(r)...)
+		all = append(all, p.conditionAdvice(r)...)
 	}
 	return all
 }

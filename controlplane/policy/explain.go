@@ -20,6 +20,7 @@ type Case struct {
 	For    time.Duration
 	Reason *string
 	Ticket *string
+	Source string // the address from which it is asked
 	At     time.Time
 }
 
@@ -32,7 +33,7 @@ const (
 
 // A Finding is what one rule says of a case.
 type Finding struct {
-	Rule  string `json:"rule"` // role, eligibility, hosts, duration, until, reason, ticket, apart, approval
+	Rule  string `json:"rule"` // role, eligibility, hosts, duration, until, reason, ticket, when, apart, approval
 	Says  string `json:"says"`
 	Text  string `json:"text"`
 	Fix   string `json:"fix,omitempty"`
@@ -73,6 +74,7 @@ func (p Policy) Explain(c Case) Explanation {
 		x.hosts()
 		x.duration(until)
 		x.words()
+		x.when()
 		x.apart()
 	}
 	approvers := p.MayApprove(c.Role, c.Person)

@@ -19,7 +19,7 @@ func (p Policy) Judge(q roster.Question, hosts []roster.Host, at time.Time) (ros
 	if !known || !ok {
 		return roster.Verdict{}, roster.Refuse(roster.Denied, "you are not eligible for role %.64q: %s", q.Role, p.others(q.Person, at))
 	}
-	wrong := slices.Concat(role.wrongHosts(q.Hosts, hosts), role.wrongTime(q.Duration), role.wrongWords(q))
+	wrong := slices.Concat(role.wrongHosts(q.Hosts, hosts), role.wrongTime(q.Duration), role.wrongWords(q), p.unmet(role, q, hosts, at))
 	if !until.IsZero() && at.Add(q.Duration).After(until) {
 		wrong = append(wrong, fmt.Sprintf("you are eligible for role %s until %s: ask for %s or less",
 			role.Name, until.Format("2006-01-02 15:04 MST"), span(until.Sub(at).Truncate(time.Minute))))
@@ -120,10 +120,19 @@ func (p Policy) Offers(person string, hosts []roster.Host, at time.Time) []roste
 		offers = append(offers, roster.Offer{
 			Role: r.Grant(), Description: r.Description, Hosts: covered, Selector: r.Selector(), MaxDuration: r.MaxDuration,
 			ReasonRequired: r.ReasonRequired, TicketRequired: r.TicketRequired,
-			Approvers: p.MayApprove(name, person), Needed: total(r.For(person)), Until: until,
+			Approvers: p.MayApprove(name, person), Needed: total(r.For(person)), Until: until, When: conditions(r),
 		})
 	}
 	return offers
+}
+
+// conditions are the role's, as people read them.
+func conditions(r Role) []string {
+	var all []string
+	for _, c := range r.When {
+		all = append(all, c.String())
+	}
+	return all
 }
 
 func span(d time.Duration) string {

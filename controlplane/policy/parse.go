@@ -13,6 +13,8 @@ import (
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
+
+	"curfew.internal/controlplane/policy/condition"
 )
 
 // Bounds of a folder.
@@ -131,7 +133,8 @@ type reader struct {
 	policy   Policy
 	problems []Problem
 	file     string
-	unsure   map[string]bool // roles of which not all approvers could be read
+	unsure   map[string]bool     // roles of which not all approvers could be read
+	compiler *condition.Compiler // of conditions, once one is met
 }
 
 func (r *reader) wrong(n ast.Node, field, text, fix string) {

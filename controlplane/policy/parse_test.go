@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/rogpeppe/go-internal/txtar"
 
+	"curfew.internal/controlplane/policy/condition"
 	"curfew.internal/grant"
 )
 
@@ -66,6 +67,7 @@ func spoil(t *testing.T, from, to string) string {
 var compare = []cmp.Option{
 	cmpopts.EquateComparable(grant.Destination{}), cmpopts.EquateEmpty(),
 	cmpopts.IgnoreTypes(Place{}), cmpopts.IgnoreFields(Policy{}, "Places", "Files"),
+	cmp.Comparer(func(a, b Condition) bool { return a.Say == b.Say && a.Text == b.Text }),
 	cmp.Comparer(func(a, b *regexp.Regexp) bool { return fmt.Sprint(a) == fmt.Sprint(b) }),
 }
 
@@ -91,6 +93,11 @@ func TestParseReadsEveryKey(t *testing.T) {
 				Steps:     []Step{{By: []string{"ben", "cleo", "fay"}, Named: []string{"fay", "group:dba"}, Count: 2}},
 				Approvers: []string{"ben", "cleo", "fay"}, By: []string{"fay", "group:dba"}, Count: 2, Pending: 30 * time.Minute, Lease: 5 * time.Minute,
 				Drain: 10 * time.Minute, Unguarded: true, Remove: []string{"authorized-keys", "setuid"}, Audit: grant.AuditAlert, Typed: true, Strict: true, Signed: true,
+				When: []Condition{
+					{Condition: &condition.Condition{Text: "begin.during('mon-fri 08:00-18:00', 'Europe/Berlin')"}, Say: "in office hours"},
+					{Condition: &condition.Condition{Text: "labels.env == 'test' || 'dba' in groups"}},
+					{Condition: &condition.Condition{Text: "source.inside('10.0.0.0/8')"}},
+				},
 			},
 			"fleet-root": {
 				Name: "fleet-root", AllHosts: true, RunAs: []string{"root"}, AnyCommand: true, MaxDuration: 15 * time.Minute,

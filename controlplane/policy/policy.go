@@ -50,6 +50,7 @@ type Role struct {
 	Strict         bool     // no session without a recorded terminal
 	Signed         bool     // people's own keys sign for it
 	Remove         []string // kinds of leftovers, sorted
+	When           []Condition
 }
 
 // An Eligibility lets people ask for a role.

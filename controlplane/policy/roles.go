@@ -92,6 +92,7 @@ func (r *reader) roleReaders(role *Role) map[string]func(n ast.Node, field strin
 		},
 		"human_signatures": func(n ast.Node, f string) { role.Signed = r.flag(n, f) },
 		"record":           func(n ast.Node, f string) { r.record(n, f, role) },
+		"when":             func(n ast.Node, f string) { r.when(n, f, role) },
 		"leftovers":        func(n ast.Node, f string) { role.Remove = r.leftovers(n, f) },
 	}
 }

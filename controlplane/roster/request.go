@@ -19,6 +19,7 @@ type Asked struct {
 	Factor   string        `json:"factor"`            // that she proved herself with
 	Origin   *Origin       `json:"origin,omitempty"`  // the shell that it was typed in
 	Start    time.Time     `json:"start,omitzero"`    // not before then; zero: at once
+	Source   string        `json:"source,omitempty"`  // the address from which she asked; empty: not known
 	UID      uint32        `json:"uid,omitempty"`     // hers, where her own key signs for it
 
 	Resolved grant.Role    `json:"resolved"`

@@ -14,6 +14,7 @@ type Question struct {
 	Duration time.Duration
 	Reason   string
 	Ticket   string
+	Source   string // the address from which it was asked; empty: not known
 }
 
 // A Step is one part of an approval, without the one who asks.
@@ -48,6 +49,7 @@ type Offer struct {
 	Approvers      []string
 	Needed         int
 	Until          time.Time // end of eligibility; zero: open
+	When           []string  // conditions that have to hold
 }
 
 // PolicyState is the policy in force, and what is wrong with the folder as it

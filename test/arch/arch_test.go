@@ -78,20 +78,21 @@ var rooms = map[string][]string{
 		"canon", "cast", "clock", "controlplane/policy", "controlplane/policy/folder", "controlplane/request", "controlplane/roster", "dsse", "grant", "ledger",
 		"wire/api", "wire/signature",
 	},
-	"controlplane/fleet":         {"clock", "controlplane/roster", "grant", "ledger", "wire/invite", "wire/uplink"},
-	"controlplane/forward":       {"clock", "controlplane/roster", "ledger"},
-	"controlplane/identity":      {"canon", "clock", "controlplane/roster", "dsse", "grant"},
-	"controlplane/notify":        {"clock", "controlplane/roster", "ledger"},
-	"controlplane/policy":        {"controlplane/roster", "grant"},
-	"controlplane/policy/folder": {"controlplane/policy"},
-	"controlplane/policy/plan":   {"controlplane/policy", "controlplane/roster"},
-	"controlplane/policy/trial":  {"controlplane/policy", "controlplane/roster"},
-	"controlplane/scim":          {"clock", "controlplane/roster", "grant"},
-	"controlplane/request":       {"controlplane/policy", "controlplane/roster", "grant"},
-	"controlplane/roster":        {"grant", "ledger"},                                // plain values that the others pass on
-	"controlplane/sign":          {"controlplane/roster", "dsse", "grant", "ledger"}, // it signs what the log says of itself
-	"controlplane/store":         {"controlplane/request", "controlplane/roster", "dsse", "grant", "ledger"},
-	"controlplane/web":           {"cast", "cast/screen", "clock", "controlplane/policy", "controlplane/roster", "ledger", "wire/api"}, // it calls the API through what it declares itself
+	"controlplane/fleet":            {"clock", "controlplane/roster", "grant", "ledger", "wire/invite", "wire/uplink"},
+	"controlplane/forward":          {"clock", "controlplane/roster", "ledger"},
+	"controlplane/identity":         {"canon", "clock", "controlplane/roster", "dsse", "grant"},
+	"controlplane/notify":           {"clock", "controlplane/roster", "ledger"},
+	"controlplane/policy":           {"controlplane/policy/condition", "controlplane/roster", "grant"},
+	"controlplane/policy/condition": {}, // expressions, and what they may look at
+	"controlplane/policy/folder":    {"controlplane/policy"},
+	"controlplane/policy/plan":      {"controlplane/policy", "controlplane/roster"},
+	"controlplane/policy/trial":     {"controlplane/policy", "controlplane/roster"},
+	"controlplane/scim":             {"clock", "controlplane/roster", "grant"},
+	"controlplane/request":          {"controlplane/policy", "controlplane/roster", "grant"},
+	"controlplane/roster":           {"grant", "ledger"},                                // plain values that the others pass on
+	"controlplane/sign":             {"controlplane/roster", "dsse", "grant", "ledger"}, // it signs what the log says of itself
+	"controlplane/store":            {"controlplane/request", "controlplane/roster", "dsse", "grant", "ledger"},
+	"controlplane/web":              {"cast", "cast/screen", "clock", "controlplane/policy", "controlplane/roster", "ledger", "wire/api"}, // it calls the API through what it declares itself
 
 	"packaging/man": {}, // manual pages, from the model of a command line
 
@@ -116,7 +117,7 @@ var landing = []string{"controlplane/request", "cmd/curfew-server"}
 var (
 	pure = []string{
 		"canon", "cast", "cast/screen", "dsse", "grant", "ledger",
-		"agent/doctor", "agent/enforce", "controlplane/policy", "controlplane/policy/plan", "controlplane/policy/trial", "controlplane/request",
+		"agent/doctor", "agent/enforce", "controlplane/policy", "controlplane/policy/condition", "controlplane/policy/plan", "controlplane/policy/trial", "controlplane/request",
 	}
 	worldy = []string{
 		"context", "database/sql", "io/ioutil", "log", "log/slog", "math/rand", "math/rand/v2", "net", "net/http",

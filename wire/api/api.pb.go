@@ -877,7 +877,8 @@ type Role struct {
 	Approvers       []string               `protobuf:"bytes,10,rep,name=approvers,proto3" json:"approvers,omitempty"`
 	ApprovalsNeeded uint32                 `protobuf:"varint,11,opt,name=approvals_needed,json=approvalsNeeded,proto3" json:"approvals_needed,omitempty"`
 	EligibleUntil   *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=eligible_until,json=eligibleUntil,proto3" json:"eligible_until,omitempty"`
-	Terminals       string                 `protobuf:"bytes,13,opt,name=terminals,proto3" json:"terminals,omitempty"` // as in Request
+	Terminals       string                 `protobuf:"bytes,13,opt,name=terminals,proto3" json:"terminals,omitempty"`   // as in Request
+	Conditions      []string               `protobuf:"bytes,20,rep,name=conditions,proto3" json:"conditions,omitempty"` // that have to hold when it is asked for and approved
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1001,6 +1002,13 @@ func (x *Role) GetTerminals() string {
 		return x.Terminals
 	}
 	return ""
+}
+
+func (x *Role) GetConditions() []string {
+	if x != nil {
+		return x.Conditions
+	}
+	return nil
 }
 
 type CreateRequestRequest struct {
@@ -1305,6 +1313,7 @@ type Request struct {
 	HumanSignatures bool                   `protobuf:"varint,110,opt,name=human_signatures,json=humanSignatures,proto3" json:"human_signatures,omitempty"` // people's own keys sign for it, and hosts check that
 	Signed          bool                   `protobuf:"varint,111,opt,name=signed,proto3" json:"signed,omitempty"`                                          // the requester's own has
 	Page            string                 `protobuf:"bytes,112,opt,name=page,proto3" json:"page,omitempty"`                                               // where passkeys sign, if they have to
+	Source          string                 `protobuf:"bytes,60,opt,name=source,proto3" json:"source,omitempty"`                                            // the address from which it was asked, if it is known
 	Terminals       string                 `protobuf:"bytes,33,opt,name=terminals,proto3" json:"terminals,omitempty"`                                      // what of terminals is recorded: none, output, output and input; or required
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -1609,6 +1618,13 @@ func (x *Request) GetSigned() bool {
 func (x *Request) GetPage() string {
 	if x != nil {
 		return x.Page
+	}
+	return ""
+}
+
+func (x *Request) GetSource() string {
+	if x != nil {
+		return x.Source
 	}
 	return ""
 }
@@ -5911,7 +5927,7 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\benrolled\x18\x06 \x01(\bR\benrolled\"\x12\n" +
 	"\x10ListRolesRequest\";\n" +
 	"\x0eListRolesReply\x12)\n" +
-	"\x05roles\x18\x01 \x03(\v2\x13.curfew.api.v1.RoleR\x05roles\"\xdb\x03\n" +
+	"\x05roles\x18\x01 \x03(\v2\x13.curfew.api.v1.RoleR\x05roles\"\xfb\x03\n" +
 	"\x04Role\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x14\n" +
@@ -5926,7 +5942,10 @@ const file_wire_api_api_proto_rawDesc = "" +
 	" \x03(\tR\tapprovers\x12)\n" +
 	"\x10approvals_needed\x18\v \x01(\rR\x0fapprovalsNeeded\x12A\n" +
 	"\x0eeligible_until\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\religibleUntil\x12\x1c\n" +
-	"\tterminals\x18\r \x01(\tR\tterminals\"\xa1\x03\n" +
+	"\tterminals\x18\r \x01(\tR\tterminals\x12\x1e\n" +
+	"\n" +
+	"conditions\x18\x14 \x03(\tR\n" +
+	"conditions\"\xa1\x03\n" +
 	"\x14CreateRequestRequest\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12\x14\n" +
 	"\x05hosts\x18\x02 \x03(\tR\x05hosts\x125\n" +
@@ -5952,8 +5971,7 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x06Remark\x12\x16\n" +
 	"\x06person\x18\x01 \x01(\tR\x06person\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
-	"\x04text\x18\x03 \x01(\tR\x04text\"\xee\n" +
-	"\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\"\x86\v\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06person\x18\x02 \x01(\tR\x06person\x12\x1b\n" +
@@ -5997,7 +6015,8 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x05start\x182 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12)\n" +
 	"\x10human_signatures\x18n \x01(\bR\x0fhumanSignatures\x12\x16\n" +
 	"\x06signed\x18o \x01(\bR\x06signed\x12\x12\n" +
-	"\x04page\x18p \x01(\tR\x04page\x12\x1c\n" +
+	"\x04page\x18p \x01(\tR\x04page\x12\x16\n" +
+	"\x06source\x18< \x01(\tR\x06source\x12\x1c\n" +
 	"\tterminals\x18! \x01(\tR\tterminals\"n\n" +
 	"\x06Origin\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x18\n" +

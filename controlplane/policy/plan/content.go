@@ -29,6 +29,7 @@ func (c *comparer) content() {
 	c.moved("noexec", fmt.Sprint(a.NoExec), fmt.Sprint(b.NoExec), choice(a.NoExec))
 	c.moved("reason", wanted(a.ReasonRequired), wanted(b.ReasonRequired), choice(a.ReasonRequired))
 	c.moved("ticket", wanted(a.TicketRequired), wanted(b.TicketRequired), choice(a.TicketRequired))
+	c.when()
 	c.moved("ticket_pattern", pattern(a), pattern(b), Other)
 	c.moved("pending", span(a.Pending), span(b.Pending), up(int64(a.Pending), int64(b.Pending)))
 	c.moved("drain", span(a.Drain), span(b.Drain), up(int64(a.Drain), int64(b.Drain)))
@@ -45,6 +46,27 @@ func (c *comparer) apart() {
 	if less := without(was, is); len(less) > 0 {
 		c.add(Wider, "apart", "is no longer kept apart from "+strings.Join(less, ", "), c.affected())
 	}
+}
+
+// when compares conditions: each is one more thing that has to hold.
+func (c *comparer) when() {
+	was, is := conditions(c.a), conditions(c.b)
+	if more := without(is, was); len(more) > 0 {
+		c.add(Narrower, "when", "has to hold besides: "+strings.Join(more, "; "), c.affected())
+	}
+	if less := without(was, is); len(less) > 0 {
+		c.add(Wider, "when", "has to hold no longer: "+strings.Join(less, "; "), c.affected())
+	}
+}
+
+// conditions are the role's, as they are judged: what is said of them counts
+// for nothing.
+func conditions(r policy.Role) []string {
+	var all []string
+	for _, c := range r.When {
+		all = append(all, c.Text)
+	}
+	return all
 }
 
 // approval compares who may approve, and how many have to.

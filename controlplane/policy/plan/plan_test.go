@@ -94,6 +94,11 @@ func TestCompareTellsEachChangeAndItsDirection(t *testing.T) {
 			[]string{"narrower db-admin 11>11: max_duration: 6h becomes 4h"},
 		},
 		{
+			"a condition", "max_duration: 4h", "max_duration: 4h\n    when: length <= duration('1h')",
+			[]string{"narrower db-admin 5>12: has to hold besides: length <= duration('1h')"},
+			[]string{"wider db-admin 12>5: has to hold no longer: length <= duration('1h')"},
+		},
+		{
 			"fewer approvals", "count: 2", "count: 1",
 			[]string{"wider db-admin 16>16: approval: 2 by its approvers becomes 1 by its approvers"},
 			[]string{"narrower db-admin 16>16: approval: 1 by its approvers becomes 2 by its approvers"},

@@ -2,6 +2,7 @@ package trial
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -24,13 +25,14 @@ type written struct {
 	At        string            `yaml:"at"`
 	Reason    *string           `yaml:"reason"`
 	Ticket    *string           `yaml:"ticket"`
+	From      string            `yaml:"from"`
 	Expect    string            `yaml:"expect"`
 	Because   []string          `yaml:"because"`
 	Approvals *int              `yaml:"approvals"`
 	Approvers []string          `yaml:"approvers"`
 }
 
-const keys = "a test has name, who, role, host, for, at, reason, ticket, expect, because, approvals and approvers"
+const keys = "a test has name, who, role, host, for, at, from, reason, ticket, expect, because, approvals and approvers"
 
 type reader struct {
 	file     string
@@ -112,7 +114,7 @@ func (r *reader) test(n ast.Node) {
 		return
 	}
 	t := Test{Name: w.Name, Place: r.first(n), Expect: w.Expect, Approvals: w.Approvals, Approvers: sorted(w.Approvers), Because: sorted(w.Because)}
-	t.Case = policy.Case{Person: w.Who, Role: w.Role, Reason: w.Reason, Ticket: w.Ticket}
+	t.Case = policy.Case{Person: w.Who, Role: w.Role, Reason: w.Reason, Ticket: w.Ticket, Source: w.From}
 	if w.Host != nil {
 		t.Case.Host = host(w.Host)
 	}
@@ -140,6 +142,11 @@ func (r *reader) times(n ast.Node, w written, t *Test) {
 	if w.For != "" {
 		if t.Case.For, err = policy.ParseDuration(w.For); err != nil || t.Case.For == 0 {
 			r.wrong(n, fmt.Sprintf("for: %.40q is no duration", w.For), "write 30m, 2h or 7d")
+		}
+	}
+	if w.From != "" {
+		if _, err := netip.ParseAddr(w.From); err != nil {
+			r.wrong(n, fmt.Sprintf("from: %.40q is no address", w.From), "write one like 10.0.0.7")
 		}
 	}
 	if w.At != "" {

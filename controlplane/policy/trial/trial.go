@@ -23,7 +23,7 @@ const (
 )
 
 // rules are the names by which a refusal may be expected.
-var rules = []string{"role", "eligibility", "hosts", "duration", "until", "reason", "ticket", "approval"}
+var rules = []string{"role", "eligibility", "hosts", "duration", "until", "reason", "ticket", "when", "approval"}
 
 // A Test is one case, and what the policy is to say of it.
 type Test struct {

@@ -21,6 +21,7 @@ roles:
     commands: [/usr/bin/systemctl restart cron]
     max_duration: 4h
     approval: {by: [group:dba]}
+    when: source.inside('10.0.0.0/8')
 eligible:
   - {role: db-admin, people: [ana], until: 2027-06-30}
   - {role: db-admin, groups: [dba]}
@@ -90,12 +91,12 @@ func TestTestsThatFailSayByWhichRule(t *testing.T) {
 		},
 		{
 			"refused is allowed", "2027-07-01", "2027-06-30",
-			[]string{"expected refused, is allowed: ana is eligible by name, to the end of 2027-06-30 (roles.yaml:11:5)"},
+			[]string{"expected refused, is allowed: ana is eligible by name, to the end of 2027-06-30 (roles.yaml:12:5)"},
 		},
 		{
 			"for another reason", "because: [eligibility]", "because: [hosts]",
 			[]string{"expected refused because of hosts, is refused because of eligibility: " +
-				"ana was eligible by name, and that ended with 2027-06-30 (roles.yaml:11:5)"},
+				"ana was eligible by name, and that ended with 2027-06-30 (roles.yaml:12:5)"},
 		},
 		{
 			"the count and the names of approvers", "approvals: 1\n    approvers: [cleo, ben]", "approvals: 2\n    approvers: [ben]",
@@ -103,6 +104,10 @@ func TestTestsThatFailSayByWhichRule(t *testing.T) {
 				"expected 2 approvals, needs 1: 1 approval by group dba (ben, cleo) (roles.yaml:9:16)",
 				"expected approvers ben, has ben, cleo: 1 approval by group dba (ben, cleo) (roles.yaml:9:16)",
 			},
+		},
+		{
+			"because of a condition", "role: db-admin\n    at: 2027-07-01T00:00:00Z\n    expect: refused\n    because: [eligibility]", "role: db-admin\n    from: 192.0.2.1\n    expect: allowed",
+			[]string{"expected allowed, is refused: a condition does not hold: source.inside('10.0.0.0/8') (roles.yaml:10:11)"},
 		},
 		{
 			"a label that no host has", "host: {tier: web}", "host: {teir: web}", []string{`host: the policy has no label "teir"`},
@@ -146,7 +151,7 @@ func TestMistakesInTestsHaveTheirLine(t *testing.T) {
 		"tests:\n  - {name: x, who: ana, role: r, expect: allowed, for: 2 h}\n":         `t.yaml:2:5: for: "2 h" is no duration: write 30m, 2h or 7d`,
 		"tests:\n  - {name: x, who: ana, role: r, expect: allowed, at: noon}\n":         `t.yaml:2:5: at: "noon" is no time: write it like 2027-01-31T14:00:00Z, or leave it out for now`,
 		"tests:\n  - {name: x, who: ana, role: r, expect: allowed, because: [hosts]}\n": "t.yaml:2:5: because: nothing refuses what is allowed: leave it out",
-		"tests:\n  - {name: x, who: ana, role: r, expect: refused, because: [moon]}\n":  `t.yaml:2:5: because: "moon" is no rule: write some of role, eligibility, hosts, duration, until, reason, ticket, approval`,
+		"tests:\n  - {name: x, who: ana, role: r, expect: refused, because: [moon]}\n":  `t.yaml:2:5: because: "moon" is no rule: write some of role, eligibility, hosts, duration, until, reason, ticket, when, approval`,
 		"tests:\n  - {name: x, role: r, expect: refused}\n":                             "t.yaml:2:5: who is missing: " + keys,
 		"tests:\n  - {name: \"a\u202eb\", who: ana, role: r, expect: refused}\n":        "t.yaml:1:1: holds U+202E, which does not show: take it out",
 	} {
