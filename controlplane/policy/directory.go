@@ -39,7 +39,7 @@ func (r *reader) kept(group, field string, n ast.Node) {
 // somebody is: who is in a group, or whose manager.
 func (p Policy) Asks() bool {
 	for _, r := range p.Roles {
-		if slices.Contains(r.By, manager) {
+		if r.Outside || slices.Contains(r.By, manager) {
 			return true
 		}
 	}
@@ -48,7 +48,7 @@ func (p Policy) Asks() bool {
 
 // leans reports whether a directory says who approves the role.
 func (p Policy) leans(r Role) bool {
-	return slices.ContainsFunc(r.By, func(name string) bool {
+	return r.Outside || slices.ContainsFunc(r.By, func(name string) bool {
 		_, kept := p.Directory[strings.TrimPrefix(name, "group:")]
 		return name == manager || kept
 	})

@@ -310,10 +310,22 @@ func (x *explainer) approval() {
 		if slices.Contains(s.By, x.c.Person) || slices.Contains(s.Later, x.c.Person) {
 			text += "; " + x.c.Person + " does not count for her own request"
 		}
+		if x.role.Outside {
+			text += x.line()
+		}
 		if short == i+1 {
 			x.say("approval", key+".by", Refuses, text+": too few could be left", "name another approver")
 			continue
 		}
 		x.say("approval", key+".by", Needs, text, "")
 	}
+}
+
+// line tells of the approvers those whom the role keeps from approving.
+func (x *explainer) line() string {
+	out := keep(without(x.role.Approvers, x.c.Person), func(approver string) bool { return !x.role.outside(x.c.Person, approver) })
+	if len(out) == 0 {
+		return "; none of them is in her reporting line"
+	}
+	return "; in her reporting line, or not shown by the directory to be out of it: " + some(out)
 }

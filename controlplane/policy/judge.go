@@ -29,8 +29,12 @@ func (p Policy) Judge(q roster.Question, hosts []roster.Host, at time.Time) (ros
 	}
 	approvers, steps := p.MayApprove(q.Role, q.Person), role.For(q.Person)
 	if starved(steps) > 0 {
-		wrong = append(wrong, fmt.Sprintf("role %s needs %d approvals, and only %d people but you may give one: ask for another approver in the policy",
-			role.Name, total(steps), len(approvers)))
+		but := "but you"
+		if role.Outside {
+			but = "outside of your reporting line, as the directory knows it,"
+		}
+		wrong = append(wrong, fmt.Sprintf("role %s needs %d approvals, and only %d people %s may give one: ask for another approver in the policy",
+			role.Name, total(steps), len(approvers), but))
 	}
 	if len(wrong) > 0 {
 		return roster.Verdict{}, roster.Refuse(roster.Invalid, "%s", strings.Join(wrong, "; "))

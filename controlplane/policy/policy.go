@@ -51,6 +51,7 @@ type Role struct {
 	Signed         bool     // people's own keys sign for it
 	Remove         []string // kinds of leftovers, sorted
 	When           []Condition
+	Outside        bool // nobody of the requester's reporting line approves
 }
 
 // An Eligibility lets people ask for a role.

@@ -90,6 +90,7 @@ func (r *reader) roleReaders(role *Role) map[string]func(n ast.Node, field strin
 				r.wrong(n, f, fmt.Sprintf("%.40q", s), "write end or alert")
 			}
 		},
+		"outside_line":     func(n ast.Node, f string) { role.Outside = r.flag(n, f) },
 		"human_signatures": func(n ast.Node, f string) { role.Signed = r.flag(n, f) },
 		"record":           func(n ast.Node, f string) { r.record(n, f, role) },
 		"when":             func(n ast.Node, f string) { r.when(n, f, role) },
@@ -114,6 +115,9 @@ func (r *reader) contradictions(role Role, field string, at ast.Node, seen map[s
 	}
 	if role.Signed && len(role.Steps) == 0 && seen["approval"] != nil {
 		r.wrong(seen["human_signatures"], field+".human_signatures", "nobody approves, whose key could sign", "name approvers, or leave human_signatures out")
+	}
+	if role.Outside && seen["approval"] != nil && (len(role.Steps) == 0 || slices.Contains(role.By, manager)) {
+		r.wrong(seen["outside_line"], field+".outside_line", "nobody approves, or the requester's manager does", "name approvers outside of her line, or leave outside_line out")
 	}
 	if seen["on_gap"] != nil && seen["audit"] == nil {
 		r.wrong(seen["on_gap"], field+".on_gap", "no whole record is demanded", "add `audit: required`, or leave on_gap out")
@@ -296,8 +300,8 @@ func (r *reader) members(n ast.Node, field string) (all, named []string, whole b
 func (r *reader) lonely(n ast.Node, field string, e Eligibility) {
 	role := r.policy.Roles[e.Role]
 	for _, person := range e.People {
-		if _, approves := slices.BinarySearch(role.Approvers, person); !approves {
-			continue // for her, the steps are as they were read
+		if _, approves := slices.BinarySearch(role.Approvers, person); !approves || role.Outside {
+			continue // for her, the steps are as they were read; or the directory says who may
 		}
 		switch step := starved(role.For(person)); {
 		case r.unsure[e.Role] || step == 0:

@@ -31,17 +31,20 @@ func without(all []string, one string) []string {
 const manager = "requester:manager"
 
 // of are those of the approvers who may approve what the person asks for,
-// sorted: her manager, if that is written, and never herself.
+// sorted: her manager, if that is written, and never herself, nor somebody of
+// her reporting line where the role wants others.
 func (r Role) of(approvers []string, person string) []string {
 	all := without(approvers, person)
-	if !slices.Contains(all, manager) {
-		return all
+	if slices.Contains(all, manager) {
+		all = without(all, manager)
+		if m := r.Managers[person]; m != "" && m != person && !slices.Contains(all, m) {
+			all = append(all, m)
+		}
+		slices.Sort(all)
 	}
-	all = without(all, manager)
-	if m := r.Managers[person]; m != "" && m != person && !slices.Contains(all, m) {
-		all = append(all, m)
+	if r.Outside && person != "" {
+		all = keep(all, func(approver string) bool { return r.outside(person, approver) })
 	}
-	slices.Sort(all)
 	return all
 }
 

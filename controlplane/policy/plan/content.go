@@ -26,6 +26,7 @@ func (c *comparer) content() {
 	c.moved("record.input", fmt.Sprint(a.Typed), fmt.Sprint(b.Typed), choice(a.Typed))
 	c.moved("record.required", fmt.Sprint(a.Strict), fmt.Sprint(b.Strict), choice(a.Strict))
 	c.moved("human_signatures", fmt.Sprint(a.Signed), fmt.Sprint(b.Signed), choice(a.Signed))
+	c.moved("outside_line", fmt.Sprint(a.Outside), fmt.Sprint(b.Outside), choice(a.Outside))
 	c.moved("noexec", fmt.Sprint(a.NoExec), fmt.Sprint(b.NoExec), choice(a.NoExec))
 	c.moved("reason", wanted(a.ReasonRequired), wanted(b.ReasonRequired), choice(a.ReasonRequired))
 	c.moved("ticket", wanted(a.TicketRequired), wanted(b.TicketRequired), choice(a.TicketRequired))
