@@ -46,16 +46,30 @@ func (f Folder) Put(digest, packed []byte) ([]byte, error) {
 		return nil, ErrDigest
 	}
 	file := f.file(digest)
-	if _, err := os.Stat(file); err == nil {
-		return data, nil // it is there
+	if _, err := os.Stat(file); err != nil {
+		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+			return nil, fmt.Errorf("make the archive's folder: %w", err)
+		}
+		if err := renameio.WriteFile(file, packed, 0o600); err != nil {
+			return nil, fmt.Errorf("keep data: %w", err)
+		}
 	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		return nil, fmt.Errorf("make the archive's folder: %w", err)
-	}
-	if err := renameio.WriteFile(file, packed, 0o600); err != nil {
-		return nil, fmt.Errorf("keep data: %w", err)
+	// Whoever handed it in forgets it now: its name has to last, too. One that
+	// is there may be of a server that was killed just before this.
+	for _, dir := range []string{filepath.Dir(file), f.Dir, filepath.Dir(f.Dir)} {
+		if err := syncDir(dir); err != nil {
+			return nil, fmt.Errorf("keep data: %w", err)
+		}
 	}
 	return data, nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir) //nolint:gosec // the archive's own
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // Get returns data by its digest.

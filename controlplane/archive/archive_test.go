@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"curfew.internal/test/disk"
 )
 
 func packed(t *testing.T, data []byte) []byte {
@@ -67,5 +69,22 @@ func TestWhatIsNotItsDigestIsNotKept(t *testing.T) {
 	}
 	if all, err := filepath.Glob(filepath.Join(f.Dir, "*", "*")); err != nil || len(all) != 0 {
 		t.Errorf("%v %v", all, err)
+	}
+}
+
+// Whoever handed data in does not have it any more: after a loss of power it is
+// there, on a disk that the database is not on as well.
+func TestDataOutlivesALossOfPower(t *testing.T) {
+	d := disk.New(t, 16)
+	data := []byte("what a terminal showed")
+	sum := sha256.Sum256(data)
+	if _, err := (Folder{Dir: d.Path("kept")}).Put(sum[:], packed(t, data)); err != nil {
+		t.Fatal(err)
+	}
+	d.Cut(t)
+	d.Off(t)
+	d.On(t)
+	if got, err := (Folder{Dir: d.Path("kept")}).Get(sum[:]); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%q, %v", got, err)
 	}
 }
