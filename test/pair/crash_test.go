@@ -5,6 +5,7 @@ import (
 	"context"
 	crand "crypto/rand"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -47,13 +48,7 @@ func TestCrashes(t *testing.T) {
 	}
 	w := newWorld(t, []string{"ana"}, []string{"ben"})
 	c := crasher{Dir: t.TempDir(), Ports: []string{w.a.agents, w.b.agents}, From: 1}
-	token, err := w.ada.a.CreateJoinToken(t.Context(), &api.CreateJoinTokenRequest{Labels: map[string]string{"tier": "db"}, Code: w.ada.code(t)})
-	must(t, err)
-	code, err := invite.Parse(invite.Join, token.Token)
-	must(t, err)
-	id, err := uplink.Join(t.Context(), clock.System{}, code, uplink.Newcomer{Name: "db1"})
-	must(t, err)
-	must(t, keep.SaveIdentity(c.Dir, keep.Identity(id)))
+	w.joined(t, c)
 	deaths := map[string]int{}
 	for begun := time.Now(); time.Since(begun) < *crashFor; {
 		said := w.crash(t, c, deaths)
@@ -62,9 +57,26 @@ func TestCrashes(t *testing.T) {
 	w.whole(t, c, deaths)
 }
 
-// crash lets an agent tell, kills what chance names, and then the agent. It
-// returns the last entry that the agent said was on its disk.
-func (w *world) crash(t *testing.T, c crasher, deaths map[string]int) (said uint64) {
+// joined makes the crasher a host of the fleet.
+func (w *world) joined(t *testing.T, c crasher) {
+	t.Helper()
+	token, err := w.ada.a.CreateJoinToken(t.Context(), &api.CreateJoinTokenRequest{Labels: map[string]string{"tier": "db"}, Code: w.ada.code(t)})
+	must(t, err)
+	code, err := invite.Parse(invite.Join, token.Token)
+	must(t, err)
+	id, err := uplink.Join(t.Context(), clock.System{}, code, uplink.Newcomer{Name: "db1"})
+	must(t, err)
+	must(t, keep.SaveIdentity(c.Dir, keep.Identity(id)))
+}
+
+// teller is an agent that tells until it is killed.
+type teller struct {
+	cmd   *exec.Cmd
+	lines *bufio.Scanner
+	said  uint64 // the last entry that it said was on its disk
+}
+
+func (c crasher) start(t *testing.T) *teller {
 	t.Helper()
 	text, err := json.Marshal(c)
 	must(t, err)
@@ -74,22 +86,41 @@ func (w *world) crash(t *testing.T, c crasher, deaths map[string]int) (said uint
 	out, err := cmd.StdoutPipe()
 	must(t, err)
 	must(t, cmd.Start())
-	lines := bufio.NewScanner(out)
-	hear := func() bool {
-		if !lines.Scan() {
+	return &teller{cmd: cmd, lines: bufio.NewScanner(out)}
+}
+
+// hear hears up to so many lines, and reports whether there were.
+func (a *teller) hear(t *testing.T, n int) bool {
+	t.Helper()
+	for range n {
+		if !a.lines.Scan() {
 			return false
 		}
 		// The kill may have torn the last line.
-		if digits, whole := strings.CutSuffix(lines.Text(), "."); whole {
+		if digits, whole := strings.CutSuffix(a.lines.Text(), "."); whole {
 			n, err := strconv.ParseUint(digits, 10, 64)
 			must(t, err)
-			said = n
+			a.said = n
 		}
-		return true
 	}
-	for range 1 + rand.IntN(100) {
-		hear()
+	return true
+}
+
+// kill ends it, and hears what it said before.
+func (a *teller) kill(t *testing.T) {
+	t.Helper()
+	_ = a.cmd.Process.Kill() // it may have ended, where its disk did
+	for a.hear(t, 1) {
 	}
+	_ = a.cmd.Wait() // it was killed
+}
+
+// crash lets an agent tell, kills what chance names, and then the agent. It
+// returns the last entry that the agent said was on its disk.
+func (w *world) crash(t *testing.T, c crasher, deaths map[string]int) (said uint64) {
+	t.Helper()
+	a := c.start(t)
+	a.hear(t, 1+rand.IntN(100))
 	for name, p := range map[string]*plane{"server a": w.a, "server b": w.b} {
 		if rand.IntN(3) == 0 {
 			p.kill()
@@ -97,19 +128,14 @@ func (w *world) crash(t *testing.T, c crasher, deaths map[string]int) (said uint
 			deaths[name]++
 		}
 	}
-	for range rand.IntN(100) {
-		hear()
-	}
-	must(t, cmd.Process.Kill())
-	for hear() {
-	}
-	_ = cmd.Wait() // it was killed
+	a.hear(t, rand.IntN(100))
+	a.kill(t)
 	deaths["agent"]++
 	if rand.IntN(2) == 0 {
 		tear(t, c.Dir)
 		deaths["write"]++
 	}
-	return said
+	return a.said
 }
 
 // tear leaves what a disk has of a write that it did not finish.
@@ -215,15 +241,20 @@ func startTelling(t *testing.T, c crasher) (*keep.Keep, func()) {
 	}
 }
 
-// tellUntilKilled tells of one session's events, and says of each when it is
-// on disk.
+// tellUntilKilled tells of one session's events, and says of each when it, and
+// all before it, is on disk.
 func tellUntilKilled(t *testing.T, place string) {
 	t.Helper()
 	var c crasher
 	must(t, json.Unmarshal([]byte(place), &c))
 	k, _ := startTelling(t, c)
 	for n := c.From; ; n++ {
-		must(t, k.Append(ledger.Entry{Kind: ledger.Exec, At: time.Now(), Host: "db1", Boot: "boot", Session: 9, SessionSeq: n}))
+		err := k.Append(ledger.Entry{Kind: ledger.Exec, At: time.Now(), Host: "db1", Boot: "boot", Session: 9, SessionSeq: n})
+		if errors.Is(err, keep.ErrHeld) {
+			fmt.Fprintln(os.Stdout, "held")
+			continue
+		}
+		must(t, err)
 		fmt.Fprintf(os.Stdout, "%d.\n", n)
 	}
 }

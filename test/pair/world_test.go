@@ -85,6 +85,7 @@ type plane struct {
 	people, agents, ops string
 	cmd                 *exec.Cmd
 	log                 *os.File
+	in                  func(name string, args ...string) *exec.Cmd // where it runs
 }
 
 func program(t testing.TB, name string) string {
@@ -147,7 +148,7 @@ func (w *world) plane(t testing.TB, name string) *plane {
 	t.Helper()
 	log, err := os.Create(filepath.Join(w.dir, name+".log"))
 	must(t, err)
-	p := &plane{config: filepath.Join(w.dir, name+".yaml"), people: freePort(t), agents: freePort(t), ops: freePort(t), log: log}
+	p := &plane{config: filepath.Join(w.dir, name+".yaml"), people: freePort(t), agents: freePort(t), ops: freePort(t), log: log, in: exec.Command}
 	t.Cleanup(func() {
 		p.kill()
 		if b, err := os.ReadFile(log.Name()); t.Failed() && err == nil {
@@ -160,7 +161,7 @@ func (w *world) plane(t testing.TB, name string) *plane {
 
 func (w *world) start(t testing.TB, p *plane) {
 	t.Helper()
-	p.cmd = exec.Command(program(t, "curfew-server"), "serve", "--config", p.config)
+	p.cmd = p.in(program(t, "curfew-server"), "serve", "--config", p.config)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	must(t, p.cmd.Start())
 	until(t, "the server is ready", func() bool {
