@@ -176,8 +176,8 @@ func TestSealsOfAPart(t *testing.T) {
 	if r := Verify(l.export(0, upTo(14)...).Bytes(), Trust{Key: l.key}); len(r.Findings) > 0 || r.Unsealed != 2 {
 		t.Errorf("%+v", r)
 	}
-	everyByte(t, l, l.export(0, upTo(5)...))
-	everyCut(t, l, l.export(0, upTo(5)...))
+	everyByte(t, Trust{Key: l.key}, l.export(0, upTo(5)...), 0xff)
+	everyCut(t, Trust{Key: l.key}, l.export(0, upTo(5)...))
 }
 
 func TestAnEntryThatTheHostLostIsAGap(t *testing.T) {

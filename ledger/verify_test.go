@@ -167,18 +167,19 @@ func TestVerifyWhatIsWhole(t *testing.T) {
 // its number.
 func TestEveryByteCounts(t *testing.T) {
 	l := story()
-	everyByte(t, l, l.export(7, upTo(12)...))
-	everyByte(t, l, l.forgetful(6, 7, 10))
+	everyByte(t, Trust{Key: l.key}, l.export(7, upTo(12)...), 0xff)
+	everyByte(t, Trust{Key: l.key}, l.forgetful(6, 7, 10), 0xff)
 }
 
-func everyByte(t *testing.T, l *aLog, b Bundle) {
+// everyByte changes a bit of each byte, and then those that are named.
+func everyByte(t *testing.T, trust Trust, b Bundle, more ...byte) {
 	t.Helper()
 	file := b.Bytes()
 	for i := range file {
-		for _, change := range []byte{1 << (i % 8), 0xff} {
+		for _, change := range append([]byte{1 << (i % 8)}, more...) {
 			bad := bytes.Clone(file)
 			bad[i] ^= change
-			r := Verify(bad, Trust{Key: l.key})
+			r := Verify(bad, trust)
 			if len(r.Findings) == 0 {
 				t.Fatalf("byte %d changed by %x: not found", i, change)
 			}
@@ -206,15 +207,15 @@ func numberAt(b Bundle, i int) uint64 {
 // Wherever a bundle is cut, the first entry that is missing is named.
 func TestEveryCutIsFound(t *testing.T) {
 	l := story()
-	everyCut(t, l, l.export(7, upTo(12)...))
-	everyCut(t, l, l.forgetful(6, 7, 10))
+	everyCut(t, Trust{Key: l.key}, l.export(7, upTo(12)...))
+	everyCut(t, Trust{Key: l.key}, l.forgetful(6, 7, 10))
 }
 
-func everyCut(t *testing.T, l *aLog, b Bundle) {
+func everyCut(t *testing.T, trust Trust, b Bundle) {
 	t.Helper()
 	file := b.Bytes()
 	for i := range file {
-		r := Verify(file[:i], Trust{Key: l.key})
+		r := Verify(file[:i], trust)
 		if len(r.Findings) == 0 {
 			t.Fatalf("cut at %d: not found", i)
 		}
