@@ -41,6 +41,10 @@ type rules struct {
 	turn  uint64        // counts what changed of it
 	asked bool          // the directory was, with success
 	state roster.PolicyState
+
+	called      policy.Policy // now, with who is on call
+	calledTurn  uint64
+	from, until time.Time
 }
 
 func newRules(dir string, s *store.Store, k clock.Clock, log *slog.Logger) *rules {
@@ -56,10 +60,19 @@ func (r *rules) State() roster.PolicyState {
 	return r.state
 }
 
+// inForce is the policy in force, with who is on call now.
 func (r *rules) inForce() policy.Policy {
+	now := r.clock.Now().Wall
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.now
+	if len(r.now.Rotations) == 0 {
+		return r.now
+	}
+	if r.calledTurn != r.turn || now.Before(r.from) || !now.Before(r.until) {
+		r.called, r.calledTurn = r.now.OnCall(now), r.turn
+		r.from, r.until = r.now.Handover(now)
+	}
+	return r.called
 }
 
 // edition changes with all that the policy says, the directory's part of it

@@ -19,12 +19,27 @@ func isMapping(n ast.Node) bool {
 	return false
 }
 
+// rotates reports whether a mapping is one of people who are on call in turn.
+func rotates(n ast.Node) bool {
+	values := []*ast.MappingValueNode{}
+	switch n := n.(type) {
+	case *ast.MappingNode:
+		values = n.Values
+	case *ast.MappingValueNode:
+		values = append(values, n)
+	}
+	return slices.ContainsFunc(values, func(v *ast.MappingValueNode) bool {
+		key, _ := scalar(v.Key)
+		return key == "rotation"
+	})
+}
+
 // kept reads a group that a directory keeps.
 func (r *reader) kept(group, field string, n ast.Node) {
 	name := ""
 	r.pairs(n, field, func(key string, k, v ast.Node) {
 		if key != "directory" {
-			r.wrong(k, join(field, key), "unknown key", "a group is a list of people, or {directory: NAME}")
+			r.wrong(k, join(field, key), "unknown key", "a group is a list of people, {directory: NAME}, or {rotation: [...], from: ..., at: ..., zone: ...}")
 			return
 		}
 		name = r.text(v, field+".directory")
@@ -46,11 +61,14 @@ func (p Policy) Asks() bool {
 	return len(p.Directory) > 0
 }
 
-// leans reports whether a directory says who approves the role.
+// leans reports whether it is not the files alone that say who approves the
+// role, but a directory or the time.
 func (p Policy) leans(r Role) bool {
 	return r.Outside || slices.ContainsFunc(r.By, func(name string) bool {
-		_, kept := p.Directory[strings.TrimPrefix(name, "group:")]
-		return name == manager || kept
+		group := strings.TrimPrefix(name, "group:")
+		_, kept := p.Directory[group]
+		_, inTurn := p.Rotations[group]
+		return name == manager || kept || inTurn
 	})
 }
 
@@ -61,15 +79,21 @@ func (p Policy) With(d roster.Directory) Policy {
 	if p.Kept = d; !p.Asks() {
 		return p
 	}
-	p.Groups, p.Roles, p.Eligible = maps.Clone(p.Groups), maps.Clone(p.Roles), slices.Clone(p.Eligible)
+	p.Groups = maps.Clone(p.Groups)
 	for group, name := range p.Directory {
 		p.Groups[group] = slices.Sorted(slices.Values(d.Members[name]))
 	}
+	return p.resolved()
+}
+
+// resolved is the policy with all that names groups by who is in them now.
+func (p Policy) resolved() Policy {
+	p.Roles, p.Eligible = maps.Clone(p.Roles), slices.Clone(p.Eligible)
 	for i, e := range p.Eligible {
 		p.Eligible[i].People = p.named(e.Named)
 	}
 	for name, role := range p.Roles {
-		role.Steps, role.Approvers, role.Managers = slices.Clone(role.Steps), nil, d.Managers
+		role.Steps, role.Approvers, role.Managers = slices.Clone(role.Steps), nil, p.Kept.Managers
 		for i, s := range role.Steps {
 			role.Steps[i].By, role.Steps[i].Later = p.named(s.Named), p.named(s.LaterNamed)
 			role.Approvers = slices.Concat(role.Approvers, role.Steps[i].By, role.Steps[i].Later)

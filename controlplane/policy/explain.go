@@ -63,6 +63,7 @@ func (e Explanation) Refusing() []string {
 // Explain says of each rule whether it lets the person ask, and where it
 // stands. It is for those who keep the policy: it tells of every role.
 func (p Policy) Explain(c Case) Explanation {
+	p = p.OnCall(c.At)
 	role, ok := p.Roles[c.Role]
 	if !ok {
 		names := strings.Join(slices.Sorted(maps.Keys(p.Roles)), ", ")
@@ -167,7 +168,7 @@ func (x *explainer) written(named []string) string {
 	var all []string
 	for _, n := range named {
 		if group, is := strings.CutPrefix(n, "group:"); is {
-			n = fmt.Sprintf("group %s (%s)", group, some(x.policy.Groups[group]))
+			n = fmt.Sprintf("group %s (%s)", group, x.policy.onCall(group, x.c.At))
 		}
 		if n == manager {
 			n = "the manager of " + x.c.Person

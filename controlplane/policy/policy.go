@@ -81,6 +81,8 @@ type Policy struct {
 	// Directory says of the groups that a directory keeps what they are called
 	// there; nobody is in them here until With says who.
 	Directory map[string]string
+	// Rotations are the groups of which one is on call; OnCall says who.
+	Rotations map[string]Rotation
 	Roles     map[string]Role
 	Eligible  []Eligibility
 	Apart     []Apart

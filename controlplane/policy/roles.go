@@ -279,6 +279,9 @@ func (r *reader) askers(n ast.Node, field string) (all, named []string, whole bo
 	if slices.Contains(named, manager) {
 		r.wrong(n, field, "nobody is manager of herself", manager+" is for approvals")
 	}
+	for _, name := range named {
+		r.notOnCall(strings.TrimPrefix(name, "group:"), n, field)
+	}
 	return all, named, whole
 }
 
@@ -290,6 +293,7 @@ func (r *reader) members(n ast.Node, field string) (all, named []string, whole b
 		if !known {
 			r.wrong(w.node, field, fmt.Sprintf("unknown group %.40q", w.text), "name it under groups:")
 		}
+		r.notOnCall(w.text, w.node, field)
 		_, elsewhere := r.policy.Directory[w.text]
 		all, named, whole = append(all, people...), append(named, "group:"+w.text), whole && known && !elsewhere
 	}

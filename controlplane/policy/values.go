@@ -130,7 +130,11 @@ func (r *reader) groups(n ast.Node) {
 			r.wrong(k, field, "no name for a group", "use a-z, 0-9 and -")
 		}
 		if isMapping(v) {
-			r.kept(key, field, v)
+			if rotates(v) {
+				r.rotation(key, field, v)
+			} else {
+				r.kept(key, field, v)
+			}
 			return
 		}
 		var people []string
@@ -168,9 +172,10 @@ func (r *reader) people(n ast.Node, field string) (all, named []string, whole bo
 			r.wrong(w.node, field, fmt.Sprintf("unknown group %.40q", group), "name it under groups:, or write the people")
 			whole = false
 		}
-		// Who is in a directory's group is known when it is asked, not here.
+		// Who is in a directory's group, or on call, is known when it is asked, not here.
 		_, elsewhere := r.policy.Directory[group]
-		whole = whole && !elsewhere
+		_, inTurn := r.policy.Rotations[group]
+		whole = whole && !elsewhere && !inTurn
 		all = append(all, members...)
 	}
 	slices.Sort(all)

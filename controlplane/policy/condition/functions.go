@@ -27,7 +27,7 @@ var during = cel.Function("during", cel.MemberOverload("during_window", []*cel.T
 		if err != nil {
 			return types.WrapErr(err)
 		}
-		in, err := parseZone(zone)
+		in, err := Zone(zone)
 		if err != nil {
 			return types.WrapErr(err)
 		}
@@ -82,16 +82,16 @@ func (written) Validate(_ *cel.Env, _ cel.ValidatorConfig, tree *ast.AST, issues
 		switch args := e.AsCall().Args(); {
 		case e.AsCall().FunctionName() == "during" && len(args) == 2:
 			wrong(args[0], func(s string) error { _, err := parseWindow(s); return err })
-			wrong(args[1], func(s string) error { _, err := parseZone(s); return err })
+			wrong(args[1], func(s string) error { _, err := Zone(s); return err })
 		case e.AsCall().FunctionName() == "inside" && len(args) == 1:
 			wrong(args[0], func(s string) error { _, err := parseNetwork(s); return err })
 		}
 	}))
 }
 
-// parseZone reads the name of a time zone. That of the machine is none: two
+// Zone reads the name of a time zone. That of the machine is none: two
 // servers could have two.
-func parseZone(name string) (*time.Location, error) {
+func Zone(name string) (*time.Location, error) {
 	if name == "" || name == "Local" {
 		return nil, fmt.Errorf("%.40q is no time zone: write one like Europe/Berlin, or UTC", name)
 	}

@@ -34,8 +34,8 @@ func Replays(from, to policy.Policy, asked []Past, hosts []roster.Host) []Replay
 	all := []Replay{}
 	for _, q := range asked {
 		r := Replay{Request: q.ID, Person: q.Question.Person, Role: q.Question.Role, Hosts: q.Question.Hosts, At: q.At}
-		before, wrong := from.Judge(q.Question, hosts, q.At)
-		after, wrongNow := to.Judge(q.Question, hosts, q.At)
+		before, wrong := from.OnCall(q.At).Judge(q.Question, hosts, q.At)
+		after, wrongNow := to.OnCall(q.At).Judge(q.Question, hosts, q.At)
 		switch {
 		case wrong == nil && wrongNow != nil:
 			r.Direction, r.Text = Narrower, "would be refused: "+wrongNow.Error()

@@ -64,13 +64,23 @@ func Compare(from, to policy.Policy, at time.Time) []Change {
 }
 
 // kept are the groups that the directory keeps from now on, or another group
-// of it: whom that lets in, no file says.
+// of it, since no file says whom that lets in; and those of which others are on
+// call, or at other times.
 func kept(from, to policy.Policy) []Change {
 	all := []Change{}
 	for _, group := range slices.Sorted(maps.Keys(to.Directory)) {
 		if name, was := from.Directory[group]; !was || name != to.Directory[group] {
 			all = append(all, Change{
 				Direction: Other, Role: "-", Kind: "group", Text: fmt.Sprintf("the directory's %q says who is in group %s: at any time", to.Directory[group], group),
+				Old: from.Places["groups."+group], New: to.Places["groups."+group],
+			})
+		}
+	}
+	for _, group := range slices.Sorted(maps.Keys(to.Rotations)) {
+		was, is := from.Rotations[group], to.Rotations[group]
+		if !slices.Equal(was.People, is.People) || !was.First.Equal(is.First) || was.First.Location().String() != is.First.Location().String() {
+			all = append(all, Change{
+				Direction: Other, Role: "-", Kind: "group", Text: fmt.Sprintf("on call in group %s are, week by week, %s", group, strings.Join(is.People, ", ")),
 				Old: from.Places["groups."+group], New: to.Places["groups."+group],
 			})
 		}

@@ -315,3 +315,26 @@ func TestCompareTellsGroupsThatADirectoryKeeps(t *testing.T) {
 		t.Errorf("%q", said(all))
 	}
 }
+
+func TestCompareTellsWhoIsOnCallInTurn(t *testing.T) {
+	const text = `groups:
+  oncall: {rotation: [ben, cleo], from: 2027-01-04, at: '09:00', zone: Europe/Berlin}
+roles:
+  ops: {all_hosts: true, max_duration: 1h, approval: {by: [group:oncall]}}
+eligible:
+  - {role: ops, people: [ana]}
+`
+	for _, c := range []struct{ name, from, to, want string }{
+		{"nothing changes", "ben", "ben", ""},
+		{"another turn", "ben, cleo", "cleo, ben", "on call in group oncall are, week by week, cleo, ben"},
+		{"another hour", "09:00", "10:00", "on call in group oncall are, week by week, ben, cleo"},
+		{"another zone of the same hour", "Europe/Berlin", "Europe/Paris", "on call in group oncall are, week by week, ben, cleo"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := strings.Join(said(Compare(must(t, text), must(t, strings.Replace(text, c.from, c.to, 1)), noon)), "; ")
+			if want := "other - 2>2: " + c.want; c.want != "" && got != want || c.want == "" && got != "" {
+				t.Error(got)
+			}
+		})
+	}
+}

@@ -1,0 +1,148 @@
+package policy
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/goccy/go-yaml/ast"
+
+	"curfew.internal/controlplane/policy/condition"
+	"curfew.internal/grant"
+)
+
+// A Rotation says who of a group is on call: each for a week, in turn.
+type Rotation struct {
+	People []string
+	First  time.Time // when the first of them begins, in the zone whose clocks count
+}
+
+// begin is when a turn begins: at the same hour by the zone's clocks, whether
+// or not they were changed meanwhile.
+func (r Rotation) begin(turn int) time.Time {
+	y, m, d := r.First.Date()
+	return time.Date(y, m, d+7*turn, r.First.Hour(), r.First.Minute(), 0, 0, r.First.Location())
+}
+
+// At is who is on call at that instant, and from when until when; nobody,
+// before the first turn.
+func (r Rotation) At(at time.Time) (who string, from, until time.Time) {
+	if at.Before(r.First) || len(r.People) == 0 {
+		return "", time.Time{}, r.First
+	}
+	turn := int(at.Sub(r.First) / (7 * 24 * time.Hour)) // to an hour or so, by the clocks
+	for !at.Before(r.begin(turn + 1)) {
+		turn++
+	}
+	for at.Before(r.begin(turn)) {
+		turn--
+	}
+	return r.People[turn%len(r.People)], r.begin(turn), r.begin(turn + 1)
+}
+
+// maxTurns is how many a rotation may have.
+const maxTurns = 100
+
+// rotation reads a group of which one is on call.
+func (r *reader) rotation(group, field string, n ast.Node) {
+	var turn Rotation
+	var in *time.Location
+	var from, at time.Time
+	before := len(r.problems)
+	r.pairs(n, field, func(key string, k, v ast.Node) {
+		f := join(field, key)
+		var err error
+		switch key {
+		case "rotation":
+			for _, w := range r.list(v, f) {
+				if err := grant.CheckPerson(w.text); err != nil {
+					r.wrong(w.node, f, err.Error(), "")
+				}
+				turn.People = append(turn.People, w.text)
+			}
+		case "from":
+			if from, err = time.Parse(time.DateOnly, r.text(v, f)); err != nil || from.Year() < 2000 || from.Year() > 9000 {
+				r.wrong(v, f, "no date", "write YEAR-MONTH-DAY: the day on which the first turn begins, and each other")
+			}
+		case "at":
+			if at, err = time.Parse("15:04", r.text(v, f)); err != nil {
+				r.wrong(v, f, "no time of the day", "write one like '09:00', in quotes")
+			}
+		case "zone":
+			if in, err = condition.Zone(r.text(v, f)); err != nil {
+				r.wrong(v, f, err.Error(), "")
+			}
+		default:
+			r.wrong(k, f, "unknown key", "a rotation has rotation, from, at and zone")
+		}
+	})
+	if len(r.problems) == before && (len(turn.People) == 0 || len(turn.People) > maxTurns || from.IsZero() || in == nil || at.IsZero() && r.policy.Places[field+".at"].Line == 0) {
+		r.wrong(n, field, "no whole rotation", "write {rotation: [PERSON, ...], from: 2027-01-04, at: '09:00', zone: Europe/Berlin}")
+	}
+	if in != nil {
+		turn.First = time.Date(from.Year(), from.Month(), from.Day(), at.Hour(), at.Minute(), 0, 0, in)
+	}
+	r.policy.Groups[group], r.policy.Rotations[group] = nil, turn
+}
+
+// notOnCall refuses a group of which one is on call where it cannot be read as
+// a list of people.
+func (r *reader) notOnCall(group string, n ast.Node, field string) {
+	if _, is := r.policy.Rotations[group]; is {
+		r.wrong(n, field, "who is on call changes each week, and with it who would lose the role", "rotations are for approvals: name the people here; a condition may ask for 'NAME' in groups")
+	}
+}
+
+// OnCall is the policy with those in its rotations who are on call then. One
+// that is asked without has nobody in them.
+func (p Policy) OnCall(at time.Time) Policy {
+	if len(p.Rotations) == 0 {
+		return p
+	}
+	p.Groups = maps.Clone(p.Groups)
+	for group, r := range p.Rotations {
+		p.Groups[group] = nil
+		if who, _, _ := r.At(at); who != "" {
+			p.Groups[group] = []string{who}
+		}
+	}
+	return p.resolved()
+}
+
+// Handover is from when until when those are on call who are then.
+func (p Policy) Handover(at time.Time) (from, until time.Time) {
+	for _, r := range p.Rotations {
+		_, f, u := r.At(at)
+		if f.After(from) {
+			from = f
+		}
+		if until.IsZero() || u.Before(until) {
+			until = u
+		}
+	}
+	return from, until
+}
+
+// onCall tells who of the group is, if it is a rotation.
+func (p Policy) onCall(group string, at time.Time) string {
+	r, is := p.Rotations[group]
+	if !is {
+		return some(p.Groups[group])
+	}
+	who, _, until := r.At(at)
+	if who == "" {
+		return "nobody is on call before " + until.Format("2006-01-02 15:04 MST")
+	}
+	return fmt.Sprintf("%s, on call until %s", who, until.Format("2006-01-02 15:04 MST"))
+}
+
+// turners are all who are ever on call, sorted, each once.
+func (p Policy) turners() []string {
+	var all []string
+	for _, r := range p.Rotations {
+		all = append(all, r.People...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
