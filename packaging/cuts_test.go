@@ -69,21 +69,6 @@ func console(ctx context.Context, h *lab.Host) error {
 	return errors.Join(err, end)
 }
 
-// privileged says who could be root on a host by something that is not a live
-// grant of ours.
-const privileged = `find / -xdev \( -perm -4000 -o -perm -2000 \) -type f | sort
-getent passwd | awk -F: '$3 == 0 || $4 == 0'
-grep -E '^(root|sudo|adm|shadow|disk):' /etc/group
-awk -F: '$2 !~ /^[!*]/' /etc/shadow
-python3 -c 'import os
-for d, _, names in os.walk("/usr"):
-    for n in names:
-        p = d + "/" + n
-        if os.path.isfile(p) and "security.capability" in os.listxattr(p): print(p)' | sort
-grep -rhvE '^[[:space:]]*(#|$)|includedir /run/curfew/sudoers.d' /etc/sudoers /etc/sudoers.d | sort
-cat /root/.ssh/authorized_keys
-sudo -l -U nobody | grep -v curfew`
-
 // A task is what dpkg is at when the power goes.
 type task struct {
 	command string
@@ -95,10 +80,10 @@ func (s *life) cuts(t *testing.T) {
 	t.Helper()
 	const install = "curfew-agent install && systemctl enable --now curfew-agent curfew-sweep.service curfew-sweep.timer"
 	tasks := []*task{
-		{command: "dpkg -i /srv/curfew-agent_0.9.2.deb"},
+		{command: "dpkg -i /srv/curfew-agent_0.9.2_amd64.deb"},
 		{command: "dpkg --remove curfew-agent"},
-		{command: "dpkg -i /srv/curfew-agent_0.9.2.deb && " + install},
-		{command: "dpkg -i /srv/curfew-agent_0.9.1.deb"},
+		{command: "dpkg -i /srv/curfew-agent_0.9.2_amd64.deb && " + install},
+		{command: "dpkg -i /srv/curfew-agent_0.9.1_amd64.deb"},
 	}
 	undisturbed := func(k *task) {
 		begun := time.Now()
@@ -108,7 +93,7 @@ func (s *life) cuts(t *testing.T) {
 	for _, k := range tasks {
 		undisturbed(k)
 	}
-	before := s.sh(t, s.db1, privileged)
+	before := s.sh(t, s.db1, lab.Privileged)
 	moments := rand.New(rand.NewPCG(*cutSeed, 0))
 	middle := 0
 	for i := range *howManyCuts {
@@ -123,14 +108,14 @@ func (s *life) cuts(t *testing.T) {
 		if err == nil {
 			middle++
 		}
-		if now := s.sh(t, s.db1, privileged); now != before {
+		if now := s.sh(t, s.db1, lab.Privileged); now != before {
 			t.Fatalf("%s: who has privilege was\n%s\nand is\n%s", what, before, now)
 		}
 		s.sh(t, s.db1, "dpkg --configure -a 2>&1")
 		undisturbed(k)
 	}
 	t.Logf("in %d of %d cuts dpkg was at work", middle, *howManyCuts)
-	s.sh(t, s.db1, "dpkg -i /srv/curfew-agent_0.9.1.deb 2>&1 && "+install)
+	s.sh(t, s.db1, "dpkg -i /srv/curfew-agent_0.9.1_amd64.deb 2>&1 && "+install)
 	s.connected(t)
 	s.works(t)
 }

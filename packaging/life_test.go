@@ -34,7 +34,7 @@ eligible:
 type life struct {
 	*lab.Fleet
 	plane, db1, db2 *lab.Host
-	before          map[*lab.Host]snapshot
+	before          map[*lab.Host]lab.Snapshot
 	grant           string
 	key             string // of root, for sshd
 	auditor         string // this version's command line
@@ -47,7 +47,7 @@ func TestLifeOnHosts(t *testing.T) {
 	lines := map[string]string{}
 	for v, out := range map[string]string{"0.9.1": older(t), "0.9.2": present(t)} {
 		for _, p := range []string{"curfew-agent", "curfew-server"} {
-			debs = append(debs, lab.File{Path: "/srv/" + p + "_" + v + ".deb", From: filepath.Join(out, p+"_"+v+"_amd64.deb"), Mode: 0o644})
+			debs = append(debs, lab.File{Path: "/srv/" + p + "_" + v + "_amd64.deb", From: filepath.Join(out, p+"_"+v+"_amd64.deb"), Mode: 0o644})
 		}
 		lines[v] = t.TempDir()
 		output(t.Context(), t, "dpkg-deb", "-x", filepath.Join(out, "curfew_"+v+"_amd64.deb"), lines[v])
@@ -80,7 +80,7 @@ func TestLifeOnHosts(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.ways(t, s.db1)
-	s.before = map[*lab.Host]snapshot{s.plane: look(t, s.plane), s.db1: look(t, s.db1), s.db2: look(t, s.db2)}
+	s.before = map[*lab.Host]lab.Snapshot{s.plane: look(t, s.plane), s.db1: look(t, s.db1), s.db2: look(t, s.db2)}
 	for _, part := range []struct {
 		name string
 		run  func(*testing.T)
@@ -99,6 +99,15 @@ func TestLifeOnHosts(t *testing.T) {
 			return // what comes next stands on it
 		}
 	}
+}
+
+func look(t *testing.T, h *lab.Host) lab.Snapshot {
+	t.Helper()
+	seen, err := lab.Look(t.Context(), h.Sh)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return seen
 }
 
 func (s *life) hosts() []*lab.Host { return []*lab.Host{s.db1, s.db2} }
@@ -150,10 +159,10 @@ func (s *life) person(t *testing.T, name string, args ...string) string {
 
 func (s *life) install(t *testing.T) {
 	t.Helper()
-	s.sh(t, s.plane, "dpkg -i /srv/curfew-server_0.9.1.deb")
+	s.sh(t, s.plane, "dpkg -i /srv/curfew-server_0.9.1_amd64.deb")
 	for _, h := range s.hosts() {
-		s.sh(t, h, "dpkg -i /srv/curfew-agent_0.9.1.deb")
-		for _, c := range changes(s.before[h], look(t, h)) {
+		s.sh(t, h, "dpkg -i /srv/curfew-agent_0.9.1_amd64.deb")
+		for _, c := range s.before[h].Changes(look(t, h)) {
 			name, _, _ := strings.Cut(c, ":")
 			if strings.HasPrefix(name, "/etc/") && name != "/etc/curfew" {
 				t.Error(c)
@@ -301,7 +310,7 @@ func (s *life) remove(t *testing.T) {
 		t.Errorf("the account is there: %s", out)
 	}
 	s.sh(t, s.db1, "! grep -rl curfew /etc/pam.d /etc/sudoers.d /etc/ssh /etc/systemd && test ! -e /sys/fs/bpf/curfew && su -s /bin/true nobody")
-	s.sh(t, s.db1, "dpkg -i /srv/curfew-agent_0.9.1.deb && curfew-agent install && systemctl enable --now curfew-agent curfew-sweep.service curfew-sweep.timer")
+	s.sh(t, s.db1, "dpkg -i /srv/curfew-agent_0.9.1_amd64.deb && curfew-agent install && systemctl enable --now curfew-agent curfew-sweep.service curfew-sweep.timer")
 	s.connected(t)
 	s.granted(t, s.db1) // it still stands
 	s.works(t)
@@ -322,8 +331,8 @@ func (s *life) purgeServer(t *testing.T) {
 // purge takes a package off while what it gave is in use.
 func (s *life) purge(t *testing.T, h *lab.Host, name string) {
 	t.Helper()
-	s.sh(t, h, "dpkg -i /srv/"+name+"_0.9.2.deb 2>&1; dpkg --purge "+name)
-	for _, c := range changes(s.before[h], look(t, h)) {
+	s.sh(t, h, "dpkg -i /srv/"+name+"_0.9.2_amd64.deb 2>&1; dpkg --purge "+name)
+	for _, c := range s.before[h].Changes(look(t, h)) {
 		t.Error(c)
 	}
 	if out := s.sh(t, h, "dpkg -l | grep curfew || true"); out != "" {

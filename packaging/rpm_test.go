@@ -49,14 +49,16 @@ func TestLifeByRPM(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	args := []string{"-mn", "--propagation", "private", "bash", "-euo", "pipefail", "-c", byRPM, "by-rpm", dir, lower, takeSnapshot}
+	args := []string{"-mn", "--propagation", "private", "bash", "-euo", "pipefail", "-c", byRPM, "by-rpm", dir, lower, lab.TakeSnapshot}
 	said := output(t.Context(), t, "unshare", append(args, packages(t, present(t), "*.x86_64.rpm")...)...)
 	if n := strings.Count(said, "0.9.2"); n < 3 {
 		t.Errorf("%d of 3 programs say their version: %s", n, said)
 	}
-	at := map[string]snapshot{}
+	at := map[string]lab.Snapshot{}
 	for _, name := range []string{"before", "installed", "again", "erased", "after"} {
-		at[name] = parse(t, read(t, filepath.Join(dir, name)))
+		if at[name], err = lab.ParseSnapshot(read(t, filepath.Join(dir, name))); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, made := range []string{
 		"/usr/bin/curfew", "/usr/bin/curfew-agent", "/usr/lib64/security/pam_curfew.so", "/usr/lib/systemd/system/curfew-server.service",
@@ -66,11 +68,11 @@ func TestLifeByRPM(t *testing.T) {
 			t.Errorf("%s was there before, or is not after the installation", made)
 		}
 	}
-	for _, c := range changes(at["installed"], at["again"]) {
+	for _, c := range at["installed"].Changes(at["again"]) {
 		t.Errorf("by reinstalling: %s", c)
 	}
 	// What it leaves is what docs/packages.md says to remove by hand.
-	for _, c := range changes(at["before"], at["erased"]) {
+	for _, c := range at["before"].Changes(at["erased"]) {
 		name, _, _ := strings.Cut(c, ":")
 		if !slices.Contains([]string{
 			"/etc/curfew", "/var/lib/curfew", "/etc/curfew-server", "/etc/curfew-server-secrets", "/var/lib/curfew-server",
@@ -79,7 +81,7 @@ func TestLifeByRPM(t *testing.T) {
 			t.Errorf("left: %s", c)
 		}
 	}
-	for _, c := range changes(at["before"], at["after"]) {
+	for _, c := range at["before"].Changes(at["after"]) {
 		t.Error(c)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,23 +14,12 @@ import (
 	"curfew.internal/test/lab"
 )
 
-// previous is the version before this one, whose packages are 0.9.1 here. Once
-// there are releases, it is the last of them. It sets seals already: what an
-// agent without them tells between two seals is a finding of the auditor's.
-const previous = "fe9526fa0d8035191f6dde3155dcbd5ddaf1e967"
-
-// older builds the packages of the previous version, from its own source. In a
-// clone that lacks it, this version stands in for it: what is replaced is then
-// tried, and not that the two understand each other.
+// older builds the packages of the previous version.
 func older(t *testing.T) (out string) {
 	t.Helper()
-	top, tree := repository(t), t.TempDir()
-	if said, err := exec.CommandContext(t.Context(), "git", "-C", top, "cat-file", "-e", previous+"^{commit}").CombinedOutput(); err != nil {
-		t.Logf("the previous version is not in this clone, and this one stands in for it (git fetch --unshallow gets the whole history): %v: %s", err, said)
-		return build(t, top, "0.9.1")
-	}
-	output(t.Context(), t, "bash", "-euo", "pipefail", "-c", `git -C "$1" archive "$2" | tar -x -C "$3"`, "older", top, previous, tree)
-	return build(t, tree, "0.9.1")
+	out = t.TempDir()
+	t.Log(output(t.Context(), t, "./previous.sh", out))
+	return out
 }
 
 // change puts every version beside every other: of the two agents, and of the
@@ -74,7 +62,7 @@ func (s *life) change(t *testing.T) {
 func (s *life) replace(t *testing.T, h *lab.Host, of, to string) {
 	t.Helper()
 	old := s.sh(t, h, "systemctl show -P MainPID "+of)
-	s.sh(t, h, "dpkg -i /srv/"+of+"_"+to+".deb 2>&1")
+	s.sh(t, h, "dpkg -i /srv/"+of+"_"+to+"_amd64.deb 2>&1")
 	if v := s.sh(t, h, of+" version"); !strings.HasSuffix(strings.TrimSpace(v), to) {
 		t.Errorf("it is %s", v)
 	}
@@ -117,7 +105,7 @@ func (s *life) ends(t *testing.T) {
 	var both errgroup.Group
 	for h, to := range map[*lab.Host]string{s.db1: "0.9.2", s.db2: "0.9.1"} {
 		both.Go(func() error {
-			out, err := h.Sh(t.Context(), "dpkg -i /srv/curfew-agent_"+to+".deb 2>&1")
+			out, err := h.Sh(t.Context(), "dpkg -i /srv/curfew-agent_"+to+"_amd64.deb 2>&1")
 			if err != nil {
 				err = fmt.Errorf("%w: %s", err, out)
 			}

@@ -40,7 +40,7 @@ func (l *Lab) Host(ctx context.Context, name string, files ...File) (*Host, erro
 
 // HostOf is Host with another release of Debian.
 func (l *Lab) HostOf(ctx context.Context, suite, name string, files ...File) (*Host, error) {
-	root, err := rootOf(ctx, l.told, suite)
+	root, err := RootOf(ctx, l.told, suite)
 	if err != nil {
 		return nil, err
 	}

@@ -74,13 +74,13 @@ ExecStart=/bin/mount -t bpf -o mode=0700,nosuid,nodev,noexec bpf /sys/fs/bpf
 
 // Root returns the folder of the root file system of a host with Debian 12.
 func Root(ctx context.Context, progress io.Writer) (string, error) {
-	return rootOf(ctx, progress, Bookworm)
+	return RootOf(ctx, progress, Bookworm)
 }
 
-// rootOf returns the folder of a host's root file system, which is built from
+// RootOf returns the folder of a suite's root file system, which is built from
 // Debian's packages once and kept outside the repository. Its name tells what
 // went into it, so that a change here builds another.
-func rootOf(ctx context.Context, progress io.Writer, suite string) (string, error) {
+func RootOf(ctx context.Context, progress io.Writer, suite string) (string, error) {
 	dir, err := cache("roots")
 	if err != nil {
 		return "", err

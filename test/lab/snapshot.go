@@ -1,38 +1,38 @@
-package packaging
+package lab
 
 import (
 	"cmp"
+	"context"
+	"fmt"
 	"maps"
 	"regexp"
 	"slices"
 	"strings"
-	"testing"
-
-	"curfew.internal/test/lab"
 )
 
-// A snapshot is all that can be seen of a host's files: kind, mode, owner,
+// A Snapshot is all that can be seen of a host's files: kind, mode, owner,
 // where a link leads and what is in a file. Times are left out: a file that is
 // put back as it was is a new one.
-type snapshot map[string]string
+type Snapshot map[string]string
 
-const takeSnapshot = `find / /run /sys/fs/bpf -xdev -path /proc -prune -o -path /sys -prune -o -path /srv -prune -o -printf '%p\t%y %m %U %G %l\n'
+// TakeSnapshot prints what ParseSnapshot reads.
+const TakeSnapshot = `find / /run /sys/fs/bpf -xdev -path /proc -prune -o -path /sys -prune -o -path /srv -prune -o -printf '%p\t%y %m %U %G %l\n'
 find / /run -xdev -path /proc -prune -o -path /srv -prune -o -type f -exec sha256sum {} + 2>/dev/null | sed -E 's/^([0-9a-f]+)  (.*)/\2\t\1/'
 nft list ruleset | sed 's/^/nft ruleset\t/'
 getent passwd | sed 's/^/getent passwd\t/'`
 
-func look(t *testing.T, h *lab.Host) snapshot {
-	t.Helper()
-	out, err := h.Sh(t.Context(), takeSnapshot)
+// Look takes a snapshot of a machine that runs scripts as root.
+func Look(ctx context.Context, sh func(context.Context, string) (string, error)) (Snapshot, error) {
+	out, err := sh(ctx, TakeSnapshot)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	return parse(t, out)
+	return ParseSnapshot(out)
 }
 
-func parse(t *testing.T, out string) snapshot {
-	t.Helper()
-	s := snapshot{}
+// ParseSnapshot reads what TakeSnapshot printed.
+func ParseSnapshot(out string) (Snapshot, error) {
+	s := Snapshot{}
 	for line := range strings.Lines(out) {
 		name, what, ok := strings.Cut(line, "\t")
 		if ok {
@@ -40,9 +40,9 @@ func parse(t *testing.T, out string) snapshot {
 		}
 	}
 	if len(s) < 1000 {
-		t.Fatalf("that is no host: %s", out)
+		return nil, fmt.Errorf("that is no host: %s", out)
 	}
-	return s
+	return s, nil
 }
 
 // others are what a host changes by itself, or by its being used, whether our
@@ -64,19 +64,34 @@ var others = []struct{ path, why string }{
 	{`/root/\.ssh|/root/\.bash_history`, "nobody's business"},
 }
 
-// changes are the differences that nobody else has to answer for.
-func changes(before, after snapshot) []string {
+// Changes are the differences that nobody else has to answer for.
+func (s Snapshot) Changes(after Snapshot) []string {
 	var all []string
-	names := maps.Clone(before)
+	names := maps.Clone(s)
 	maps.Copy(names, after)
 	for name := range names {
-		if before[name] == after[name] || slices.ContainsFunc(others, func(o struct{ path, why string }) bool {
+		if s[name] == after[name] || slices.ContainsFunc(others, func(o struct{ path, why string }) bool {
 			return regexp.MustCompile(`^(` + o.path + `)$`).MatchString(name)
 		}) {
 			continue
 		}
-		all = append(all, name+": was "+cmp.Or(before[name], "not there")+", is "+cmp.Or(after[name], "not there"))
+		all = append(all, name+": was "+cmp.Or(s[name], "not there")+", is "+cmp.Or(after[name], "not there"))
 	}
 	slices.Sort(all)
 	return all
 }
+
+// Privileged says who could be root on a host by something that is not a live
+// grant of ours.
+const Privileged = `find / -xdev \( -perm -4000 -o -perm -2000 \) -type f | sort
+getent passwd | awk -F: '$3 == 0 || $4 == 0'
+grep -E '^(root|sudo|adm|shadow|disk):' /etc/group
+awk -F: '$2 !~ /^[!*]/' /etc/shadow
+python3 -c 'import os
+for d, _, names in os.walk("/usr"):
+    for n in names:
+        p = d + "/" + n
+        if os.path.isfile(p) and "security.capability" in os.listxattr(p): print(p)' | sort
+grep -rhvE '^[[:space:]]*(#|$)|includedir /run/curfew/sudoers.d' /etc/sudoers /etc/sudoers.d | sort
+cat /root/.ssh/authorized_keys
+sudo -l -U nobody | grep -v curfew`
