@@ -62,13 +62,25 @@ func (s *life) change(t *testing.T) {
 func (s *life) replace(t *testing.T, h *lab.Host, of, to string) {
 	t.Helper()
 	old := s.sh(t, h, "systemctl show -P MainPID "+of)
-	s.sh(t, h, "dpkg -i /srv/"+of+"_"+to+"_amd64.deb 2>&1")
+	s.sh(t, h, s.typed(t, of, to))
 	if v := s.sh(t, h, of+" version"); !strings.HasSuffix(strings.TrimSpace(v), to) {
 		t.Errorf("it is %s", v)
 	}
 	if s.sh(t, h, "systemctl show -P MainPID "+of) == old {
 		t.Errorf("%s: the old one runs on", of)
 	}
+}
+
+// typed is what docs/upgrade.md says to type for another version.
+func (s *life) typed(t *testing.T, of, to string) string {
+	t.Helper()
+	for _, b := range blocks(t, "docs/upgrade.md") {
+		if strings.Contains(b.text, of+"_NEW") {
+			return "cd /srv && exec 2>&1 && set -e\n" + strings.ReplaceAll(b.text, "NEW", to)
+		}
+	}
+	t.Fatalf("docs/upgrade.md does not say how %s is upgraded", of)
+	return ""
 }
 
 // sessions are the processes of the sessions that are open, on each host.
@@ -104,8 +116,9 @@ func (s *life) ends(t *testing.T) {
 	}
 	var both errgroup.Group
 	for h, to := range map[*lab.Host]string{s.db1: "0.9.2", s.db2: "0.9.1"} {
+		script := s.typed(t, "curfew-agent", to)
 		both.Go(func() error {
-			out, err := h.Sh(t.Context(), "dpkg -i /srv/curfew-agent_"+to+"_amd64.deb 2>&1")
+			out, err := h.Sh(t.Context(), script)
 			if err != nil {
 				err = fmt.Errorf("%w: %s", err, out)
 			}

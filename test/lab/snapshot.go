@@ -49,6 +49,7 @@ func ParseSnapshot(out string) (Snapshot, error) {
 // packages are there or not.
 var others = []struct{ path, why string }{
 	{`/var/lib/dpkg(/.*)?`, "dpkg's own books"},
+	{`/var/(lib|cache)/(apt|debconf)(/.*)?`, "apt's own, and debconf's, which it asks first"},
 	{`/var/lib/rpm(/.*)?`, "rpm's own"},
 	{`/var/log/.*`, "logs are there to stay"},
 	{`/run/log/.*`, "the journal"},
