@@ -56,7 +56,7 @@ rm -r lists archives parts debs apt.conf
 rm -f ./*.bin
 `
 
-// disk lays files over kernels over the root of test/lab, and makes a file
+// disk lays files over kernels over a root of test/lab, and makes a file
 // system of it, all in mounts of its own. $1 is the folder, $2 the kernels and
 // $3 the root. Modules that the disk and the network need are laid out in the
 // order in which they load.
@@ -77,6 +77,7 @@ done
 for unit in serial-getty@ttyS0.service systemd-timesyncd.service; do ln -sf /dev/null "$1/mnt/etc/systemd/system/$unit"; done
 mkdir -p "$1/mnt/etc/systemd/system/sysinit.target.wants"
 ln -sf ../lab.service "$1/mnt/etc/systemd/system/sysinit.target.wants/lab.service"
+ln -sf ../lab-console.service "$1/mnt/etc/systemd/system/multi-user.target.wants/lab-console.service"
 mkfs.ext4 -q -d "$1/mnt" "$1/disk" 1G
 `
 
@@ -87,6 +88,25 @@ After=local-fs.target
 [Service]
 ExecStart=/usr/lib/lab/inside
 KillMode=process
+`
+
+// console asks who is there at the second serial port, as Debian's
+// serial-getty@.service does, which waits for udev.
+const console = `[Unit]
+After=systemd-user-sessions.service
+[Service]
+ExecStart=/sbin/agetty -L 115200 ttyS1 vt220
+Restart=always
+RestartSec=0
+UtmpIdentifier=ttyS1
+StandardInput=tty
+StandardOutput=tty
+TTYPath=/dev/ttyS1
+TTYReset=yes
+TTYVHangup=yes
+KillMode=process
+IgnoreSIGPIPE=no
+SendSIGHUP=yes
 `
 
 // fetched returns the folder of kernels and emulator. They are got once and
@@ -120,19 +140,18 @@ func fetched(ctx context.Context, progress io.Writer) (string, error) {
 	return dir, err
 }
 
-// build makes the disk that all guests begin with, and what they boot with.
-func build(ctx context.Context, dir, kernels, root, repo string) error {
-	if err := files(filepath.Join(dir, "files"), repo); err != nil {
+// build makes the disk that guests begin with, and what they boot with.
+func build(ctx context.Context, dir, kernels, root string, what map[string]string) error {
+	if err := files(filepath.Join(dir, "files"), what); err != nil {
 		return err
 	}
 	inside := filepath.Join(dir, "files/usr/lib/lab/inside")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", inside, "./test/vm/inside")
-	cmd.Dir, cmd.Env = repo, append(os.Environ(), "CGO_ENABLED=0")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", inside, "./inside")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // tests run in this folder
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build what runs inside: %w: %s", err, tail(out))
 	}
-	ways := exec.CommandContext(ctx, "gcc", "-static", "-O2", "-Wall", "-Werror", "-o", filepath.Join(filepath.Dir(inside), "ways"), "test/vm/ways/ways.c")
-	ways.Dir = repo
+	ways := exec.CommandContext(ctx, "gcc", "-static", "-O2", "-Wall", "-Werror", "-o", filepath.Join(filepath.Dir(inside), "ways"), "ways/ways.c")
 	if out, err := ways.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the ways to get free: %w: %s", err, tail(out))
 	}
@@ -148,8 +167,8 @@ func build(ctx context.Context, dir, kernels, root, repo string) error {
 	return nil
 }
 
-// files lays out what a guest has of ours.
-func files(dir, repo string) error {
+// ours is what a guest has of what was built, by where it is there.
+func ours(repo string) map[string]string {
 	from := map[string]string{
 		"usr/bin/curfew-agent":                            "bin/curfew-agent",
 		"usr/libexec/curfew-agent/curfew-record":          "bin/curfew-record",
@@ -160,9 +179,17 @@ func files(dir, repo string) error {
 	for _, u := range []string{"curfew-agent.service", "curfew-record.service", "curfew-sweep.service", "curfew-sweep.timer"} {
 		from["usr/lib/systemd/system/"+u] = "systemd/" + u
 	}
-	text := map[string][]byte{"etc/systemd/system/lab.service": []byte(service)}
 	for to, name := range from {
-		b, err := os.ReadFile(filepath.Join(repo, name))
+		from[to] = filepath.Join(repo, name)
+	}
+	return from
+}
+
+// files lays out what a guest has beside Debian.
+func files(dir string, from map[string]string) error {
+	text := map[string][]byte{"etc/systemd/system/lab.service": []byte(service), "etc/systemd/system/lab-console.service": []byte(console)}
+	for to, name := range from {
+		b, err := os.ReadFile(name)
 		if err != nil {
 			return fmt.Errorf("%w: run `make build`", err)
 		}

@@ -25,12 +25,19 @@ import (
 	"curfew.internal/test/lab"
 )
 
+// A Kind of guest is what it begins with.
+type Kind struct {
+	Suite  string            // of test/lab
+	Kernel string            // of versions
+	LSM    bool              // BPF programs may refuse
+	Files  map[string]string // files of this machine, by where they are on its disk
+}
+
 // A Guest is a machine on the network of a fleet.
 type Guest struct {
-	Name    string
-	Kernel  string // of versions
-	LSM     bool   // BPF programs may refuse
-	fleet   *lab.Fleet
+	Name string
+	Kind
+	fleet   *lab.Lab
 	kernels string // what was fetched
 	dir     string
 	address string
@@ -57,22 +64,22 @@ type answer struct {
 }
 
 // New makes a guest's disk and its place in the network. It does not run yet.
-func New(ctx context.Context, f *lab.Fleet, name, kernel string, lsm bool) (*Guest, error) {
+func New(ctx context.Context, f *lab.Lab, name string, kind Kind) (*Guest, error) {
 	kernels, err := fetched(ctx, os.Stderr)
 	if err != nil {
 		return nil, err
 	}
-	root, err := lab.Root(ctx, os.Stderr)
+	root, err := lab.RootOf(ctx, os.Stderr, kind.Suite)
 	if err != nil {
 		return nil, err
 	}
-	all := filepath.Join(f.Dir(), "vm")
+	all := filepath.Join(f.Dir(), "vm", kind.Suite)
 	if _, err := os.Stat(filepath.Join(all, "disk")); err != nil {
-		if err := build(ctx, all, kernels, root, f.Repo); err != nil {
+		if err := build(ctx, all, kernels, root, kind.Files); err != nil {
 			return nil, err
 		}
 	}
-	g := &Guest{Name: name, Kernel: kernel, LSM: lsm, fleet: f, kernels: kernels, dir: filepath.Join(all, name)}
+	g := &Guest{Name: name, Kind: kind, fleet: f, kernels: kernels, dir: filepath.Join(all, name)}
 	if err := os.MkdirAll(g.dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -107,7 +114,7 @@ func (g *Guest) args() []string {
 	return []string{
 		"-L", share + "/qemu", "-L", share + "/seabios",
 		"-M", "q35", "-accel", "tcg,thread=multi,tb-size=128", "-cpu", "max", "-m", "512", "-smp", "1", "-nodefaults", "-no-user-config",
-		"-no-reboot", "-display", "none", "-serial", "file:" + g.path("console"), "-rtc", "base=utc,clock=host",
+		"-no-reboot", "-display", "none", "-serial", "file:" + g.path("console"), "-serial", "unix:" + g.path("tty") + ",server=on,wait=off", "-rtc", "base=utc,clock=host",
 		"-kernel", filepath.Join(g.kernels, "linux-"+g.Kernel+".vmlinuz"), "-initrd", filepath.Join(all, "initrd-"+g.Kernel), "-append", line,
 		"-drive", "file=" + g.path("disk") + ",if=none,id=d0,format=raw,cache=writeback", "-device", "virtio-blk-pci,drive=d0",
 		"-netdev", "tap,id=n0,ifname=tap0,script=no,downscript=no", "-device", "virtio-net-pci,netdev=n0,romfile=",
@@ -249,16 +256,5 @@ func (g *Guest) PowerOff() error {
 		_ = g.line.Close()
 	}
 	g.cmd, g.line = nil, nil
-	return err
-}
-
-// Join puts the agent into place and lets it join the fleet.
-func (g *Guest) Join(ctx context.Context, label string) error {
-	token, err := g.fleet.People["cleo"].Administer(ctx, "hosts", "token", "--label", label, "--host", g.Name)
-	if err != nil {
-		return err
-	}
-	_, err = g.Feed(ctx, token, "set -e; curfew-agent install; curfew-agent join --name "+g.Name+" --address "+g.address+`
-systemctl daemon-reload; systemctl enable --now curfew-agent.service curfew-sweep.service curfew-sweep.timer 2>&1; sync`)
 	return err
 }
