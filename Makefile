@@ -2,6 +2,7 @@
 
 PACKAGE_GROUPS = build check test packages
 FUZZTIME ?= 10s
+RECORD ?= 10000000
 # What the race detector is run over in CI: rooms that need no host.
 RACE = ./canon ./dsse ./grant ./ledger ./wire/... ./controlplane/...
 
@@ -17,7 +18,7 @@ SHELL = bash
 .PHONY: help build deps generate check test test-vm test-cuts race demo demo-web screenshots bench bench-fleet packages fuzz clean
 
 help: ## list what there is to do
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build all programs and the PAM module into bin/
 	@tools/deps.sh build
@@ -74,7 +75,10 @@ bench: ## measure what docs/performance.md reports
 	@tools/deps.sh build test bench
 	@$(MAKE) --no-print-directory build
 	@go run ./test/bench
-	@go test -run '^$$' -bench Store -benchtime 1x ./test/bench
+	@go test -run '^$$' -bench 'Store|Events' -benchtime 1x ./test/bench
+
+bench-audit: ## fill a record with RECORD entries, and search it (10 million: 5 GB, half an hour)
+	@go test -run '^$$' -bench Record -benchtime 1x -timeout 3h ./controlplane/store -record $(RECORD)
 
 bench-fleet: ## connect HOSTS (1000) agents to one server, and measure what that takes
 	@tools/deps.sh build test

@@ -14,7 +14,10 @@ import (
 	"curfew.internal/ledger"
 )
 
-var recordSize = flag.Int("record", 100_000, "entries of the record that BenchmarkRecord fills and searches")
+var (
+	recordSize = flag.Int("record", 100_000, "entries of the record that BenchmarkRecord fills and searches, in 500s")
+	recordIn   = flag.String("record-in", "", "folder in which BenchmarkRecord keeps the record for the next run")
+)
 
 // filling is what hosts of a fleet send: starts and exits of programs, of 200
 // people on 100 hosts over a year, and here and there a rare word.
@@ -36,13 +39,17 @@ func filling(n int) ledger.Entry {
 	return e
 }
 
-// BenchmarkRecord fills a record and searches it:
+// BenchmarkRecord fills a record and searches it. With a folder it keeps the
+// record there, and goes on filling where the last run ended:
 //
-//	go test ./controlplane/store -run '^$' -bench Record -benchtime 1x -record 10000000
+//	go test ./controlplane/store -run '^$' -bench Record -benchtime 1x -record 10000000 -record-in FOLDER
 func BenchmarkRecord(b *testing.B) {
-	ctx, dir := b.Context(), b.TempDir()
+	ctx, dir := b.Context(), *recordIn
 	if server != nil {
 		return // figures are of SQLite
+	}
+	if dir == "" {
+		dir = b.TempDir()
 	}
 	s, err := Open(ctx, filepath.Join(dir, "db"), "lab")
 	if err != nil {
@@ -50,35 +57,21 @@ func BenchmarkRecord(b *testing.B) {
 	}
 	defer s.Close()
 	s.Use(signer{})
+	last, err := s.LastEvent(ctx)
+	if err != nil {
+		b.Fatal(err)
+	}
 	began := time.Now()
-	for i := range 100 {
-		h := roster.Host{Name: fmt.Sprintf("host%d", i), Labels: map[string]string{}, ReceiptKey: make([]byte, 32), Identity: fmt.Sprint(i), EnrolledAt: noon}
-		err := s.write(ctx, func(t *tx) error { return putHost(ctx, t, h, false) })
-		if err != nil {
-			b.Fatal(err)
-		}
-	}
-	upTo := map[string]uint64{}
-	for n := 0; n < *recordSize; {
-		host := fmt.Sprintf("host%d", n/500%100)
-		var batch []roster.Record
-		for range 500 {
-			e := filling(n)
-			e.Host = host
-			upTo[host]++
-			batch = append(batch, roster.Record{Seq: upTo[host], Entry: e.Bytes()})
-			n++
-		}
-		if _, err := s.KeepRecords(ctx, host, "o", batch); err != nil {
-			b.Fatal(err)
-		}
-	}
+	fill(ctx, b, s, int(last))
 	took := time.Since(began)
 	info, err := os.Stat(filepath.Join(dir, "db"))
 	if err != nil {
 		b.Fatal(err)
 	}
-	fmt.Printf("%d entries kept in %v: %.0f a second, %.0f bytes an entry\n", *recordSize, took.Round(time.Second), float64(*recordSize)/took.Seconds(), float64(info.Size())/float64(*recordSize))
+	if filled := *recordSize - int(last); filled > 0 {
+		fmt.Printf("%d entries kept in %v: %.0f a second\n", filled, took.Round(time.Second), float64(filled)/took.Seconds())
+	}
+	fmt.Printf("%d entries, %.0f bytes an entry\n", *recordSize, float64(info.Size())/float64(*recordSize))
 	for _, c := range []struct {
 		name string
 		q    roster.Search
@@ -95,6 +88,33 @@ func BenchmarkRecord(b *testing.B) {
 		{"what is not there", roster.Search{Words: []string{"nothing", "restart"}}},
 	} {
 		b.Run(c.name, func(b *testing.B) { searches(ctx, b, s, c.q) })
+	}
+}
+
+// inBatch is how many entries a host of the benchmark sends at a time.
+const inBatch = 500
+
+// fill keeps entries until the record has as many as it is to have.
+func fill(ctx context.Context, b *testing.B, s *Store, has int) {
+	b.Helper()
+	for i := range 100 {
+		h := roster.Host{Name: fmt.Sprintf("host%d", i), Labels: map[string]string{}, ReceiptKey: make([]byte, 32), Identity: fmt.Sprint(i), EnrolledAt: noon}
+		err := s.write(ctx, func(t *tx) error { return putHost(ctx, t, h, false) })
+		if has == 0 && err != nil {
+			b.Fatal(err)
+		}
+	}
+	for n := has; n < *recordSize; n += inBatch {
+		host, batch := fmt.Sprintf("host%d", n/inBatch%100), make([]roster.Record, inBatch)
+		before := n / inBatch / 100 * inBatch // that the host sent
+		for i := range batch {
+			e := filling(n + i)
+			e.Host = host
+			batch[i] = roster.Record{Seq: uint64(before + i + 1), Entry: e.Bytes()}
+		}
+		if _, err := s.KeepRecords(ctx, host, "o", batch); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 
