@@ -12,6 +12,10 @@ import (
 	"curfew.internal/controlplane/roster"
 )
 
+// coreGroup is the schema of groups in small letters, as attributes are
+// compared.
+const coreGroup = "urn:ietf:params:scim:schemas:core:2.0:group"
+
 // groups answers for /Groups.
 type groups struct{ *Server }
 
@@ -44,7 +48,10 @@ func ids(v any) ([]string, error) {
 func takeGroup(g roster.DirGroup, attributes map[string]any) (roster.DirGroup, error) {
 	var err error
 	for key, v := range attributes {
-		switch strings.ToLower(key) {
+		switch strings.TrimPrefix(strings.ToLower(key), coreGroup+":") {
+		case coreGroup:
+			more, _ := v.(map[string]any)
+			g, err = takeGroup(g, more)
 		case "displayname":
 			if g.Name, err = text("displayName", v, 200); err == nil && g.Name == "" {
 				err = invalid("displayName is empty")

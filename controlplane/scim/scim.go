@@ -6,11 +6,13 @@
 package scim
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -162,7 +164,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	sum := sha256.Sum256([]byte(brought))
 	switch right := bearer && subtle.ConstantTimeCompare(sum[:], known[:]) == 1; {
 	case right && s.calls.AllowN(now, 1):
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+		if err != nil {
+			http.Error(w, "the body cannot be read, or is over 1 MiB", http.StatusBadRequest)
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(tidied(body)))
 		s.handler.ServeHTTP(w, r)
 	case !right && s.wrong.AllowN(now, 1):
 		s.log.WarnContext(r.Context(), "somebody without the directory's token was sent away", "address", r.RemoteAddr)

@@ -206,6 +206,16 @@ func TestDeactivatedUserIsDisabled(t *testing.T) {
 		"as Okta writes it": func(d *desk, id string) {
 			d.want(200, "PATCH", users+"/"+id, patchOf(`{"op":"replace","value":{"active":false}}`))
 		},
+		"with the name's schema": func(d *desk, id string) {
+			d.want(200, "PATCH", users+"/"+id, patchOf(`{"op":"replace","value":{"urn:ietf:params:scim:schemas:core:2.0:User:active":false}}`))
+		},
+		"in the schema": func(d *desk, id string) {
+			d.want(200, "PATCH", users+"/"+id, patchOf(`{"op":"replace","value":{"urn:ietf:params:scim:schemas:core:2.0:User":{"active":false}}}`))
+		},
+		"with another manager, as Entra ID writes her": func(d *desk, id string) {
+			d.want(200, "PATCH", users+"/"+id, patchOf(`{"op":"Add","path":"urn:ietf:params:scim:schemas:extension:enterprise:2.0:User:manager","value":"`+id+`"},
+				{"op":"Replace","path":"active","value":"False"}`))
+		},
 		"as a whole": func(d *desk, id string) {
 			d.want(200, "PUT", users+"/"+id, `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User"],"userName":"ana@example.com","active":false}`)
 		},
@@ -308,6 +318,8 @@ func TestGroups(t *testing.T) {
 		{"Okta renames, with the id", `{"op":"replace","value":{"id":"` + id + `","displayName":"SRE"}}`, nil},
 		{"and names it again", `{"op":"replace","path":"displayName","value":"SRE team"}`, []string{"ana"}},
 		{"all are removed", `{"op":"remove","path":"members"}`, nil},
+		{"replaced with the name's schema", `{"op":"replace","value":{"urn:ietf:params:scim:schemas:core:2.0:Group:members":[{"value":"` + ben + `"}]}}`, []string{"ben"}},
+		{"replaced in the schema", `{"op":"replace","value":{"urn:ietf:params:scim:schemas:core:2.0:Group":{"members":[]}}}`, nil},
 		{"added without a path", `{"op":"add","value":{"members":[{"value":"` + ana + `"}]}}`, []string{"ana"}},
 	} {
 		d.want(200, "PATCH", group+"/"+id, patchOf(c.operations))
@@ -358,11 +370,23 @@ func TestManager(t *testing.T) {
 		{"by its value", `{"op":"replace","path":"` + schema + `:manager.value","value":"` + ben + `"}`, "ben"},
 		{"somebody who is not known", `{"op":"replace","value":{"` + schema + `":{"manager":{"value":"u-none"}}}}`, ""},
 		{"without a path", `{"op":"replace","value":{"` + schema + `":{"manager":{"value":"` + ben + `"}}}}`, "ben"},
+		{"taken away again", `{"op":"Remove","path":"` + schema + `:manager"}`, ""},
+		{"as Entra ID writes it", `{"op":"Add","path":"` + schema + `:manager","value":"` + ben + `"}`, "ben"},
+		{"replaced by nobody", `{"op":"Replace","path":"` + schema + `:manager","value":""}`, ""},
+		{"as older ones write it", `{"op":"Add","Path":"` + schema + `:Manager","Value":[{"$ref":"x","value":"` + ben + `"}]}`, "ben"},
+		{"taken away once more", `{"op":"Remove","path":"` + schema + `:manager"}`, ""},
+		{"in its schema, the id alone", `{"op":"replace","value":{"` + schema + `":{"manager":"` + ben + `"}}}`, "ben"},
+		{"taken away at last", `{"op":"Remove","path":"` + schema + `:manager"}`, ""},
+		{"named in full, the id alone", `{"op":"replace","value":{"` + schema + `:manager":"` + ben + `"}}`, "ben"},
 	} {
 		d.want(200, "PATCH", users+"/"+ana, patchOf(c.operation))
 		if all, err := d.store.Directory(t.Context()); err != nil || all.Managers["ana"] != c.want {
 			t.Errorf("%s: %v, %v", c.name, all.Managers, err)
 		}
+	}
+	d.want(201, "POST", users, `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User","`+schema+`"],"userName":"dan@example.com","`+schema+`":{"manager":"`+ben+`"}}`)
+	if all, err := d.store.Directory(t.Context()); err != nil || all.Managers["dan"] != "ben" {
+		t.Errorf("made with a manager as Entra ID writes her: %v, %v", all.Managers, err)
 	}
 	v := d.want(200, "GET", users+"/"+ana, "")
 	if m, _ := v[schema].(map[string]any); fmt.Sprint(m["manager"]) != "map[value:"+ben+"]" {

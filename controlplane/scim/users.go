@@ -54,7 +54,11 @@ func (s *Server) person(userName string) string {
 func take(u roster.DirUser, attributes map[string]any) (roster.DirUser, error) {
 	var err error
 	for key, v := range attributes {
-		switch strings.ToLower(key) {
+		// A name may be written out with its schema, and they all in one of it.
+		switch strings.TrimPrefix(strings.ToLower(key), core+":") {
+		case core:
+			more, _ := v.(map[string]any)
+			u, err = take(u, more)
 		case "username":
 			if u.UserName, err = text("userName", v, 200); err == nil && u.UserName == "" {
 				err = invalid("userName is empty")
@@ -209,8 +213,8 @@ const (
 	enterpriseSchema = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User"
 )
 
-// enterprise is the same in small letters, as attributes are compared.
-var enterprise = strings.ToLower(enterpriseSchema)
+// The same in small letters, as attributes are compared.
+var core, enterprise = strings.ToLower(userSchema), strings.ToLower(enterpriseSchema)
 
 // Delete implements [scim.ResourceHandler].
 func (s users) Delete(r *http.Request, id string) error {
