@@ -3,6 +3,7 @@ package scim_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -244,10 +245,33 @@ func TestWhoComesBack(t *testing.T) {
 	d := newDesk(t)
 	id := d.user("ana")
 	off, on := patchOf(`{"op":"replace","path":"active","value":false}`), patchOf(`{"op":"replace","path":"active","value":true}`)
+	arrive := func(bind bool) error {
+		now := time.Now()
+		return d.store.Arrive(t.Context(), roster.Arrival{
+			Account: roster.Account{Issuer: "https://login.example", Subject: "sub", Person: "ana"}, Bind: bind,
+			Session: roster.Session{ID: "w-" + now.String(), Person: "ana", Browser: true, Name: "x", Begun: now, Expires: now.Add(time.Hour)},
+		}, now)
+	}
+	d.must(arrive(true))
 	d.want(200, "PATCH", users+"/"+id, off)
 	if v := d.want(200, "PATCH", users+"/"+id, on); v["active"] != true || d.person("ana").Disabled {
 		t.Errorf("whom the directory ended does not come back: %v", v)
 	}
+	if err := arrive(false); !errors.Is(err, roster.ErrUnknown) {
+		t.Errorf("she has something to prove herself with, her account of before: %v", err)
+	}
+	d.want(200, "PATCH", users+"/"+id, off)
+	_, err := d.store.DisablePerson(t.Context(), "ana", roster.Act{By: "ada", At: time.Now()})
+	d.must(err)
+	if v := d.want(200, "PATCH", users+"/"+id, on); v["active"] != false || !d.person("ana").Disabled {
+		t.Errorf("whom an admin disabled after the directory comes back: %v", v)
+	}
+}
+
+func TestWhomAnAdminDisabled(t *testing.T) {
+	d := newDesk(t)
+	id := d.user("ana")
+	off, on := patchOf(`{"op":"replace","path":"active","value":false}`), patchOf(`{"op":"replace","path":"active","value":true}`)
 	_, err := d.store.DisablePerson(t.Context(), "ana", roster.Act{By: "ada", At: time.Now()})
 	d.must(err)
 	d.want(200, "PATCH", users+"/"+id, off)

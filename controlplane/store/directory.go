@@ -115,7 +115,10 @@ func (s *Store) letOrEnd(ctx context.Context, t *tx, u roster.DirUser, a roster.
 		}
 		return s.endForDirectory(ctx, t, u.Person, a)
 	case u.Active && disabled && ended:
-		err := errors.Join(t.exec(ctx, `UPDATE people SET disabled = 0 WHERE name = ?`, u.Person), t.run(ctx, `UPDATE dir_users SET ended = 0 WHERE id = ?`, u.ID))
+		// Her account at a provider is to be proved anew, too, with what she
+		// enrols now.
+		err := errors.Join(t.exec(ctx, `UPDATE people SET disabled = 0 WHERE name = ?`, u.Person), t.run(ctx, `UPDATE dir_users SET ended = 0 WHERE id = ?`, u.ID),
+			t.run(ctx, `DELETE FROM accounts WHERE person = ?`, u.Person))
 		if err != nil {
 			return err
 		}

@@ -72,15 +72,18 @@ func (t *tx) addPerson(ctx context.Context, p roster.Person, a roster.Act) (rost
 }
 
 // DisablePerson ends all that the person has, at once: devices, sessions,
-// second factor, codes, requests that wait, grants that stand.
+// second factor, codes, requests that wait, grants that stand. The directory
+// does not let her in again, also if it had ended her before.
 func (s *Store) DisablePerson(ctx context.Context, name string, a roster.Act) (roster.Person, error) {
 	var p roster.Person
 	err := s.write(ctx, func(t *tx) error {
-		if err := s.disable(ctx, t, name, a); err != nil {
-			return err
+		err := s.disable(ctx, t, name, a)
+		if err == nil {
+			err = t.run(ctx, `UPDATE dir_users SET ended = 0 WHERE person = ?`, name)
 		}
-		var err error
-		p, err = person(ctx, t, name)
+		if err == nil {
+			p, err = person(ctx, t, name)
+		}
 		return err
 	})
 	return p, err
