@@ -218,6 +218,8 @@ func aboutArrival(p pass) []byte {
 }
 
 // ProveArrived lets a factor of the person's prove that the account is hers.
+// Whoever has an account that is called like her can try, and wrong codes of
+// his do not keep her from using hers.
 // If it does not, she may try again with what comes beside the refusal.
 func (d *Desk) ProveArrived(ctx context.Context, token, code string, assertion []byte) (roster.Arrived, error) {
 	p, err := d.show(token, forIn)
@@ -227,7 +229,7 @@ func (d *Desk) ProveArrived(ctx context.Context, token, code string, assertion [
 	if len(assertion) > 0 {
 		err = d.ProvePasskey(ctx, p.Person, assertion, aboutArrival(p))
 	} else {
-		err = d.SpendCode(ctx, p.Person, code)
+		err = d.spendFor(ctx, p.Subject, p.Person, code)
 	}
 	if err != nil {
 		again, errAgain := d.arrived(ctx, p)

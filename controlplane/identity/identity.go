@@ -91,7 +91,7 @@ type Desk struct {
 	Known func(group string) bool
 
 	mu    sync.Mutex                  // guards what follows
-	tries map[[2]string]*rate.Limiter // by person and host: codes that hosts bring
+	tries map[[2]string]*rate.Limiter // by person and place: codes from elsewhere than her devices
 }
 
 // Invite makes a code's secret, which lets the person enrol a device and a

@@ -199,6 +199,47 @@ func TestNameAtTheProviderIsNoProof(t *testing.T) {
 	}
 }
 
+// Whoever is called like ana at the provider guesses at her codes, and does not
+// keep her from using them.
+func TestGuessesForAnAccount(t *testing.T) {
+	a := newAbroad(t)
+	a.at.Has("sub-other", "ana@EXAMPLE.com", nil)
+	guess := func(name string) error {
+		v, err := a.arrive(t, name)
+		if err == nil {
+			_, err = a.ProveArrived(t.Context(), v.Pass, "000000", nil)
+		}
+		return err
+	}
+	for range placeTries {
+		if err := guess("ana@EXAMPLE.com"); !errors.Is(err, ErrCode) {
+			t.Fatal(err)
+		}
+	}
+	if err := guess("ana@EXAMPLE.com"); !errors.Is(err, errAccountTries) {
+		t.Errorf("he guesses on: %v", err)
+	}
+	if err := guess("Ana@example.com"); !errors.Is(err, ErrCode) {
+		t.Errorf("her own account is kept out: %v", err)
+	}
+	if err := a.SpendCodeAt(t.Context(), "web1", "ana", a.code(t)); err != nil {
+		t.Errorf("she is locked out on a host: %v", err)
+	}
+	a.pass(t)
+	if err := a.SpendCode(t.Context(), "ana", a.code(t)); err != nil {
+		t.Errorf("she is locked out on her devices: %v", err)
+	}
+	for i := range allTries - placeTries - 1 {
+		name := "ana@example.com" + strings.Repeat(" ", i) // another account each time
+		if err := a.spendFor(t.Context(), name, "ana", "000000"); !errors.Is(err, ErrCode) {
+			t.Fatal(err)
+		}
+	}
+	if err := a.spendFor(t.Context(), "one more", "ana", "000000"); !errors.Is(err, errNameTries) {
+		t.Errorf("many accounts guess without end: %v", err)
+	}
+}
+
 func TestDisabledPersonIsSentAway(t *testing.T) {
 	a := newAbroad(t)
 	a.bound(t)

@@ -10,29 +10,54 @@ import (
 	"curfew.internal/controlplane/roster"
 )
 
-// Bounds of wrong codes that hosts bring in a person's name. From one host they
-// are as many as she may mistype on her devices, and count apart from those and
-// from the other hosts': one that was broken into guesses no faster than a
-// thief of her laptop, and keeps her from nothing but itself. From all hosts
-// together they are more, and bounded as well, so that many of them do not
-// guess without end: one alone never uses those up.
+// Bounds of wrong codes that come in a person's name from elsewhere than her own
+// devices: from a host, or from an account at the provider that is not hers yet.
+// From one place they are as many as she may mistype on her devices, and count
+// apart from those and from the other places': whoever broke into a host, or is
+// called like her at the provider, guesses no faster than a thief of her laptop,
+// and keeps her from nothing but that place. From all together they are more,
+// and bounded as well, so that many of them do not guess without end: one alone
+// never uses those up.
 const (
-	hostTries   = freeTry
-	hostEvery   = mostPut
-	fleetTries  = 4 * hostTries
-	fleetEvery  = hostEvery / 3
-	hostPersons = 1 << 16 // remembered; then all are forgotten
+	placeTries  = freeTry
+	placeEvery  = mostPut
+	allTries    = 4 * placeTries
+	allEvery    = placeEvery / 3
+	mostCounted = 1 << 16 // remembered; then all are forgotten
 )
 
 var (
-	errHostTries  = roster.Refuse(roster.TooMuch, "too many wrong codes were typed on this host in your name: wait %v, or ask with `curfew request` on a computer of yours", hostEvery)
-	errFleetTries = roster.Refuse(roster.TooMuch, "too many wrong codes were typed on hosts in your name: wait %v, or ask with `curfew request` on a computer of yours", fleetEvery)
+	errHostTries    = roster.Refuse(roster.TooMuch, "too many wrong codes were typed on this host in your name: wait %v, or ask with `curfew request` on a computer of yours", placeEvery)
+	errFleetTries   = roster.Refuse(roster.TooMuch, "too many wrong codes were typed on hosts in your name: wait %v, or ask with `curfew request` on a computer of yours", allEvery)
+	errAccountTries = roster.Refuse(roster.TooMuch, "too many wrong codes were given for this account: wait %v, or use a passkey", placeEvery)
+	errNameTries    = roster.Refuse(roster.TooMuch, "too many wrong codes were given for accounts of your name: wait %v, or use a passkey", allEvery)
 )
+
+// A place is where codes come from in a person's name. Its keys are hers and
+// the place's, and hers and that of all places of the kind.
+type place struct {
+	one, all       [2]string
+	errOne, errAll error
+}
 
 // SpendCodeAt uses up a code that the person typed on a host, or says why not.
 func (d *Desk) SpendCodeAt(ctx context.Context, host, person, code string) error {
+	return d.spendAt(ctx, person, code, place{
+		one: [2]string{person, host}, all: [2]string{person}, errOne: errHostTries, errAll: errFleetTries,
+	})
+}
+
+// spendFor uses up a code that is to prove that an account is the person's. No
+// host's name has a space in it.
+func (d *Desk) spendFor(ctx context.Context, subject, person, code string) error {
+	return d.spendAt(ctx, person, code, place{
+		one: [2]string{person, "account " + subject}, all: [2]string{person, "account "}, errOne: errAccountTries, errAll: errNameTries,
+	})
+}
+
+func (d *Desk) spendAt(ctx context.Context, person, code string, at place) error {
 	now := d.Clock.Now().Wall
-	giveBack, err := d.try(host, person, now)
+	giveBack, err := d.try(at, now)
 	if err != nil {
 		return err
 	}
@@ -53,19 +78,19 @@ func (d *Desk) SpendCodeAt(ctx context.Context, host, person, code string) error
 	return err
 }
 
-// try takes one of the tries that are left, of the host's in the person's name
-// and of all hosts', or says which of them are used up.
-func (d *Desk) try(host, person string, now time.Time) (giveBack func(), err error) {
+// try takes one of the tries that are left, of the place's in the person's name
+// and of all places', or says which of them are used up.
+func (d *Desk) try(at place, now time.Time) (giveBack func(), err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	here := d.reserve([2]string{person, host}, rate.Every(hostEvery), hostTries, now)
+	here := d.reserve(at.one, rate.Every(placeEvery), placeTries, now)
 	if here == nil {
-		return nil, errHostTries
+		return nil, at.errOne
 	}
-	everywhere := d.reserve([2]string{person}, rate.Every(fleetEvery), fleetTries, now)
+	everywhere := d.reserve(at.all, rate.Every(allEvery), allTries, now)
 	if everywhere == nil {
 		here.CancelAt(now)
-		return nil, errFleetTries
+		return nil, at.errAll
 	}
 	return func() { here.CancelAt(now); everywhere.CancelAt(now) }, nil
 }
@@ -75,7 +100,7 @@ func (d *Desk) try(host, person string, now time.Time) (giveBack func(), err err
 func (d *Desk) reserve(key [2]string, every rate.Limit, burst int, now time.Time) *rate.Reservation {
 	one := d.tries[key]
 	if one == nil {
-		if len(d.tries) >= hostPersons || d.tries == nil {
+		if len(d.tries) >= mostCounted || d.tries == nil {
 			d.tries = map[[2]string]*rate.Limiter{}
 		}
 		one = rate.NewLimiter(every, burst)
