@@ -122,7 +122,7 @@ func TestCheckRefuses(t *testing.T) {
 func TestHostileNames(t *testing.T) {
 	for _, name := range []string{
 		"", "root", "../x", "a.b", "a~", "-x", "a b", "a\nb", "аna", "Ana", "ALL", "#0", "%wheel", "a,b", "a=b", "a!b",
-		strings.Repeat("a", 300), "ana\x00", "_x", "0x", "nobody", "sudo", "\xff",
+		strings.Repeat("a", 300), "ana\x00", "_x", "0x", "nobody", "sudo", "\xff", "curfew-scim", "curfew-server",
 	} {
 		if CheckPerson(name) == nil {
 			t.Errorf("%q passed", name)

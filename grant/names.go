@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 	"unicode"
 	"unicode/utf8"
 )
@@ -31,12 +32,16 @@ var reserved = []string{
 	"voice", "wheel", "www-data",
 }
 
+// ours begins the names of our own accounts on hosts, and those by which the
+// record tells what a program did, or a directory, from what a person did.
+const ours = "curfew-"
+
 // CheckPerson says whether name can be a person's account name on every host.
 func CheckPerson(name string) error {
 	if !personName.MatchString(name) {
 		return fmt.Errorf("person %s: a name has 1 to 31 of a-z, 0-9, _ and -, and begins with a letter", quote(name))
 	}
-	if slices.Contains(reserved, name) {
+	if slices.Contains(reserved, name) || strings.HasPrefix(name, ours) {
 		return fmt.Errorf("person %s: the name belongs to the system", quote(name))
 	}
 	return nil

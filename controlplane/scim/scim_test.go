@@ -141,6 +141,7 @@ func TestUserIsTakenUp(t *testing.T) {
 		{"of another domain", `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User"],"userName":"ben@example.org"}`, 400},
 		{"with a name that no account has", `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User"],"userName":"../ben@example.com"}`, 400},
 		{"with a name that only looks like one", `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User"],"userName":"\u212aarl@example.com"}`, 400},
+		{"with the name by which the record knows the directory", `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User"],"userName":"curfew-scim@example.com"}`, 400},
 		{"without a name", `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User"],"active":true}`, 400},
 		{"with a full name that does not show", `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User"],"userName":"ben@example.com","displayName":"a\u202eb"}`, 400},
 		{"that is no JSON", `{`, 400},
