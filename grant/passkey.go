@@ -132,6 +132,13 @@ func (k Passkey) verify(a Assertion) error {
 // EdDSA and RS256.
 func publicKey(der []byte) (any, error) {
 	public, err := x509.ParsePKIXPublicKey(der)
+	if err == nil {
+		// One spelling only, so that one key is not taken for two.
+		var again []byte
+		if again, err = x509.MarshalPKIXPublicKey(public); err == nil {
+			err = canon.Same(der, again)
+		}
+	}
 	if err != nil {
 		return nil, errors.New("its public key cannot be read")
 	}

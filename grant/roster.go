@@ -212,7 +212,9 @@ func (s Roster) checkMembers() error {
 		return fmt.Errorf("over %d people", maxMembers)
 	}
 	var errs []error
-	ids := map[string]bool{}
+	// A passkey's signature does not say by which id it was asked for: under two
+	// of them one person's touch would count for two people.
+	ids, publics := map[string]bool{}, map[string]bool{}
 	for i, m := range s.Members {
 		errs = append(errs, CheckPerson(m.Name))
 		if i > 0 && s.Members[i-1].Name >= m.Name {
@@ -222,10 +224,10 @@ func (s Roster) checkMembers() error {
 			errs = append(errs, fmt.Errorf("%s has %d passkeys: 1 to %d can be named", m.Name, len(m.Keys), maxKeys))
 		}
 		for _, k := range m.Keys {
-			if len(k.ID) < 1 || len(k.ID) > maxPart || ids[string(k.ID)] {
+			if len(k.ID) < 1 || len(k.ID) > maxPart || ids[string(k.ID)] || publics[string(k.Public)] {
 				errs = append(errs, fmt.Errorf("%s: a passkey without an id, or one that is named twice", m.Name))
 			}
-			ids[string(k.ID)] = true
+			ids[string(k.ID)], publics[string(k.Public)] = true, true
 			if _, err := publicKey(k.Public); err != nil {
 				errs = append(errs, fmt.Errorf("%s: %w", m.Name, err))
 			}

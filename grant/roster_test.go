@@ -24,9 +24,10 @@ func goldenWords() *Words {
 
 func goldenRoster() Roster {
 	der, _ := x509.MarshalPKIXPublicKey(public(key("passkey"))) // always marshals
+	other, _ := x509.MarshalPKIXPublicKey(public(key("another")))
 	return Roster{
 		Fleet: "example", Version: 1, Expires: noon, Threshold: 1, Owners: owners("o1"), Party: party, Origins: []string{origin}, Approvals: 1,
-		Members:  []Member{{Name: "ana", Keys: []Passkey{{ID: []byte("key"), Public: der}}}, {Name: "ben", Approves: true, Keys: []Passkey{{ID: []byte("yek"), Public: der}}}},
+		Members:  []Member{{Name: "ana", Keys: []Passkey{{ID: []byte("key"), Public: der}}}, {Name: "ben", Approves: true, Keys: []Passkey{{ID: []byte("yek"), Public: other}}}},
 		Accounts: []string{"postgres"}, All: true, Free: []Free{{Role: "look", Digest: make([]byte, 32)}},
 	}
 }
@@ -112,19 +113,22 @@ func TestRostersFollow(t *testing.T) {
 
 func TestRosterCheckRefuses(t *testing.T) {
 	for name, spoil := range map[string]func(*Roster){
-		"no owner":                           func(s *Roster) { s.Owners, s.Threshold = nil, 0 },
-		"a threshold of none":                func(s *Roster) { s.Threshold = 0 },
-		"a threshold that nobody can reach":  func(s *Roster) { s.Threshold = 4 },
-		"an owner twice":                     func(s *Roster) { s.Owners[1] = s.Owners[0] },
-		"a short key":                        func(s *Roster) { s.Owners[0] = s.Owners[0][:31] },
-		"version zero":                       func(s *Roster) { s.Version = 0 },
-		"no end":                             func(s *Roster) { s.Expires = time.Time{} },
-		"no approval":                        func(s *Roster) { s.Approvals = 0 },
-		"no origin":                          func(s *Roster) { s.Origins = nil },
-		"no relying party":                   func(s *Roster) { s.Party = "" },
-		"a person twice":                     func(s *Roster) { s.Members[1].Name = "ana" },
-		"a person without a key":             func(s *Roster) { s.Members[0].Keys = nil },
-		"one passkey of two people":          func(s *Roster) { s.Members[1].Keys = s.Members[0].Keys },
+		"no owner":                          func(s *Roster) { s.Owners, s.Threshold = nil, 0 },
+		"a threshold of none":               func(s *Roster) { s.Threshold = 0 },
+		"a threshold that nobody can reach": func(s *Roster) { s.Threshold = 4 },
+		"an owner twice":                    func(s *Roster) { s.Owners[1] = s.Owners[0] },
+		"a short key":                       func(s *Roster) { s.Owners[0] = s.Owners[0][:31] },
+		"version zero":                      func(s *Roster) { s.Version = 0 },
+		"no end":                            func(s *Roster) { s.Expires = time.Time{} },
+		"no approval":                       func(s *Roster) { s.Approvals = 0 },
+		"no origin":                         func(s *Roster) { s.Origins = nil },
+		"no relying party":                  func(s *Roster) { s.Party = "" },
+		"a person twice":                    func(s *Roster) { s.Members[1].Name = "ana" },
+		"a person without a key":            func(s *Roster) { s.Members[0].Keys = nil },
+		"one passkey of two people":         func(s *Roster) { s.Members[1].Keys = s.Members[0].Keys },
+		"one passkey of two people, by two ids": func(s *Roster) {
+			s.Members[1].Keys = []Passkey{{ID: []byte("another id"), Public: s.Members[0].Keys[0].Public}}
+		},
 		"a public key of no kind":            func(s *Roster) { s.Members[0].Keys = []Passkey{{ID: []byte{1}, Public: []byte{2}}} },
 		"an account twice":                   func(s *Roster) { s.Accounts = []string{"postgres", "postgres"} },
 		"a free role without a whole digest": func(s *Roster) { s.Free = []Free{{Role: "look", Digest: []byte{1}}} },
