@@ -77,7 +77,12 @@ func (t Target) witness() (*witness, error) {
 	}
 	return &witness{
 		Witness: w, key: t.Key, url: strings.TrimSuffix(t.URL, "/") + "/add-checkpoint",
-		client: &http.Client{Transport: &http.Transport{TLSClientConfig: c, ForceAttemptHTTP2: true, IdleConnTimeout: time.Minute}},
+		client: &http.Client{
+			Transport: &http.Transport{TLSClientConfig: c, ForceAttemptHTTP2: true, IdleConnTimeout: time.Minute},
+			// A witness is where the operator says, and does not lead the server
+			// to other places, or to one in the clear.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
 	}, nil
 }
 

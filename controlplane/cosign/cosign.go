@@ -51,7 +51,9 @@ type Cosigner struct {
 	tell  *slog.Logger
 	of    []*witness
 
-	mu        sync.Mutex // guards what follows: one asks at a time
+	asking sync.Mutex // one asks at a time
+
+	mu        sync.Mutex // guards what follows
 	newest    ledger.Checkpoint
 	published []byte
 	whole     bool // all witnesses cosigned it
@@ -99,14 +101,14 @@ func (k *Cosigner) Cosigned(ctx context.Context) (ledger.Checkpoint, []byte, err
 	if len(k.of) == 0 {
 		return k.log.Checkpoint(ctx)
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	k.asking.Lock()
+	defer k.asking.Unlock()
 	now, note, err := k.log.Checkpoint(ctx)
 	if err != nil {
 		return now, nil, err
 	}
-	if k.whole && now == k.newest {
-		return now, k.published, nil
+	if was, b, whole := k.shown(); whole && now == was {
+		return now, b, nil
 	}
 	lines := make([]string, len(k.of))
 	g := new(errgroup.Group)
@@ -119,6 +121,8 @@ func (k *Cosigner) Cosigned(ctx context.Context) (ledger.Checkpoint, []byte, err
 	if err := g.Wait(); err != nil {
 		return now, nil, err
 	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.newest, k.published, k.whole = now, append(bytes.Clone(note), strings.Join(lines, "")...), true
 	for _, line := range lines {
 		k.whole = k.whole && line != ""
@@ -126,15 +130,18 @@ func (k *Cosigner) Cosigned(ctx context.Context) (ledger.Checkpoint, []byte, err
 	return now, k.published, nil
 }
 
+// shown is what was cosigned last, and whether by all.
+func (k *Cosigner) shown() (c ledger.Checkpoint, published []byte, whole bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.newest, k.published, k.whole
+}
+
 // Published is the note that was cosigned last, or, where there is none, the
-// newest.
+// newest. Whoever wants it does not wait for a witness that is asked meanwhile.
 func (k *Cosigner) Published(ctx context.Context) ([]byte, error) {
-	if len(k.of) > 0 {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		if k.published != nil {
-			return k.published, nil
-		}
+	if _, b, _ := k.shown(); b != nil {
+		return b, nil
 	}
 	_, note, err := k.log.Checkpoint(ctx)
 	return note, err

@@ -131,6 +131,7 @@ type place struct {
 	dir   string
 	asked int
 	shut  bool
+	at    func(http.ResponseWriter, *http.Request) // in place of its answer
 }
 
 func newPlace(t *testing.T, name string) *place {
@@ -145,6 +146,10 @@ func newPlace(t *testing.T, name string) *place {
 	h := w.Handler(slog.New(slog.DiscardHandler))
 	s := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		p.asked++
+		if p.at != nil {
+			p.at(rw, r)
+			return
+		}
 		if p.shut {
 			http.Error(rw, "shut\x1b[2J", http.StatusBadGateway)
 			return
@@ -272,6 +277,40 @@ func TestALogThatIsNotWhatItWas(t *testing.T) {
 				t.Errorf("%+v", v)
 			}
 		})
+	}
+}
+
+// What is shown to everybody does not wait for a witness that does not answer.
+func TestTheLogIsShownWhileAWitnessIsAsked(t *testing.T) {
+	a := newPlace(t, "a")
+	w := newWorld(t, a.Target)
+	w.grow(t, "1")
+	w.by(t, a)
+	was, err := w.Published(t.Context())
+	must(t, err)
+	w.grow(t, "2")
+	asked, answer := make(chan struct{}), make(chan struct{})
+	a.at = func(http.ResponseWriter, *http.Request) { close(asked); <-answer }
+	done := make(chan error)
+	go func() { _, _, err := w.Cosigned(t.Context()); done <- err }()
+	<-asked
+	if shown, err := w.Published(t.Context()); err != nil || !bytes.Equal(shown, was) {
+		t.Errorf("shown is %s, %v", shown, err)
+	}
+	close(answer)
+	must(t, <-done)
+}
+
+func TestAWitnessLeadsNowhereElse(t *testing.T) {
+	a, inside := newPlace(t, "a"), newPlace(t, "inside")
+	a.at = func(rw http.ResponseWriter, r *http.Request) {
+		http.Redirect(rw, r, inside.URL+"add-checkpoint", http.StatusTemporaryRedirect)
+	}
+	w := newWorld(t, a.Target)
+	w.grow(t, "1")
+	w.by(t)
+	if inside.asked > 0 {
+		t.Error("the server went where the witness sent it")
 	}
 }
 
