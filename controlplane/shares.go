@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -29,19 +30,33 @@ type shares struct {
 func newShares(k clock.Clock) *shares { return &shares{clock: k, by: map[string]*rate.Limiter{}} }
 
 func (s *shares) take(address string) bool {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		host = address
-	}
+	key := place(address)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	one := s.by[host]
+	one := s.by[key]
 	if one == nil {
 		if len(s.by) >= shareMost {
 			clear(s.by)
 		}
 		one = rate.NewLimiter(rate.Every(shareEvery), shareBurst)
-		s.by[host] = one
+		s.by[key] = one
 	}
 	return one.AllowN(s.clock.Now().Wall, 1)
+}
+
+// place is whom an address stands for. Whoever has an IPv6 address has all
+// others of its last 64 bits as well.
+func place(address string) string {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		host = address
+	}
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		return host
+	}
+	if ip = ip.Unmap(); ip.Is4() {
+		return ip.String()
+	}
+	return netip.PrefixFrom(ip.WithZone(""), 64).Masked().String()
 }
