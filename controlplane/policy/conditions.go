@@ -52,26 +52,11 @@ func (r *reader) when(n ast.Node, field string, role *Role) {
 
 // condition reads one: an expression, or {if: EXPRESSION, say: TEXT}.
 func (r *reader) condition(n ast.Node, field string, role *Role) {
-	c, text := Condition{At: r.place(n)}, n
-	if isMapping(n) {
-		text = nil
-		r.pairs(n, field, func(key string, k, v ast.Node) {
-			switch key {
-			case "if":
-				text = v
-			case "say":
-				c.Say = r.text(v, field+".say")
-				if err := grant.CheckText("say", c.Say, 200); err != nil {
-					r.wrong(v, field+".say", err.Error(), "")
-				}
-			default:
-				r.wrong(k, join(field, key), "unknown key", "a condition has if and say")
-			}
-		})
-		if text == nil {
-			r.wrong(n, field+".if", "missing", "write the condition, in quotes")
-			return
-		}
+	c := Condition{At: r.place(n)}
+	text := r.expression(n, field, &c)
+	if text == nil {
+		r.wrong(n, field+".if", "missing", "write the condition, in quotes")
+		return
 	}
 	if r.compiler == nil {
 		var err error
@@ -90,18 +75,48 @@ func (r *reader) condition(n ast.Node, field string, role *Role) {
 		r.wrong(text, field, fmt.Sprintf("at character %d: %s", mistake.At+1, mistake.Text), "docs/policy.md tells what a condition may say; put it in quotes")
 		return
 	}
-	for _, l := range read.Labels {
+	c.Condition = read
+	if r.labelled(c, text, field) {
+		role.When = append(role.When, c)
+	}
+}
+
+// expression is where the condition itself stands; nil, if it does not.
+func (r *reader) expression(n ast.Node, field string, c *Condition) ast.Node {
+	if !isMapping(n) {
+		return n
+	}
+	var text ast.Node
+	r.pairs(n, field, func(key string, k, v ast.Node) {
+		switch key {
+		case "if":
+			text = v
+		case "say":
+			c.Say = r.text(v, field+".say")
+			if err := grant.CheckText("say", c.Say, 200); err != nil {
+				r.wrong(v, field+".say", err.Error(), "")
+			}
+		default:
+			r.wrong(k, join(field, key), "unknown key", "a condition has if and say")
+		}
+	})
+	return text
+}
+
+// labelled finds the first label, or value of one, that no host can have. It
+// reports whether there is none.
+func (r *reader) labelled(c Condition, n ast.Node, field string) bool {
+	for _, l := range c.Labels {
 		switch values, known := r.policy.Labels[l.Key]; {
 		case !known:
-			r.wrong(text, field, fmt.Sprintf("unknown label %.64q", l.Key), "name it and its values under labels:")
-			return
+			r.wrong(n, field, fmt.Sprintf("unknown label %.64q", l.Key), "name it and its values under labels:")
+			return false
 		case l.Value != "" && !slices.Contains(values, l.Value):
-			r.wrong(text, field, fmt.Sprintf("label %s has no value %.64q", l.Key, l.Value), "it has "+strings.Join(values, ", "))
-			return
+			r.wrong(n, field, fmt.Sprintf("label %s has no value %.64q", l.Key, l.Value), "it has "+strings.Join(values, ", "))
+			return false
 		}
 	}
-	c.Condition = read
-	role.When = append(role.When, c)
+	return true
 }
 
 // facts are what conditions of a role may look at, but for the host.

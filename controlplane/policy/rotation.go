@@ -46,44 +46,54 @@ const maxTurns = 100
 
 // rotation reads a group of which one is on call.
 func (r *reader) rotation(group, field string, n ast.Node) {
-	var turn Rotation
-	var in *time.Location
-	var from, at time.Time
+	var t turns
 	before := len(r.problems)
-	r.pairs(n, field, func(key string, k, v ast.Node) {
-		f := join(field, key)
-		var err error
-		switch key {
-		case "rotation":
-			for _, w := range r.list(v, f) {
-				if err := grant.CheckPerson(w.text); err != nil {
-					r.wrong(w.node, f, err.Error(), "")
-				}
-				turn.People = append(turn.People, w.text)
-			}
-		case "from":
-			if from, err = time.Parse(time.DateOnly, r.text(v, f)); err != nil || from.Year() < 2000 || from.Year() > 9000 {
-				r.wrong(v, f, "no date", "write YEAR-MONTH-DAY: the day on which the first turn begins, and each other")
-			}
-		case "at":
-			if at, err = time.Parse("15:04", r.text(v, f)); err != nil {
-				r.wrong(v, f, "no time of the day", "write one like '09:00', in quotes")
-			}
-		case "zone":
-			if in, err = condition.Zone(r.text(v, f)); err != nil {
-				r.wrong(v, f, err.Error(), "")
-			}
-		default:
-			r.wrong(k, f, "unknown key", "a rotation has rotation, from, at and zone")
-		}
-	})
-	if len(r.problems) == before && (len(turn.People) == 0 || len(turn.People) > maxTurns || from.IsZero() || in == nil || at.IsZero() && r.policy.Places[field+".at"].Line == 0) {
+	r.pairs(n, field, func(key string, k, v ast.Node) { r.turn(&t, key, k, v, field) })
+	whole := len(t.people) > 0 && len(t.people) <= maxTurns && !t.from.IsZero() && !t.at.IsZero() && t.in != nil
+	if len(r.problems) == before && !whole {
 		r.wrong(n, field, "no whole rotation", "write {rotation: [PERSON, ...], from: 2027-01-04, at: '09:00', zone: Europe/Berlin}")
 	}
-	if in != nil {
-		turn.First = time.Date(from.Year(), from.Month(), from.Day(), at.Hour(), at.Minute(), 0, 0, in)
+	turn := Rotation{People: t.people}
+	if t.in != nil {
+		turn.First = time.Date(t.from.Year(), t.from.Month(), t.from.Day(), t.at.Hour(), t.at.Minute(), 0, 0, t.in)
 	}
 	r.policy.Groups[group], r.policy.Rotations[group] = nil, turn
+}
+
+// turns are a rotation as it is written.
+type turns struct {
+	people   []string
+	from, at time.Time
+	in       *time.Location
+}
+
+// turn reads one of a rotation's keys.
+func (r *reader) turn(t *turns, key string, k, v ast.Node, field string) {
+	field = join(field, key)
+	var err error
+	switch key {
+	case "rotation":
+		for _, w := range r.list(v, field) {
+			if err := grant.CheckPerson(w.text); err != nil {
+				r.wrong(w.node, field, err.Error(), "")
+			}
+			t.people = append(t.people, w.text)
+		}
+	case "from":
+		if t.from, err = time.Parse(time.DateOnly, r.text(v, field)); err != nil || t.from.Year() < 2000 || t.from.Year() > 9000 {
+			r.wrong(v, field, "no date", "write YEAR-MONTH-DAY: the day on which the first turn begins, and each other")
+		}
+	case "at":
+		if t.at, err = time.Parse("15:04", r.text(v, field)); err != nil {
+			r.wrong(v, field, "no time of the day", "write one like '09:00', in quotes")
+		}
+	case "zone":
+		if t.in, err = condition.Zone(r.text(v, field)); err != nil {
+			r.wrong(v, field, err.Error(), "")
+		}
+	default:
+		r.wrong(k, field, "unknown key", "a rotation has rotation, from, at and zone")
+	}
 }
 
 // notOnCall refuses a group of which one is on call where it cannot be read as

@@ -163,18 +163,13 @@ func (c *Condition) look(tree *ast.AST) {
 		known[v.name] = true
 	}
 	ast.PreOrderVisit(tree.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
-		switch e.Kind() {
-		case ast.IdentKind:
-			if known[e.AsIdent()] {
-				c.Uses = append(c.Uses, e.AsIdent())
-			}
-		case ast.SelectKind, ast.CallKind:
-			if key, ok := labelOf(e); ok {
-				c.Labels = append(c.Labels, Label{Key: key})
-			}
-			c.compares(e)
-		default:
+		if e.Kind() == ast.IdentKind && known[e.AsIdent()] {
+			c.Uses = append(c.Uses, e.AsIdent())
 		}
+		if key, ok := labelOf(e); ok {
+			c.Labels = append(c.Labels, Label{Key: key})
+		}
+		c.compares(e)
 	}))
 	slices.Sort(c.Uses)
 	c.Uses = slices.Compact(c.Uses)
