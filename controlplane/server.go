@@ -213,8 +213,23 @@ func (s *Server) Run(ctx context.Context, reload <-chan struct{}) error {
 	if errors.Is(err, context.Canceled) {
 		err = nil
 	}
+	if err == nil {
+		err = s.last(context.WithoutCancel(ctx))
+	}
 	s.log.InfoContext(context.WithoutCancel(ctx), "control plane is down", "fleet", s.config.Fleet)
 	return errors.Join(err, s.close())
+}
+
+// lastWithin is how long a database may take for the last checkpoint.
+const lastWithin = 5 * time.Second
+
+// last keeps how the log stands at the end: a database that is set back before
+// the next start shows, whatever came in the last moments.
+func (s *Server) last(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, lastWithin)
+	defer cancel()
+	_, err := s.checkpoint(ctx, "")
+	return err
 }
 
 // followAgain is how long a server waits before it tries again to hear the
