@@ -278,10 +278,11 @@ func (s *life) works(t *testing.T) {
 	}
 }
 
-// sleepers are the processes of open sessions, one a line.
+// sleepers are the processes of open sessions, one a line. The one that is busy
+// is the oldest: a child that it has just forked looks the same.
 func (s *life) sleepers(t *testing.T, h *lab.Host) string {
 	t.Helper()
-	return s.sh(t, h, "pgrep -f '^sleep 700[01]$|done busy$' || true")
+	return s.sh(t, h, "{ pgrep -f '^sleep 700[01]$'; pgrep -o -f 'done busy$'; } || true")
 }
 
 // under: a removal that would end the session it runs in changes nothing.
