@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -91,9 +92,13 @@ func run(ctx context.Context) (err error) {
 	if err := b.setUp(ctx); err != nil {
 		return err
 	}
-	for _, part := range []func(context.Context) error{
+	parts := []func(context.Context) error{
 		b.people, b.machine, b.idle, b.decisions, b.sessions, b.ends, b.sudo, b.door, b.storm, b.memory, b.auditd, b.record, b.machine,
-	} {
+	}
+	if slices.Equal(os.Args[1:], []string{"storm"}) {
+		parts = []func(context.Context) error{b.people, b.machine, b.idle, b.storm, b.machine} // without the rest
+	}
+	for _, part := range parts {
 		if err := part(ctx); err != nil {
 			log, _ := b.host.Sh(context.WithoutCancel(ctx), "journalctl --no-pager -n 30 -u curfew-agent")
 			return fmt.Errorf("%w\n%s", err, log)

@@ -142,7 +142,7 @@ func (b *bench) labels(ctx context.Context, some bool) (end func() error, err er
 			return errors.Join(err, <-done)
 		}
 	}
-	return end, b.within(ctx, "programs as they should be", 20*time.Second, func() error {
+	return end, b.within(ctx, "programs as they should be", time.Minute, func() error {
 		_, err := b.host.Sh(ctx, look)
 		return err
 	})
