@@ -28,8 +28,13 @@ const password = "correct horse"
 type packaged struct {
 	*scene
 	privileged string // who was root before
+	empty      string // files that were empty before
 	key        string // of root, for sshd
 }
+
+// empties are files that have nothing in them, of those that we write or that
+// decide who gets in.
+const empties = `find /usr /etc/pam.d /etc/sudoers /etc/sudoers.d /etc/ssh -xdev -type f -size 0 ! -name '*.dpkg-new' ! -name '*.dpkg-tmp' \( -path '/etc/*' -o -name '*curfew*' \) | sort`
 
 // cutOnce has the power go on a guest that was not installed from a package,
 // while dpkg puts one over it.
@@ -46,7 +51,7 @@ func cutOnce(t *testing.T, on *scene) {
 		t.Fatal(err)
 	}
 	s.ways(t)
-	s.privileged = s.sh(t, lab.Privileged)
+	s.privileged, s.empty = s.sh(t, lab.Privileged), s.sh(t, empties)
 	const about = 8 * time.Second // on this machine, when it has nothing else to do
 	after := time.Duration(rand.New(rand.NewPCG(*cutSeed, 0)).Int64N(int64(about)))
 	s.cut(t, fmt.Sprintf("a cut (seed %d), %v after the beginning", *cutSeed, after), "dpkg -i /root/new.deb"+wire, after)
@@ -79,7 +84,9 @@ func (s *packaged) cut(t *testing.T, what, command string, after time.Duration) 
 		t.Fatalf("%s: who has privilege was\n%s\nand is\n%s", what, s.privileged, now)
 	}
 	// Each file is the one of before or the one that came, and none is half.
-	s.sh(t, "! find /usr /etc/pam.d /etc/sudoers /etc/sudoers.d /etc/ssh -xdev -type f -size 0 ! -name '*.dpkg-new' ! -name '*.dpkg-tmp' \\( -path '/etc/*' -o -name '*curfew*' \\) | grep .")
+	if now := s.sh(t, empties); now != s.empty {
+		t.Fatalf("%s: empty were\n%s\nand are\n%s", what, s.empty, now)
+	}
 	s.sh(t, "(dpkg --configure -a && dpkg -i /root/new.deb"+wire+") 2>&1")
 	s.sh(t, "! dpkg -V curfew-agent | grep -v ' /usr/share/'") // without what Debian's images leave out
 	s.until(t, what+": the uplink", func() error {
