@@ -13,6 +13,7 @@ import (
 	"curfew.internal/controlplane/cosign"
 	"curfew.internal/controlplane/sign"
 	"curfew.internal/controlplane/store"
+	"curfew.internal/durable"
 	"curfew.internal/ledger"
 )
 
@@ -110,7 +111,7 @@ func (b *book) Checkpoint(ctx context.Context) (ledger.Checkpoint, []byte, error
 		err = renameio.WriteFile(b.file, note, 0o600)
 	}
 	if err == nil {
-		err = syncDir(filepath.Dir(b.file)) // the one before would not know what was given out
+		err = durable.Names(filepath.Dir(b.file)) // the one before would not know what was given out
 	}
 	if err != nil {
 		return ledger.Checkpoint{}, nil, fmt.Errorf("keep checkpoint: %w", err)
@@ -141,13 +142,4 @@ func (b *book) goesOn(ctx context.Context, now ledger.Tree) error {
 			ErrSetBack, err, b.file)
 	}
 	return nil
-}
-
-// syncDir makes names in a folder outlive a loss of power.
-func syncDir(dir string) error {
-	d, err := os.Open(dir) //nolint:gosec // that of the keys
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

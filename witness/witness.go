@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"curfew.internal/clock"
+	"curfew.internal/durable"
 	"curfew.internal/ledger"
 )
 
@@ -68,7 +69,7 @@ func Init(dir, name string) (string, error) {
 		return "", fmt.Errorf("write the witness's key: %w", err)
 	}
 	_, err = f.WriteString(k.Secret() + "\n")
-	return k.String(), errors.Join(err, f.Sync(), f.Close(), syncDir(dir))
+	return k.String(), errors.Join(err, f.Sync(), f.Close(), durable.Names(dir))
 }
 
 // Open opens the witness in the folder, for the logs of these keys.
@@ -180,7 +181,7 @@ func (w *Witness) keep(file string, b []byte) error {
 	if err := renameio.WriteFile(file, b, 0o600); err != nil {
 		return fmt.Errorf("keep checkpoint: %w", err)
 	}
-	return syncDir(w.dir)
+	return durable.Names(w.dir)
 }
 
 // witnessed keeps a checkpoint that the log signed beside another of the same
@@ -191,12 +192,4 @@ func (w *Witness) witnessed(note []byte, c ledger.Checkpoint) error {
 		return err
 	}
 	return w.keep(filepath.Join(w.dir, fmt.Sprintf("fork-%d-%x.checkpoint", c.Size, c.Root[:8])), note)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir) //nolint:gosec // the witness's own
-	if err != nil {
-		return fmt.Errorf("sync the witness's folder: %w", err)
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

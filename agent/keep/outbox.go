@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"curfew.internal/clock"
+	"curfew.internal/durable"
 	"curfew.internal/ledger"
 )
 
@@ -106,7 +107,7 @@ func createFile(name string) (file, error) {
 	if err != nil {
 		return nil, err // not f: a nil *os.File is no nil file
 	}
-	return f, syncDir(filepath.Dir(name))
+	return f, durable.Names(filepath.Dir(name))
 }
 
 // Name tells this outbox from an earlier one of the host.

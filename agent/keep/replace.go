@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"curfew.internal/durable"
 )
 
 // replace puts data in place of the file's content, whole or not at all: a
@@ -22,7 +24,7 @@ func replace(name string, data []byte, mode os.FileMode) error {
 	if err := os.Rename(temp, name); err != nil {
 		return errors.Join(err, forget(temp))
 	}
-	return syncDir(dir)
+	return durable.Names(dir)
 }
 
 func writeSynced(name string, data []byte, mode os.FileMode) error {
@@ -50,15 +52,6 @@ func forget(name string) error {
 		return err
 	}
 	return nil
-}
-
-// syncDir makes what was created, renamed or removed in the folder last.
-func syncDir(dir string) error {
-	d, err := os.Open(filepath.Clean(dir))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // errDamaged means that a file is not as it was written.

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"curfew.internal/durable"
 	"curfew.internal/wire/terminal"
 )
 
@@ -208,5 +209,8 @@ func writeFile(name string, b []byte) error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return errors.Join(err, os.Remove(name+".new"))
 	}
-	return os.Rename(name+".new", name)
+	if err := os.Rename(name+".new", name); err != nil {
+		return err
+	}
+	return durable.Names(filepath.Dir(name))
 }

@@ -17,6 +17,8 @@ import (
 	"path/filepath"
 
 	"github.com/google/renameio/v2"
+
+	"curfew.internal/durable"
 )
 
 // MaxData bounds what one file holds, unpacked.
@@ -57,19 +59,11 @@ func (f Folder) Put(digest, packed []byte) ([]byte, error) {
 	// Whoever handed it in forgets it now: its name has to last, too. One that
 	// is there may be of a server that was killed just before this.
 	for _, dir := range []string{filepath.Dir(file), f.Dir, filepath.Dir(f.Dir)} {
-		if err := syncDir(dir); err != nil {
+		if err := durable.Names(dir); err != nil {
 			return nil, fmt.Errorf("keep data: %w", err)
 		}
 	}
 	return data, nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir) //nolint:gosec // the archive's own
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // Get returns data by its digest.

@@ -13,6 +13,7 @@ import (
 	"strconv"
 
 	"curfew.internal/controlplane/roster"
+	"curfew.internal/durable"
 	"curfew.internal/ledger"
 )
 
@@ -211,7 +212,7 @@ func (o ocsfFile) send(_ context.Context, events []roster.Event) error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(o.file)) // the file may be new
+	return durable.Names(filepath.Dir(o.file)) // the file may be new
 }
 
 // mend ends a line that a crash left half: what it was to say comes again.
@@ -226,12 +227,4 @@ func (o ocsfFile) mend(f *os.File) error {
 	}
 	_, err = f.WriteString("\n")
 	return err
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir) //nolint:gosec // of the operator's file
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -25,17 +25,18 @@ const module = "curfew.internal"
 // it in a commit of its own, with the reason.
 var rooms = map[string][]string{
 	// Leaves: no room of ours but canon and dsse, which know nothing of us.
-	"canon":  {},
-	"dsse":   {"canon"},
-	"grant":  {"canon", "dsse"},
-	"ledger": {"canon", "dsse"},
-	"clock":  {},
-	"bpf":    {},
-	"cast":   {}, // recordings of terminals, and how to show one
+	"canon":   {},
+	"dsse":    {"canon"},
+	"grant":   {"canon", "dsse"},
+	"ledger":  {"canon", "dsse"},
+	"clock":   {},
+	"durable": {},
+	"bpf":     {},
+	"cast":    {}, // recordings of terminals, and how to show one
 
 	"cast/screen": {"cast"}, // what stood on the screen
 
-	"witness": {"clock", "ledger"}, // an auditor's, who trusts no control plane
+	"witness": {"clock", "durable", "ledger"}, // an auditor's, who trusts no control plane
 
 	"completion": {"test"}, // of shells, for the three programs
 
@@ -59,9 +60,9 @@ var rooms = map[string][]string{
 	"agent/host":         {"agent/doctor", "agent/enforce", "agent/host/remains", "agent/host/tree", "clock", "grant"},
 	"agent/host/remains": {"agent/host/tree", "grant"},
 	"agent/host/tree":    {},
-	"agent/keep":         {"canon", "clock", "dsse", "grant", "ledger"},
+	"agent/keep":         {"canon", "clock", "dsse", "durable", "grant", "ledger"},
 	"agent/door":         {"clock", "wire/door", "wire/shell"},
-	"agent/record":       {"cast", "clock", "grant", "wire/terminal"},
+	"agent/record":       {"cast", "clock", "durable", "grant", "wire/terminal"},
 	"agent/record/shell": {"agent/record", "clock", "wire/terminal"}, // a program of the person's, without privilege
 	"agent/uplink":       {"agent/doctor", "clock", "dsse", "grant", "ledger", "wire/invite", "wire/uplink"},
 	"agent/watch":        {"bpf", "clock", "ledger"},
@@ -69,9 +70,9 @@ var rooms = map[string][]string{
 
 	"controlplane": {
 		"clock", "controlplane/api", "controlplane/archive", "controlplane/cosign", "controlplane/fleet", "controlplane/forward", "controlplane/identity", "controlplane/notify", "controlplane/policy", "controlplane/policy/folder", "controlplane/request",
-		"controlplane/roster", "controlplane/scim", "controlplane/sign", "controlplane/store", "controlplane/tiles", "controlplane/web", "dsse", "grant", "ledger", "wire/invite", "wire/signature",
+		"controlplane/roster", "controlplane/scim", "controlplane/sign", "controlplane/store", "controlplane/tiles", "controlplane/web", "dsse", "durable", "grant", "ledger", "wire/invite", "wire/signature",
 	},
-	"controlplane/archive": {}, // files by their digests
+	"controlplane/archive": {"durable"}, // files by their digests
 	"controlplane/cosign":  {"clock", "controlplane/roster", "ledger"},
 	"controlplane/tiles":   {"controlplane/roster"},
 	"controlplane/api": {
@@ -79,7 +80,7 @@ var rooms = map[string][]string{
 		"wire/api", "wire/signature",
 	},
 	"controlplane/fleet":            {"clock", "controlplane/roster", "grant", "ledger", "wire/invite", "wire/uplink"},
-	"controlplane/forward":          {"clock", "controlplane/roster", "ledger"},
+	"controlplane/forward":          {"clock", "controlplane/roster", "durable", "ledger"},
 	"controlplane/identity":         {"canon", "clock", "controlplane/roster", "dsse", "grant"},
 	"controlplane/notify":           {"clock", "controlplane/roster", "ledger"},
 	"controlplane/policy":           {"controlplane/policy/condition", "controlplane/roster", "grant"},
