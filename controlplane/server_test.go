@@ -114,9 +114,17 @@ func (w *town) start(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	w.server, err = Open(ctx, c, Options{Clock: clock.System{}, Log: slog.New(slog.NewTextHandler(&w.log, nil)), Version: "test"})
 	must(t, err)
-	w.reload, w.done, w.cancel = make(chan struct{}), make(chan error, 1), cancel
-	go func() { w.done <- w.server.Run(ctx, w.reload) }()
-	t.Cleanup(func() { cancel() })
+	done := make(chan error, 1)
+	w.reload, w.done, w.cancel = make(chan struct{}), done, cancel
+	go func() {
+		defer close(done)
+		done <- w.server.Run(ctx, w.reload)
+	}()
+	t.Cleanup(func() { // what it writes at its end is in the test's folder
+		cancel()
+		for range done {
+		}
+	})
 }
 
 func (w *town) stop(t *testing.T) {
