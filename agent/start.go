@@ -225,7 +225,9 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 		return errors.Join(err, p.close())
 	}
 	terminals.Send = client.KeepTerminal
-	desk := &record.Desk{Path: filepath.Join(f.Run, "desk.sock"), Answer: a.desk(terminals), Clock: p.clock, Log: log}
+	ups := make(chan struct{}, 3)
+	up := func() { ups <- struct{}{} }
+	desk := &record.Desk{Path: filepath.Join(f.Run, "desk.sock"), Answer: a.desk(terminals), Up: up, Clock: p.clock, Log: log}
 	passed := make(chan struct{}, 1)
 	before := a.Heard()
 	a.Heard = func() time.Time {
@@ -242,10 +244,11 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 		}
 	}
 	a.Plane = client
-	shells := &door.Shells{Path: filepath.Join(f.Run, "sudo.sock"), Talk: a.visit, Ours: func(uid uint32) bool { return a.personOf(uid) != "" }, Log: log}
-	server := &door.Server{Path: filepath.Join(f.Run, "door.sock"), Decide: a.answer, Log: log, Moved: a.doorMoved}
+	shells := &door.Shells{Path: filepath.Join(f.Run, "sudo.sock"), Talk: a.visit, Ours: func(uid uint32) bool { return a.personOf(uid) != "" }, Up: up, Log: log}
+	server := &door.Server{Path: filepath.Join(f.Run, "door.sock"), Decide: a.answer, Up: up, Log: log, Moved: a.doorMoved}
 	a.Parts = []func(context.Context) error{
-		p.kept.Run, client.Run, server.Serve, shells.Serve, a.notify, a.warn, a.looks, a.access, desk.Serve,
+		p.kept.Run, client.Run, server.Serve, shells.Serve, a.warn, a.looks, a.access, desk.Serve,
+		func(ctx context.Context) error { return a.notify(ctx, ups) },
 		func(ctx context.Context) error { return a.terminals(ctx, terminals) },
 		func(ctx context.Context) error { return a.keepHeard(ctx, p.kept) },
 		func(ctx context.Context) error {
@@ -362,12 +365,19 @@ func (a *Agent) answer(ctx context.Context, q wire.Question, who door.Caller) wi
 // stuck is how long a pass may take before systemd should start us anew.
 const stuck = 30 * time.Second
 
-// notify tells systemd that we are ready, and alive as long as the loop is.
-func (a *Agent) notify(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-a.ready:
+// notify tells systemd that we are ready, once a pass was made and as many
+// sockets are up as ups can hold, and alive as long as the loop is.
+func (a *Agent) notify(ctx context.Context, ups <-chan struct{}) error {
+	ready := a.ready
+	for left := cap(ups); left > 0 || ready != nil; {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-ready:
+			ready = nil
+		case <-ups:
+			left--
+		}
 	}
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		return fmt.Errorf("tell systemd: %w", err)

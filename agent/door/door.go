@@ -42,6 +42,8 @@ type Server struct {
 	Path   string
 	Decide Decider
 	Log    *slog.Logger
+	// Up, if set, is called once callers can knock.
+	Up func()
 	// Moved, if set, is called when the socket was taken away and is there
 	// again.
 	Moved func()
@@ -57,6 +59,9 @@ func (s *Server) Serve(ctx context.Context) error {
 	defer wg.Wait()
 	for first := true; ; first = false {
 		l, err := s.listen()
+		if err == nil && first && s.Up != nil {
+			s.Up()
+		}
 		if err == nil && !first {
 			s.Log.WarnContext(ctx, "somebody took the door away: it is there again", "path", s.Path)
 			if s.Moved != nil {

@@ -28,7 +28,9 @@ type Shells struct {
 	Talk func(ctx context.Context, v *Visitor)
 	// Ours reports whether a grant names the account.
 	Ours func(uid uint32) bool
-	Log  *slog.Logger
+	// Up, if set, is called once shells can call.
+	Up  func()
+	Log *slog.Logger
 
 	mu      sync.Mutex // guards what follows
 	by      map[uint32]int
@@ -38,7 +40,7 @@ type Shells struct {
 // Serve hears visitors until ctx is done, and then until all have left.
 func (s *Shells) Serve(ctx context.Context) error {
 	s.by = map[uint32]int{}
-	return (&Server{Path: s.Path, Log: s.Log, mode: 0o666, visit: s.visit}).Serve(ctx)
+	return (&Server{Path: s.Path, Log: s.Log, Up: s.Up, mode: 0o666, visit: s.visit}).Serve(ctx)
 }
 
 func (s *Shells) visit(ctx context.Context, c *net.UnixConn) (err error) {

@@ -17,6 +17,7 @@ import (
 type Desk struct {
 	Path   string
 	Answer func(ctx context.Context, q terminal.Question) terminal.Answer
+	Up     func() // if set, is called once it can be asked
 	Clock  clock.Clock
 	Log    *slog.Logger
 }
@@ -33,6 +34,9 @@ func (d *Desk) Serve(ctx context.Context) error {
 	l, err := listen(d.Path, 0o600)
 	if err != nil {
 		return err
+	}
+	if d.Up != nil {
+		d.Up()
 	}
 	var calls sync.WaitGroup
 	defer calls.Wait()

@@ -154,9 +154,5 @@ func broken(t *testing.T, s *scene, term *lab.Terminal) {
 	}
 	s.sh(t, "systemctl stop curfew-agent")
 	s.types(t, term, "b2", "sudo id; echo code $?", "the agent of this host does not answer, so sudo is refused", "code 1")
-	s.sh(t, "systemctl start curfew-agent")
-	s.until(t, "an agent that listens", func() error {
-		_, err := s.db1.Sh(t.Context(), "grep -q '00010000 .* [^ ]*/curfew/sudo.sock' /proc/net/unix")
-		return err
-	})
+	s.sh(t, "systemctl start curfew-agent; grep -q '00010000 .* [^ ]*/curfew/sudo.sock' /proc/net/unix") // what is ready listens
 }
