@@ -181,7 +181,7 @@ func mayStand(ctx context.Context, t *tx, name string, at time.Time) (n int, err
 
 // Seen keeps what the host said of itself when it connected.
 func (s *Store) Seen(ctx context.Context, name string, at time.Time, said roster.Host) error {
-	return s.write(ctx, func(t *tx) error {
+	return s.writeTogether(ctx, func(t *tx) error {
 		err := t.exec(ctx, `UPDATE hosts SET seen = ?, agent_version = ?, mode = ?, boot = ?, addresses = ?, ssh_host_keys = ? WHERE name = ?`,
 			ns(at), said.AgentVersion, said.Mode, said.Boot, object(said.Addresses), object(said.SSHHostKeys), name)
 		if err != nil {
@@ -193,7 +193,7 @@ func (s *Store) Seen(ctx context.Context, name string, at time.Time, said roster
 
 // Applied keeps what the host made of the set that it was sent.
 func (s *Store) Applied(ctx context.Context, name string, r roster.Report, at time.Time) error {
-	return s.write(ctx, func(t *tx) error {
+	return s.writeTogether(ctx, func(t *tx) error {
 		err := t.exec(ctx, `UPDATE hosts SET seen = ?, applied = ?, refused = ?, unwired = ?, access = ?, examined = ?, findings = ?,
 			left_at = CASE WHEN ? = 1 AND leaving > 0 AND ? >= leaving THEN ? ELSE left_at END,
 			leaving = CASE WHEN ? = 1 AND ? >= leaving THEN 0 ELSE leaving END WHERE name = ?`,

@@ -17,7 +17,11 @@ var ErrOutOfOrder = errors.New("records are out of order")
 // read, or speaks for another host, is kept as it came and counts for nothing.
 func (s *Store) KeepRecords(ctx context.Context, name, outbox string, records []roster.Record) (uint64, error) {
 	var upTo uint64
-	err := s.write(ctx, func(t *tx) error {
+	write := s.write
+	if len(records) == 0 {
+		write = s.writeTogether // a host that begins
+	}
+	err := write(ctx, func(t *tx) error {
 		h, err := host(ctx, t, name)
 		if err != nil {
 			return err

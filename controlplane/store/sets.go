@@ -19,8 +19,9 @@ func (s *Store) rebuild(ctx context.Context, t *tx, hosts []string, at time.Time
 	if t.signer == nil {
 		return errNoSigner
 	}
+	signed := envelopes{}
 	for _, h := range hosts {
-		if err := s.rebuildOne(ctx, t, h, at); err != nil {
+		if err := s.rebuildOne(ctx, t, h, signed, at); err != nil {
 			return fmt.Errorf("set of host %s: %w", h, err)
 		}
 	}
@@ -28,22 +29,20 @@ func (s *Store) rebuild(ctx context.Context, t *tx, hosts []string, at time.Time
 	return nil
 }
 
-func (s *Store) rebuildOne(ctx context.Context, t *tx, name string, at time.Time) error {
-	// A grant signed by a key that was rotated out is signed again, by the
-	// present one: what it says stays, byte for byte.
-	payloads, err := list(ctx, t, scanBlob, `SELECT g.payload FROM grants g
+func (s *Store) rebuildOne(ctx context.Context, t *tx, name string, signed envelopes, at time.Time) error {
+	ids, err := list(ctx, t, scanText, `SELECT g.id FROM grants g
 		JOIN request_hosts r ON r.request = g.request JOIN hosts h ON h.name = r.host
 		WHERE r.host = ? AND g.ended_at = 0 AND g.drained > ? AND g.issued_at >= h.fresh_at ORDER BY g.id`, name, ns(at))
 	if err != nil {
 		return err
 	}
 	set := grant.Set{Fleet: s.fleet, Host: name, IssuedAt: at.UTC().Truncate(time.Second)}
-	for _, p := range payloads {
-		g, err := grant.Parse(p)
+	for _, id := range ids {
+		e, err := signed.of(ctx, t, id)
 		if err != nil {
 			return err
 		}
-		set.Grants = append(set.Grants, t.signer.SignGrant(g))
+		set.Grants = append(set.Grants, e)
 	}
 	err = t.QueryRowContext(ctx, `SELECT coalesce(max(revision), 0) + 1 FROM host_sets WHERE host = ?`, name).Scan(&set.Revision)
 	if err != nil {
@@ -55,6 +54,27 @@ func (s *Store) rebuildOne(ctx context.Context, t *tx, name string, at time.Time
 		return fmt.Errorf("%d grants at once are more than a set can carry", len(set.Grants))
 	}
 	return t.run(ctx, `INSERT INTO host_sets (host, revision, envelope, at) VALUES (?, ?, ?, ?)`, name, set.Revision, envelope, ns(at))
+}
+
+// envelopes are grants, signed by the present key. One that was rotated out
+// may have signed them before: what they say stays, byte for byte. A grant on
+// many hosts is signed once for all of their sets.
+type envelopes map[string][]byte
+
+func (all envelopes) of(ctx context.Context, t *tx, id string) ([]byte, error) {
+	if e, ok := all[id]; ok {
+		return e, nil
+	}
+	var payload []byte
+	if err := t.QueryRowContext(ctx, `SELECT payload FROM grants WHERE id = ?`, id).Scan(&payload); err != nil {
+		return nil, err
+	}
+	g, err := grant.Parse(payload)
+	if err != nil {
+		return nil, err
+	}
+	all[id] = t.signer.SignGrant(g)
+	return all[id], nil
 }
 
 func scanBlob(r scanner) ([]byte, error) {

@@ -46,6 +46,8 @@ type Store struct {
 	one    conn // the one connection that writes
 	read   conn
 
+	together together
+
 	mu      sync.Mutex
 	signer  Signer
 	onSets  func(hosts []string)
