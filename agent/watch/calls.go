@@ -56,9 +56,13 @@ func (w *Watch) wake() error {
 }
 
 // rest takes the programs away if no session is left. Nobody has a label then,
-// since a session stays as long as one of its processes does.
+// since a session stays as long as one of its processes does. It does not wait
+// for whoever gives a label: a tree that forks while it is labelled can make
+// that last, and nobody else would get one meanwhile, nor be recorded.
 func (w *Watch) rest() error {
-	w.calls.labelling.Lock()
+	if !w.calls.labelling.TryLock() {
+		return nil
+	}
 	defer w.calls.labelling.Unlock()
 	if w.calls.link == nil {
 		return nil

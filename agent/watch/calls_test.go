@@ -1,8 +1,10 @@
 package watch
 
 import (
+	"errors"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"curfew.internal/ledger"
 	"curfew.internal/test/need"
@@ -53,6 +55,36 @@ func TestSystemCallsAreLookedAfterOnlyForSomebody(t *testing.T) {
 	}
 	defer func() { stop() }()
 	until(t, "rest", func() bool { return attached() == 0 })
+}
+
+// TestALabelThatTakesLongHoldsNobodyUp has somebody give a label for ever: what
+// reads the ring goes on, and others get theirs.
+func TestALabelThatTakesLongHoldsNobodyUp(t *testing.T) {
+	need.Root(t)
+	w := open(t, pins(t))
+	defer closeIt(t, w)
+	done, err := w.listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := make(chan error, 1)
+	go func() {
+		err := w.rest()
+		free, failed := w.listen()
+		if failed == nil {
+			free()
+		}
+		other <- errors.Join(err, failed)
+	}()
+	select {
+	case err = <-other:
+	case <-time.After(2 * time.Minute):
+		err = errors.New("another one waits for it")
+	}
+	done()
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 // openSlow opens a watch whose timer is that of a kernel before Linux 6.18.
