@@ -297,3 +297,24 @@ func TestASessionIsGuardedAsItsGrantSays(t *testing.T) {
 		t.Error(w.tasks, w.freed, w.sessions)
 	}
 }
+
+// A session whose end the kernel does not take, as that of one which is yet to
+// be labelled, stays under its grant, and is moved with its end later.
+func TestASessionIsMovedWithItsEnd(t *testing.T) {
+	w := newWorld()
+	w.offered.Grants = []grant.Grant{held("g-a", "ana", 0, time.Hour), held("g-b", "ana", time.Minute, 2*time.Hour)}
+	a := w.agent(t)
+	pass(t, a)
+	a.Knock(t.Context(), Knock{Open: true, Service: "sshd", User: "ana", PID: 7})
+	session, ends := w.tasks[7], w.ends
+	w.now, w.ends = noon.Add(30*time.Minute), map[uint64]uint64{}
+	if _, err := a.Pass(t.Context(), true); err == nil || w.sessions[session].Grant != "g-a" {
+		t.Error("moved, and the kernel does not know until when", err, w.sessions)
+	}
+	w.ends = ends
+	pass(t, a)
+	g := w.offered.Grants[1]
+	if got := w.sessions[session].Grant; got != "g-b" || w.ends[session] != a.deadline(g) {
+		t.Errorf("under %s, until %v in place of %v", got, time.Duration(w.ends[session]), time.Duration(a.deadline(g)))
+	}
+}

@@ -83,14 +83,18 @@ func (a *Agent) stretch(s Session, g grant.Grant, live []grant.Grant) []error {
 	return nil
 }
 
-// move has a session go on under a grant, as that one guards it: until that is
-// so, the session stays where it is, and the next pass tries again.
+// move has a session go on under a grant, as that one guards it and until that
+// one ends: until the kernel has both, the session stays where it is, and the
+// next pass tries again.
 func (a *Agent) move(s Session, g grant.Grant) []error {
 	if err := a.Labels.Guard(s.ID, !g.Role.Unguarded); err != nil {
 		return []error{err}
 	}
+	if err := a.Labels.Extend(s.ID, a.deadline(g)); err != nil {
+		return []error{err}
+	}
 	s.Grant, s.Approvers = g.ID, approvers(g)
-	return []error{a.put(s), a.Labels.Extend(s.ID, a.deadline(g))}
+	return []error{a.put(s)}
 }
 
 // end ends sessions, and says why.

@@ -218,6 +218,9 @@ func (l fakeLabels) LabelOf(pid int) (uint64, bool, error) {
 }
 
 func (l fakeLabels) Extend(session, end uint64) error {
+	if _, known := l.ends[session]; !known {
+		return errors.New("no such session")
+	}
 	l.ends[session] = end
 	return nil
 }
