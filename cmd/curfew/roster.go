@@ -5,10 +5,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/ed25519"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -18,6 +14,7 @@ import (
 
 	"curfew.internal/dsse"
 	"curfew.internal/grant"
+	"curfew.internal/keyfile"
 	"curfew.internal/wire/api"
 )
 
@@ -36,44 +33,13 @@ type rosterOwnerCmd struct {
 
 // Run makes an owner's key.
 func (c rosterOwnerCmd) Run(_ context.Context, p *program) error {
-	public, private, err := ed25519.GenerateKey(rand.Reader)
+	private, err := keyfile.Make(c.File)
 	if err != nil {
 		return err
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		return err
-	}
-	f, err := os.OpenFile(c.File, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return fmt.Errorf("write key: %w", err)
-	}
-	_, err = f.Write(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("write key: %w", err)
-	}
+	public, _ := private.Public().(ed25519.PublicKey)
 	_, err = fmt.Fprintln(p.out, ownerText(public))
 	return err
-}
-
-func readPrivate(name string) (ed25519.PrivateKey, error) {
-	b, err := os.ReadFile(name) //nolint:gosec // the owner names the file
-	if err != nil {
-		return nil, fmt.Errorf("read key: %w", err)
-	}
-	block, _ := pem.Decode(b)
-	if block == nil {
-		return nil, fmt.Errorf("%s holds no private key in PEM", name)
-	}
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	private, ok := key.(ed25519.PrivateKey)
-	if !ok {
-		return nil, fmt.Errorf("%s holds a %T in place of an Ed25519 key", name, key)
-	}
-	return private, nil
 }
 
 type rosterDraftCmd struct {
@@ -228,7 +194,7 @@ func (c rosterSignCmd) Run(_ context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
-	key, err := readPrivate(c.Key)
+	key, err := keyfile.Read(c.Key)
 	if err != nil {
 		return err
 	}

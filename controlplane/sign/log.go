@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 
+	"curfew.internal/keyfile"
 	"curfew.internal/ledger"
 )
 
@@ -23,7 +24,7 @@ type Log struct {
 
 // MakeLog makes the key of the fleet's log.
 func MakeLog(dir string) error {
-	_, err := makeKey(filepath.Join(dir, logFile))
+	_, err := keyfile.Make(filepath.Join(dir, logFile))
 	return err
 }
 
@@ -32,7 +33,7 @@ var ErrNoLog = errors.New("no file holds the key of the fleet's log")
 
 // LoadLog reads the key of the fleet's log in dir.
 func LoadLog(dir, fleet string) (*Log, error) {
-	private, err := readKey(filepath.Join(dir, logFile))
+	private, err := keyfile.Read(filepath.Join(dir, logFile))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %w", ErrNoLog, err)
 	}

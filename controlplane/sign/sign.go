@@ -19,6 +19,7 @@ import (
 
 	"curfew.internal/dsse"
 	"curfew.internal/grant"
+	"curfew.internal/keyfile"
 )
 
 // How long keys stand. An old grant key counts for Overlap after a new one
@@ -61,15 +62,15 @@ func Init(dir, rootFile, fleet string, now time.Time) ([]byte, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make folder of keys: %w", err)
 	}
-	root, err := makeKey(rootFile)
+	root, err := keyfile.Make(rootFile)
 	if err != nil {
 		return nil, err
 	}
 	rootPublic, _ := root.Public().(ed25519.PublicKey)
-	if err := writePublic(filepath.Join(dir, rootPublicFile), rootPublic); err != nil {
+	if err := keyfile.WritePublic(filepath.Join(dir, rootPublicFile), rootPublic); err != nil {
 		return nil, err
 	}
-	if _, err := makeKey(filepath.Join(dir, sshFile)); err != nil {
+	if _, err := keyfile.Make(filepath.Join(dir, sshFile)); err != nil {
 		return nil, err
 	}
 	key, err := makeGrantKey(dir, now)
@@ -84,11 +85,11 @@ func Init(dir, rootFile, fleet string, now time.Time) ([]byte, error) {
 // for [Overlap], and returns the envelope of the next keyring. Nothing has
 // changed until the caller stores that.
 func Rotate(dir, rootFile string, ring grant.Keyring, now time.Time) ([]byte, error) {
-	root, err := readKey(rootFile)
+	root, err := keyfile.Read(rootFile)
 	if err != nil {
 		return nil, err
 	}
-	want, err := readPublic(filepath.Join(dir, rootPublicFile))
+	want, err := keyfile.ReadPublic(filepath.Join(dir, rootPublicFile))
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +117,7 @@ func Rotate(dir, rootFile string, ring grant.Keyring, now time.Time) ([]byte, er
 
 // Load reads the keys in dir and checks the keyring's envelope with the root.
 func Load(dir, fleet string, keyring []byte) (*Authority, error) {
-	root, err := readPublic(filepath.Join(dir, rootPublicFile))
+	root, err := keyfile.ReadPublic(filepath.Join(dir, rootPublicFile))
 	if err != nil {
 		return nil, err
 	}
@@ -129,13 +130,13 @@ func Load(dir, fleet string, keyring []byte) (*Authority, error) {
 	}
 	a := &Authority{fleet: fleet, root: root, ring: ring, key: ring.Keys[len(ring.Keys)-1]}
 	name := filepath.Join(dir, grantPrefix+dsse.KeyID(a.key.Public)+".key")
-	if a.grant, err = readKey(name); err != nil {
+	if a.grant, err = keyfile.Read(name); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoKey, err)
 	}
 	if public, _ := a.grant.Public().(ed25519.PublicKey); !public.Equal(a.key.Public) {
 		return nil, fmt.Errorf("%s: %w", name, ErrNoKey)
 	}
-	ca, err := readKey(filepath.Join(dir, sshFile))
+	ca, err := keyfile.Read(filepath.Join(dir, sshFile))
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +176,7 @@ func makeGrantKey(dir string, now time.Time) (grant.Key, error) {
 	if err != nil {
 		return grant.Key{}, fmt.Errorf("make grant key: %w", err)
 	}
-	if err := writeKey(filepath.Join(dir, grantPrefix+dsse.KeyID(public)+".key"), private); err != nil {
+	if err := keyfile.Write(filepath.Join(dir, grantPrefix+dsse.KeyID(public)+".key"), private); err != nil {
 		return grant.Key{}, err
 	}
 	now = now.UTC().Truncate(time.Second)

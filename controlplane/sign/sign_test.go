@@ -19,6 +19,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"curfew.internal/grant"
+	"curfew.internal/keyfile"
 )
 
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -106,7 +107,7 @@ func TestKeysAreNotWrittenOver(t *testing.T) {
 		t.Errorf("second init: %v", err)
 	}
 	other := filepath.Join(t.TempDir(), "other.key")
-	if _, err := makeKey(other); err != nil {
+	if _, err := keyfile.Make(other); err != nil {
 		t.Fatal(err)
 	}
 	a, err := Load(dir, "lab", ring)

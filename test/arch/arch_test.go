@@ -31,6 +31,7 @@ var rooms = map[string][]string{
 	"ledger":  {"canon", "dsse"},
 	"clock":   {},
 	"durable": {},
+	"keyfile": {"durable"},
 	"bpf":     {},
 	"cast":    {}, // recordings of terminals, and how to show one
 
@@ -91,7 +92,7 @@ var rooms = map[string][]string{
 	"controlplane/scim":             {"clock", "controlplane/roster", "grant"},
 	"controlplane/request":          {"controlplane/policy", "controlplane/roster", "grant"},
 	"controlplane/roster":           {"grant", "ledger"},                                // plain values that the others pass on
-	"controlplane/sign":             {"controlplane/roster", "dsse", "grant", "ledger"}, // it signs what the log says of itself
+	"controlplane/sign":             {"controlplane/roster", "dsse", "grant", "keyfile", "ledger"}, // it signs what the log says of itself
 	"controlplane/store":            {"controlplane/request", "controlplane/roster", "dsse", "grant", "ledger"},
 	"controlplane/web":              {"cast", "cast/screen", "clock", "controlplane/policy", "controlplane/roster", "ledger", "wire/api"}, // it calls the API through what it declares itself
 
@@ -99,7 +100,7 @@ var rooms = map[string][]string{
 
 	"cmd/curfew": {
 		"cast", "clock", "completion", "controlplane/policy", "controlplane/policy/folder", "controlplane/policy/plan", "controlplane/policy/trial",
-		"controlplane/roster", "dsse", "grant", "ledger", "packaging/man", "wire/api", "wire/invite", "wire/signature", "witness",
+		"controlplane/roster", "dsse", "grant", "keyfile", "ledger", "packaging/man", "wire/api", "wire/invite", "wire/signature", "witness",
 	},
 	"cmd/curfew-server": {"clock", "controlplane", "controlplane/policy", "controlplane/policy/folder", "packaging/man"},
 	"cmd/curfew-agent":  {"agent", "agent/doctor", "completion", "packaging/man", "wire/shell"},

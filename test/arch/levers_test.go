@@ -48,7 +48,7 @@ var levers = []lever{
 		// runs before sudo asks at the terminal.
 		rooms: []string{
 			"agent", "agent/door", "agent/host", "agent/keep", "agent/record", "agent/watch", "cmd/curfew", "cmd/curfew-agent",
-			"controlplane", "controlplane/archive", "controlplane/fleet", "controlplane/forward", "controlplane/identity", "controlplane/sign", "test", "test/pages", "witness",
+			"controlplane", "controlplane/archive", "controlplane/fleet", "controlplane/forward", "controlplane/identity", "controlplane/sign", "keyfile", "test", "test/pages", "witness",
 		},
 	},
 	{

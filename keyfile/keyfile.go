@@ -1,4 +1,6 @@
-package sign
+// Package keyfile keeps Ed25519 keys in files: PEM (RFC 7468) with the private
+// half in PKCS #8 and the public half as X.509 has it.
+package keyfile
 
 import (
 	"crypto/ed25519"
@@ -8,21 +10,25 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+
+	"curfew.internal/durable"
 )
 
 const privateBlock, publicBlock = "PRIVATE KEY", "PUBLIC KEY"
 
-// makeKey makes a key in a new file. A file that is there is never written
+// Make makes a key in a new file. A file that is there is never written
 // over: it could hold the only copy of a root.
-func makeKey(name string) (ed25519.PrivateKey, error) {
+func Make(name string) (ed25519.PrivateKey, error) {
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("make key: %w", err)
 	}
-	return private, writeKey(name, private)
+	return private, Write(name, private)
 }
 
-func writeKey(name string, key ed25519.PrivateKey) error {
+// Write keeps the key in a new file, which its owner alone can read.
+func Write(name string, key ed25519.PrivateKey) error {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		return fmt.Errorf("write key: %w", err)
@@ -30,7 +36,8 @@ func writeKey(name string, key ed25519.PrivateKey) error {
 	return writeNew(name, pem.EncodeToMemory(&pem.Block{Type: privateBlock, Bytes: der}), 0o600)
 }
 
-func writePublic(name string, key ed25519.PublicKey) error {
+// WritePublic keeps the public half in a new file.
+func WritePublic(name string, key ed25519.PublicKey) error {
 	der, err := x509.MarshalPKIXPublicKey(key)
 	if err != nil {
 		return fmt.Errorf("write public key: %w", err)
@@ -44,13 +51,14 @@ func writeNew(name string, b []byte, mode os.FileMode) error {
 		return fmt.Errorf("write key: %w", err)
 	}
 	_, err = f.Write(b)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+	if err := errors.Join(err, f.Sync(), f.Close(), durable.Names(filepath.Dir(name))); err != nil {
 		return fmt.Errorf("write key: %w", err)
 	}
 	return nil
 }
 
-func readKey(name string) (ed25519.PrivateKey, error) {
+// Read reads what Make or Write kept.
+func Read(name string) (ed25519.PrivateKey, error) {
 	b, err := os.ReadFile(name) //nolint:gosec // the operator names the file
 	if err != nil {
 		return nil, fmt.Errorf("read key: %w", err)
@@ -70,8 +78,9 @@ func readKey(name string) (ed25519.PrivateKey, error) {
 	return private, nil
 }
 
-func readPublic(name string) (ed25519.PublicKey, error) {
-	b, err := os.ReadFile(name) //nolint:gosec // a file of the data folder
+// ReadPublic reads what WritePublic kept.
+func ReadPublic(name string) (ed25519.PublicKey, error) {
+	b, err := os.ReadFile(name) //nolint:gosec // the operator names the file
 	if err != nil {
 		return nil, fmt.Errorf("read key: %w", err)
 	}
