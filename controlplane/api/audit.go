@@ -93,31 +93,27 @@ func (s *Server) TailEvents(ctx context.Context, m *api.SearchEventsRequest, str
 	if err := stream.Send(nil); err != nil {
 		return err
 	}
+	return s.Follow(ctx, func() (bool, error) {
+		q.After, err = s.sendEvents(ctx, q, stream.Send)
+		return false, err
+	})
+}
+
+// sendEvents sends all that there is, and returns which came last.
+func (s *Server) sendEvents(ctx context.Context, q roster.Search, send func(*api.Event) error) (last uint64, err error) {
 	for {
-		changed := s.Store.Changed() // before the look, so that nothing falls in between
 		events, err := s.Store.Events(ctx, q)
 		if err != nil {
-			return err
+			return q.After, err
 		}
 		for _, e := range events {
-			if err := stream.Send(eventMessage(e)); err != nil {
-				return err
+			if err := send(eventMessage(e)); err != nil {
+				return q.After, err
 			}
 			q.After = e.ID
 		}
-		if len(events) == q.Limit {
-			continue
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-s.Stop:
-			return errStopping
-		case <-changed:
-		case <-s.Clock.After(lookAgain):
-		}
-		if err := s.stillSignedIn(ctx); err != nil {
-			return err
+		if len(events) < q.Limit {
+			return q.After, nil
 		}
 	}
 }

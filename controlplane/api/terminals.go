@@ -261,35 +261,29 @@ func (s *Server) replay(ctx context.Context, m *api.ReplayTerminalRequest, send 
 	if err := s.Terminals.Tell(ctx, s.act(ctx), "%s terminal %s of %s on %s under %s", verb, t.ID, t.Person, t.Host, t.Grant); err != nil {
 		return err
 	}
-	ended := false
-	for after := uint64(0); ; {
-		changed := s.Store.Changed() // before the look, so that nothing falls in between
+	after := uint64(0)
+	return s.Follow(ctx, func() (over bool, err error) {
+		after, over, err = s.sendSegments(ctx, t, after, send)
+		return over || !m.Follow, err
+	})
+}
+
+// sendSegments sends all that there is of the recording after the one with the
+// number. It returns which came last, and whether that ends it.
+func (s *Server) sendSegments(ctx context.Context, t roster.Terminal, after uint64, send func(roster.Segment, []byte) error) (last uint64, ended bool, err error) {
+	for {
 		page, err := s.Terminals.Segments(ctx, t.Host, t.ID, after, segmentsPage)
 		if err != nil {
-			return err
+			return after, ended, err
 		}
 		for _, v := range page {
 			if err := send(v, s.shown(ctx, t, v)); err != nil {
-				return err
+				return after, ended, err
 			}
 			after, ended = v.Number, len(v.Digest) == 0
 		}
-		switch {
-		case len(page) == segmentsPage:
-			continue
-		case ended || !m.Follow:
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-s.Stop:
-			return errStopping
-		case <-changed:
-		case <-s.Clock.After(lookAgain):
-		}
-		if err := s.stillSignedIn(ctx); err != nil {
-			return err
+		if len(page) < segmentsPage {
+			return after, ended, nil
 		}
 	}
 }
