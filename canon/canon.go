@@ -54,7 +54,16 @@ func (w *Writer) Blob(field int, v []byte) {
 }
 
 // Text writes a string; an empty one is left out.
-func (w *Writer) Text(field int, v string) { w.Blob(field, []byte(v)) }
+func (w *Writer) Text(field int, v string) {
+	if v != "" {
+		w.text(field, v)
+	}
+}
+
+func (w *Writer) text(field int, v string) {
+	w.b = protowire.AppendTag(w.b, protowire.Number(field), protowire.BytesType) //nolint:gosec // as in Uint
+	w.b = protowire.AppendString(w.b, v)
+}
 
 // Item writes one element of a repeated field, empty or not.
 func (w *Writer) Item(field int, v []byte) {
@@ -65,7 +74,7 @@ func (w *Writer) Item(field int, v []byte) {
 // Texts writes a repeated string field in the order given.
 func (w *Writer) Texts(field int, vs []string) {
 	for _, v := range vs {
-		w.Item(field, []byte(v))
+		w.text(field, v)
 	}
 }
 
@@ -184,23 +193,29 @@ func (f Field) Bool(to *bool) error {
 
 // Blob puts a copy of the field's bytes into to.
 func (f Field) Blob(to *[]byte) error {
-	if f.kind != protowire.BytesType {
-		return fmt.Errorf("field %d is not bytes: %w", f.Num, ErrMalformed)
+	if err := f.bytes(); err != nil {
+		return err
 	}
 	*to = bytes.Clone(f.b)
 	return nil
 }
 
+func (f Field) bytes() error {
+	if f.kind != protowire.BytesType {
+		return fmt.Errorf("field %d is not bytes: %w", f.Num, ErrMalformed)
+	}
+	return nil
+}
+
 // Text puts the field's string into to; it has to be valid UTF-8.
 func (f Field) Text(to *string) error {
-	var b []byte
-	if err := f.Blob(&b); err != nil {
+	if err := f.bytes(); err != nil {
 		return err
 	}
-	if !utf8.Valid(b) {
+	if !utf8.Valid(f.b) {
 		return fmt.Errorf("field %d is not UTF-8: %w", f.Num, ErrMalformed)
 	}
-	*to = string(b)
+	*to = string(f.b)
 	return nil
 }
 
@@ -246,11 +261,10 @@ func (f Field) Nanos(to *time.Time) error {
 
 // Message reads the field's bytes as a message of its own.
 func (f Field) Message(each func(Field) error) error {
-	var b []byte
-	if err := f.Blob(&b); err != nil {
+	if err := f.bytes(); err != nil {
 		return err
 	}
-	if err := read(b, f.later, each); err != nil {
+	if err := read(f.b, f.later, each); err != nil {
 		return fmt.Errorf("in field %d: %w", f.Num, err)
 	}
 	return nil

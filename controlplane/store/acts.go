@@ -71,10 +71,12 @@ func (t *tx) decided(ctx context.Context, r roster.Request, d roster.Decision, c
 // own keeps an entry that the control plane makes itself, with the role that it
 // is about.
 func (t *tx) own(ctx context.Context, e ledger.Entry, role string) error {
-	var seq uint64
-	err := t.QueryRowContext(ctx, `SELECT coalesce(max(seq), 0) + 1 FROM entries WHERE host = '' AND outbox = ?`, ownOutbox).Scan(&seq)
-	if err != nil {
-		return err
+	if t.grown.own == 0 {
+		err := t.QueryRowContext(ctx, `SELECT coalesce(max(seq), 0) FROM entries WHERE host = '' AND outbox = ?`, ownOutbox).Scan(&t.grown.own)
+		if err != nil {
+			return err
+		}
 	}
-	return t.keep(ctx, row{outbox: ownOutbox, seq: seq, kind: e.Kind.String(), entry: e, raw: e.Bytes(), role: role})
+	t.grown.own++
+	return t.keep(ctx, row{outbox: ownOutbox, seq: t.grown.own, kind: e.Kind.String(), entry: e, raw: e.Bytes(), role: role})
 }

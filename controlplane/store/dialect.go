@@ -139,6 +139,7 @@ type querier interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)
 }
 
 // conn puts our statements to a database, or to a transaction, in its dialect.
@@ -160,6 +161,12 @@ func (c conn) QueryRowContext(ctx context.Context, query string, args ...any) *s
 // ExecContext implements querier.
 func (c conn) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
 	return c.querier.ExecContext(ctx, c.dialect.statement(query), kept(args)...)
+}
+
+// PrepareContext implements querier. What the statement is run with has to go
+// through kept.
+func (c conn) PrepareContext(ctx context.Context, query string) (*sql.Stmt, error) {
+	return c.querier.PrepareContext(ctx, c.dialect.statement(query))
 }
 
 // kept are the arguments as both databases have them: a flag is 1 or 0, and a

@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"fmt"
+	"iter"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -31,34 +33,48 @@ func words(e ledger.Entry) string {
 			}
 		}
 	}
-	var b strings.Builder
+	var b []byte
 	for _, text := range all {
-		for _, t := range tokens(text) {
-			if b.Len()+1+len(t) > maxWords {
-				return b.String()
+		for t := range runs(text) {
+			if len(b)+1+len(t) > maxWords {
+				return string(b)
 			}
-			b.WriteString(" " + t)
+			b = append(append(b, ' '), t...)
 		}
 	}
-	return b.String()
+	return string(b)
 }
 
 // tokens are the runs of letters and digits of a text.
-func tokens(text string) []string {
-	var all []string
-	for _, t := range strings.FieldsFunc(strings.ToLower(text), func(r rune) bool {
-		return r == unicode.ReplacementChar || !unicode.IsLetter(r) && !unicode.IsNumber(r)
-	}) {
-		for len(t) > maxToken {
-			cut := maxToken
-			for cut > 0 && t[cut]&0xc0 == 0x80 {
-				cut--
+func tokens(text string) []string { return slices.Collect(runs(text)) }
+
+// runs are the tokens one by one. Most texts need no new bytes for that.
+func runs(text string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for t := range strings.FieldsFuncSeq(strings.ToLower(text), between) {
+			for len(t) > maxToken {
+				cut := maxToken
+				for cut > 0 && t[cut]&0xc0 == 0x80 {
+					cut--
+				}
+				if !yield(t[:cut]) {
+					return
+				}
+				t = t[cut:]
 			}
-			all, t = append(all, t[:cut]), t[cut:]
+			if !yield(t) {
+				return
+			}
 		}
-		all = append(all, t)
 	}
-	return all
+}
+
+// between reports whether a letter stands between words.
+func between(r rune) bool {
+	if r < unicode.MaxASCII {
+		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && (r < 'A' || r > 'Z')
+	}
+	return r == unicode.ReplacementChar || !unicode.IsLetter(r) && !unicode.IsNumber(r)
 }
 
 // searchable is what an entry is found by, beside its words.

@@ -167,8 +167,7 @@ func (t *tx) indexed(ctx context.Context, statements []string) error {
 // stored is a row of entries, read again.
 type stored struct {
 	row
-	id    uint64
-	words string
+	id uint64
 }
 
 func scanStored(r scanner) (stored, error) {

@@ -22,6 +22,7 @@ type row struct {
 	seq          uint64
 	kind         string
 	entry        ledger.Entry
+	words        string // of the entry; empty: not counted yet
 	raw          []byte
 	vouched      bool   // its receipt is signed by the key
 	key          []byte // of the host, for an entry with a receipt
@@ -40,10 +41,17 @@ type growth struct {
 	from   uint64 // the log's size before
 	leaves []tlog.Hash
 	hours  map[int64]ledger.Range // the first and last entry that tells of each
+	own    uint64                 // how many of the record the control plane made itself; 0: not known yet
+	rows   []any                  // of entries that are still to be inserted, column after column
 }
 
+// ofEntries are the columns that an entry has when it is new.
+const ofEntries = `entries (id, host, outbox, seq, kind, at, grant_id, person, words, receipt_ok, receipt_key, raw, request, role, outcome, path)`
+
+var columnsOfEntries = strings.Count(ofEntries, ",") + 1
+
 // keep takes an entry into the record and the log, which grows by it when the
-// transaction is committed.
+// transaction is committed. Until [tx.put] no statement finds it.
 func (t *tx) keep(ctx context.Context, r row) error {
 	number, err := t.number(ctx)
 	if err != nil {
@@ -53,15 +61,22 @@ func (t *tx) keep(ctx context.Context, r row) error {
 	if err != nil {
 		return err
 	}
-	err = t.run(ctx, `INSERT INTO entries (id, host, outbox, seq, kind, at, grant_id, person, words, receipt_ok, receipt_key, raw, request, role, outcome, path)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		number, r.host, r.outbox, r.seq, r.kind, ns(r.entry.At), r.entry.Grant, r.entry.Person, words(r.entry), r.vouched, blob(r.key), blob(r.raw), r.entry.Request,
-		find.role, find.outcome, find.path)
-	if err == nil {
-		t.grown.leaves = append(t.grown.leaves, r.leaf(number).Hash())
-		t.grown.at(hour(r.entry.At), number)
+	if r.words == "" {
+		r.words = words(r.entry)
 	}
-	return err
+	t.grown.rows = append(t.grown.rows,
+		number, r.host, r.outbox, r.seq, r.kind, ns(r.entry.At), r.entry.Grant, r.entry.Person, r.words, r.vouched, blob(r.key), blob(r.raw), r.entry.Request,
+		find.role, find.outcome, find.path)
+	t.grown.leaves = append(t.grown.leaves, r.leaf(number).Hash())
+	t.grown.at(hour(r.entry.At), number)
+	return nil
+}
+
+// put inserts the entries that were kept.
+func (t *tx) put(ctx context.Context) error {
+	rows := t.grown.rows
+	t.grown.rows = nil
+	return t.insert(ctx, ofEntries, columnsOfEntries, rows)
 }
 
 // number is that of the next entry.
@@ -97,6 +112,9 @@ func (g *growth) at(hour int64, number uint64) {
 func (t *tx) seal(ctx context.Context) error {
 	if len(t.grown.leaves) == 0 {
 		return nil
+	}
+	if err := t.put(ctx); err != nil {
+		return fmt.Errorf("entries: %w", err)
 	}
 	first := tlog.StoredHashCount(int64(t.grown.from)) //nolint:gosec // databases count in signed integers
 	var fresh []tlog.Hash
@@ -136,20 +154,13 @@ func (t *tx) putHours(ctx context.Context) error {
 	return nil
 }
 
-// atOnce is how many hashes one statement inserts.
-const atOnce = 200
-
 func (t *tx) putHashes(ctx context.Context, first int64, fresh []tlog.Hash) error {
-	for len(fresh) > 0 {
-		n := min(len(fresh), atOnce)
-		args := make([]any, 0, 2*n)
-		for i, h := range fresh[:n] {
-			args = append(args, first+int64(i), h[:])
-		}
-		if err := t.run(ctx, `INSERT INTO log_hashes VALUES (?, ?)`+strings.Repeat(`, (?, ?)`, n-1), args...); err != nil {
-			return fmt.Errorf("%w: %w", ErrLog, err)
-		}
-		first, fresh = first+int64(n), fresh[n:]
+	rows := make([]any, 0, 2*len(fresh))
+	for i := range fresh {
+		rows = append(rows, first+int64(i), fresh[i][:])
+	}
+	if err := t.insert(ctx, `log_hashes (place, hash)`, 2, rows); err != nil {
+		return fmt.Errorf("%w: %w", ErrLog, err)
 	}
 	return nil
 }

@@ -52,11 +52,16 @@ func (s *Store) connect(place string) error {
 	return nil
 }
 
+// writing is for the connection that writes: it keeps the ends of its indexes at
+// hand (16 MiB), and the file is brought up to date after some 32 MiB of changes,
+// since many of them change the same pages.
+const writing = "&_txlock=immediate&_pragma=wal_autocheckpoint(8000)&_pragma=cache_size(-16000)"
+
 func (s *Store) openSQLite(file string) error {
 	dsn := (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: file}).EscapedPath()}).String() +
 		"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)"
 	var err error
-	if s.writer, err = sql.Open("sqlite", dsn+"&_txlock=immediate"); err != nil {
+	if s.writer, err = sql.Open("sqlite", dsn+writing); err != nil {
 		return err
 	}
 	if s.reader, err = sql.Open("sqlite", dsn+"&_pragma=query_only(1)"); err != nil {

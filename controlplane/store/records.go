@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
+	"slices"
+	"sync"
 
 	"curfew.internal/controlplane/roster"
 	"curfew.internal/ledger"
@@ -17,6 +20,7 @@ var ErrOutOfOrder = errors.New("records are out of order")
 // read, or speaks for another host, is kept as it came and counts for nothing.
 func (s *Store) KeepRecords(ctx context.Context, name, outbox string, records []roster.Record) (uint64, error) {
 	var upTo uint64
+	read := readAll(records)
 	write := s.write
 	if len(records) == 0 {
 		write = s.writeTogether // a host that begins
@@ -31,7 +35,8 @@ func (s *Store) KeepRecords(ctx context.Context, name, outbox string, records []
 			return err
 		}
 		k := keeper{tx: t, host: h, fleet: s.fleet, outbox: outbox, strangers: map[string]bool{}, came: map[uint64]sealable{}}
-		for _, r := range records {
+		t.grown.rows = slices.Grow(t.grown.rows, len(records)*columnsOfEntries)
+		for _, r := range read {
 			if upTo, err = k.next(ctx, upTo, r); err != nil {
 				return err
 			}
@@ -54,9 +59,38 @@ type keeper struct {
 	came      map[uint64]sealable // of the outbox, by number: what no seal was for yet
 }
 
+// asRead is a record, and what it says.
+type asRead struct {
+	roster.Record
+	entry  ledger.Entry
+	err    error // it is none
+	digest []byte
+	words  string
+}
+
+// readAll reads records on all processors, and before the change begins: other
+// changes do not wait for it.
+func readAll(records []roster.Record) []asRead {
+	all := make([]asRead, len(records))
+	parts := runtime.GOMAXPROCS(0)
+	var g sync.WaitGroup
+	for n := range parts {
+		g.Go(func() {
+			for i := n * len(all) / parts; i < (n+1)*len(all)/parts; i++ {
+				r := asRead{Record: records[i], digest: ledger.EntryDigest(records[i].Entry)}
+				r.entry, r.err = ledger.ParseEntry(r.Entry)
+				r.words = words(r.entry)
+				all[i] = r
+			}
+		})
+	}
+	g.Wait()
+	return all
+}
+
 // next keeps the record if it goes on from upTo, and returns where it ends
 // then. What was kept already is passed over.
-func (k keeper) next(ctx context.Context, upTo uint64, r roster.Record) (uint64, error) {
+func (k keeper) next(ctx context.Context, upTo uint64, r asRead) (uint64, error) {
 	if r.Seq <= upTo {
 		return upTo, nil
 	}
@@ -73,16 +107,16 @@ func (k keeper) next(ctx context.Context, upTo uint64, r roster.Record) (uint64,
 // missing says in the record that the first entries of an outbox never came.
 func (k keeper) missing(ctx context.Context, n uint64) error {
 	e := ledger.Entry{Kind: ledger.Gap, At: k.host.Seen, Host: k.host.Name, Lost: n, Text: "the first records of this outbox never arrived"}
-	return k.insert(ctx, 0, e.Kind.String(), e, e.Bytes())
+	return k.insert(ctx, e.Kind.String(), asRead{Record: roster.Record{Entry: e.Bytes()}, entry: e})
 }
 
-func (k keeper) take(ctx context.Context, r roster.Record) error {
-	e, err := ledger.ParseEntry(r.Entry)
-	k.came[r.Seq] = sealable{ledger.EntryDigest(r.Entry), e.Kind == ledger.Gap}
-	if err != nil {
-		return k.insert(ctx, r.Seq, roster.Malformed, ledger.Entry{At: k.host.Seen, Host: k.host.Name, Text: err.Error()}, r.Entry)
+func (k keeper) take(ctx context.Context, r asRead) error {
+	k.came[r.Seq] = sealable{r.digest, r.entry.Kind == ledger.Gap}
+	if r.err != nil {
+		r.entry, r.words = ledger.Entry{At: k.host.Seen, Host: k.host.Name, Text: r.err.Error()}, ""
+		return k.insert(ctx, roster.Malformed, r)
 	}
-	strange, err := k.strange(ctx, e.Grant)
+	strange, err := k.strange(ctx, r.entry.Grant)
 	if err != nil {
 		return err
 	}
@@ -91,17 +125,17 @@ func (k keeper) take(ctx context.Context, r roster.Record) error {
 	// had to say when it joined again under another name.
 	foreign := ""
 	switch {
-	case e.Host != k.host.Name:
-		foreign = "speaks for host " + e.Host + ": "
+	case r.entry.Host != k.host.Name:
+		foreign = "speaks for host " + r.entry.Host + ": "
 	case strange:
-		foreign = "tells of grant " + e.Grant + ", which is not for this host: "
+		foreign = "tells of grant " + r.entry.Grant + ", which is not for this host: "
 	}
 	if foreign != "" {
-		e.Text = foreign + e.Text
-		e.Host, e.Grant, e.Person = k.host.Name, "", ""
-		return k.insert(ctx, r.Seq, roster.Malformed, e, r.Entry)
+		r.entry.Text, r.words = foreign+r.entry.Text, ""
+		r.entry.Host, r.entry.Grant, r.entry.Person = k.host.Name, "", ""
+		return k.insert(ctx, roster.Malformed, r)
 	}
-	return k.insert(ctx, r.Seq, e.Kind.String(), e, r.Entry)
+	return k.insert(ctx, r.entry.Kind.String(), r)
 }
 
 // strange reports whether the grant is one of ours, but not for this host.
@@ -119,7 +153,8 @@ func (k keeper) strange(ctx context.Context, id string) (bool, error) {
 	return is, err
 }
 
-func (k keeper) insert(ctx context.Context, seq uint64, kind string, e ledger.Entry, raw []byte) error {
+func (k keeper) insert(ctx context.Context, kind string, r asRead) error {
+	e := r.entry
 	var valid bool
 	var key []byte
 	bad := ""
@@ -127,7 +162,7 @@ func (k keeper) insert(ctx context.Context, seq uint64, kind string, e ledger.En
 	case kind == roster.Malformed:
 	case e.Kind == ledger.Sealed:
 		var err error
-		if bad, err = k.sealed(ctx, seq, e.Receipt); err != nil {
+		if bad, err = k.sealed(ctx, r.Seq, e.Receipt); err != nil {
 			return err
 		}
 		valid, key = bad == "", k.host.ReceiptKey
@@ -136,9 +171,11 @@ func (k keeper) insert(ctx context.Context, seq uint64, kind string, e ledger.En
 		valid, key = k.vouched(e), k.host.ReceiptKey
 	}
 	e.Request = "" // of what hosts say, none is about a request
-	err := k.keep(ctx, row{host: k.host.Name, outbox: k.outbox, seq: seq, kind: kind, entry: e, raw: raw, vouched: valid, key: key})
+	err := k.keep(ctx, row{
+		host: k.host.Name, outbox: k.outbox, seq: r.Seq, kind: kind, entry: e, words: r.words, raw: r.Entry, vouched: valid, key: key,
+	})
 	if err == nil && bad != "" {
-		err = k.alertOf(ctx, e, seq, bad)
+		err = k.alertOf(ctx, e, r.Seq, bad)
 	}
 	return err
 }

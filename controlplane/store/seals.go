@@ -97,6 +97,9 @@ func (k keeper) recall(ctx context.Context, from, to uint64) error {
 	if from > to {
 		return nil
 	}
+	if err := k.put(ctx); err != nil {
+		return err
+	}
 	_, err := list(ctx, k, func(r scanner) (struct{}, error) {
 		var seq uint64
 		var kind string
