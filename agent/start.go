@@ -85,23 +85,17 @@ func open(f Folders, sweeping, beside bool, log *slog.Logger) (*Agent, *parts, e
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := p.host.Prepare(); err != nil {
-		return nil, nil, err
+	if err := errors.Join(p.host.Prepare(), host.MountBPF(f.BPF)); err != nil {
+		if !sweeping {
+			return nil, nil, err
+		}
+		log.Error("sweeping on a host that cannot be made ready", "err", err)
 	}
-	if err := host.MountBPF(f.BPF); err != nil {
-		return nil, nil, err
-	}
-	k, err := keep.Open(keep.Config{
-		Dir: f.State, Fleet: p.identity.Fleet, Host: p.identity.Name, Boot: boot, Roots: p.identity.Roots,
-		Clock: p.clock, Log: log, Quota: p.config.Quota, Run: f.Run, Key: p.identity.ReceiptKey,
-	})
+	unwritten, err := p.remember(boot, sweeping)
 	if err != nil {
 		return nil, nil, err
 	}
-	p.kept = kept{
-		Keep: k, sessions: keep.Folder{Dir: filepath.Join(f.Run, "sessions")}, state: keep.Folder{Dir: f.State},
-		before: keep.Folder{Dir: filepath.Join(f.Run, "before")}, looks: keep.Folder{Dir: filepath.Join(f.State, "looks")},
-	}
+	beside = beside || unwritten
 	var labels Labels = heldLabels{}
 	p.watch, err = watch.Open(watch.Config{
 		PinDir: filepath.Join(f.BPF, "curfew"), Log: log, Clock: p.clock, Places: func() []watch.Place { return f.places(p.host) },
@@ -110,7 +104,7 @@ func open(f Folders, sweeping, beside bool, log *slog.Logger) (*Agent, *parts, e
 	case err == nil:
 		labels = p.watch
 	case !sweeping || !beside && errors.Is(err, watch.ErrBusy):
-		return nil, nil, errors.Join(err, k.Close())
+		return nil, nil, errors.Join(err, p.kept.Close())
 	case !errors.Is(err, watch.ErrBusy):
 		log.Error("sweeping without labels", "err", err)
 		beside = true
@@ -125,7 +119,7 @@ func open(f Folders, sweeping, beside bool, log *slog.Logger) (*Agent, *parts, e
 		log.Warn("when the control plane was heard last is not known: leases count as over until it is heard", "err", err)
 	}
 	a.Heard = func() time.Time { return heard }
-	opened, unread := k.Kept()
+	opened, unread := p.kept.Kept()
 	if unread != nil {
 		log.Warn("kept grants do not count", "err", unread)
 	}
@@ -133,6 +127,29 @@ func open(f Folders, sweeping, beside bool, log *slog.Logger) (*Agent, *parts, e
 		return nil, nil, errors.Join(err, p.close())
 	}
 	return a, p, nil
+}
+
+// remember opens what the agent keeps. A sweep reads what it cannot write, as
+// on a disk that takes nothing any more.
+func (p *parts) remember(boot string, sweeping bool) (unwritten bool, err error) {
+	c := keep.Config{
+		Dir: p.State, Fleet: p.identity.Fleet, Host: p.identity.Name, Boot: boot, Roots: p.identity.Roots,
+		Clock: p.clock, Log: p.log, Quota: p.config.Quota, Run: p.Run, Key: p.identity.ReceiptKey,
+	}
+	k, err := keep.Open(c)
+	if err != nil && sweeping {
+		p.log.Error("sweeping without writing anything down", "err", err)
+		c.Unwritten, unwritten = true, true
+		k, err = keep.Open(c)
+	}
+	if err != nil {
+		return unwritten, err
+	}
+	p.kept = kept{
+		Keep: k, sessions: keep.Folder{Dir: filepath.Join(p.Run, "sessions")}, state: keep.Folder{Dir: p.State},
+		before: keep.Folder{Dir: filepath.Join(p.Run, "before")}, looks: keep.Folder{Dir: filepath.Join(p.State, "looks")},
+	}
+	return unwritten, nil
 }
 
 // places are our folders and the host's that are guarded, and those where it is

@@ -44,6 +44,9 @@ type Config struct {
 	// Memory bounds what waits for a disk that takes nothing, in bytes.
 	// Optional; 8 MiB.
 	Memory int
+	// Unwritten says to read what is kept and to write nothing, as if another
+	// process had it open.
+	Unwritten bool
 }
 
 // A Keep is an agent's durable state.
@@ -73,24 +76,36 @@ func Open(c Config) (*Keep, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make state folder: %w", err)
-	}
 	k := &Keep{Config: c}
-	var err error
-	if k.lock, err = lockFile(k.path(lockName)); err != nil {
-		return nil, fmt.Errorf("lock state: %w", err)
-	}
-	if k.lock == nil {
-		c.Log.Warn("another agent has the state open: it is read, and nothing is written")
+	if err := k.claim(); err != nil {
+		return nil, err
 	}
 	k.held = k.loadRoster() // before the state, which is opened under it
 	k.state, k.bad = k.loadState()
 	k.mark, k.said = k.loadMark(), k.readMark(saidFile)
+	var err error
 	if k.outbox, err = openOutbox(c, k.lock != nil); err != nil {
 		return nil, errors.Join(fmt.Errorf("open outbox: %w", err), k.unlock())
 	}
 	return k, nil
+}
+
+// claim takes the state for this process to write, unless that is another's, or
+// nobody's, to do.
+func (k *Keep) claim() (err error) {
+	if k.Unwritten {
+		return nil
+	}
+	if err := os.MkdirAll(k.Dir, 0o700); err != nil {
+		return fmt.Errorf("make state folder: %w", err)
+	}
+	if k.lock, err = lockFile(k.path(lockName)); err != nil {
+		return fmt.Errorf("lock state: %w", err)
+	}
+	if k.lock == nil {
+		k.Log.Warn("another agent has the state open: it is read, and nothing is written")
+	}
+	return nil
 }
 
 // Run writes the clock mark, and what a full disk did not take, from time to

@@ -246,6 +246,41 @@ func TestSecondProcessOnlyReads(t *testing.T) {
 	}
 }
 
+// A disk that takes no lock, and no outbox, still says what stands.
+func TestWhatCannotBeWrittenIsRead(t *testing.T) {
+	dir := t.TempDir()
+	k := open(t, dir)
+	if _, err := k.Accept(ring(1, root, keyA), set(3, "db1", keyA), start); err != nil {
+		t.Fatal(err)
+	}
+	c := k.Config
+	die(k)
+	for _, name := range []string{lockName, "outbox"} { // a folder, and a file, in the way
+		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, lockName), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "outbox"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(c); err == nil {
+		t.Fatal("it could be written")
+	}
+	c.Unwritten = true
+	read, err := Open(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := read.Kept()
+	wantGrants(t, o, 1)
+	if err := errors.Join(err, read.Close()); err != nil && !errors.Is(err, ErrHeld) {
+		t.Error(err)
+	}
+}
+
 func TestOtherIdentityIsNotBound(t *testing.T) {
 	dir := t.TempDir()
 	k := open(t, dir)

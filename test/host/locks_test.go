@@ -397,9 +397,9 @@ curfew-agent sweep; systemctl start curfew-agent`)
 	s.over(t, "bea", id)
 }
 
-// spoiled: files that an agent needs, and a sweep does not, are spoiled, and names
-// like those of our units are made by the thousand. What is over goes all the
-// same; the receipt waits for the next agent.
+// spoiled: files that an agent needs, and a sweep does not, are spoiled, the disk
+// takes nothing any more, and names like those of our units are made by the
+// thousand. What is over goes all the same; the receipt waits for the next agent.
 func spoiled(t *testing.T, s *scene) {
 	t.Helper()
 	p := s.person(t, "una")
@@ -407,6 +407,7 @@ func spoiled(t *testing.T, s *scene) {
 	out, err := s.ssh(t, p, "setsid -f sleep 8183 >/dev/null 2>&1; exit 0")
 	allowed(t, out, err)
 	s.sh(t, `cp -a /etc/curfew /root/etc-curfew; echo 'no: such: thing' >>/etc/curfew/agent.yaml; rm /etc/curfew/receipt.key /etc/curfew/ssh_ca.pub
+mount --bind /var/lib/curfew /var/lib/curfew && mount -o remount,bind,ro /var/lib/curfew
 systemctl kill -s KILL curfew-agent; for i in {1..1100}; do : >/etc/systemd/system/curfew-x$i; done`)
 	s.until(t, "the sweep", func() error {
 		out, err := s.db1.Sh(t.Context(), "! getent passwd una && ! test -e /run/curfew/sudoers.d/"+id+" && ! pgrep -f '^sleep 8183'")
@@ -416,7 +417,7 @@ systemctl kill -s KILL curfew-agent; for i in {1..1100}; do : >/etc/systemd/syst
 		return nil
 	})
 	// Before an agent is there again, which would tell of each.
-	s.sh(t, "rm /etc/systemd/system/curfew-x*; ! systemctl is-active curfew-agent && cp -a /root/etc-curfew/. /etc/curfew/ && systemctl reset-failed curfew-agent; systemctl restart curfew-agent")
+	s.sh(t, "umount /var/lib/curfew; rm /etc/systemd/system/curfew-x*; ! systemctl is-active curfew-agent && cp -a /root/etc-curfew/. /etc/curfew/ && systemctl reset-failed curfew-agent; systemctl restart curfew-agent")
 	s.nothing(t, "una")
 	s.clean(t, id)
 	s.sh(t, "rm -r /root/etc-curfew")
