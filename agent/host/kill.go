@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,8 +21,8 @@ import (
 // first.
 const maxKilled = 5
 
-// KillUID ends every process that has the uid as one of its own, until none
-// is left or ctx is done. It returns how many it ended. Where looks go on to
+// KillUID ends every process that has the uid as one of its own, or whose login
+// was that account's, until none is left or ctx is done. It returns how many it ended. Where looks go on to
 // find some, all are stopped before the first is ended: processes that start
 // others faster than they are ended one by one would go on for ever. None is
 // stopped without need, since root's su(1) or sudo(8) above one would stop with
@@ -135,17 +136,25 @@ func processesOf(uid uint32) ([]int, error) {
 }
 
 // hasUID reports whether a living process has the uid as its real, effective,
-// saved or file system uid (proc(5)).
+// saved or file system uid (proc(5)), or is of a login of that account,
+// whatever ids it took since (pam_loginuid(8)). The login finds what became
+// root in a session when its label is lost, or held by an agent that hangs; a
+// kernel without audit keeps none.
 func hasUID(pid int, uid uint32) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	return err == nil && statusHasUID(b, uid)
+	if err != nil {
+		return false
+	}
+	login, _ := os.ReadFile(fmt.Sprintf("/proc/%d/loginuid", pid))
+	return statusHasUID(b, string(login), uid)
 }
 
-// statusHasUID reads a process's status. A process whose first thread is dead
-// lives on in its other threads.
-func statusHasUID(status []byte, uid uint32) bool {
+// statusHasUID reads a process's status, and its login. A process whose first
+// thread is dead lives on in its other threads.
+func statusHasUID(status []byte, login string, uid uint32) bool {
 	want := []byte(strconv.FormatUint(uint64(uid), 10))
-	var has, dead, alone bool
+	has := strings.TrimSpace(login) == string(want)
+	var dead, alone bool
 	for line := range bytes.Lines(status) {
 		key, rest, _ := bytes.Cut(line, []byte(":"))
 		fields := bytes.Fields(rest)
@@ -158,7 +167,7 @@ func statusHasUID(status []byte, uid uint32) bool {
 		case "Threads":
 			alone = string(fields[0]) == "1" || string(fields[0]) == "0"
 		case "Uid":
-			has = slices.ContainsFunc(fields, func(f []byte) bool { return bytes.Equal(f, want) })
+			has = has || slices.ContainsFunc(fields, func(f []byte) bool { return bytes.Equal(f, want) })
 		}
 	}
 	return has && (!dead || !alone)

@@ -142,19 +142,46 @@ func TestASweepEndsWithItsContext(t *testing.T) {
 	}
 }
 
+// Whoever became root in a session, and has no label any more, is known by the
+// login that it came by.
+func TestWhoLoggedInIsEndedAsRoot(t *testing.T) {
+	h := machine(t)
+	need.Program(t, "sleep")
+	cmd := exec.Command("sh", "-c", "echo $0 >/proc/self/loginuid && exec setsid sleep 1000", strconv.Itoa(victim))
+	must(t, cmd.Start())
+	seen := make(chan error, 1)
+	go func() { seen <- cmd.Wait() }()
+	until(t, func() bool {
+		comm, err := os.ReadFile("/proc/" + strconv.Itoa(cmd.Process.Pid) + "/comm")
+		return err != nil || string(comm) == "sleep\n"
+	})
+	if n, err := h.KillUID(t.Context(), victim); n != 1 || err != nil {
+		t.Error(n, err)
+		_ = cmd.Process.Kill()
+	}
+	if err := <-seen; err == nil || err.Error() != "signal: killed" {
+		t.Error(err)
+	}
+}
+
 func TestStatusOfAProcess(t *testing.T) {
-	for status, has := range map[string]bool{
-		"State:\tS (sleeping)\nUid:\t0\t0\t70007\t0\nThreads:\t1\n":           true,
-		"State:\tS (sleeping)\nUid:\t0\t0\t0\t0\nThreads:\t1\n":               false,
-		"State:\tZ (zombie)\nUid:\t70007\t70007\t70007\t70007\nThreads:\t1\n": false,
-		"State:\tZ (zombie)\nUid:\t70007\t70007\t70007\t70007\nThreads:\t2\n": true,
-		"State:\tR (running)\nUid:\t170007\t700071\t7\t0\nThreads:\t1\n":      false,
-		"State:\tX (dead)\nUid:\t70007\t70007\t70007\t70007\nThreads:\t0\n":   false,
-		"State:\tR (running)\nUid:\t70007\t70007\t70007\t70007\nThreads:":     true,
-		"": false,
+	for _, c := range []struct {
+		status, login string
+		has           bool
+	}{
+		{"State:\tS (sleeping)\nUid:\t0\t0\t70007\t0\nThreads:\t1\n", "4294967295", true},
+		{"State:\tS (sleeping)\nUid:\t0\t0\t0\t0\nThreads:\t1\n", "4294967295", false},
+		{"State:\tS (sleeping)\nUid:\t0\t0\t0\t0\nThreads:\t1\n", "70007", true},
+		{"State:\tS (sleeping)\nUid:\t0\t0\t0\t0\nThreads:\t1\n", "70008", false},
+		{"State:\tZ (zombie)\nUid:\t70007\t70007\t70007\t70007\nThreads:\t1\n", "70007", false},
+		{"State:\tZ (zombie)\nUid:\t70007\t70007\t70007\t70007\nThreads:\t2\n", "", true},
+		{"State:\tR (running)\nUid:\t170007\t700071\t7\t0\nThreads:\t1\n", "", false},
+		{"State:\tX (dead)\nUid:\t70007\t70007\t70007\t70007\nThreads:\t0\n", "", false},
+		{"State:\tR (running)\nUid:\t70007\t70007\t70007\t70007\nThreads:", "", true},
+		{"", "", false},
 	} {
-		if statusHasUID([]byte(status), uid) != has {
-			t.Errorf("%q", status)
+		if statusHasUID([]byte(c.status), c.login, uid) != c.has {
+			t.Errorf("%q of login %q", c.status, c.login)
 		}
 	}
 }

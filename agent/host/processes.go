@@ -59,7 +59,7 @@ func (h *Host) Leftovers(ctx context.Context, person string, uid uint32) (looked
 		got, err := found()
 		looked, left, errs = append(looked, what), append(left, got...), append(errs, err)
 	}
-	look("processes of the account", func() ([]string, error) {
+	look("processes of the account and of its logins", func() ([]string, error) {
 		pids, err := processesOf(uid)
 		var names []string
 		for _, p := range pids {

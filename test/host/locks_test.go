@@ -423,6 +423,24 @@ systemctl kill -s KILL curfew-agent; for i in {1..1100}; do : >/etc/systemd/syst
 	s.sh(t, "rm -r /root/etc-curfew")
 }
 
+// unlabelled: on a kernel that refuses nothing before the end, whoever is root
+// takes the labels of all sessions away, and the agent with them. What she left as
+// root is known by her login.
+func unlabelled(t *testing.T, s *scene) {
+	t.Helper()
+	p := s.person(t, "ula")
+	id := s.grant(t, p, "ops", "10m")
+	if out, err := s.ssh(t, p, "sudo -n env sh -c 'setsid -f sleep 8184 >/dev/null 2>&1; rm -r /sys/fs/bpf/curfew; pkill -9 -x curfew-agent'"); err != nil {
+		t.Logf("cut short, as may be: %v %s", err, out)
+	}
+	s.until(t, "the next agent, which knows of no session", func() error {
+		_, err := s.db1.Sh(t.Context(), "systemctl is-active curfew-agent && test -e /sys/fs/bpf/curfew/labels && ! ls /run/curfew/sessions/*.json && pgrep -f '^sleep 8184'")
+		return err
+	})
+	s.over(t, "ula", id)
+	s.sh(t, "! pgrep -f '^sleep 8184'")
+}
+
 // unrecorded: sudo would go on after PAM_SESSION_ERR.
 func unrecorded(t *testing.T, s *scene) {
 	t.Helper()
