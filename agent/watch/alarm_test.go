@@ -12,16 +12,39 @@ import (
 	"curfew.internal/test/need"
 )
 
-// hardToEnd are scripts that nothing but a kill from outside ends: none of
-// them forks, execs or changes its ids again.
+// hopper is the one whose first process ends by itself.
+const hopper = "is never where one looks"
+
+// hardToEnd are scripts that nothing but a kill from outside ends: soon after
+// they said a line, all but the hopper neither fork, exec nor change their ids.
 var hardToEnd = map[string]string{
-	"sleeps":             `exec sleep 1000`,
-	"spins":              `while [ $SECONDS -lt 60 ]; do :; done`,
-	"ignores signals":    `trap "" TERM INT HUP QUIT; echo ready; exec sleep 1000`,
-	"is stopped":         `kill -STOP $$`,
-	"left its session":   `setsid sleep 1000 & exec sleep 1000`,
-	"is its own child":   `(setsid sh -c 'sleep 1000 & sleep 1000' &) ; exec sleep 1000`,
-	"is pid 1 somewhere": `exec unshare --pid --fork --kill-child sleep 1000`,
+	"sleeps":             `echo up; exec sleep 1000`,
+	"spins":              `echo up; while [ $SECONDS -lt 600 ]; do :; done`,
+	"ignores signals":    `trap "" TERM INT HUP QUIT; echo up; exec sleep 1000`,
+	"is stopped":         `echo up; kill -STOP $$`,
+	"left its session":   `setsid sleep 1000 & echo up; exec sleep 1000`,
+	"is its own child":   `(setsid sh -c 'sleep 1000 & sleep 1000' &) ; echo up; exec sleep 1000`,
+	"is pid 1 somewhere": `exec unshare --pid --fork --kill-child sh -c 'echo up; exec sleep 1000'`,
+	"lost its first thread": `exec python3 -c '
+import ctypes, threading, time
+threading.Thread(target=time.sleep, args=(1000,)).start()
+print("up", flush=True)
+ctypes.CDLL(None).syscall(60, 0)'`,
+	"has many threads": `exec python3 -c '
+import threading, time
+for i in range(100): threading.Thread(target=time.sleep, args=(1000,)).start()
+print("up", flush=True)'`,
+	"is traced": `exec python3 -c '
+import ctypes, os, signal, time
+if not os.fork():
+	ctypes.CDLL(None).ptrace(0, 0, 0, 0)
+	print("up", flush=True)
+	os.kill(os.getpid(), signal.SIGSTOP)
+time.sleep(1000)'`,
+	hopper: `exec python3 -c '
+import os, time
+print("up", flush=True)
+while not os.fork(): time.sleep(0.001)'`,
 }
 
 func TestTheKernelEndsWhatIsOverWithTheAgentGone(t *testing.T) {
@@ -53,27 +76,31 @@ func TestTheKernelEndsWhatIsOverWithTheAgentGone(t *testing.T) {
 
 func endWithoutAgent(t *testing.T, w *Watch) {
 	t.Helper()
-	var trees []*tree
+	trees := map[string]*tree{}
 	const session = 0x3001
-	end := clock.System{}.Now().Boot + 3*time.Second
-	for _, script := range hardToEnd {
+	for name, script := range hardToEnd {
 		s := shell(t, script)
-		if err := w.Label(s.Process.Pid, -1, session, uint64(end)); err != nil {
+		if err := w.Label(s.Process.Pid, -1, session, uint64(clock.System{}.Now().Boot+time.Hour)); err != nil {
 			t.Fatal(err)
 		}
-		trees = append(trees, s)
+		trees[name] = s
 		s.say(t)
+		s.hear(t)
+	}
+	end := clock.System{}.Now().Boot + time.Second
+	if err := w.Extend(session, uint64(end)); err != nil {
+		t.Fatal(err)
 	}
 	free := plant(t, "/bin/sleep", "1000")
 	closeIt(t, w)
-	for _, s := range trees {
-		exited := make(chan struct{})
-		go func() {
-			defer close(exited)
-			_ = s.Wait() // killed
-		}()
+	for name, s := range trees {
+		exited := make(chan error, 1)
+		go func() { exited <- s.Wait() }()
 		select {
-		case <-exited:
+		case err := <-exited:
+			if name != hopper && (err == nil || err.Error() != "signal: killed") {
+				t.Errorf("%s: %v, and was not killed", name, err)
+			}
 		case <-time.After(2 * time.Minute):
 			t.Errorf("%v lives", s.Args)
 		}
