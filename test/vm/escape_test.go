@@ -138,7 +138,7 @@ func (s *scene) tried(t *testing.T) string {
 
 // traced is what a way leaves, where it is no process.
 var traced = map[string]string{
-	"linger": "linger", "at": "at", "her crontab": "crontabs/ned", "root's crontab": "crontabs/root", "cron.d": "cron.d/mine", "unit": "system/mine.service",
+	"linger": "linger", "at": "atjobs/", "her crontab": "crontabs/ned", "root's crontab": "crontabs/root", "cron.d": "cron.d/mine", "unit": "system/mine.service",
 	"systemd timer": "system/mine.timer", "udev rule": "99-mine", "setuid shell": "bin/mine-sh", "setuid shell in /tmp": "/tmp/mine-sh", "capabilities": "mine-cat",
 	"shadow": "/etc/shadow", "second root": "/etc/passwd", "group of root's": "/etc/group", "authorized_keys": "authorized_keys", "ld.so.preload": "ld.so.preload",
 	"profile": "profile.d/mine.sh", "agent off": "curfew-sweep.service", "systemd-run": "mine-7117",
