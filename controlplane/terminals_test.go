@@ -15,6 +15,7 @@ import (
 	"curfew.internal/controlplane/roster"
 	"curfew.internal/grant"
 	"curfew.internal/ledger"
+	"curfew.internal/wire/api"
 )
 
 // granted has a host in the town on which ada has a grant.
@@ -102,5 +103,55 @@ func TestRecordingsOfAHostHaveAQuota(t *testing.T) {
 	s.quota = 1 << 20
 	if taken, _, err := s.Taken(t.Context(), last); err != nil || taken < 2000 || taken > 2500 {
 		t.Errorf("%d taken, %v", taken, err)
+	}
+}
+
+// Whoever asks for recordings with the record gets what they show, or what became
+// of it.
+func TestRecordingsAreExportedWithTheRecord(t *testing.T) {
+	w := newTown(t)
+	w.start(t)
+	ada := w.enrol(t)
+	key := ed25519.NewKeyFromSeed(make([]byte, 32))
+	g, s := w.granted(t, key), w.server.terminals
+	var last ledger.Segment
+	var records []roster.Record
+	for seq := range uint64(2) {
+		statement, _, err := taped(t, s, g, key, &last)
+		must(t, err)
+		e := ledger.Entry{Kind: ledger.Terminal, At: g.NotBefore, Host: "db1", Grant: g.ID, Person: "ada", Session: last.Session, Receipt: statement}
+		records = append(records, roster.Record{Seq: seq + 1, Entry: e.Bytes()})
+	}
+	_, err := s.KeepRecords(t.Context(), "db1", "o", records)
+	must(t, err)
+	exported := func(recordings bool) ledger.Report {
+		t.Helper()
+		part, err := ada.ExportRecord(t.Context(), &api.ExportRecordRequest{Grant: g.ID, Recordings: recordings})
+		must(t, err)
+		defer part.Close()
+		var file []byte
+		for part.Receive() {
+			file = append(file, part.Msg().Data...)
+		}
+		must(t, part.Err())
+		c, err := ada.GetCheckpoint(t.Context(), &api.GetCheckpointRequest{})
+		must(t, err)
+		log, err := ledger.ParseKey(c.Key)
+		must(t, err)
+		return ledger.Verify(file, ledger.Trust{Key: log})
+	}
+	if r := exported(false); len(r.Findings) > 0 || r.Terminals != 1 || r.Tapes != 0 {
+		t.Errorf("without: %+v", r)
+	}
+	if r := exported(true); len(r.Findings) > 0 || r.Tapes != 2 || !strings.HasSuffix(r.Asked, "with recordings") {
+		t.Errorf("with: %+v", r)
+	}
+	must(t, s.Remove(last.Digest))
+	if r := exported(true); len(r.Findings) != 1 || !strings.Contains(r.Findings[0].Text, "segment 2 of terminal "+last.Terminal+" is missing") || r.Tapes != 1 {
+		t.Errorf("a file is gone: %+v", r)
+	}
+	must(t, s.ForgetTerminals(t.Context(), "db", g.NotAfter.Add(time.Hour), g.NotAfter.Add(time.Hour)))
+	if r := exported(true); len(r.Findings) > 0 || r.Tapes != 0 || len(r.Erased) != 1 || r.Erased[0].To != r.Erased[0].From+1 {
+		t.Errorf("its time is over: %+v", r)
 	}
 }

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
@@ -25,6 +26,8 @@ type Manifest struct {
 	Asked   string // what was asked for, for people
 	Numbers []Range
 	Deleted []Range // of these, those of which the log has nothing but the digest any more
+	Tapes   bool    // what recordings show comes along
+	Erased  []Range // entries of segments of which that was deleted
 }
 
 // Bytes is the manifest's canonical form.
@@ -39,6 +42,10 @@ func (m Manifest) Bytes() []byte {
 	}
 	for _, r := range m.Deleted {
 		w.Item(6, r.bytes())
+	}
+	w.Bool(7, m.Tapes)
+	for _, r := range m.Erased {
+		w.Item(8, r.bytes())
 	}
 	return w.Bytes()
 }
@@ -85,17 +92,23 @@ func (m *Manifest) field(f canon.Field) error {
 		return hash(f, &m.Root)
 	case 4:
 		return f.Text(&m.Asked)
-	case 5, 6:
-		var r Range
-		err := f.Message(r.field)
-		if f.Num == 5 {
-			m.Numbers = append(m.Numbers, r)
-		} else {
-			m.Deleted = append(m.Deleted, r)
-		}
-		return err
+	case 5:
+		return ranged(f, &m.Numbers)
+	case 6:
+		return ranged(f, &m.Deleted)
+	case 7:
+		return f.Bool(&m.Tapes)
+	case 8:
+		return ranged(f, &m.Erased)
 	}
 	return f.Unknown()
+}
+
+func ranged(f canon.Field, to *[]Range) error {
+	var r Range
+	err := f.Message(r.field)
+	*to = append(*to, r)
+	return err
 }
 
 func hash(f canon.Field, to *tlog.Hash) error {
@@ -169,6 +182,7 @@ type Bundle struct {
 	Older      []byte         // an earlier checkpoint, if the export goes on from one
 	Growth     tlog.TreeProof // from Older to Checkpoint
 	Records    []Record
+	Tapes      []Tape // what recordings show, if that was asked for
 }
 
 // ErrBundle is the class of refusals of bytes that are no whole bundle.
@@ -179,6 +193,9 @@ func (b Bundle) Bytes() []byte {
 	out := b.head()
 	for _, r := range b.Records {
 		out = append(out, r.Bytes()...)
+	}
+	for _, t := range b.Tapes {
+		out = append(out, t.Bytes()...)
 	}
 	return out
 }
@@ -218,6 +235,13 @@ func ParseBundle(file []byte) (Bundle, error) {
 				b.Records = append(b.Records, r)
 			}
 			return err
+		case 6:
+			var t Tape
+			err := f.Message(t.field)
+			if err == nil {
+				b.Tapes = append(b.Tapes, t)
+			}
+			return err
 		}
 		return f.Unknown()
 	})
@@ -231,21 +255,28 @@ func ParseBundle(file []byte) (Bundle, error) {
 }
 
 // spelled refuses every spelling but the canonical one. It cuts the bundle off
-// before the first record that is written otherwise.
+// before the first record, or recording, that is written otherwise.
 func (b *Bundle) spelled(file []byte) error {
-	at := b.head()
-	if len(file) < len(at) || string(file[:len(at)]) != string(at) {
-		b.Records = nil
+	reads := func(what []byte) bool {
+		rest, ok := bytes.CutPrefix(file, what)
+		file = rest
+		return ok
+	}
+	if !reads(b.head()) {
+		b.Records, b.Tapes = nil, nil
 		return canon.ErrNotCanonical
 	}
-	file = file[len(at):]
 	for i, r := range b.Records {
-		at = r.Bytes()
-		if len(file) < len(at) || string(file[:len(at)]) != string(at) {
-			b.Records = b.Records[:i]
+		if !reads(r.Bytes()) {
+			b.Records, b.Tapes = b.Records[:i], nil
 			return canon.ErrNotCanonical
 		}
-		file = file[len(at):]
+	}
+	for i, t := range b.Tapes {
+		if !reads(t.Bytes()) {
+			b.Tapes = b.Tapes[:i]
+			return canon.ErrNotCanonical
+		}
 	}
 	return nil
 }

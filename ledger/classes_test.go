@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"slices"
 	"testing"
@@ -8,7 +9,7 @@ import (
 
 // everyKind is a bundle with each thing that a bundle can hold: all that hosts
 // sign, under seals, what the control plane told and what it took for foreign, a
-// gap, a deleted entry, a proof that the log goes on from an earlier checkpoint, and
+// gap, a deleted entry, a recording of which a segment was deleted and the other is there, a proof that the log goes on from an earlier checkpoint, and
 // what two witnesses say.
 func everyKind(t *testing.T) (Bundle, Trust) {
 	t.Helper()
@@ -37,6 +38,18 @@ func everyKind(t *testing.T) (Bundle, Trust) {
 	step := Entry{Kind: Decision, At: noon, Request: "r-a", Step: "asked", Digest: []byte{1}}
 	l := logged(append(h.leaves, Leaf{Outbox: "control-plane", Entry: step.Bytes()}, Leaf{Host: "db1", Outbox: "o", Foreign: true, Entry: []byte("x")}))
 	bundle := l.forgetful(2)
+	size := uint64(len(l.leaves))
+	m := Manifest{Tree: l.tree(size), Fleet: "example", Asked: "a test", Numbers: Ranges(upTo(size)), Deleted: Ranges([]uint64{2}), Tapes: true}
+	for i, leaf := range l.leaves {
+		switch e, err := ParseEntry(leaf.Entry); {
+		case err != nil || e.Kind != Terminal:
+		case bytes.Equal(e.Receipt, tape()[0].Seal(host)):
+			bundle.Tapes = []Tape{{uint64(i) + 1, []byte{0}}}
+		default:
+			m.Erased = Ranges([]uint64{uint64(i) + 1})
+		}
+	}
+	bundle.Manifest = m.Seal(l.private)
 	c := Checkpoint{"example", l.tree(uint64(len(l.leaves)))}
 	bundle.Checkpoint = slices.Concat(bundle.Checkpoint, []byte(a.Cosign(c, cosignedAt)), []byte(b.Cosign(c, cosignedAt)))
 	return bundle, Trust{Key: l.key, Older: l.checkpoint(7), Witnesses: []Witness{a.Witness, b.Witness}, Quorum: 2}
@@ -47,7 +60,7 @@ func everyKind(t *testing.T) (Bundle, Trust) {
 func TestEveryByteOfEveryKindCounts(t *testing.T) {
 	b, trust := everyKind(t)
 	r := Verify(b.Bytes(), trust)
-	if len(r.Findings) > 0 || len(r.Signers) != 1 || r.Signers[0].Receipts != 4 || r.Signers[0].Seals != 3 || r.Terminals != 1 || len(r.Deleted) != 1 || len(r.Cosigned) != 2 {
+	if len(r.Findings) > 0 || len(r.Signers) != 1 || r.Signers[0].Receipts != 4 || r.Signers[0].Seals != 3 || r.Terminals != 1 || r.Tapes != 1 || len(r.Erased) != 1 || len(r.Deleted) != 1 || len(r.Cosigned) != 2 {
 		t.Fatalf("%+v", r)
 	}
 	everyByte(t, trust, b)

@@ -52,6 +52,8 @@ type Report struct {
 	Sessions   int          // whose numbers were looked at
 	Terminals  int          // whose segments were looked at
 	Open       int          // of these, recordings whose end is not in the bundle
+	Tapes      int          // segments that show what their hosts signed
+	Erased     []Range      // entries of segments of which the log says that what they show was deleted
 	Unsealed   int          // entries of hosts that no seal is for, or none yet
 	Findings   []Finding
 }
@@ -73,7 +75,7 @@ type Cosigner struct {
 // key signed its checkpoint, that each entry is in the tree at its number, that
 // the tree goes on from earlier checkpoints, that the witnesses that she names
 // cosigned it, that hosts signed their receipts and sealed what else they told, that sessions have no hole that no gap tells
-// of, and that the segments of terminals go on one from another.
+// of, that the segments of terminals go on one from another, and, where what they show comes along, that it is what hosts signed.
 func Verify(file []byte, trust Trust) Report {
 	v := verifier{trust: trust, signers: map[Signer]*Signer{}}
 	b, err := ParseBundle(file)
@@ -89,6 +91,7 @@ func Verify(file []byte, trust Trust) Report {
 	v.seals()
 	v.sessions()
 	v.terminals()
+	v.tapes(v.behind)
 	for _, s := range v.signers {
 		v.Signers = append(v.Signers, *s)
 	}
@@ -105,8 +108,12 @@ type verifier struct {
 	good    []placed // entries that the checkpoint vouches for, by number
 	signers map[Signer]*Signer
 	deleted []uint64 // that the manifest says were
-	unknown uint64   // numbers of sessions that what was deleted may have had
-	gone    []uint64 // of these, those whose digest the checkpoint vouches for
+	erased  []uint64 // entries of segments of which it says that what they show was
+	behind  error    // why the bundle cannot be read any further behind its records
+
+	manifested Manifest // zero, if it does not count
+	unknown    uint64   // numbers of sessions that what was deleted may have had
+	gone       []uint64 // of these, those whose digest the checkpoint vouches for
 }
 
 // placed is an entry that the checkpoint vouches for.
@@ -222,7 +229,10 @@ func (v *verifier) manifest() []uint64 {
 		v.deleted, err = count(m.Deleted, m.Size)
 	}
 	if err == nil {
-		v.Asked = m.Asked
+		v.erased, err = count(m.Erased, m.Size)
+	}
+	if err == nil {
+		v.Asked, v.manifested = m.Asked, m
 		return numbers
 	}
 	v.find(0, "what the bundle is to hold is not known: %v", err)
@@ -284,6 +294,10 @@ func (v *verifier) records(numbers []uint64, broken error) {
 func (v *verifier) broken(numbers []uint64, err error) {
 	if n := len(v.bundle.Records); n < len(numbers) {
 		v.find(numbers[n], "the bundle is cut or broken here, and ends for the checker: %v", err)
+		return
+	}
+	if v.manifested.Tapes {
+		v.behind = err
 		return
 	}
 	v.find(0, "the bundle is broken behind its last entry: %v", err)

@@ -201,6 +201,11 @@ func numberAt(b Bundle, i int) uint64 {
 			return uint64(n) + 1
 		}
 	}
+	for _, v := range b.Tapes {
+		if end += len(v.Bytes()); i < end {
+			return v.Number
+		}
+	}
 	return 0
 }
 

@@ -203,11 +203,13 @@ type exportCmd struct {
 	Since when   `xor:"what" required:"" placeholder:"TIME" help:"Every entry from the first of that time on: 2027-01-31T14:00:00Z, or 30m, 2h, 7d for so long ago; for admins."`
 	All   bool   `xor:"what" required:"" help:"Every entry; for admins."`
 	From  string `type:"existingfile" placeholder:"FILE" help:"A checkpoint that you kept: the bundle then proves that the log goes on from it."`
+
+	Recordings bool `help:"Take along what terminals showed: curfew verify holds each segment against what its host signed."`
 }
 
 // Run writes what the server sends, whole or not at all.
 func (e exportCmd) Run(ctx context.Context, p *program) error {
-	q := &api.ExportRecordRequest{Grant: e.Grant, Since: e.Since.before(p.clock.Now().Wall)}
+	q := &api.ExportRecordRequest{Grant: e.Grant, Since: e.Since.before(p.clock.Now().Wall), Recordings: e.Recordings}
 	if e.From != "" {
 		var err error
 		if q.Older, err = os.ReadFile(e.From); err != nil {

@@ -130,6 +130,12 @@ func verified(r ledger.Report) string {
 	if r.Terminals > 0 {
 		fmt.Fprintf(&b, "Terminals whose segments were looked at: %d, of which %d had not ended.\n", r.Terminals, r.Open)
 	}
+	if r.Tapes > 0 {
+		fmt.Fprintf(&b, "Segments of recordings that show what their hosts signed: %d.\n", r.Tapes)
+	}
+	if len(r.Erased) > 0 {
+		fmt.Fprintf(&b, "What terminals showed was deleted, by the log's word, of the segments in entries %s.\n", numbers(r.Erased))
+	}
 	if len(r.Findings) == 0 {
 		b.WriteString("VERIFIED: nothing was changed, left out or put in.\n")
 		return b.String()

@@ -153,6 +153,9 @@ type Proof interface {
 	Deleted(ctx context.Context, size uint64) ([]uint64, error)
 	Growth(ctx context.Context, from, to uint64) (tlog.TreeProof, error)
 	Proven(ctx context.Context, numbers []uint64, size uint64) ([]ledger.Record, error)
+	// Tapes returns, of entries, those in which hosts signed what a segment of a
+	// recording shows, and of which of these that was deleted.
+	Tapes(ctx context.Context, numbers []uint64) (said map[uint64]ledger.Segment, erased []uint64, err error)
 }
 
 // Ledger is the log over the record, and its key.

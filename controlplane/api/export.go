@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -65,6 +66,9 @@ func (s *Server) ExportRecord(ctx context.Context, m *api.ExportRecordRequest, s
 	if err != nil {
 		return err
 	}
+	if m.Recordings {
+		asked += ", with recordings"
+	}
 	now, note, err := s.Ledger.Cosigned(ctx)
 	if err != nil {
 		return err
@@ -82,9 +86,18 @@ func (s *Server) ExportRecord(ctx context.Context, m *api.ExportRecordRequest, s
 		return err
 	}
 	deleted = slices.DeleteFunc(deleted, func(n uint64) bool { return !among(numbers, n) })
-	b.Manifest = s.Ledger.Manifest(ledger.Manifest{
-		Tree: now.Tree, Fleet: now.Fleet, Asked: asked, Numbers: ledger.Ranges(numbers), Deleted: ledger.Ranges(deleted),
-	})
+	manifest := ledger.Manifest{
+		Tree: now.Tree, Fleet: now.Fleet, Asked: asked, Numbers: ledger.Ranges(numbers), Deleted: ledger.Ranges(deleted), Tapes: m.Recordings,
+	}
+	var tapes map[uint64]ledger.Segment
+	if m.Recordings {
+		var erased []uint64
+		if tapes, erased, err = s.Store.Tapes(ctx, numbers); err != nil {
+			return err
+		}
+		manifest.Erased = ledger.Ranges(erased)
+	}
+	b.Manifest = s.Ledger.Manifest(manifest)
 	s.Log.InfoContext(ctx, "record exported", "asked", asked, "entries", len(numbers), "by", who(ctx).Name)
 	if err := s.Store.Tell(ctx, roster.Act{By: who(ctx).Name, At: s.Clock.Now().Wall}, "exported %d entries of the record: %s", len(numbers), asked); err != nil {
 		return err
@@ -92,7 +105,35 @@ func (s *Server) ExportRecord(ctx context.Context, m *api.ExportRecordRequest, s
 	if err := stream.Send(&api.ExportPart{Data: b.Bytes()}); err != nil {
 		return err
 	}
-	return s.sendProven(ctx, numbers, deleted, now.Size, stream)
+	if err := s.sendProven(ctx, numbers, deleted, now.Size, stream); err != nil {
+		return err
+	}
+	return s.sendTapes(ctx, tapes, stream)
+}
+
+// sendTapes sends what segments show. One that is gone, and was not deleted, is
+// missing in the bundle: whoever verifies it sees that.
+func (s *Server) sendTapes(ctx context.Context, tapes map[uint64]ledger.Segment, stream *connect.ServerStream[api.ExportPart]) error {
+	for _, n := range slices.Sorted(maps.Keys(tapes)) {
+		v := tapes[n]
+		data := s.shown(ctx, roster.Terminal{Host: v.Host, ID: v.Terminal}, roster.Segment{Number: v.Number, Digest: v.Digest})
+		if data == nil {
+			continue
+		}
+		if err := stream.Send(&api.ExportPart{Data: ledger.Tape{Number: n, Data: data}.Bytes()}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mayTake refuses recordings to who may see a request, and not what was done
+// under it: who asked, who approved, and admins may.
+func mayTake(c roster.Person, r roster.Request) error {
+	if c.Admin || r.Person == c.Name || slices.ContainsFunc(r.Approvals, func(a roster.Approval) bool { return a.Person == c.Name }) {
+		return nil
+	}
+	return roster.Refuse(roster.Denied, "recordings are for who asked, for who approved, and for admins: export without --recordings")
 }
 
 // among reports whether a number is among ascending ones.
@@ -129,6 +170,11 @@ func (s *Server) selection(ctx context.Context, m *api.ExportRecordRequest) (ros
 		r, err := s.find(ctx, m.Grant)
 		if err != nil {
 			return roster.Selection{}, "", err
+		}
+		if m.Recordings {
+			if err := mayTake(who(ctx).Person, r); err != nil {
+				return roster.Selection{}, "", err
+			}
 		}
 		q := roster.Selection{Request: r.ID}
 		if r.Grant != nil {

@@ -64,6 +64,33 @@ func TestExportOfWhatWasDeleted(t *testing.T) {
 	}
 }
 
+// Recordings are for who may replay them: one who could have approved, and did not,
+// exports the rest.
+func TestWhoExportsRecordings(t *testing.T) {
+	w := newWorld(t)
+	r := w.issued(t)
+	for _, c := range []struct {
+		who  *person
+		want connect.Code
+	}{{w.ana, 0}, {w.ben, 0}, {w.ada, 0}, {w.cy, connect.CodePermissionDenied}, {w.eve, connect.CodeNotFound}} {
+		s, err := c.who.ExportRecord(t.Context(), &api.ExportRecordRequest{Grant: r.Grant, Recordings: true})
+		must(t, err)
+		for s.Receive() {
+		}
+		var got connect.Code
+		if s.Err() != nil {
+			got = connect.CodeOf(s.Err())
+		}
+		must(t, s.Close())
+		if got != c.want {
+			t.Errorf("%s: %v, want %v", c.who.name, s.Err(), c.want)
+		}
+	}
+	if got := exported(t, w.cy, &api.ExportRecordRequest{Grant: r.Grant}); len(got.Findings) > 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestSearchIsChecked(t *testing.T) {
 	w := newWorld(t)
 	for _, q := range []*api.SearchEventsRequest{{Outcome: "good"}, {Kind: "nothing"}, {Limit: 1001}} {

@@ -3,10 +3,13 @@ package store
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
 	"curfew.internal/controlplane/roster"
+	"curfew.internal/ledger"
 )
 
 // forgetTapesAtOnce is how many recordings one change marks.
@@ -45,6 +48,40 @@ func (s *Store) ForgetTerminals(ctx context.Context, role string, before, at tim
 			return nil
 		}
 	}
+}
+
+// Tapes returns, of entries of the record, what hosts signed of segments in them,
+// each once, and which of these show nothing any more.
+func (s *Store) Tapes(ctx context.Context, numbers []uint64) (said map[uint64]ledger.Segment, erased []uint64, err error) {
+	said = map[uint64]ledger.Segment{}
+	for some := range slices.Chunk(numbers, someAtOnce) {
+		leaves, err := list(ctx, s.read, scanLeaf, `SELECT id, host, outbox, seq, kind, receipt_key, raw FROM entries
+			WHERE kind = 'terminal' AND id IN `+among(some), args(some)...)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, l := range leaves {
+			e, err := ledger.ParseEntry(l.Entry)
+			if err != nil {
+				continue // the verifier says so
+			}
+			if v, err := ledger.OpenSegment(e.Receipt, l.ReceiptKey); err == nil && len(v.Digest) > 0 {
+				said[l.Number] = v
+			}
+		}
+	}
+	gone, err := list(ctx, s.read, scanText, `SELECT host || ' ' || id FROM terminals WHERE erased > 0`)
+	if err != nil {
+		return nil, nil, err
+	}
+	said = ledger.Untold(said)
+	for _, n := range slices.Sorted(maps.Keys(said)) {
+		if v := said[n]; slices.Contains(gone, v.Host+" "+v.Terminal) {
+			erased = append(erased, n)
+			delete(said, n)
+		}
+	}
+	return said, erased, nil
 }
 
 // Erasing returns recordings whose files are to be deleted.

@@ -3818,9 +3818,10 @@ func (x *Witness) GetRefuses() bool {
 
 type ExportRecordRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Grant         string                 `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"` // of one grant, or its request; for those who may see it
-	Since         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"` // else every entry from the first of that time on; for admins
-	Older         []byte                 `protobuf:"bytes,3,opt,name=older,proto3" json:"older,omitempty"` // an earlier checkpoint, to go on from; optional
+	Grant         string                 `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`            // of one grant, or its request; for those who may see it
+	Since         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`            // else every entry from the first of that time on; for admins
+	Older         []byte                 `protobuf:"bytes,3,opt,name=older,proto3" json:"older,omitempty"`            // an earlier checkpoint, to go on from; optional
+	Recordings    bool                   `protobuf:"varint,4,opt,name=recordings,proto3" json:"recordings,omitempty"` // what terminals showed comes along
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3874,6 +3875,13 @@ func (x *ExportRecordRequest) GetOlder() []byte {
 		return x.Older
 	}
 	return nil
+}
+
+func (x *ExportRecordRequest) GetRecordings() bool {
+	if x != nil {
+		return x.Recordings
+	}
+	return false
 }
 
 type ExportPart struct {
@@ -6197,11 +6205,14 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x120\n" +
 	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x10\n" +
 	"\x03why\x18\x05 \x01(\tR\x03why\x12\x18\n" +
-	"\arefuses\x18\x06 \x01(\bR\arefuses\"s\n" +
+	"\arefuses\x18\x06 \x01(\bR\arefuses\"\x93\x01\n" +
 	"\x13ExportRecordRequest\x12\x14\n" +
 	"\x05grant\x18\x01 \x01(\tR\x05grant\x120\n" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x14\n" +
-	"\x05older\x18\x03 \x01(\fR\x05older\" \n" +
+	"\x05older\x18\x03 \x01(\fR\x05older\x12\x1e\n" +
+	"\n" +
+	"recordings\x18\x04 \x01(\bR\n" +
+	"recordings\" \n" +
 	"\n" +
 	"ExportPart\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\"\x8b\x01\n" +
