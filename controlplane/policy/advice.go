@@ -48,6 +48,9 @@ func (p Policy) advice() []Problem {
 				"write a day at most; a grant can be extended, and asked for again"))
 		}
 		all = append(all, p.approvalAdvice(r, everybody)...)
+		if r.Lending.UpTo > 0 && len(r.Lending.Named) == 0 {
+			all = append(all, p.warn(field+".delegation", "an approver who is away may have anybody of the fleet approve", "name them: {up_to: 14d, to: [NAME, group:NAME]}"))
+		}
 		all = append(all, p.commandAdvice(r)...)
 		all = append(all, p.conditionAdvice(r)...)
 	}

@@ -98,6 +98,7 @@ func (p Policy) resolved() Policy {
 			role.Steps[i].By, role.Steps[i].Later = p.named(s.Named), p.named(s.LaterNamed)
 			role.Approvers = slices.Concat(role.Approvers, role.Steps[i].By, role.Steps[i].Later)
 		}
+		role.Lending.To = p.named(role.Lending.Named)
 		slices.Sort(role.Approvers)
 		role.Approvers = slices.Compact(role.Approvers)
 		role.Count = total(role.For(""))

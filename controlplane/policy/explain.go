@@ -22,6 +22,7 @@ type Case struct {
 	Ticket *string
 	Source string // the address from which it is asked
 	At     time.Time
+	Away   []roster.Delegation // that stand then
 }
 
 // The ways in which a rule decides.
@@ -33,7 +34,7 @@ const (
 
 // A Finding is what one rule says of a case.
 type Finding struct {
-	Rule  string `json:"rule"` // role, eligibility, hosts, duration, until, reason, ticket, when, apart, approval
+	Rule  string `json:"rule"` // role, eligibility, hosts, duration, until, reason, ticket, when, apart, approval, delegation
 	Says  string `json:"says"`
 	Text  string `json:"text"`
 	Fix   string `json:"fix,omitempty"`
@@ -80,6 +81,7 @@ func (p Policy) Explain(c Case) Explanation {
 	}
 	approvers := p.MayApprove(c.Role, c.Person)
 	x.approval()
+	x.delegation()
 	e := Explanation{Needed: total(role.For(c.Person)), Approvers: approvers, Findings: x.found}
 	e.Allowed = len(e.Refusing()) == 0
 	return e

@@ -51,7 +51,8 @@ type Role struct {
 	Signed         bool     // people's own keys sign for it
 	Remove         []string // kinds of leftovers, sorted
 	When           []Condition
-	Outside        bool // nobody of the requester's reporting line approves
+	Outside        bool    // nobody of the requester's reporting line approves
+	Lending        Lending // whether approvers may be stood in for
 }
 
 // An Eligibility lets people ask for a role.

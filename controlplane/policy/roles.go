@@ -91,6 +91,7 @@ func (r *reader) roleReaders(role *Role) map[string]func(n ast.Node, field strin
 			}
 		},
 		"outside_line":     func(n ast.Node, f string) { role.Outside = r.flag(n, f) },
+		"delegation":       func(n ast.Node, f string) { r.lending(n, f, role) },
 		"human_signatures": func(n ast.Node, f string) { role.Signed = r.flag(n, f) },
 		"record":           func(n ast.Node, f string) { r.record(n, f, role) },
 		"when":             func(n ast.Node, f string) { r.when(n, f, role) },
@@ -113,12 +114,7 @@ func (r *reader) contradictions(role Role, field string, at ast.Node, seen map[s
 	case !role.AllHosts && seen["hosts"] == nil:
 		r.wrong(at, field+".hosts", "missing", "name a label of the hosts, or write `all_hosts: true`")
 	}
-	if role.Signed && len(role.Steps) == 0 && seen["approval"] != nil {
-		r.wrong(seen["human_signatures"], field+".human_signatures", "nobody approves, whose key could sign", "name approvers, or leave human_signatures out")
-	}
-	if role.Outside && seen["approval"] != nil && (len(role.Steps) == 0 || slices.Contains(role.By, manager)) {
-		r.wrong(seen["outside_line"], field+".outside_line", "nobody approves, or the requester's manager does", "name approvers outside of her line, or leave outside_line out")
-	}
+	r.approvalContradictions(role, field, seen)
 	if seen["on_gap"] != nil && seen["audit"] == nil {
 		r.wrong(seen["on_gap"], field+".on_gap", "no whole record is demanded", "add `audit: required`, or leave on_gap out")
 	}
@@ -130,6 +126,22 @@ func (r *reader) contradictions(role Role, field string, at ast.Node, seen map[s
 	}
 	if role.NoExec && !role.AnyCommand && seen["commands"] == nil {
 		r.wrong(seen["noexec"], field+".noexec", "no command to hold", "list commands, or leave noexec out")
+	}
+}
+
+// approvalContradictions are those between who approves, and how.
+func (r *reader) approvalContradictions(role Role, field string, seen map[string]ast.Node) {
+	if seen["approval"] == nil {
+		return // which is told
+	}
+	if role.Signed && len(role.Steps) == 0 {
+		r.wrong(seen["human_signatures"], field+".human_signatures", "nobody approves, whose key could sign", "name approvers, or leave human_signatures out")
+	}
+	if role.Lending.UpTo > 0 && len(role.Steps) == 0 {
+		r.wrong(seen["delegation"], field+".delegation", "nobody approves, whom somebody could stand in for", "name approvers, or leave delegation out")
+	}
+	if role.Outside && (len(role.Steps) == 0 || slices.Contains(role.By, manager)) {
+		r.wrong(seen["outside_line"], field+".outside_line", "nobody approves, or the requester's manager does", "name approvers outside of her line, or leave outside_line out")
 	}
 }
 

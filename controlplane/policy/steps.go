@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -101,57 +102,72 @@ type Standing struct {
 	Step      int               // that waits, from 1; 0 when all are done
 	Missing   int               // approvals of that step
 	Approvers []string          // who may give one now, sorted
-	Later     []string          // who may too, from then on
+	StandIns  []roster.Delegation
+	Later     []string // who may too, from then on
 	From      time.Time
 }
 
 // A Waiting is a request as its approval sees it.
 type Waiting struct {
-	Asked time.Time
-	Given []roster.Approval
-	Least int // approvals, whatever the steps want now: what it was told when it was asked
+	Asked    time.Time
+	Given    []roster.Approval
+	StandIns []roster.Delegation // see [Policy.StandIns]
+	Least    int                 // approvals, whatever the steps want now: what it was told when it was asked
 }
 
 // Stand says how far the approval of a request has come: what each step has
 // of the approvals that were given, and who may give the next. An approval
 // counts once, in the first step that takes it, and only while its giver is
-// among those who may give it.
+// among those who may give it, or stands in for one of them. Whoever gives it,
+// it is the word of one of those whom the policy names, and nobody's word
+// counts twice.
 func Stand(steps []roster.Step, w Waiting, now time.Time) Standing {
-	given := slices.Clone(w.Given)
+	given := slices.DeleteFunc(slices.Clone(w.Given), func(a roster.Approval) bool { return a.InPlaceOf != "" && !w.standsIn(a) })
 	slices.SortStableFunc(given, func(a, b roster.Approval) int { return a.At.Compare(b.At) })
 	st, open := Standing{}, w.Asked
 	for i, s := range steps {
-		var took []roster.Approval
-		took, given = take(s, given, open)
-		st.Counted = append(st.Counted, took...)
+		had := len(st.Counted)
+		given = st.take(s, given, open)
+		took := st.Counted[had:]
 		if len(took) == s.Count {
 			open = took[len(took)-1].At
 			continue
 		}
-		st.Step, st.Missing, st.Approvers = i+1, s.Count-len(took), s.By
+		st.Step, st.Missing = i+1, s.Count-len(took)
+		words := s.By
 		if from := open.Add(s.After); s.After > 0 && !now.Before(from) {
-			st.Approvers = slices.Concat(s.By, s.Later)
+			words = slices.Concat(s.By, s.Later)
 		} else if s.After > 0 {
 			st.Later, st.From = s.Later, from
 		}
-		st.Approvers = still(st.Approvers, w.Given)
-		return st
+		return st.waitsFor(words, w)
 	}
 	return st.enough(steps, w, given)
 }
 
-// take gives a step those of the approvals that it counts.
-func take(s roster.Step, given []roster.Approval, open time.Time) (took, left []roster.Approval) {
+// standsIn reports whether an approval is given for somebody who is away.
+func (w Waiting) standsIn(a roster.Approval) bool {
+	return slices.ContainsFunc(w.StandIns, func(d roster.Delegation) bool { return d.Away == a.InPlaceOf && d.StandIn == a.Person })
+}
+
+// counts reports whether the giver of an approval, or whose word it is, counts
+// already.
+func (st Standing) counts(a roster.Approval) bool {
+	return slices.ContainsFunc(st.Counted, func(c roster.Approval) bool { return c.Person == a.Person || c.Whose() == a.Whose() })
+}
+
+// take gives a step those of the approvals that it counts, and leaves the rest.
+func (st *Standing) take(s roster.Step, given []roster.Approval, open time.Time) (left []roster.Approval) {
+	had := len(st.Counted)
 	for _, a := range given {
-		late := s.After > 0 && !a.At.Before(open.Add(s.After)) && slices.Contains(s.Later, a.Person)
-		again := slices.ContainsFunc(took, func(t roster.Approval) bool { return t.Person == a.Person })
-		if len(took) < s.Count && !again && (late || slices.Contains(s.By, a.Person)) {
-			took = append(took, a)
+		late := s.After > 0 && !a.At.Before(open.Add(s.After)) && slices.Contains(s.Later, a.Whose())
+		if len(st.Counted)-had < s.Count && !st.counts(a) && (late || slices.Contains(s.By, a.Whose())) {
+			st.Counted = append(st.Counted, a)
 		} else {
 			left = append(left, a)
 		}
 	}
-	return took, left
+	return left
 }
 
 // enough looks at what was promised when the request was asked: steps that
@@ -162,13 +178,32 @@ func (st Standing) enough(steps []roster.Step, w Waiting, left []roster.Approval
 		all = slices.Concat(all, s.By, s.Later)
 	}
 	for _, a := range left {
-		if slices.Contains(all, a.Person) && !slices.ContainsFunc(st.Counted, func(c roster.Approval) bool { return c.Person == a.Person }) {
+		if slices.Contains(all, a.Whose()) && !st.counts(a) {
 			st.Counted = append(st.Counted, a)
 		}
 	}
-	if st.Done = len(st.Counted) >= max(w.Least, total(steps)); !st.Done {
-		st.Step, st.Missing, st.Approvers = len(steps), w.Least-len(st.Counted), still(all, w.Given)
+	if st.Done = len(st.Counted) >= max(w.Least, total(steps)); st.Done {
+		return st
 	}
+	st.Step, st.Missing = len(steps), w.Least-len(st.Counted)
+	return st.waitsFor(all, w)
+}
+
+// waitsFor has the approval wait for the words of these people, as far as they
+// were not given yet: by themselves, or by who stands in for them.
+func (st Standing) waitsFor(words []string, w Waiting) Standing {
+	st.Approvers = still(words, w.Given)
+	st.Approvers = slices.DeleteFunc(st.Approvers, func(name string) bool {
+		return slices.ContainsFunc(st.Counted, func(a roster.Approval) bool { return a.Whose() == name })
+	})
+	for _, d := range w.StandIns {
+		if slices.Contains(st.Approvers, d.Away) && !slices.ContainsFunc(w.Given, func(a roster.Approval) bool { return a.Person == d.StandIn }) {
+			st.StandIns = append(st.StandIns, d)
+		}
+	}
+	slices.SortStableFunc(st.StandIns, func(a, b roster.Delegation) int {
+		return cmp.Or(cmp.Compare(a.StandIn, b.StandIn), cmp.Compare(a.Away, b.Away))
+	})
 	return st
 }
 
@@ -181,12 +216,39 @@ func still(people []string, given []roster.Approval) []string {
 	return slices.Compact(people)
 }
 
+// May reports whether the person may give the next approval, and in whose
+// place; empty if in nobody's.
+func (st Standing) May(person string) (inPlaceOf string, ok bool) {
+	if slices.Contains(st.Approvers, person) {
+		return "", true
+	}
+	for _, d := range st.StandIns {
+		if d.StandIn == person {
+			return d.Away, true
+		}
+	}
+	return "", false
+}
+
+// Who are all who may, sorted, each once.
+func (st Standing) Who() []string {
+	all := slices.Clone(st.Approvers)
+	for _, d := range st.StandIns {
+		all = append(all, d.StandIn)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
 // String tells what an approval waits for.
 func (st Standing) String() string {
 	if st.Done {
 		return "nothing"
 	}
 	s := fmt.Sprintf("%d of: %s", st.Missing, strings.Join(st.Approvers, ", "))
+	for _, d := range st.StandIns {
+		s += fmt.Sprintf(", or %s in place of %s", d.StandIn, d.Away)
+	}
 	if len(st.Later) > 0 {
 		s += fmt.Sprintf("; from %s also %s", st.From.UTC().Format("15:04 MST"), strings.Join(st.Later, ", "))
 	}

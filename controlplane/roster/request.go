@@ -1,6 +1,7 @@
 package roster
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -63,15 +64,19 @@ type Request struct {
 
 // An Approval is one person's yes.
 type Approval struct {
-	Person string
-	Factor string
-	At     time.Time
-	Note   string
+	Person    string
+	InPlaceOf string // who is away, and whose word it is; empty: her own
+	Factor    string
+	At        time.Time
+	Note      string
 	// For less than was asked: how long, and where. Zero: all of it.
 	Duration time.Duration
 	Hosts    []string
 	Word     []byte // her passkey's signature, where people's keys sign
 }
+
+// Whose is whose word the approval is, among those who may approve.
+func (a Approval) Whose() string { return cmp.Or(a.InPlaceOf, a.Person) }
 
 // A Change is a step in a request's life. Empty fields change nothing.
 type Change struct {

@@ -20,6 +20,8 @@ var (
 	ErrDisabled       = errors.New("disabled")
 	ErrRevoked        = errors.New("revoked")
 	ErrApart          = errors.New("held, and kept apart")
+	ErrNotAway        = errors.New("does not stand in")
+	ErrTooMany        = errors.New("too many already")
 	ErrMember         = errors.New("a member that is not known")
 	ErrLastAdmin      = errors.New("the last admin of the fleet")
 	ErrLabels         = errors.New("labels are not those of the join code")

@@ -15,6 +15,7 @@ func (c *comparer) content() {
 	c.moved("max_duration", span(a.MaxDuration), span(b.MaxDuration), up(int64(a.MaxDuration), int64(b.MaxDuration)))
 	c.approval()
 	c.apart()
+	c.lending()
 	c.hosts()
 	c.commands()
 	c.names("run_as", a.RunAs, b.RunAs)
@@ -36,6 +37,23 @@ func (c *comparer) content() {
 	c.moved("drain", span(a.Drain), span(b.Drain), up(int64(a.Drain), int64(b.Drain)))
 	c.moved("lease", lease(a.Lease), lease(b.Lease), up(unbounded(a.Lease), unbounded(b.Lease)))
 	c.moved("description", fmt.Sprintf("%q", a.Description), fmt.Sprintf("%q", b.Description), Other)
+}
+
+// lending compares whether approvers may be stood in for, and by whom.
+func (c *comparer) lending() {
+	a, b := c.a.Lending, c.b.Lending
+	if a.UpTo != b.UpTo {
+		c.moved("delegation", a.String(), b.String(), up(int64(a.UpTo), int64(b.UpTo)))
+		return
+	}
+	switch {
+	case len(a.Named) == 0 && len(b.Named) > 0:
+		c.moved("delegation", a.String(), b.String(), Narrower)
+	case len(a.Named) > 0 && len(b.Named) == 0:
+		c.moved("delegation", a.String(), b.String(), Wider)
+	default:
+		c.names("delegation.to", a.To, b.To)
+	}
 }
 
 // apart compares the roles that may not be held besides.
