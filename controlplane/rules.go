@@ -143,6 +143,14 @@ func (r *rules) MayApprove(person, requester, role string) bool {
 	return slices.Contains(r.inForce().MayApprove(role, requester), person)
 }
 
+// StandIns asks the policy in force.
+func (r *rules) StandIns(role, requester string, all []roster.Delegation) []roster.Delegation {
+	return r.inForce().StandIns(role, requester, all)
+}
+
+// Lends asks the policy in force.
+func (r *rules) Lends(d roster.Delegation) (roles, not []string) { return r.inForce().Lends(d) }
+
 var errNoPolicy = roster.Refuse(roster.Conflict, "no policy is in force: an admin has to put its folder right (`curfew policy status`)")
 
 // load reads the folder and takes it, if it is right.

@@ -68,6 +68,11 @@ type Rules interface {
 	// MayApprove reports whether the person is among the approvers of the
 	// role, for that requester.
 	MayApprove(person, requester, role string) bool
+	// StandIns are those of the delegations by which somebody may approve in
+	// another's place what the person asks for. All stand now.
+	StandIns(role, requester string, all []roster.Delegation) []roster.Delegation
+	// Lends says for which roles a delegation counts, and why not for others.
+	Lends(d roster.Delegation) (roles, not []string)
 	// Offers lists what the person may ask for.
 	Offers(person string, hosts []roster.Host, at time.Time) []roster.Offer
 	State() roster.PolicyState
@@ -93,6 +98,7 @@ type Codes interface {
 type Store interface {
 	People
 	Requests
+	Delegations
 	Record
 	Proof
 	Rosters
@@ -127,6 +133,13 @@ type Requests interface {
 	Change(ctx context.Context, id string, at time.Time, f func(roster.Request) (roster.Change, error)) (roster.Request, error)
 	Due(ctx context.Context, at time.Time) ([]string, error)
 	Changed() <-chan struct{}
+}
+
+// Delegations keeps who may approve in whose place.
+type Delegations interface {
+	Delegations(ctx context.Context, at time.Time) ([]roster.Delegation, error)
+	AddDelegation(ctx context.Context, d roster.Delegation, at time.Time) error
+	EndDelegation(ctx context.Context, id string, a roster.Act) error
 }
 
 // Record keeps what happened.

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"curfew.internal/controlplane/policy"
 	"curfew.internal/controlplane/roster"
 	"curfew.internal/grant"
 	"curfew.internal/wire/api"
@@ -220,6 +221,9 @@ func (s *Server) ask(ctx context.Context, r roster.Request, prove func(context.C
 		c = issued
 	}
 	c.Apart = v.Apart
+	if c.Grant == nil {
+		c.Steps = askedInPlace(policy.Stand(v.Steps, s.waiting(r, v, sc), sc.now).StandIns, sc.now)
+	}
 	c.Steps = append([]roster.Decision{
 		{At: sc.now, What: stateAsked, Person: r.Person, Text: fmt.Sprintf("%s on %s for %v%s: %s", r.Role, strings.Join(r.Hosts, ", "), r.Duration, startText(r.Start), r.Reason)},
 		{At: sc.now, What: "mfa", Person: r.Person, Text: "proved herself with " + r.Factor + typedOn(r.Origin)},
@@ -256,6 +260,8 @@ func conflict(err error, apart []string) error {
 		return roster.Refuse(roster.Conflict, "the policy keeps this role apart from %s, and a grant of it stands: it has to end first", strings.Join(apart, ", "))
 	case is(err, roster.ErrDisabled):
 		return roster.Refuse(roster.Denied, "that person's account is disabled")
+	case is(err, roster.ErrNotAway):
+		return roster.Refuse(roster.Conflict, "a delegation that an approval of this stands on was taken back, or is over: look at the request again")
 	case is(err, roster.ErrRevoked):
 		return roster.Refuse(roster.Conflict, "the grant that this goes on from was revoked: it takes a new request")
 	case is(err, roster.ErrDecommissioned):

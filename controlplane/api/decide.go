@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -77,8 +78,9 @@ func (s *Server) approve(r roster.Request, by string, m *api.ApproveRequest, sc 
 	if err != nil {
 		return no, roster.Refuse(roster.Conflict, "the policy does not allow this request any more: %v", err)
 	}
-	w := waiting(r, v)
-	if err := turn(policy.Stand(v.Steps, w, sc.now), v, by, r); err != nil {
+	w := s.waiting(r, v, sc)
+	inPlaceOf, err := turn(policy.Stand(v.Steps, w, sc.now), v, by, r)
+	if err != nil {
 		return no, err
 	}
 	if !sameRole(v.Role, r.Resolved) {
@@ -87,7 +89,10 @@ func (s *Server) approve(r roster.Request, by string, m *api.ApproveRequest, sc 
 	if !bytes.Equal(m.Digest, r.Digest) {
 		return no, roster.Refuse(roster.Conflict, "this is not the request as you were shown it: look at it again, then decide")
 	}
-	a := roster.Approval{Person: by, Factor: factor(m), At: sc.now, Note: m.Note}
+	if m.InPlaceOf != inPlaceOf {
+		return no, roster.Refuse(roster.Conflict, "you would approve this %s, which is not what you were shown: look at it again, then decide", cmp.Or(place(inPlaceOf), "in your own right"))
+	}
+	a := roster.Approval{Person: by, InPlaceOf: inPlaceOf, Factor: factor(m), At: sc.now, Note: m.Note}
 	if err := lessen(&a, r, m); err != nil {
 		return no, err
 	}
@@ -112,9 +117,14 @@ func (s *Server) approve(r roster.Request, by string, m *api.ApproveRequest, sc 
 	c.Approval, c.Apart = &a, v.Apart
 	c.Steps = append([]roster.Decision{
 		{At: sc.now, What: "mfa", Person: by, Text: "proved herself with " + a.Factor},
-		{At: sc.now, What: "approved", Person: by, Text: strings.TrimSpace(m.Note + " " + lessText(a))},
+		{At: sc.now, What: "approved", Person: by, Text: joined(place(a.InPlaceOf), m.Note, lessText(a))},
 	}, c.Steps...)
 	return c, nil
+}
+
+// joined are those of the texts that say something.
+func joined(texts ...string) string {
+	return strings.Join(slices.DeleteFunc(texts, func(s string) bool { return s == "" }), " ")
 }
 
 // lessen takes up what the approver says yes to, if that is less than what was
@@ -161,28 +171,36 @@ func lessText(a roster.Approval) string {
 }
 
 // waiting is a request as its approval sees it.
-func waiting(r roster.Request, v roster.Verdict) policy.Waiting {
-	return policy.Waiting{Asked: r.AskedAt, Given: r.Approvals, Least: max(v.Needed, r.Needed)}
+func (s *Server) waiting(r roster.Request, v roster.Verdict, sc scene) policy.Waiting {
+	return policy.Waiting{Asked: r.AskedAt, Given: r.Approvals, StandIns: s.standIns(r, sc), Least: max(v.Needed, r.Needed)}
 }
 
-// turn refuses whoever may not approve, or not yet.
-func turn(st policy.Standing, v roster.Verdict, by string, r roster.Request) error {
+// turn refuses whoever may not approve, or not yet, and says in whose place the
+// others do.
+func turn(st policy.Standing, v roster.Verdict, by string, r roster.Request) (inPlaceOf string, err error) {
+	inPlaceOf, may := st.May(by)
 	switch {
-	case slices.Contains(st.Approvers, by):
-		return nil
+	case may:
+		return inPlaceOf, nil
 	case slices.ContainsFunc(v.Steps, func(s roster.Step) bool { return slices.Contains(slices.Concat(s.By, s.Later), by) }):
-		return roster.Refuse(roster.Conflict, "it is not your turn: this request waits for %s", st)
+		return "", roster.Refuse(roster.Conflict, "it is not your turn: this request waits for %s", st)
 	}
-	return roster.Refuse(roster.Denied, "you are not among the approvers of role %s", r.Role)
+	return "", roster.Refuse(roster.Denied, "you are not among the approvers of role %s", r.Role)
+}
+
+// A right is what lets the caller say no to a request, or end its grant.
+type right struct {
+	may       bool   // as one who approves
+	inPlaceOf string // who is away
 }
 
 // Deny implements the API.
 func (s *Server) Deny(ctx context.Context, m *api.DenyRequest) (*api.Request, error) {
-	return s.decide(ctx, m.Id, m.Note, func(r roster.Request, _ time.Time) (string, error) {
+	return s.decide(ctx, m.Id, m.Note, func(r roster.Request, _ time.Time, has right) (string, error) {
 		if err := decided(r); err != nil {
 			return "", err
 		}
-		if !who(ctx).Admin && !s.Rules.MayApprove(who(ctx).Name, r.Person, r.Role) {
+		if !who(ctx).Admin && !has.may {
 			return "", roster.Refuse(roster.Denied, "you are not among the approvers of role %s; your own request is taken back with `curfew withdraw`", r.Role)
 		}
 		return stateDenied, nil
@@ -191,7 +209,7 @@ func (s *Server) Deny(ctx context.Context, m *api.DenyRequest) (*api.Request, er
 
 // Withdraw implements the API.
 func (s *Server) Withdraw(ctx context.Context, m *api.WithdrawRequest) (*api.Request, error) {
-	return s.decide(ctx, m.Id, "", func(r roster.Request, _ time.Time) (string, error) {
+	return s.decide(ctx, m.Id, "", func(r roster.Request, _ time.Time, _ right) (string, error) {
 		if r.Person != who(ctx).Name {
 			return "", roster.Refuse(roster.Denied, "only %s can withdraw this request: `curfew deny` refuses it", r.Person)
 		}
@@ -201,14 +219,15 @@ func (s *Server) Withdraw(ctx context.Context, m *api.WithdrawRequest) (*api.Req
 
 // Revoke implements the API. With the grant ends what goes on from it.
 func (s *Server) Revoke(ctx context.Context, m *api.RevokeRequest) (*api.Request, error) {
-	return s.decide(ctx, m.Grant, m.Note, func(r roster.Request, now time.Time) (string, error) { return s.revocable(ctx, r, now) })
+	return s.decide(ctx, m.Grant, m.Note, func(r roster.Request, now time.Time, has right) (string, error) {
+		return revocable(r, who(ctx), now, has)
+	})
 }
 
-// revocable says what becomes of a grant that the caller revokes.
-func (s *Server) revocable(ctx context.Context, r roster.Request, now time.Time) (string, error) {
-	c := who(ctx)
-	approved := slices.ContainsFunc(r.Approvals, func(a roster.Approval) bool { return a.Person == c.Name })
-	if !c.Admin && c.Name != r.Person && !approved && !s.Rules.MayApprove(c.Name, r.Person, r.Role) {
+// revocable says what becomes of a grant that somebody revokes.
+func revocable(r roster.Request, c caller, now time.Time, has right) (string, error) {
+	approved := slices.ContainsFunc(r.Approvals, func(a roster.Approval) bool { return a.Person == c.Name || a.InPlaceOf == c.Name })
+	if !c.Admin && c.Name != r.Person && !approved && !has.may {
 		return "", roster.Refuse(roster.Denied, "its person, its approvers and admins can revoke this grant")
 	}
 	if r.State == stateAsked {
@@ -221,7 +240,7 @@ func (s *Server) revocable(ctx context.Context, r roster.Request, now time.Time)
 }
 
 // decide changes the request to the state that next says.
-func (s *Server) decide(ctx context.Context, id, note string, next func(roster.Request, time.Time) (string, error)) (*api.Request, error) {
+func (s *Server) decide(ctx context.Context, id, note string, next func(roster.Request, time.Time, right) (string, error)) (*api.Request, error) {
 	if err := grant.CheckText("note", note, maxNote); err != nil {
 		return nil, invalid(err)
 	}
@@ -229,13 +248,20 @@ func (s *Server) decide(ctx context.Context, id, note string, next func(roster.R
 	if err != nil {
 		return nil, err
 	}
-	now, by := s.now(), who(ctx).Name
+	has, err := s.mayDecide(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	now, by, text := s.now(), who(ctx).Name, note
+	if has.inPlaceOf != "" && !who(ctx).Admin {
+		text = joined(place(has.inPlaceOf), note)
+	}
 	r, err = s.Store.Change(ctx, r.ID, now, func(r roster.Request) (roster.Change, error) {
-		state, err := next(r, now)
+		state, err := next(r, now, has)
 		if err != nil {
 			return roster.Change{}, err
 		}
-		return roster.Change{State: state, By: by, Note: note, Steps: []roster.Decision{{At: now, What: state, Person: by, Text: note}}}, nil
+		return roster.Change{State: state, By: by, Note: note, Steps: []roster.Decision{{At: now, What: state, Person: by, Text: text}}}, nil
 	})
 	if err != nil {
 		return nil, err

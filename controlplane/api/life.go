@@ -126,19 +126,20 @@ type scene struct {
 	hosts  []roster.Host
 	person roster.Person // for whom the request is
 	old    *roster.Request
-	keys   *grant.Roster // of people, that hosts hold; nil: none
+	keys   *grant.Roster       // of people, that hosts hold; nil: none
+	lent   []roster.Delegation // that stand now
 }
 
 func (s *Server) scene(ctx context.Context, r roster.Request) (scene, error) {
-	v := scene{now: s.now(), start: r.Start}
-	var err error
+	v, err := s.look(ctx, s.now())
+	if err != nil {
+		return v, err
+	}
+	v.start = r.Start
 	if v.hosts, err = s.liveHosts(ctx); err != nil {
 		return v, err
 	}
 	if v.person, err = s.Store.Person(ctx, r.Person); err != nil {
-		return v, err
-	}
-	if v.keys, err = s.keysHeld(ctx); err != nil {
 		return v, err
 	}
 	if r.Extends != "" {
@@ -149,6 +150,17 @@ func (s *Server) scene(ctx context.Context, r roster.Request) (scene, error) {
 		v.old = &old
 	}
 	return v, nil
+}
+
+// look is the part of a scene that is the same for every request, without the
+// hosts.
+func (s *Server) look(ctx context.Context, now time.Time) (v scene, err error) {
+	v.now = now
+	if v.keys, err = s.keysHeld(ctx); err != nil {
+		return v, err
+	}
+	v.lent, err = s.lent(ctx, now)
+	return v, err
 }
 
 // liveHosts are the hosts of the fleet.

@@ -244,11 +244,14 @@ func (s Shell) stands(ctx context.Context, r roster.Request) (roster.Told, error
 	if r.State != stateAsked {
 		return t, nil
 	}
-	hosts, err := s.standingHosts(ctx, r.Hosts)
+	sc, err := s.look(ctx, s.now())
 	if err != nil {
 		return t, err
 	}
-	if st, ok := s.standing(r, hosts, s.now()); ok {
+	if sc.hosts, err = s.standingHosts(ctx, r.Hosts); err != nil {
+		return t, err
+	}
+	if st, ok := s.standing(r, sc); ok {
 		t.WaitsFor = st.String()
 		if unsigned(r) {
 			t.WaitsFor = s.waitsToBeSigned(r)

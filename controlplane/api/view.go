@@ -35,16 +35,20 @@ func (s *Server) find(ctx context.Context, id string) (roster.Request, error) {
 	if err != nil {
 		return r, err
 	}
-	if !s.visible(r, who(ctx).Person) {
+	sc, err := s.look(ctx, s.now())
+	if err != nil {
+		return roster.Request{}, err
+	}
+	if !s.visible(r, who(ctx).Person, sc) {
 		return roster.Request{}, errNoRequest
 	}
 	return r, nil
 }
 
-func (s *Server) visible(r roster.Request, p roster.Person) bool {
+func (s *Server) visible(r roster.Request, p roster.Person, sc scene) bool {
 	return p.Admin || r.Person == p.Name || r.DecidedBy == p.Name ||
-		slices.ContainsFunc(r.Approvals, func(a roster.Approval) bool { return a.Person == p.Name }) ||
-		s.Rules.MayApprove(p.Name, r.Person, r.Role)
+		slices.ContainsFunc(r.Approvals, func(a roster.Approval) bool { return a.Person == p.Name || a.InPlaceOf == p.Name }) ||
+		s.Rules.MayApprove(p.Name, r.Person, r.Role) || standsFor(p.Name, s.standIns(r, sc)) != ""
 }
 
 // GetRequest implements the API.
@@ -66,20 +70,23 @@ func (s *Server) ListRequests(ctx context.Context, m *api.ListRequestsRequest) (
 	if err != nil {
 		return nil, err
 	}
-	hosts, err := s.liveHosts(ctx)
+	sc, err := s.look(ctx, s.now())
 	if err != nil {
+		return nil, err
+	}
+	if sc.hosts, err = s.liveHosts(ctx); err != nil {
 		return nil, err
 	}
 	limit := maxRequests
 	if m.Limit > 0 && m.Limit < maxRequests {
 		limit = int(m.Limit)
 	}
-	reply, now, p := &api.ListRequestsReply{}, s.now(), who(ctx).Person
+	reply, p := &api.ListRequestsReply{}, who(ctx).Person
 	for _, r := range all {
 		if len(reply.Requests) == limit {
 			break
 		}
-		if m.ForApproval && !s.waitsFor(r, p.Name, hosts, now) || !s.visible(r, p) {
+		if m.ForApproval && !s.waitsFor(r, p.Name, sc) || !s.visible(r, p, sc) {
 			continue
 		}
 		v, err := s.message(ctx, r, nil)
@@ -92,12 +99,15 @@ func (s *Server) ListRequests(ctx context.Context, m *api.ListRequestsRequest) (
 }
 
 // waitsFor reports whether the request waits for this person's word.
-func (s *Server) waitsFor(r roster.Request, name string, hosts []roster.Host, now time.Time) bool {
-	if r.State != stateAsked || unsigned(r) || !now.Before(r.LapsesAt) || !s.Rules.MayApprove(name, r.Person, r.Role) {
+func (s *Server) waitsFor(r roster.Request, name string, sc scene) bool {
+	if r.State != stateAsked || unsigned(r) || !sc.now.Before(r.LapsesAt) || r.Person == name {
 		return false
 	}
-	st, ok := s.standing(r, hosts, now)
-	return ok && slices.Contains(st.Approvers, name)
+	if len(sc.lent) == 0 && !s.Rules.MayApprove(name, r.Person, r.Role) {
+		return false // as most are: without a judgement
+	}
+	st, ok := s.standing(r, sc)
+	return ok && slices.Contains(st.Who(), name)
 }
 
 // WatchRequest implements the API.
@@ -179,22 +189,15 @@ func (s *Server) message(ctx context.Context, r roster.Request, err error) (*api
 		m.Drain = durationpb.New(r.Resolved.Drain)
 	}
 	for _, a := range r.Approvals {
-		one := &api.Approval{Person: a.Person, Factor: a.Factor, At: timestamppb.New(a.At), Note: a.Note, Hosts: a.Hosts}
+		one := &api.Approval{Person: a.Person, InPlaceOf: a.InPlaceOf, Factor: a.Factor, At: timestamppb.New(a.At), Note: a.Note, Hosts: a.Hosts}
 		if a.Duration > 0 {
 			one.Duration = durationpb.New(a.Duration)
 		}
 		m.Approvals = append(m.Approvals, one)
 	}
 	if r.State == stateAsked {
-		hosts, err := s.liveHosts(ctx)
-		if err != nil {
+		if err := s.tellWaiting(ctx, r, m); err != nil {
 			return nil, err
-		}
-		if st, ok := s.standing(r, hosts, s.now()); ok {
-			m.Approvers, m.WaitsFor = st.Approvers, st.String()
-			if unsigned(r) {
-				m.Approvers, m.WaitsFor = nil, s.waitsToBeSigned(r)
-			}
 		}
 	}
 	if r.Grant == nil {
@@ -208,15 +211,36 @@ func (s *Server) message(ctx context.Context, r roster.Request, err error) (*api
 	return m, err
 }
 
+// tellWaiting tells of a request for whose word it waits.
+func (s *Server) tellWaiting(ctx context.Context, r roster.Request, m *api.Request) error {
+	sc, err := s.look(ctx, s.now())
+	if err != nil {
+		return err
+	}
+	if sc.hosts, err = s.liveHosts(ctx); err != nil {
+		return err
+	}
+	st, ok := s.standing(r, sc)
+	switch {
+	case !ok:
+	case unsigned(r):
+		m.WaitsFor = s.waitsToBeSigned(r)
+	default:
+		m.Approvers, m.WaitsFor = st.Who(), st.String()
+		m.InPlaceOf, _ = st.May(who(ctx).Name)
+	}
+	return nil
+}
+
 // standing is how far the approval of a request has come, if the policy still
 // allows it.
-func (s *Server) standing(r roster.Request, hosts []roster.Host, now time.Time) (policy.Standing, bool) {
-	sc := scene{now: now, start: r.Start}
-	v, err := s.Rules.Judge(sc.question(r), hosts, sc.begin())
+func (s *Server) standing(r roster.Request, sc scene) (policy.Standing, bool) {
+	sc.start = r.Start
+	v, err := s.Rules.Judge(sc.question(r), sc.hosts, sc.begin())
 	if err != nil {
 		return policy.Standing{}, false
 	}
-	return policy.Stand(v.Steps, waiting(r, v), now), true
+	return policy.Stand(v.Steps, s.waiting(r, v, sc), sc.now), true
 }
 
 // hostStates is what each host last said of the grant.

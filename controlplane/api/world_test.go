@@ -25,6 +25,7 @@ import (
 	"curfew.internal/clock"
 	capi "curfew.internal/controlplane/api"
 	"curfew.internal/controlplane/identity"
+	"curfew.internal/controlplane/policy"
 	"curfew.internal/controlplane/roster"
 	"curfew.internal/controlplane/sign"
 	"curfew.internal/controlplane/store"
@@ -67,7 +68,8 @@ type rules struct {
 	before    []roster.Step // of the approval, each with one approval
 	needed    int
 	apart     map[string][]string
-	from      string // whence requests have to come; empty: from anywhere
+	lends     policy.Lending // whether approvers may be stood in for
+	from      string         // whence requests have to come; empty: from anywhere
 }
 
 func (r *rules) change(f func()) {
@@ -114,6 +116,23 @@ func (r *rules) MayApprove(person, requester, role string) bool {
 	return role == r.role.Name && person != requester && (slices.Contains(r.approvers, person) ||
 		slices.ContainsFunc(r.before, func(s roster.Step) bool { return slices.Contains(slices.Concat(s.By, s.Later), person) }))
 }
+
+// policy is the same, as the real one says who stands in.
+func (r *rules) policy() policy.Policy {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	role := policy.Role{Name: r.role.Name, Approvers: slices.Clone(r.approvers), Lending: r.lends}
+	for _, s := range r.before {
+		role.Approvers = slices.Concat(role.Approvers, s.By, s.Later)
+	}
+	return policy.Policy{Roles: map[string]policy.Role{r.role.Name: role}}
+}
+
+func (r *rules) StandIns(role, requester string, all []roster.Delegation) []roster.Delegation {
+	return r.policy().StandIns(role, requester, all)
+}
+
+func (r *rules) Lends(d roster.Delegation) (roles, not []string) { return r.policy().Lends(d) }
 
 func (r *rules) Offers(person string, hosts []roster.Host, at time.Time) []roster.Offer {
 	r.mu.Lock()

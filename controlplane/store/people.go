@@ -96,7 +96,7 @@ func (s *Store) disable(ctx context.Context, t *tx, name string, a roster.Act) e
 	if err := errors.Join(t.forget(ctx, name, a.At), t.run(ctx, `DELETE FROM invites WHERE person = ?`, name)); err != nil {
 		return err
 	}
-	if err := s.endAllOf(ctx, t, name, a); err != nil {
+	if err := errors.Join(s.endAllOf(ctx, t, name, a), t.endDelegations(ctx, name, a, ": the account of one of them was disabled")); err != nil {
 		return err
 	}
 	return t.tell(ctx, a, "disabled %s", name)

@@ -39,7 +39,7 @@ func scanRequest(row scanner) (roster.Request, error) {
 func scanApproval(row scanner) (roster.Approval, error) {
 	var a roster.Approval
 	var seconds int64
-	err := row.Scan(&a.Person, &a.Factor, instant{&a.At}, &a.Note, &seconds, inJSON{&a.Hosts}, &a.Word)
+	err := row.Scan(&a.Person, &a.Factor, instant{&a.At}, &a.Note, &seconds, inJSON{&a.Hosts}, &a.Word, &a.InPlaceOf)
 	a.Duration = time.Duration(seconds) * time.Second
 	return a, err
 }
@@ -52,7 +52,7 @@ func someRequests(ctx context.Context, q querier, rest string, args ...any) ([]r
 	}
 	for i := range all {
 		r := &all[i]
-		r.Approvals, err = list(ctx, q, scanApproval, `SELECT person, factor, at, note, seconds, hosts, word FROM approvals WHERE request = ? ORDER BY at, person`, r.ID)
+		r.Approvals, err = list(ctx, q, scanApproval, `SELECT person, factor, at, note, seconds, hosts, word, in_place_of FROM approvals WHERE request = ? ORDER BY at, person`, r.ID)
 		if err != nil {
 			return nil, err
 		}
@@ -183,12 +183,12 @@ func (s *Store) Change(ctx context.Context, id string, at time.Time, f func(rost
 
 func (s *Store) apply(ctx context.Context, t *tx, r roster.Request, at time.Time, c roster.Change) error {
 	if c.Approval != nil {
-		if err := enabled(ctx, t, c.Approval.Person); err != nil {
+		a := c.Approval
+		if err := errors.Join(enabled(ctx, t, a.Person), standIn(ctx, t, *a, at)); err != nil {
 			return err
 		}
-		a := c.Approval
-		err := t.run(ctx, `INSERT INTO approvals (request, person, factor, at, note, seconds, hosts, word) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-			r.ID, a.Person, a.Factor, ns(a.At), a.Note, int64(a.Duration/time.Second), object(a.Hosts), a.Word)
+		err := t.run(ctx, `INSERT INTO approvals (request, person, factor, at, note, seconds, hosts, word, in_place_of) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			r.ID, a.Person, a.Factor, ns(a.At), a.Note, int64(a.Duration/time.Second), object(a.Hosts), a.Word, a.InPlaceOf)
 		if err != nil {
 			return err
 		}
@@ -202,7 +202,7 @@ func (s *Store) apply(ctx context.Context, t *tx, r roster.Request, at time.Time
 		}
 	}
 	if c.Grant != nil {
-		if err := errors.Join(goesOn(ctx, t, r), insertGrant(ctx, t, *c.Grant, at), fewer(ctx, t, r, *c.Grant)); err != nil {
+		if err := errors.Join(goesOn(ctx, t, r), standIns(ctx, t, r, *c.Grant, at), insertGrant(ctx, t, *c.Grant, at), fewer(ctx, t, r, *c.Grant)); err != nil {
 			return err
 		}
 	}

@@ -42,7 +42,7 @@ func (s *Store) Backup(ctx context.Context, file string) error {
 
 // Restored is for a database that was set back, as when a backup was restored.
 // Nobody knows what was ended since the backup, so all ends that it says
-// stands: requests, grants, sessions and codes. The sets that say so have
+// stands: requests, grants, delegations, sessions and codes. The sets that say so have
 // revisions that no set of before can have, made from the time: hosts refuse
 // a lower one than they keep.
 func (s *Store) Restored(ctx context.Context, a roster.Act, text string) error {
@@ -53,6 +53,9 @@ func (s *Store) Restored(ctx context.Context, a roster.Act, text string) error {
 		t.floor = uint64(max(a.At.UnixMilli(), 0))
 		open := query{`WHERE r.state IN ('asked', 'issued')`, nil}
 		if err := s.endOpen(ctx, t, open, a, "the database was restored: this may have been ended since the backup"); err != nil {
+			return err
+		}
+		if err := t.endDelegations(ctx, "", a, ": the database was restored"); err != nil {
 			return err
 		}
 		for _, q := range []string{`DELETE FROM sessions`, `DELETE FROM web_sessions`, `DELETE FROM invites`, `DELETE FROM join_tokens WHERE used_at = 0`} {

@@ -1133,8 +1133,9 @@ type Approval struct {
 	Factor        string                 `protobuf:"bytes,2,opt,name=factor,proto3" json:"factor,omitempty"`
 	At            *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=at,proto3" json:"at,omitempty"`
 	Note          string                 `protobuf:"bytes,4,opt,name=note,proto3" json:"note,omitempty"`
-	Duration      *durationpb.Duration   `protobuf:"bytes,5,opt,name=duration,proto3" json:"duration,omitempty"` // if it was for less time than was asked for
-	Hosts         []string               `protobuf:"bytes,6,rep,name=hosts,proto3" json:"hosts,omitempty"`       // if it was for fewer hosts
+	Duration      *durationpb.Duration   `protobuf:"bytes,5,opt,name=duration,proto3" json:"duration,omitempty"`                      // if it was for less time than was asked for
+	Hosts         []string               `protobuf:"bytes,6,rep,name=hosts,proto3" json:"hosts,omitempty"`                            // if it was for fewer hosts
+	InPlaceOf     string                 `protobuf:"bytes,7,opt,name=in_place_of,json=inPlaceOf,proto3" json:"in_place_of,omitempty"` // who is away, and whose word it is
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1209,6 +1210,13 @@ func (x *Approval) GetHosts() []string {
 		return x.Hosts
 	}
 	return nil
+}
+
+func (x *Approval) GetInPlaceOf() string {
+	if x != nil {
+		return x.InPlaceOf
+	}
+	return ""
 }
 
 // Remark is what somebody said on a request.
@@ -1313,6 +1321,7 @@ type Request struct {
 	HumanSignatures bool                   `protobuf:"varint,110,opt,name=human_signatures,json=humanSignatures,proto3" json:"human_signatures,omitempty"` // people's own keys sign for it, and hosts check that
 	Signed          bool                   `protobuf:"varint,111,opt,name=signed,proto3" json:"signed,omitempty"`                                          // the requester's own has
 	Page            string                 `protobuf:"bytes,112,opt,name=page,proto3" json:"page,omitempty"`                                               // where passkeys sign, if they have to
+	InPlaceOf       string                 `protobuf:"bytes,61,opt,name=in_place_of,json=inPlaceOf,proto3" json:"in_place_of,omitempty"`                   // in whose place the caller may approve; empty, if in nobody's
 	Source          string                 `protobuf:"bytes,60,opt,name=source,proto3" json:"source,omitempty"`                                            // the address from which it was asked, if it is known
 	Terminals       string                 `protobuf:"bytes,33,opt,name=terminals,proto3" json:"terminals,omitempty"`                                      // what of terminals is recorded: none, output, output and input; or required
 	unknownFields   protoimpl.UnknownFields
@@ -1618,6 +1627,13 @@ func (x *Request) GetSigned() bool {
 func (x *Request) GetPage() string {
 	if x != nil {
 		return x.Page
+	}
+	return ""
+}
+
+func (x *Request) GetInPlaceOf() string {
+	if x != nil {
+		return x.InPlaceOf
 	}
 	return ""
 }
@@ -1937,9 +1953,10 @@ type ApproveRequest struct {
 	Digest        []byte                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"` // of the request as it was shown
 	Code          string                 `protobuf:"bytes,3,opt,name=code,proto3" json:"code,omitempty"`
 	Note          string                 `protobuf:"bytes,4,opt,name=note,proto3" json:"note,omitempty"`
-	Assertion     []byte                 `protobuf:"bytes,5,opt,name=assertion,proto3" json:"assertion,omitempty"` // of a passkey, in place of the code
-	Duration      *durationpb.Duration   `protobuf:"bytes,6,opt,name=duration,proto3" json:"duration,omitempty"`   // optional: less time than was asked for
-	Hosts         []string               `protobuf:"bytes,7,rep,name=hosts,proto3" json:"hosts,omitempty"`         // optional: only these of the hosts
+	Assertion     []byte                 `protobuf:"bytes,5,opt,name=assertion,proto3" json:"assertion,omitempty"`                    // of a passkey, in place of the code
+	Duration      *durationpb.Duration   `protobuf:"bytes,6,opt,name=duration,proto3" json:"duration,omitempty"`                      // optional: less time than was asked for
+	Hosts         []string               `protobuf:"bytes,7,rep,name=hosts,proto3" json:"hosts,omitempty"`                            // optional: only these of the hosts
+	InPlaceOf     string                 `protobuf:"bytes,8,opt,name=in_place_of,json=inPlaceOf,proto3" json:"in_place_of,omitempty"` // of the request as it was shown: in whose place the caller approves
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2023,6 +2040,418 @@ func (x *ApproveRequest) GetHosts() []string {
 	return nil
 }
 
+func (x *ApproveRequest) GetInPlaceOf() string {
+	if x != nil {
+		return x.InPlaceOf
+	}
+	return ""
+}
+
+// Delegation is that somebody may approve in another's place.
+type Delegation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Away          string                 `protobuf:"bytes,2,opt,name=away,proto3" json:"away,omitempty"`                      // in whose place
+	StandIn       string                 `protobuf:"bytes,3,opt,name=stand_in,json=standIn,proto3" json:"stand_in,omitempty"` // who may
+	From          *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=from,proto3" json:"from,omitempty"`
+	Until         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=until,proto3" json:"until,omitempty"`
+	Note          string                 `protobuf:"bytes,6,opt,name=note,proto3" json:"note,omitempty"`
+	MadeAt        *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=made_at,json=madeAt,proto3" json:"made_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Delegation) Reset() {
+	*x = Delegation{}
+	mi := &file_wire_api_api_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Delegation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Delegation) ProtoMessage() {}
+
+func (x *Delegation) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Delegation.ProtoReflect.Descriptor instead.
+func (*Delegation) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *Delegation) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Delegation) GetAway() string {
+	if x != nil {
+		return x.Away
+	}
+	return ""
+}
+
+func (x *Delegation) GetStandIn() string {
+	if x != nil {
+		return x.StandIn
+	}
+	return ""
+}
+
+func (x *Delegation) GetFrom() *timestamppb.Timestamp {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *Delegation) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *Delegation) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+func (x *Delegation) GetMadeAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.MadeAt
+	}
+	return nil
+}
+
+type DelegateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	StandIn       string                 `protobuf:"bytes,1,opt,name=stand_in,json=standIn,proto3" json:"stand_in,omitempty"`
+	From          *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"` // now, if it is left out
+	Until         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=until,proto3" json:"until,omitempty"`
+	Note          string                 `protobuf:"bytes,4,opt,name=note,proto3" json:"note,omitempty"`
+	Code          string                 `protobuf:"bytes,5,opt,name=code,proto3" json:"code,omitempty"`
+	Assertion     []byte                 `protobuf:"bytes,6,opt,name=assertion,proto3" json:"assertion,omitempty"` // of a passkey, in place of the code
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DelegateRequest) Reset() {
+	*x = DelegateRequest{}
+	mi := &file_wire_api_api_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DelegateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DelegateRequest) ProtoMessage() {}
+
+func (x *DelegateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DelegateRequest.ProtoReflect.Descriptor instead.
+func (*DelegateRequest) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *DelegateRequest) GetStandIn() string {
+	if x != nil {
+		return x.StandIn
+	}
+	return ""
+}
+
+func (x *DelegateRequest) GetFrom() *timestamppb.Timestamp {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *DelegateRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *DelegateRequest) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+func (x *DelegateRequest) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *DelegateRequest) GetAssertion() []byte {
+	if x != nil {
+		return x.Assertion
+	}
+	return nil
+}
+
+type DelegateReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Delegation    *Delegation            `protobuf:"bytes,1,opt,name=delegation,proto3" json:"delegation,omitempty"`
+	Roles         []string               `protobuf:"bytes,2,rep,name=roles,proto3" json:"roles,omitempty"` // for which it counts, as the policy is now
+	Not           []string               `protobuf:"bytes,3,rep,name=not,proto3" json:"not,omitempty"`     // for which it does not, each with the reason
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DelegateReply) Reset() {
+	*x = DelegateReply{}
+	mi := &file_wire_api_api_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DelegateReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DelegateReply) ProtoMessage() {}
+
+func (x *DelegateReply) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DelegateReply.ProtoReflect.Descriptor instead.
+func (*DelegateReply) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *DelegateReply) GetDelegation() *Delegation {
+	if x != nil {
+		return x.Delegation
+	}
+	return nil
+}
+
+func (x *DelegateReply) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+func (x *DelegateReply) GetNot() []string {
+	if x != nil {
+		return x.Not
+	}
+	return nil
+}
+
+type ListDelegationsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDelegationsRequest) Reset() {
+	*x = ListDelegationsRequest{}
+	mi := &file_wire_api_api_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDelegationsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDelegationsRequest) ProtoMessage() {}
+
+func (x *ListDelegationsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDelegationsRequest.ProtoReflect.Descriptor instead.
+func (*ListDelegationsRequest) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{29}
+}
+
+type ListDelegationsReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Delegations   []*Delegation          `protobuf:"bytes,1,rep,name=delegations,proto3" json:"delegations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDelegationsReply) Reset() {
+	*x = ListDelegationsReply{}
+	mi := &file_wire_api_api_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDelegationsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDelegationsReply) ProtoMessage() {}
+
+func (x *ListDelegationsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDelegationsReply.ProtoReflect.Descriptor instead.
+func (*ListDelegationsReply) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ListDelegationsReply) GetDelegations() []*Delegation {
+	if x != nil {
+		return x.Delegations
+	}
+	return nil
+}
+
+type EndDelegationRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndDelegationRequest) Reset() {
+	*x = EndDelegationRequest{}
+	mi := &file_wire_api_api_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndDelegationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndDelegationRequest) ProtoMessage() {}
+
+func (x *EndDelegationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndDelegationRequest.ProtoReflect.Descriptor instead.
+func (*EndDelegationRequest) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *EndDelegationRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type EndDelegationReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Delegation    *Delegation            `protobuf:"bytes,1,opt,name=delegation,proto3" json:"delegation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndDelegationReply) Reset() {
+	*x = EndDelegationReply{}
+	mi := &file_wire_api_api_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndDelegationReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndDelegationReply) ProtoMessage() {}
+
+func (x *EndDelegationReply) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndDelegationReply.ProtoReflect.Descriptor instead.
+func (*EndDelegationReply) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *EndDelegationReply) GetDelegation() *Delegation {
+	if x != nil {
+		return x.Delegation
+	}
+	return nil
+}
+
 type SignRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2034,7 +2463,7 @@ type SignRequest struct {
 
 func (x *SignRequest) Reset() {
 	*x = SignRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[26]
+	mi := &file_wire_api_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2046,7 +2475,7 @@ func (x *SignRequest) String() string {
 func (*SignRequest) ProtoMessage() {}
 
 func (x *SignRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[26]
+	mi := &file_wire_api_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2059,7 +2488,7 @@ func (x *SignRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignRequest.ProtoReflect.Descriptor instead.
 func (*SignRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{26}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SignRequest) GetId() string {
@@ -2093,7 +2522,7 @@ type CommentRequest struct {
 
 func (x *CommentRequest) Reset() {
 	*x = CommentRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[27]
+	mi := &file_wire_api_api_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2105,7 +2534,7 @@ func (x *CommentRequest) String() string {
 func (*CommentRequest) ProtoMessage() {}
 
 func (x *CommentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[27]
+	mi := &file_wire_api_api_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2118,7 +2547,7 @@ func (x *CommentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommentRequest.ProtoReflect.Descriptor instead.
 func (*CommentRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{27}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CommentRequest) GetId() string {
@@ -2145,7 +2574,7 @@ type DenyRequest struct {
 
 func (x *DenyRequest) Reset() {
 	*x = DenyRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[28]
+	mi := &file_wire_api_api_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2157,7 +2586,7 @@ func (x *DenyRequest) String() string {
 func (*DenyRequest) ProtoMessage() {}
 
 func (x *DenyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[28]
+	mi := &file_wire_api_api_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2170,7 +2599,7 @@ func (x *DenyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenyRequest.ProtoReflect.Descriptor instead.
 func (*DenyRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{28}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *DenyRequest) GetId() string {
@@ -2196,7 +2625,7 @@ type WithdrawRequest struct {
 
 func (x *WithdrawRequest) Reset() {
 	*x = WithdrawRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[29]
+	mi := &file_wire_api_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2208,7 +2637,7 @@ func (x *WithdrawRequest) String() string {
 func (*WithdrawRequest) ProtoMessage() {}
 
 func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[29]
+	mi := &file_wire_api_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2221,7 +2650,7 @@ func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{29}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *WithdrawRequest) GetId() string {
@@ -2241,7 +2670,7 @@ type RevokeRequest struct {
 
 func (x *RevokeRequest) Reset() {
 	*x = RevokeRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[30]
+	mi := &file_wire_api_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2253,7 +2682,7 @@ func (x *RevokeRequest) String() string {
 func (*RevokeRequest) ProtoMessage() {}
 
 func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[30]
+	mi := &file_wire_api_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2266,7 +2695,7 @@ func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeRequest.ProtoReflect.Descriptor instead.
 func (*RevokeRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{30}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RevokeRequest) GetGrant() string {
@@ -2297,7 +2726,7 @@ type ExtendRequest struct {
 
 func (x *ExtendRequest) Reset() {
 	*x = ExtendRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[31]
+	mi := &file_wire_api_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2309,7 +2738,7 @@ func (x *ExtendRequest) String() string {
 func (*ExtendRequest) ProtoMessage() {}
 
 func (x *ExtendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[31]
+	mi := &file_wire_api_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2322,7 +2751,7 @@ func (x *ExtendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtendRequest.ProtoReflect.Descriptor instead.
 func (*ExtendRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{31}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ExtendRequest) GetGrant() string {
@@ -2376,7 +2805,7 @@ type OpenPagesRequest struct {
 
 func (x *OpenPagesRequest) Reset() {
 	*x = OpenPagesRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[32]
+	mi := &file_wire_api_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2388,7 +2817,7 @@ func (x *OpenPagesRequest) String() string {
 func (*OpenPagesRequest) ProtoMessage() {}
 
 func (x *OpenPagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[32]
+	mi := &file_wire_api_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2401,7 +2830,7 @@ func (x *OpenPagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenPagesRequest.ProtoReflect.Descriptor instead.
 func (*OpenPagesRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{32}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *OpenPagesRequest) GetCode() string {
@@ -2421,7 +2850,7 @@ type OpenPagesReply struct {
 
 func (x *OpenPagesReply) Reset() {
 	*x = OpenPagesReply{}
-	mi := &file_wire_api_api_proto_msgTypes[33]
+	mi := &file_wire_api_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2433,7 +2862,7 @@ func (x *OpenPagesReply) String() string {
 func (*OpenPagesReply) ProtoMessage() {}
 
 func (x *OpenPagesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[33]
+	mi := &file_wire_api_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2446,7 +2875,7 @@ func (x *OpenPagesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenPagesReply.ProtoReflect.Descriptor instead.
 func (*OpenPagesReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{33}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *OpenPagesReply) GetLink() string {
@@ -2475,7 +2904,7 @@ type IssueSSHCertificateRequest struct {
 
 func (x *IssueSSHCertificateRequest) Reset() {
 	*x = IssueSSHCertificateRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[34]
+	mi := &file_wire_api_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2487,7 +2916,7 @@ func (x *IssueSSHCertificateRequest) String() string {
 func (*IssueSSHCertificateRequest) ProtoMessage() {}
 
 func (x *IssueSSHCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[34]
+	mi := &file_wire_api_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2500,7 +2929,7 @@ func (x *IssueSSHCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueSSHCertificateRequest.ProtoReflect.Descriptor instead.
 func (*IssueSSHCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{34}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *IssueSSHCertificateRequest) GetHost() string {
@@ -2545,7 +2974,7 @@ type IssueSSHCertificateReply struct {
 
 func (x *IssueSSHCertificateReply) Reset() {
 	*x = IssueSSHCertificateReply{}
-	mi := &file_wire_api_api_proto_msgTypes[35]
+	mi := &file_wire_api_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2557,7 +2986,7 @@ func (x *IssueSSHCertificateReply) String() string {
 func (*IssueSSHCertificateReply) ProtoMessage() {}
 
 func (x *IssueSSHCertificateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[35]
+	mi := &file_wire_api_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2570,7 +2999,7 @@ func (x *IssueSSHCertificateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueSSHCertificateReply.ProtoReflect.Descriptor instead.
 func (*IssueSSHCertificateReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{35}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *IssueSSHCertificateReply) GetCertificate() string {
@@ -2635,7 +3064,7 @@ type SearchEventsRequest struct {
 
 func (x *SearchEventsRequest) Reset() {
 	*x = SearchEventsRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[36]
+	mi := &file_wire_api_api_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2647,7 +3076,7 @@ func (x *SearchEventsRequest) String() string {
 func (*SearchEventsRequest) ProtoMessage() {}
 
 func (x *SearchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[36]
+	mi := &file_wire_api_api_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2660,7 +3089,7 @@ func (x *SearchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchEventsRequest.ProtoReflect.Descriptor instead.
 func (*SearchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{36}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SearchEventsRequest) GetGrant() string {
@@ -2759,7 +3188,7 @@ type SearchEventsReply struct {
 
 func (x *SearchEventsReply) Reset() {
 	*x = SearchEventsReply{}
-	mi := &file_wire_api_api_proto_msgTypes[37]
+	mi := &file_wire_api_api_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2771,7 +3200,7 @@ func (x *SearchEventsReply) String() string {
 func (*SearchEventsReply) ProtoMessage() {}
 
 func (x *SearchEventsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[37]
+	mi := &file_wire_api_api_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2784,7 +3213,7 @@ func (x *SearchEventsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchEventsReply.ProtoReflect.Descriptor instead.
 func (*SearchEventsReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{37}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *SearchEventsReply) GetEvents() []*Event {
@@ -2844,7 +3273,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_wire_api_api_proto_msgTypes[38]
+	mi := &file_wire_api_api_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2856,7 +3285,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[38]
+	mi := &file_wire_api_api_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2869,7 +3298,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{38}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Event) GetId() uint64 {
@@ -3032,7 +3461,7 @@ type IDs struct {
 
 func (x *IDs) Reset() {
 	*x = IDs{}
-	mi := &file_wire_api_api_proto_msgTypes[39]
+	mi := &file_wire_api_api_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3044,7 +3473,7 @@ func (x *IDs) String() string {
 func (*IDs) ProtoMessage() {}
 
 func (x *IDs) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[39]
+	mi := &file_wire_api_api_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3057,7 +3486,7 @@ func (x *IDs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IDs.ProtoReflect.Descriptor instead.
 func (*IDs) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{39}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *IDs) GetUid() uint32 {
@@ -3123,7 +3552,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_wire_api_api_proto_msgTypes[40]
+	mi := &file_wire_api_api_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3135,7 +3564,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[40]
+	mi := &file_wire_api_api_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3148,7 +3577,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{40}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Process) GetPid() uint32 {
@@ -3311,7 +3740,7 @@ type Receipt struct {
 
 func (x *Receipt) Reset() {
 	*x = Receipt{}
-	mi := &file_wire_api_api_proto_msgTypes[41]
+	mi := &file_wire_api_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3323,7 +3752,7 @@ func (x *Receipt) String() string {
 func (*Receipt) ProtoMessage() {}
 
 func (x *Receipt) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[41]
+	mi := &file_wire_api_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3336,7 +3765,7 @@ func (x *Receipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
 func (*Receipt) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{41}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Receipt) GetHost() string {
@@ -3432,7 +3861,7 @@ type TimelineRequest struct {
 
 func (x *TimelineRequest) Reset() {
 	*x = TimelineRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[42]
+	mi := &file_wire_api_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3444,7 +3873,7 @@ func (x *TimelineRequest) String() string {
 func (*TimelineRequest) ProtoMessage() {}
 
 func (x *TimelineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[42]
+	mi := &file_wire_api_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3457,7 +3886,7 @@ func (x *TimelineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineRequest.ProtoReflect.Descriptor instead.
 func (*TimelineRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{42}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *TimelineRequest) GetGrant() string {
@@ -3477,7 +3906,7 @@ type TimelineReply struct {
 
 func (x *TimelineReply) Reset() {
 	*x = TimelineReply{}
-	mi := &file_wire_api_api_proto_msgTypes[43]
+	mi := &file_wire_api_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3489,7 +3918,7 @@ func (x *TimelineReply) String() string {
 func (*TimelineReply) ProtoMessage() {}
 
 func (x *TimelineReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[43]
+	mi := &file_wire_api_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3502,7 +3931,7 @@ func (x *TimelineReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineReply.ProtoReflect.Descriptor instead.
 func (*TimelineReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{43}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *TimelineReply) GetRequest() *Request {
@@ -3534,7 +3963,7 @@ type Moment struct {
 
 func (x *Moment) Reset() {
 	*x = Moment{}
-	mi := &file_wire_api_api_proto_msgTypes[44]
+	mi := &file_wire_api_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3546,7 +3975,7 @@ func (x *Moment) String() string {
 func (*Moment) ProtoMessage() {}
 
 func (x *Moment) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[44]
+	mi := &file_wire_api_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3559,7 +3988,7 @@ func (x *Moment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Moment.ProtoReflect.Descriptor instead.
 func (*Moment) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{44}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Moment) GetAt() *timestamppb.Timestamp {
@@ -3621,7 +4050,7 @@ type GetCheckpointRequest struct {
 
 func (x *GetCheckpointRequest) Reset() {
 	*x = GetCheckpointRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[45]
+	mi := &file_wire_api_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3633,7 +4062,7 @@ func (x *GetCheckpointRequest) String() string {
 func (*GetCheckpointRequest) ProtoMessage() {}
 
 func (x *GetCheckpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[45]
+	mi := &file_wire_api_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3646,7 +4075,7 @@ func (x *GetCheckpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCheckpointRequest.ProtoReflect.Descriptor instead.
 func (*GetCheckpointRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{45}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *GetCheckpointRequest) GetFrom() uint64 {
@@ -3675,7 +4104,7 @@ type GetCheckpointReply struct {
 
 func (x *GetCheckpointReply) Reset() {
 	*x = GetCheckpointReply{}
-	mi := &file_wire_api_api_proto_msgTypes[46]
+	mi := &file_wire_api_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3687,7 +4116,7 @@ func (x *GetCheckpointReply) String() string {
 func (*GetCheckpointReply) ProtoMessage() {}
 
 func (x *GetCheckpointReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[46]
+	mi := &file_wire_api_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3700,7 +4129,7 @@ func (x *GetCheckpointReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCheckpointReply.ProtoReflect.Descriptor instead.
 func (*GetCheckpointReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{46}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *GetCheckpointReply) GetNote() []byte {
@@ -3746,7 +4175,7 @@ type Witness struct {
 
 func (x *Witness) Reset() {
 	*x = Witness{}
-	mi := &file_wire_api_api_proto_msgTypes[47]
+	mi := &file_wire_api_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3758,7 +4187,7 @@ func (x *Witness) String() string {
 func (*Witness) ProtoMessage() {}
 
 func (x *Witness) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[47]
+	mi := &file_wire_api_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3771,7 +4200,7 @@ func (x *Witness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Witness.ProtoReflect.Descriptor instead.
 func (*Witness) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{47}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Witness) GetKey() string {
@@ -3828,7 +4257,7 @@ type ExportRecordRequest struct {
 
 func (x *ExportRecordRequest) Reset() {
 	*x = ExportRecordRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[48]
+	mi := &file_wire_api_api_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3840,7 +4269,7 @@ func (x *ExportRecordRequest) String() string {
 func (*ExportRecordRequest) ProtoMessage() {}
 
 func (x *ExportRecordRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[48]
+	mi := &file_wire_api_api_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3853,7 +4282,7 @@ func (x *ExportRecordRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportRecordRequest.ProtoReflect.Descriptor instead.
 func (*ExportRecordRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{48}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ExportRecordRequest) GetGrant() string {
@@ -3893,7 +4322,7 @@ type ExportPart struct {
 
 func (x *ExportPart) Reset() {
 	*x = ExportPart{}
-	mi := &file_wire_api_api_proto_msgTypes[49]
+	mi := &file_wire_api_api_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3905,7 +4334,7 @@ func (x *ExportPart) String() string {
 func (*ExportPart) ProtoMessage() {}
 
 func (x *ExportPart) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[49]
+	mi := &file_wire_api_api_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3918,7 +4347,7 @@ func (x *ExportPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportPart.ProtoReflect.Descriptor instead.
 func (*ExportPart) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{49}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ExportPart) GetData() []byte {
@@ -3941,7 +4370,7 @@ type AddPersonRequest struct {
 
 func (x *AddPersonRequest) Reset() {
 	*x = AddPersonRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[50]
+	mi := &file_wire_api_api_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3953,7 +4382,7 @@ func (x *AddPersonRequest) String() string {
 func (*AddPersonRequest) ProtoMessage() {}
 
 func (x *AddPersonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[50]
+	mi := &file_wire_api_api_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3966,7 +4395,7 @@ func (x *AddPersonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddPersonRequest.ProtoReflect.Descriptor instead.
 func (*AddPersonRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{50}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *AddPersonRequest) GetName() string {
@@ -4015,7 +4444,7 @@ type InvitePersonRequest struct {
 
 func (x *InvitePersonRequest) Reset() {
 	*x = InvitePersonRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[51]
+	mi := &file_wire_api_api_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4027,7 +4456,7 @@ func (x *InvitePersonRequest) String() string {
 func (*InvitePersonRequest) ProtoMessage() {}
 
 func (x *InvitePersonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[51]
+	mi := &file_wire_api_api_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4040,7 +4469,7 @@ func (x *InvitePersonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvitePersonRequest.ProtoReflect.Descriptor instead.
 func (*InvitePersonRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{51}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *InvitePersonRequest) GetName() string {
@@ -4076,7 +4505,7 @@ type InviteReply struct {
 
 func (x *InviteReply) Reset() {
 	*x = InviteReply{}
-	mi := &file_wire_api_api_proto_msgTypes[52]
+	mi := &file_wire_api_api_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4088,7 +4517,7 @@ func (x *InviteReply) String() string {
 func (*InviteReply) ProtoMessage() {}
 
 func (x *InviteReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[52]
+	mi := &file_wire_api_api_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4101,7 +4530,7 @@ func (x *InviteReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InviteReply.ProtoReflect.Descriptor instead.
 func (*InviteReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{52}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *InviteReply) GetPerson() *Person {
@@ -4141,7 +4570,7 @@ type DisablePersonRequest struct {
 
 func (x *DisablePersonRequest) Reset() {
 	*x = DisablePersonRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[53]
+	mi := &file_wire_api_api_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4153,7 +4582,7 @@ func (x *DisablePersonRequest) String() string {
 func (*DisablePersonRequest) ProtoMessage() {}
 
 func (x *DisablePersonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[53]
+	mi := &file_wire_api_api_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4166,7 +4595,7 @@ func (x *DisablePersonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisablePersonRequest.ProtoReflect.Descriptor instead.
 func (*DisablePersonRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{53}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *DisablePersonRequest) GetName() string {
@@ -4184,7 +4613,7 @@ type ListPeopleRequest struct {
 
 func (x *ListPeopleRequest) Reset() {
 	*x = ListPeopleRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[54]
+	mi := &file_wire_api_api_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4196,7 +4625,7 @@ func (x *ListPeopleRequest) String() string {
 func (*ListPeopleRequest) ProtoMessage() {}
 
 func (x *ListPeopleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[54]
+	mi := &file_wire_api_api_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4209,7 +4638,7 @@ func (x *ListPeopleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeopleRequest.ProtoReflect.Descriptor instead.
 func (*ListPeopleRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{54}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{61}
 }
 
 type ListPeopleReply struct {
@@ -4221,7 +4650,7 @@ type ListPeopleReply struct {
 
 func (x *ListPeopleReply) Reset() {
 	*x = ListPeopleReply{}
-	mi := &file_wire_api_api_proto_msgTypes[55]
+	mi := &file_wire_api_api_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4233,7 +4662,7 @@ func (x *ListPeopleReply) String() string {
 func (*ListPeopleReply) ProtoMessage() {}
 
 func (x *ListPeopleReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[55]
+	mi := &file_wire_api_api_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4246,7 +4675,7 @@ func (x *ListPeopleReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeopleReply.ProtoReflect.Descriptor instead.
 func (*ListPeopleReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{55}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ListPeopleReply) GetPeople() []*Person {
@@ -4268,7 +4697,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[56]
+	mi := &file_wire_api_api_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4280,7 +4709,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[56]
+	mi := &file_wire_api_api_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4293,7 +4722,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{56}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *CreateJoinTokenRequest) GetLabels() map[string]string {
@@ -4334,7 +4763,7 @@ type CreateJoinTokenReply struct {
 
 func (x *CreateJoinTokenReply) Reset() {
 	*x = CreateJoinTokenReply{}
-	mi := &file_wire_api_api_proto_msgTypes[57]
+	mi := &file_wire_api_api_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4346,7 +4775,7 @@ func (x *CreateJoinTokenReply) String() string {
 func (*CreateJoinTokenReply) ProtoMessage() {}
 
 func (x *CreateJoinTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[57]
+	mi := &file_wire_api_api_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4359,7 +4788,7 @@ func (x *CreateJoinTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenReply.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{57}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *CreateJoinTokenReply) GetToken() string {
@@ -4390,7 +4819,7 @@ type FactorRequest struct {
 
 func (x *FactorRequest) Reset() {
 	*x = FactorRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[58]
+	mi := &file_wire_api_api_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4402,7 +4831,7 @@ func (x *FactorRequest) String() string {
 func (*FactorRequest) ProtoMessage() {}
 
 func (x *FactorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[58]
+	mi := &file_wire_api_api_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4415,7 +4844,7 @@ func (x *FactorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FactorRequest.ProtoReflect.Descriptor instead.
 func (*FactorRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{58}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *FactorRequest) GetWhat() string {
@@ -4454,7 +4883,7 @@ type ListHostsRequest struct {
 
 func (x *ListHostsRequest) Reset() {
 	*x = ListHostsRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[59]
+	mi := &file_wire_api_api_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4466,7 +4895,7 @@ func (x *ListHostsRequest) String() string {
 func (*ListHostsRequest) ProtoMessage() {}
 
 func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[59]
+	mi := &file_wire_api_api_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4479,7 +4908,7 @@ func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsRequest.ProtoReflect.Descriptor instead.
 func (*ListHostsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{59}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{66}
 }
 
 type ListHostsReply struct {
@@ -4491,7 +4920,7 @@ type ListHostsReply struct {
 
 func (x *ListHostsReply) Reset() {
 	*x = ListHostsReply{}
-	mi := &file_wire_api_api_proto_msgTypes[60]
+	mi := &file_wire_api_api_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4503,7 +4932,7 @@ func (x *ListHostsReply) String() string {
 func (*ListHostsReply) ProtoMessage() {}
 
 func (x *ListHostsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[60]
+	mi := &file_wire_api_api_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4516,7 +4945,7 @@ func (x *ListHostsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsReply.ProtoReflect.Descriptor instead.
 func (*ListHostsReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{60}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ListHostsReply) GetHosts() []*Host {
@@ -4550,7 +4979,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_wire_api_api_proto_msgTypes[61]
+	mi := &file_wire_api_api_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4562,7 +4991,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[61]
+	mi := &file_wire_api_api_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4575,7 +5004,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{61}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Host) GetName() string {
@@ -4702,7 +5131,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_wire_api_api_proto_msgTypes[62]
+	mi := &file_wire_api_api_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4714,7 +5143,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[62]
+	mi := &file_wire_api_api_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4727,7 +5156,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{62}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Finding) GetCheck() string {
@@ -4767,7 +5196,7 @@ type DecommissionHostRequest struct {
 
 func (x *DecommissionHostRequest) Reset() {
 	*x = DecommissionHostRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[63]
+	mi := &file_wire_api_api_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4779,7 +5208,7 @@ func (x *DecommissionHostRequest) String() string {
 func (*DecommissionHostRequest) ProtoMessage() {}
 
 func (x *DecommissionHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[63]
+	mi := &file_wire_api_api_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4792,7 +5221,7 @@ func (x *DecommissionHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecommissionHostRequest.ProtoReflect.Descriptor instead.
 func (*DecommissionHostRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{63}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *DecommissionHostRequest) GetName() string {
@@ -4811,7 +5240,7 @@ type PolicyStatusRequest struct {
 
 func (x *PolicyStatusRequest) Reset() {
 	*x = PolicyStatusRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[64]
+	mi := &file_wire_api_api_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4823,7 +5252,7 @@ func (x *PolicyStatusRequest) String() string {
 func (*PolicyStatusRequest) ProtoMessage() {}
 
 func (x *PolicyStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[64]
+	mi := &file_wire_api_api_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4836,7 +5265,7 @@ func (x *PolicyStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatusRequest.ProtoReflect.Descriptor instead.
 func (*PolicyStatusRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{64}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *PolicyStatusRequest) GetFiles() bool {
@@ -4861,7 +5290,7 @@ type PolicyStatusReply struct {
 
 func (x *PolicyStatusReply) Reset() {
 	*x = PolicyStatusReply{}
-	mi := &file_wire_api_api_proto_msgTypes[65]
+	mi := &file_wire_api_api_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4873,7 +5302,7 @@ func (x *PolicyStatusReply) String() string {
 func (*PolicyStatusReply) ProtoMessage() {}
 
 func (x *PolicyStatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[65]
+	mi := &file_wire_api_api_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4886,7 +5315,7 @@ func (x *PolicyStatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatusReply.ProtoReflect.Descriptor instead.
 func (*PolicyStatusReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{65}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *PolicyStatusReply) GetVersion() string {
@@ -4947,7 +5376,7 @@ type Members struct {
 
 func (x *Members) Reset() {
 	*x = Members{}
-	mi := &file_wire_api_api_proto_msgTypes[66]
+	mi := &file_wire_api_api_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4959,7 +5388,7 @@ func (x *Members) String() string {
 func (*Members) ProtoMessage() {}
 
 func (x *Members) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[66]
+	mi := &file_wire_api_api_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4972,7 +5401,7 @@ func (x *Members) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Members.ProtoReflect.Descriptor instead.
 func (*Members) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{66}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *Members) GetPeople() []string {
@@ -4997,7 +5426,7 @@ type ListTerminalsRequest struct {
 
 func (x *ListTerminalsRequest) Reset() {
 	*x = ListTerminalsRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[67]
+	mi := &file_wire_api_api_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5009,7 +5438,7 @@ func (x *ListTerminalsRequest) String() string {
 func (*ListTerminalsRequest) ProtoMessage() {}
 
 func (x *ListTerminalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[67]
+	mi := &file_wire_api_api_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5022,7 +5451,7 @@ func (x *ListTerminalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTerminalsRequest.ProtoReflect.Descriptor instead.
 func (*ListTerminalsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{67}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ListTerminalsRequest) GetId() string {
@@ -5084,7 +5513,7 @@ type ListTerminalsReply struct {
 
 func (x *ListTerminalsReply) Reset() {
 	*x = ListTerminalsReply{}
-	mi := &file_wire_api_api_proto_msgTypes[68]
+	mi := &file_wire_api_api_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5096,7 +5525,7 @@ func (x *ListTerminalsReply) String() string {
 func (*ListTerminalsReply) ProtoMessage() {}
 
 func (x *ListTerminalsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[68]
+	mi := &file_wire_api_api_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5109,7 +5538,7 @@ func (x *ListTerminalsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTerminalsReply.ProtoReflect.Descriptor instead.
 func (*ListTerminalsReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{68}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *ListTerminalsReply) GetTerminals() []*Terminal {
@@ -5149,7 +5578,7 @@ type Terminal struct {
 
 func (x *Terminal) Reset() {
 	*x = Terminal{}
-	mi := &file_wire_api_api_proto_msgTypes[69]
+	mi := &file_wire_api_api_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5161,7 +5590,7 @@ func (x *Terminal) String() string {
 func (*Terminal) ProtoMessage() {}
 
 func (x *Terminal) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[69]
+	mi := &file_wire_api_api_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5174,7 +5603,7 @@ func (x *Terminal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Terminal.ProtoReflect.Descriptor instead.
 func (*Terminal) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{69}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *Terminal) GetId() string {
@@ -5292,7 +5721,7 @@ type TerminalLine struct {
 
 func (x *TerminalLine) Reset() {
 	*x = TerminalLine{}
-	mi := &file_wire_api_api_proto_msgTypes[70]
+	mi := &file_wire_api_api_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5304,7 +5733,7 @@ func (x *TerminalLine) String() string {
 func (*TerminalLine) ProtoMessage() {}
 
 func (x *TerminalLine) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[70]
+	mi := &file_wire_api_api_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5317,7 +5746,7 @@ func (x *TerminalLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalLine.ProtoReflect.Descriptor instead.
 func (*TerminalLine) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{70}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *TerminalLine) GetAt() *durationpb.Duration {
@@ -5345,7 +5774,7 @@ type ReplayTerminalRequest struct {
 
 func (x *ReplayTerminalRequest) Reset() {
 	*x = ReplayTerminalRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[71]
+	mi := &file_wire_api_api_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5357,7 +5786,7 @@ func (x *ReplayTerminalRequest) String() string {
 func (*ReplayTerminalRequest) ProtoMessage() {}
 
 func (x *ReplayTerminalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[71]
+	mi := &file_wire_api_api_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5370,7 +5799,7 @@ func (x *ReplayTerminalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayTerminalRequest.ProtoReflect.Descriptor instead.
 func (*ReplayTerminalRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{71}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ReplayTerminalRequest) GetHost() string {
@@ -5405,7 +5834,7 @@ type TerminalPart struct {
 
 func (x *TerminalPart) Reset() {
 	*x = TerminalPart{}
-	mi := &file_wire_api_api_proto_msgTypes[72]
+	mi := &file_wire_api_api_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5417,7 +5846,7 @@ func (x *TerminalPart) String() string {
 func (*TerminalPart) ProtoMessage() {}
 
 func (x *TerminalPart) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[72]
+	mi := &file_wire_api_api_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5430,7 +5859,7 @@ func (x *TerminalPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalPart.ProtoReflect.Descriptor instead.
 func (*TerminalPart) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{72}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *TerminalPart) GetStatement() []byte {
@@ -5465,7 +5894,7 @@ type EndHostSessionRequest struct {
 
 func (x *EndHostSessionRequest) Reset() {
 	*x = EndHostSessionRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[73]
+	mi := &file_wire_api_api_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5477,7 +5906,7 @@ func (x *EndHostSessionRequest) String() string {
 func (*EndHostSessionRequest) ProtoMessage() {}
 
 func (x *EndHostSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[73]
+	mi := &file_wire_api_api_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5490,7 +5919,7 @@ func (x *EndHostSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndHostSessionRequest.ProtoReflect.Descriptor instead.
 func (*EndHostSessionRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{73}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *EndHostSessionRequest) GetHost() string {
@@ -5522,7 +5951,7 @@ type EndHostSessionReply struct {
 
 func (x *EndHostSessionReply) Reset() {
 	*x = EndHostSessionReply{}
-	mi := &file_wire_api_api_proto_msgTypes[74]
+	mi := &file_wire_api_api_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5534,7 +5963,7 @@ func (x *EndHostSessionReply) String() string {
 func (*EndHostSessionReply) ProtoMessage() {}
 
 func (x *EndHostSessionReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[74]
+	mi := &file_wire_api_api_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5547,7 +5976,7 @@ func (x *EndHostSessionReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndHostSessionReply.ProtoReflect.Descriptor instead.
 func (*EndHostSessionReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{74}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{81}
 }
 
 type GetRosterRequest struct {
@@ -5558,7 +5987,7 @@ type GetRosterRequest struct {
 
 func (x *GetRosterRequest) Reset() {
 	*x = GetRosterRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[75]
+	mi := &file_wire_api_api_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5570,7 +5999,7 @@ func (x *GetRosterRequest) String() string {
 func (*GetRosterRequest) ProtoMessage() {}
 
 func (x *GetRosterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[75]
+	mi := &file_wire_api_api_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5583,7 +6012,7 @@ func (x *GetRosterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRosterRequest.ProtoReflect.Descriptor instead.
 func (*GetRosterRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{75}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{82}
 }
 
 type GetRosterReply struct {
@@ -5599,7 +6028,7 @@ type GetRosterReply struct {
 
 func (x *GetRosterReply) Reset() {
 	*x = GetRosterReply{}
-	mi := &file_wire_api_api_proto_msgTypes[76]
+	mi := &file_wire_api_api_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5611,7 +6040,7 @@ func (x *GetRosterReply) String() string {
 func (*GetRosterReply) ProtoMessage() {}
 
 func (x *GetRosterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[76]
+	mi := &file_wire_api_api_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5624,7 +6053,7 @@ func (x *GetRosterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRosterReply.ProtoReflect.Descriptor instead.
 func (*GetRosterReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{76}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *GetRosterReply) GetEnvelope() []byte {
@@ -5673,7 +6102,7 @@ type PersonKeys struct {
 
 func (x *PersonKeys) Reset() {
 	*x = PersonKeys{}
-	mi := &file_wire_api_api_proto_msgTypes[77]
+	mi := &file_wire_api_api_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5685,7 +6114,7 @@ func (x *PersonKeys) String() string {
 func (*PersonKeys) ProtoMessage() {}
 
 func (x *PersonKeys) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[77]
+	mi := &file_wire_api_api_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5698,7 +6127,7 @@ func (x *PersonKeys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersonKeys.ProtoReflect.Descriptor instead.
 func (*PersonKeys) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{77}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *PersonKeys) GetPerson() string {
@@ -5725,7 +6154,7 @@ type PublicKey struct {
 
 func (x *PublicKey) Reset() {
 	*x = PublicKey{}
-	mi := &file_wire_api_api_proto_msgTypes[78]
+	mi := &file_wire_api_api_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5737,7 +6166,7 @@ func (x *PublicKey) String() string {
 func (*PublicKey) ProtoMessage() {}
 
 func (x *PublicKey) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[78]
+	mi := &file_wire_api_api_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5750,7 +6179,7 @@ func (x *PublicKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublicKey.ProtoReflect.Descriptor instead.
 func (*PublicKey) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{78}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *PublicKey) GetId() []byte {
@@ -5778,7 +6207,7 @@ type PublishRosterRequest struct {
 
 func (x *PublishRosterRequest) Reset() {
 	*x = PublishRosterRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[79]
+	mi := &file_wire_api_api_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5790,7 +6219,7 @@ func (x *PublishRosterRequest) String() string {
 func (*PublishRosterRequest) ProtoMessage() {}
 
 func (x *PublishRosterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[79]
+	mi := &file_wire_api_api_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5803,7 +6232,7 @@ func (x *PublishRosterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishRosterRequest.ProtoReflect.Descriptor instead.
 func (*PublishRosterRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{79}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *PublishRosterRequest) GetEnvelope() []byte {
@@ -5836,7 +6265,7 @@ type PublishRosterReply struct {
 
 func (x *PublishRosterReply) Reset() {
 	*x = PublishRosterReply{}
-	mi := &file_wire_api_api_proto_msgTypes[80]
+	mi := &file_wire_api_api_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5848,7 +6277,7 @@ func (x *PublishRosterReply) String() string {
 func (*PublishRosterReply) ProtoMessage() {}
 
 func (x *PublishRosterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[80]
+	mi := &file_wire_api_api_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5861,7 +6290,7 @@ func (x *PublishRosterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishRosterReply.ProtoReflect.Descriptor instead.
 func (*PublishRosterReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{80}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *PublishRosterReply) GetVersion() uint64 {
@@ -5968,18 +6397,19 @@ const file_wire_api_api_proto_rawDesc = "" +
 	" \x03(\v2/.curfew.api.v1.CreateRequestRequest.LabelsEntryR\x06labels\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc7\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe7\x01\n" +
 	"\bApproval\x12\x16\n" +
 	"\x06person\x18\x01 \x01(\tR\x06person\x12\x16\n" +
 	"\x06factor\x18\x02 \x01(\tR\x06factor\x12*\n" +
 	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
 	"\x04note\x18\x04 \x01(\tR\x04note\x125\n" +
 	"\bduration\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x14\n" +
-	"\x05hosts\x18\x06 \x03(\tR\x05hosts\"`\n" +
+	"\x05hosts\x18\x06 \x03(\tR\x05hosts\x12\x1e\n" +
+	"\vin_place_of\x18\a \x01(\tR\tinPlaceOf\"`\n" +
 	"\x06Remark\x12\x16\n" +
 	"\x06person\x18\x01 \x01(\tR\x06person\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
-	"\x04text\x18\x03 \x01(\tR\x04text\"\x86\v\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\"\xa6\v\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06person\x18\x02 \x01(\tR\x06person\x12\x1b\n" +
@@ -6023,7 +6453,8 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x05start\x182 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12)\n" +
 	"\x10human_signatures\x18n \x01(\bR\x0fhumanSignatures\x12\x16\n" +
 	"\x06signed\x18o \x01(\bR\x06signed\x12\x12\n" +
-	"\x04page\x18p \x01(\tR\x04page\x12\x16\n" +
+	"\x04page\x18p \x01(\tR\x04page\x12\x1e\n" +
+	"\vin_place_of\x18= \x01(\tR\tinPlaceOf\x12\x16\n" +
 	"\x06source\x18< \x01(\tR\x06source\x12\x1c\n" +
 	"\tterminals\x18! \x01(\tR\tterminals\"n\n" +
 	"\x06Origin\x12\x12\n" +
@@ -6044,7 +6475,7 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\ffor_approval\x18\x02 \x01(\bR\vforApproval\x12\x14\n" +
 	"\x05limit\x18\x03 \x01(\rR\x05limit\"G\n" +
 	"\x11ListRequestsReply\x122\n" +
-	"\brequests\x18\x01 \x03(\v2\x16.curfew.api.v1.RequestR\brequests\"\xcb\x01\n" +
+	"\brequests\x18\x01 \x03(\v2\x16.curfew.api.v1.RequestR\brequests\"\xeb\x01\n" +
 	"\x0eApproveRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x12\n" +
@@ -6052,7 +6483,39 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x04note\x18\x04 \x01(\tR\x04note\x12\x1c\n" +
 	"\tassertion\x18\x05 \x01(\fR\tassertion\x125\n" +
 	"\bduration\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x14\n" +
-	"\x05hosts\x18\a \x03(\tR\x05hosts\"S\n" +
+	"\x05hosts\x18\a \x03(\tR\x05hosts\x12\x1e\n" +
+	"\vin_place_of\x18\b \x01(\tR\tinPlaceOf\"\xf6\x01\n" +
+	"\n" +
+	"Delegation\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04away\x18\x02 \x01(\tR\x04away\x12\x19\n" +
+	"\bstand_in\x18\x03 \x01(\tR\astandIn\x12.\n" +
+	"\x04from\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04from\x120\n" +
+	"\x05until\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x12\n" +
+	"\x04note\x18\x06 \x01(\tR\x04note\x123\n" +
+	"\amade_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x06madeAt\"\xd4\x01\n" +
+	"\x0fDelegateRequest\x12\x19\n" +
+	"\bstand_in\x18\x01 \x01(\tR\astandIn\x12.\n" +
+	"\x04from\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04from\x120\n" +
+	"\x05until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x12\n" +
+	"\x04note\x18\x04 \x01(\tR\x04note\x12\x12\n" +
+	"\x04code\x18\x05 \x01(\tR\x04code\x12\x1c\n" +
+	"\tassertion\x18\x06 \x01(\fR\tassertion\"r\n" +
+	"\rDelegateReply\x129\n" +
+	"\n" +
+	"delegation\x18\x01 \x01(\v2\x19.curfew.api.v1.DelegationR\n" +
+	"delegation\x12\x14\n" +
+	"\x05roles\x18\x02 \x03(\tR\x05roles\x12\x10\n" +
+	"\x03not\x18\x03 \x03(\tR\x03not\"\x18\n" +
+	"\x16ListDelegationsRequest\"S\n" +
+	"\x14ListDelegationsReply\x12;\n" +
+	"\vdelegations\x18\x01 \x03(\v2\x19.curfew.api.v1.DelegationR\vdelegations\"&\n" +
+	"\x14EndDelegationRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"O\n" +
+	"\x12EndDelegationReply\x129\n" +
+	"\n" +
+	"delegation\x18\x01 \x01(\v2\x19.curfew.api.v1.DelegationR\n" +
+	"delegation\"S\n" +
 	"\vSignRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x1c\n" +
@@ -6368,7 +6831,7 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x04code\x18\x02 \x01(\tR\x04code\x12\x1c\n" +
 	"\tassertion\x18\x03 \x01(\fR\tassertion\".\n" +
 	"\x12PublishRosterReply\x12\x18\n" +
-	"\aversion\x18\x01 \x01(\x04R\aversion2\xdb\x17\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion2\xdd\x19\n" +
 	"\x06Curfew\x12B\n" +
 	"\x06Enroll\x12\x1c.curfew.api.v1.EnrollRequest\x1a\x1a.curfew.api.v1.EnrollReply\x12Q\n" +
 	"\rConfirmEnroll\x12#.curfew.api.v1.ConfirmEnrollRequest\x1a\x1b.curfew.api.v1.SessionReply\x12A\n" +
@@ -6389,7 +6852,10 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\aComment\x12\x1d.curfew.api.v1.CommentRequest\x1a\x16.curfew.api.v1.Request\x12B\n" +
 	"\bWithdraw\x12\x1e.curfew.api.v1.WithdrawRequest\x1a\x16.curfew.api.v1.Request\x12>\n" +
 	"\x06Revoke\x12\x1c.curfew.api.v1.RevokeRequest\x1a\x16.curfew.api.v1.Request\x12>\n" +
-	"\x06Extend\x12\x1c.curfew.api.v1.ExtendRequest\x1a\x16.curfew.api.v1.Request\x12K\n" +
+	"\x06Extend\x12\x1c.curfew.api.v1.ExtendRequest\x1a\x16.curfew.api.v1.Request\x12H\n" +
+	"\bDelegate\x12\x1e.curfew.api.v1.DelegateRequest\x1a\x1c.curfew.api.v1.DelegateReply\x12]\n" +
+	"\x0fListDelegations\x12%.curfew.api.v1.ListDelegationsRequest\x1a#.curfew.api.v1.ListDelegationsReply\x12W\n" +
+	"\rEndDelegation\x12#.curfew.api.v1.EndDelegationRequest\x1a!.curfew.api.v1.EndDelegationReply\x12K\n" +
 	"\tOpenPages\x12\x1f.curfew.api.v1.OpenPagesRequest\x1a\x1d.curfew.api.v1.OpenPagesReply\x12i\n" +
 	"\x13IssueSSHCertificate\x12).curfew.api.v1.IssueSSHCertificateRequest\x1a'.curfew.api.v1.IssueSSHCertificateReply\x12T\n" +
 	"\fSearchEvents\x12\".curfew.api.v1.SearchEventsRequest\x1a .curfew.api.v1.SearchEventsReply\x12H\n" +
@@ -6425,7 +6891,7 @@ func file_wire_api_api_proto_rawDescGZIP() []byte {
 	return file_wire_api_api_proto_rawDescData
 }
 
-var file_wire_api_api_proto_msgTypes = make([]protoimpl.MessageInfo, 87)
+var file_wire_api_api_proto_msgTypes = make([]protoimpl.MessageInfo, 94)
 var file_wire_api_api_proto_goTypes = []any{
 	(*EnrollRequest)(nil),              // 0: curfew.api.v1.EnrollRequest
 	(*EnrollReply)(nil),                // 1: curfew.api.v1.EnrollReply
@@ -6453,232 +6919,253 @@ var file_wire_api_api_proto_goTypes = []any{
 	(*ListRequestsRequest)(nil),        // 23: curfew.api.v1.ListRequestsRequest
 	(*ListRequestsReply)(nil),          // 24: curfew.api.v1.ListRequestsReply
 	(*ApproveRequest)(nil),             // 25: curfew.api.v1.ApproveRequest
-	(*SignRequest)(nil),                // 26: curfew.api.v1.SignRequest
-	(*CommentRequest)(nil),             // 27: curfew.api.v1.CommentRequest
-	(*DenyRequest)(nil),                // 28: curfew.api.v1.DenyRequest
-	(*WithdrawRequest)(nil),            // 29: curfew.api.v1.WithdrawRequest
-	(*RevokeRequest)(nil),              // 30: curfew.api.v1.RevokeRequest
-	(*ExtendRequest)(nil),              // 31: curfew.api.v1.ExtendRequest
-	(*OpenPagesRequest)(nil),           // 32: curfew.api.v1.OpenPagesRequest
-	(*OpenPagesReply)(nil),             // 33: curfew.api.v1.OpenPagesReply
-	(*IssueSSHCertificateRequest)(nil), // 34: curfew.api.v1.IssueSSHCertificateRequest
-	(*IssueSSHCertificateReply)(nil),   // 35: curfew.api.v1.IssueSSHCertificateReply
-	(*SearchEventsRequest)(nil),        // 36: curfew.api.v1.SearchEventsRequest
-	(*SearchEventsReply)(nil),          // 37: curfew.api.v1.SearchEventsReply
-	(*Event)(nil),                      // 38: curfew.api.v1.Event
-	(*IDs)(nil),                        // 39: curfew.api.v1.IDs
-	(*Process)(nil),                    // 40: curfew.api.v1.Process
-	(*Receipt)(nil),                    // 41: curfew.api.v1.Receipt
-	(*TimelineRequest)(nil),            // 42: curfew.api.v1.TimelineRequest
-	(*TimelineReply)(nil),              // 43: curfew.api.v1.TimelineReply
-	(*Moment)(nil),                     // 44: curfew.api.v1.Moment
-	(*GetCheckpointRequest)(nil),       // 45: curfew.api.v1.GetCheckpointRequest
-	(*GetCheckpointReply)(nil),         // 46: curfew.api.v1.GetCheckpointReply
-	(*Witness)(nil),                    // 47: curfew.api.v1.Witness
-	(*ExportRecordRequest)(nil),        // 48: curfew.api.v1.ExportRecordRequest
-	(*ExportPart)(nil),                 // 49: curfew.api.v1.ExportPart
-	(*AddPersonRequest)(nil),           // 50: curfew.api.v1.AddPersonRequest
-	(*InvitePersonRequest)(nil),        // 51: curfew.api.v1.InvitePersonRequest
-	(*InviteReply)(nil),                // 52: curfew.api.v1.InviteReply
-	(*DisablePersonRequest)(nil),       // 53: curfew.api.v1.DisablePersonRequest
-	(*ListPeopleRequest)(nil),          // 54: curfew.api.v1.ListPeopleRequest
-	(*ListPeopleReply)(nil),            // 55: curfew.api.v1.ListPeopleReply
-	(*CreateJoinTokenRequest)(nil),     // 56: curfew.api.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenReply)(nil),       // 57: curfew.api.v1.CreateJoinTokenReply
-	(*FactorRequest)(nil),              // 58: curfew.api.v1.FactorRequest
-	(*ListHostsRequest)(nil),           // 59: curfew.api.v1.ListHostsRequest
-	(*ListHostsReply)(nil),             // 60: curfew.api.v1.ListHostsReply
-	(*Host)(nil),                       // 61: curfew.api.v1.Host
-	(*Finding)(nil),                    // 62: curfew.api.v1.Finding
-	(*DecommissionHostRequest)(nil),    // 63: curfew.api.v1.DecommissionHostRequest
-	(*PolicyStatusRequest)(nil),        // 64: curfew.api.v1.PolicyStatusRequest
-	(*PolicyStatusReply)(nil),          // 65: curfew.api.v1.PolicyStatusReply
-	(*Members)(nil),                    // 66: curfew.api.v1.Members
-	(*ListTerminalsRequest)(nil),       // 67: curfew.api.v1.ListTerminalsRequest
-	(*ListTerminalsReply)(nil),         // 68: curfew.api.v1.ListTerminalsReply
-	(*Terminal)(nil),                   // 69: curfew.api.v1.Terminal
-	(*TerminalLine)(nil),               // 70: curfew.api.v1.TerminalLine
-	(*ReplayTerminalRequest)(nil),      // 71: curfew.api.v1.ReplayTerminalRequest
-	(*TerminalPart)(nil),               // 72: curfew.api.v1.TerminalPart
-	(*EndHostSessionRequest)(nil),      // 73: curfew.api.v1.EndHostSessionRequest
-	(*EndHostSessionReply)(nil),        // 74: curfew.api.v1.EndHostSessionReply
-	(*GetRosterRequest)(nil),           // 75: curfew.api.v1.GetRosterRequest
-	(*GetRosterReply)(nil),             // 76: curfew.api.v1.GetRosterReply
-	(*PersonKeys)(nil),                 // 77: curfew.api.v1.PersonKeys
-	(*PublicKey)(nil),                  // 78: curfew.api.v1.PublicKey
-	(*PublishRosterRequest)(nil),       // 79: curfew.api.v1.PublishRosterRequest
-	(*PublishRosterReply)(nil),         // 80: curfew.api.v1.PublishRosterReply
-	nil,                                // 81: curfew.api.v1.CreateRequestRequest.LabelsEntry
-	nil,                                // 82: curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
-	nil,                                // 83: curfew.api.v1.Host.LabelsEntry
-	nil,                                // 84: curfew.api.v1.PolicyStatusReply.FilesEntry
-	nil,                                // 85: curfew.api.v1.PolicyStatusReply.DirectoryEntry
-	nil,                                // 86: curfew.api.v1.PolicyStatusReply.ManagersEntry
-	(*timestamppb.Timestamp)(nil),      // 87: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 88: google.protobuf.Duration
+	(*Delegation)(nil),                 // 26: curfew.api.v1.Delegation
+	(*DelegateRequest)(nil),            // 27: curfew.api.v1.DelegateRequest
+	(*DelegateReply)(nil),              // 28: curfew.api.v1.DelegateReply
+	(*ListDelegationsRequest)(nil),     // 29: curfew.api.v1.ListDelegationsRequest
+	(*ListDelegationsReply)(nil),       // 30: curfew.api.v1.ListDelegationsReply
+	(*EndDelegationRequest)(nil),       // 31: curfew.api.v1.EndDelegationRequest
+	(*EndDelegationReply)(nil),         // 32: curfew.api.v1.EndDelegationReply
+	(*SignRequest)(nil),                // 33: curfew.api.v1.SignRequest
+	(*CommentRequest)(nil),             // 34: curfew.api.v1.CommentRequest
+	(*DenyRequest)(nil),                // 35: curfew.api.v1.DenyRequest
+	(*WithdrawRequest)(nil),            // 36: curfew.api.v1.WithdrawRequest
+	(*RevokeRequest)(nil),              // 37: curfew.api.v1.RevokeRequest
+	(*ExtendRequest)(nil),              // 38: curfew.api.v1.ExtendRequest
+	(*OpenPagesRequest)(nil),           // 39: curfew.api.v1.OpenPagesRequest
+	(*OpenPagesReply)(nil),             // 40: curfew.api.v1.OpenPagesReply
+	(*IssueSSHCertificateRequest)(nil), // 41: curfew.api.v1.IssueSSHCertificateRequest
+	(*IssueSSHCertificateReply)(nil),   // 42: curfew.api.v1.IssueSSHCertificateReply
+	(*SearchEventsRequest)(nil),        // 43: curfew.api.v1.SearchEventsRequest
+	(*SearchEventsReply)(nil),          // 44: curfew.api.v1.SearchEventsReply
+	(*Event)(nil),                      // 45: curfew.api.v1.Event
+	(*IDs)(nil),                        // 46: curfew.api.v1.IDs
+	(*Process)(nil),                    // 47: curfew.api.v1.Process
+	(*Receipt)(nil),                    // 48: curfew.api.v1.Receipt
+	(*TimelineRequest)(nil),            // 49: curfew.api.v1.TimelineRequest
+	(*TimelineReply)(nil),              // 50: curfew.api.v1.TimelineReply
+	(*Moment)(nil),                     // 51: curfew.api.v1.Moment
+	(*GetCheckpointRequest)(nil),       // 52: curfew.api.v1.GetCheckpointRequest
+	(*GetCheckpointReply)(nil),         // 53: curfew.api.v1.GetCheckpointReply
+	(*Witness)(nil),                    // 54: curfew.api.v1.Witness
+	(*ExportRecordRequest)(nil),        // 55: curfew.api.v1.ExportRecordRequest
+	(*ExportPart)(nil),                 // 56: curfew.api.v1.ExportPart
+	(*AddPersonRequest)(nil),           // 57: curfew.api.v1.AddPersonRequest
+	(*InvitePersonRequest)(nil),        // 58: curfew.api.v1.InvitePersonRequest
+	(*InviteReply)(nil),                // 59: curfew.api.v1.InviteReply
+	(*DisablePersonRequest)(nil),       // 60: curfew.api.v1.DisablePersonRequest
+	(*ListPeopleRequest)(nil),          // 61: curfew.api.v1.ListPeopleRequest
+	(*ListPeopleReply)(nil),            // 62: curfew.api.v1.ListPeopleReply
+	(*CreateJoinTokenRequest)(nil),     // 63: curfew.api.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenReply)(nil),       // 64: curfew.api.v1.CreateJoinTokenReply
+	(*FactorRequest)(nil),              // 65: curfew.api.v1.FactorRequest
+	(*ListHostsRequest)(nil),           // 66: curfew.api.v1.ListHostsRequest
+	(*ListHostsReply)(nil),             // 67: curfew.api.v1.ListHostsReply
+	(*Host)(nil),                       // 68: curfew.api.v1.Host
+	(*Finding)(nil),                    // 69: curfew.api.v1.Finding
+	(*DecommissionHostRequest)(nil),    // 70: curfew.api.v1.DecommissionHostRequest
+	(*PolicyStatusRequest)(nil),        // 71: curfew.api.v1.PolicyStatusRequest
+	(*PolicyStatusReply)(nil),          // 72: curfew.api.v1.PolicyStatusReply
+	(*Members)(nil),                    // 73: curfew.api.v1.Members
+	(*ListTerminalsRequest)(nil),       // 74: curfew.api.v1.ListTerminalsRequest
+	(*ListTerminalsReply)(nil),         // 75: curfew.api.v1.ListTerminalsReply
+	(*Terminal)(nil),                   // 76: curfew.api.v1.Terminal
+	(*TerminalLine)(nil),               // 77: curfew.api.v1.TerminalLine
+	(*ReplayTerminalRequest)(nil),      // 78: curfew.api.v1.ReplayTerminalRequest
+	(*TerminalPart)(nil),               // 79: curfew.api.v1.TerminalPart
+	(*EndHostSessionRequest)(nil),      // 80: curfew.api.v1.EndHostSessionRequest
+	(*EndHostSessionReply)(nil),        // 81: curfew.api.v1.EndHostSessionReply
+	(*GetRosterRequest)(nil),           // 82: curfew.api.v1.GetRosterRequest
+	(*GetRosterReply)(nil),             // 83: curfew.api.v1.GetRosterReply
+	(*PersonKeys)(nil),                 // 84: curfew.api.v1.PersonKeys
+	(*PublicKey)(nil),                  // 85: curfew.api.v1.PublicKey
+	(*PublishRosterRequest)(nil),       // 86: curfew.api.v1.PublishRosterRequest
+	(*PublishRosterReply)(nil),         // 87: curfew.api.v1.PublishRosterReply
+	nil,                                // 88: curfew.api.v1.CreateRequestRequest.LabelsEntry
+	nil,                                // 89: curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
+	nil,                                // 90: curfew.api.v1.Host.LabelsEntry
+	nil,                                // 91: curfew.api.v1.PolicyStatusReply.FilesEntry
+	nil,                                // 92: curfew.api.v1.PolicyStatusReply.DirectoryEntry
+	nil,                                // 93: curfew.api.v1.PolicyStatusReply.ManagersEntry
+	(*timestamppb.Timestamp)(nil),      // 94: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 95: google.protobuf.Duration
 }
 var file_wire_api_api_proto_depIdxs = []int32{
-	87,  // 0: curfew.api.v1.SessionReply.expires:type_name -> google.protobuf.Timestamp
+	94,  // 0: curfew.api.v1.SessionReply.expires:type_name -> google.protobuf.Timestamp
 	12,  // 1: curfew.api.v1.WhoamiReply.person:type_name -> curfew.api.v1.Person
-	87,  // 2: curfew.api.v1.WhoamiReply.session_expires:type_name -> google.protobuf.Timestamp
+	94,  // 2: curfew.api.v1.WhoamiReply.session_expires:type_name -> google.protobuf.Timestamp
 	15,  // 3: curfew.api.v1.ListRolesReply.roles:type_name -> curfew.api.v1.Role
-	88,  // 4: curfew.api.v1.Role.max_duration:type_name -> google.protobuf.Duration
-	87,  // 5: curfew.api.v1.Role.eligible_until:type_name -> google.protobuf.Timestamp
-	88,  // 6: curfew.api.v1.CreateRequestRequest.duration:type_name -> google.protobuf.Duration
-	87,  // 7: curfew.api.v1.CreateRequestRequest.start:type_name -> google.protobuf.Timestamp
-	81,  // 8: curfew.api.v1.CreateRequestRequest.labels:type_name -> curfew.api.v1.CreateRequestRequest.LabelsEntry
-	87,  // 9: curfew.api.v1.Approval.at:type_name -> google.protobuf.Timestamp
-	88,  // 10: curfew.api.v1.Approval.duration:type_name -> google.protobuf.Duration
-	87,  // 11: curfew.api.v1.Remark.at:type_name -> google.protobuf.Timestamp
-	88,  // 12: curfew.api.v1.Request.duration:type_name -> google.protobuf.Duration
-	87,  // 13: curfew.api.v1.Request.asked_at:type_name -> google.protobuf.Timestamp
-	87,  // 14: curfew.api.v1.Request.lapses_at:type_name -> google.protobuf.Timestamp
+	95,  // 4: curfew.api.v1.Role.max_duration:type_name -> google.protobuf.Duration
+	94,  // 5: curfew.api.v1.Role.eligible_until:type_name -> google.protobuf.Timestamp
+	95,  // 6: curfew.api.v1.CreateRequestRequest.duration:type_name -> google.protobuf.Duration
+	94,  // 7: curfew.api.v1.CreateRequestRequest.start:type_name -> google.protobuf.Timestamp
+	88,  // 8: curfew.api.v1.CreateRequestRequest.labels:type_name -> curfew.api.v1.CreateRequestRequest.LabelsEntry
+	94,  // 9: curfew.api.v1.Approval.at:type_name -> google.protobuf.Timestamp
+	95,  // 10: curfew.api.v1.Approval.duration:type_name -> google.protobuf.Duration
+	94,  // 11: curfew.api.v1.Remark.at:type_name -> google.protobuf.Timestamp
+	95,  // 12: curfew.api.v1.Request.duration:type_name -> google.protobuf.Duration
+	94,  // 13: curfew.api.v1.Request.asked_at:type_name -> google.protobuf.Timestamp
+	94,  // 14: curfew.api.v1.Request.lapses_at:type_name -> google.protobuf.Timestamp
 	17,  // 15: curfew.api.v1.Request.approvals:type_name -> curfew.api.v1.Approval
-	87,  // 16: curfew.api.v1.Request.not_before:type_name -> google.protobuf.Timestamp
-	87,  // 17: curfew.api.v1.Request.not_after:type_name -> google.protobuf.Timestamp
+	94,  // 16: curfew.api.v1.Request.not_before:type_name -> google.protobuf.Timestamp
+	94,  // 17: curfew.api.v1.Request.not_after:type_name -> google.protobuf.Timestamp
 	21,  // 18: curfew.api.v1.Request.host_states:type_name -> curfew.api.v1.HostState
-	87,  // 19: curfew.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
-	88,  // 20: curfew.api.v1.Request.drain:type_name -> google.protobuf.Duration
+	94,  // 19: curfew.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
+	95,  // 20: curfew.api.v1.Request.drain:type_name -> google.protobuf.Duration
 	20,  // 21: curfew.api.v1.Request.origin:type_name -> curfew.api.v1.Origin
 	18,  // 22: curfew.api.v1.Request.remarks:type_name -> curfew.api.v1.Remark
-	87,  // 23: curfew.api.v1.Request.start:type_name -> google.protobuf.Timestamp
-	87,  // 24: curfew.api.v1.HostState.at:type_name -> google.protobuf.Timestamp
+	94,  // 23: curfew.api.v1.Request.start:type_name -> google.protobuf.Timestamp
+	94,  // 24: curfew.api.v1.HostState.at:type_name -> google.protobuf.Timestamp
 	19,  // 25: curfew.api.v1.ListRequestsReply.requests:type_name -> curfew.api.v1.Request
-	88,  // 26: curfew.api.v1.ApproveRequest.duration:type_name -> google.protobuf.Duration
-	88,  // 27: curfew.api.v1.ExtendRequest.duration:type_name -> google.protobuf.Duration
-	87,  // 28: curfew.api.v1.OpenPagesReply.expires:type_name -> google.protobuf.Timestamp
-	87,  // 29: curfew.api.v1.IssueSSHCertificateReply.expires:type_name -> google.protobuf.Timestamp
-	87,  // 30: curfew.api.v1.SearchEventsRequest.since:type_name -> google.protobuf.Timestamp
-	87,  // 31: curfew.api.v1.SearchEventsRequest.until:type_name -> google.protobuf.Timestamp
-	38,  // 32: curfew.api.v1.SearchEventsReply.events:type_name -> curfew.api.v1.Event
-	87,  // 33: curfew.api.v1.Event.at:type_name -> google.protobuf.Timestamp
-	40,  // 34: curfew.api.v1.Event.process:type_name -> curfew.api.v1.Process
-	88,  // 35: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
-	41,  // 36: curfew.api.v1.Event.receipt:type_name -> curfew.api.v1.Receipt
-	87,  // 37: curfew.api.v1.Event.since:type_name -> google.protobuf.Timestamp
-	39,  // 38: curfew.api.v1.Process.ids:type_name -> curfew.api.v1.IDs
-	39,  // 39: curfew.api.v1.Process.old_ids:type_name -> curfew.api.v1.IDs
-	88,  // 40: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
-	87,  // 41: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
-	87,  // 42: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
-	87,  // 43: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
-	19,  // 44: curfew.api.v1.TimelineReply.request:type_name -> curfew.api.v1.Request
-	44,  // 45: curfew.api.v1.TimelineReply.moments:type_name -> curfew.api.v1.Moment
-	87,  // 46: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
-	88,  // 47: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
-	38,  // 48: curfew.api.v1.Moment.event:type_name -> curfew.api.v1.Event
-	47,  // 49: curfew.api.v1.GetCheckpointReply.witnesses:type_name -> curfew.api.v1.Witness
-	87,  // 50: curfew.api.v1.Witness.at:type_name -> google.protobuf.Timestamp
-	87,  // 51: curfew.api.v1.Witness.since:type_name -> google.protobuf.Timestamp
-	87,  // 52: curfew.api.v1.ExportRecordRequest.since:type_name -> google.protobuf.Timestamp
-	12,  // 53: curfew.api.v1.InviteReply.person:type_name -> curfew.api.v1.Person
-	87,  // 54: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
-	12,  // 55: curfew.api.v1.ListPeopleReply.people:type_name -> curfew.api.v1.Person
-	82,  // 56: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
-	87,  // 57: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
-	61,  // 58: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
-	83,  // 59: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
-	87,  // 60: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
-	87,  // 61: curfew.api.v1.Host.examined:type_name -> google.protobuf.Timestamp
-	62,  // 62: curfew.api.v1.Host.findings:type_name -> curfew.api.v1.Finding
-	87,  // 63: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
-	84,  // 64: curfew.api.v1.PolicyStatusReply.files:type_name -> curfew.api.v1.PolicyStatusReply.FilesEntry
-	85,  // 65: curfew.api.v1.PolicyStatusReply.directory:type_name -> curfew.api.v1.PolicyStatusReply.DirectoryEntry
-	86,  // 66: curfew.api.v1.PolicyStatusReply.managers:type_name -> curfew.api.v1.PolicyStatusReply.ManagersEntry
-	87,  // 67: curfew.api.v1.ListTerminalsRequest.since:type_name -> google.protobuf.Timestamp
-	87,  // 68: curfew.api.v1.ListTerminalsRequest.until:type_name -> google.protobuf.Timestamp
-	69,  // 69: curfew.api.v1.ListTerminalsReply.terminals:type_name -> curfew.api.v1.Terminal
-	87,  // 70: curfew.api.v1.Terminal.started:type_name -> google.protobuf.Timestamp
-	87,  // 71: curfew.api.v1.Terminal.seen:type_name -> google.protobuf.Timestamp
-	87,  // 72: curfew.api.v1.Terminal.ended:type_name -> google.protobuf.Timestamp
-	70,  // 73: curfew.api.v1.Terminal.lines:type_name -> curfew.api.v1.TerminalLine
-	88,  // 74: curfew.api.v1.TerminalLine.at:type_name -> google.protobuf.Duration
-	77,  // 75: curfew.api.v1.GetRosterReply.people:type_name -> curfew.api.v1.PersonKeys
-	78,  // 76: curfew.api.v1.PersonKeys.keys:type_name -> curfew.api.v1.PublicKey
-	66,  // 77: curfew.api.v1.PolicyStatusReply.DirectoryEntry.value:type_name -> curfew.api.v1.Members
-	0,   // 78: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
-	2,   // 79: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
-	3,   // 80: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
-	4,   // 81: curfew.api.v1.Curfew.BeginSignIn:input_type -> curfew.api.v1.BeginSignInRequest
-	6,   // 82: curfew.api.v1.Curfew.FinishSignIn:input_type -> curfew.api.v1.FinishSignInRequest
-	8,   // 83: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
-	10,  // 84: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
-	13,  // 85: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
-	16,  // 86: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
-	22,  // 87: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
-	23,  // 88: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
-	22,  // 89: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
-	25,  // 90: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
-	26,  // 91: curfew.api.v1.Curfew.Sign:input_type -> curfew.api.v1.SignRequest
-	28,  // 92: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
-	27,  // 93: curfew.api.v1.Curfew.Comment:input_type -> curfew.api.v1.CommentRequest
-	29,  // 94: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
-	30,  // 95: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
-	31,  // 96: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
-	32,  // 97: curfew.api.v1.Curfew.OpenPages:input_type -> curfew.api.v1.OpenPagesRequest
-	34,  // 98: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
-	36,  // 99: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	36,  // 100: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	42,  // 101: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
-	45,  // 102: curfew.api.v1.Curfew.GetCheckpoint:input_type -> curfew.api.v1.GetCheckpointRequest
-	48,  // 103: curfew.api.v1.Curfew.ExportRecord:input_type -> curfew.api.v1.ExportRecordRequest
-	67,  // 104: curfew.api.v1.Curfew.ListTerminals:input_type -> curfew.api.v1.ListTerminalsRequest
-	71,  // 105: curfew.api.v1.Curfew.ReplayTerminal:input_type -> curfew.api.v1.ReplayTerminalRequest
-	73,  // 106: curfew.api.v1.Curfew.EndHostSession:input_type -> curfew.api.v1.EndHostSessionRequest
-	50,  // 107: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
-	51,  // 108: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
-	53,  // 109: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
-	54,  // 110: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
-	56,  // 111: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
-	59,  // 112: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
-	63,  // 113: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
-	64,  // 114: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
-	75,  // 115: curfew.api.v1.Curfew.GetRoster:input_type -> curfew.api.v1.GetRosterRequest
-	79,  // 116: curfew.api.v1.Curfew.PublishRoster:input_type -> curfew.api.v1.PublishRosterRequest
-	1,   // 117: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
-	7,   // 118: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
-	7,   // 119: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
-	5,   // 120: curfew.api.v1.Curfew.BeginSignIn:output_type -> curfew.api.v1.BeginSignInReply
-	7,   // 121: curfew.api.v1.Curfew.FinishSignIn:output_type -> curfew.api.v1.SessionReply
-	9,   // 122: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
-	11,  // 123: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
-	14,  // 124: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
-	19,  // 125: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
-	19,  // 126: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
-	24,  // 127: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
-	19,  // 128: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
-	19,  // 129: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
-	19,  // 130: curfew.api.v1.Curfew.Sign:output_type -> curfew.api.v1.Request
-	19,  // 131: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
-	19,  // 132: curfew.api.v1.Curfew.Comment:output_type -> curfew.api.v1.Request
-	19,  // 133: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
-	19,  // 134: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
-	19,  // 135: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
-	33,  // 136: curfew.api.v1.Curfew.OpenPages:output_type -> curfew.api.v1.OpenPagesReply
-	35,  // 137: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
-	37,  // 138: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
-	38,  // 139: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
-	43,  // 140: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
-	46,  // 141: curfew.api.v1.Curfew.GetCheckpoint:output_type -> curfew.api.v1.GetCheckpointReply
-	49,  // 142: curfew.api.v1.Curfew.ExportRecord:output_type -> curfew.api.v1.ExportPart
-	68,  // 143: curfew.api.v1.Curfew.ListTerminals:output_type -> curfew.api.v1.ListTerminalsReply
-	72,  // 144: curfew.api.v1.Curfew.ReplayTerminal:output_type -> curfew.api.v1.TerminalPart
-	74,  // 145: curfew.api.v1.Curfew.EndHostSession:output_type -> curfew.api.v1.EndHostSessionReply
-	52,  // 146: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
-	52,  // 147: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
-	12,  // 148: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
-	55,  // 149: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
-	57,  // 150: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
-	60,  // 151: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
-	61,  // 152: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
-	65,  // 153: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
-	76,  // 154: curfew.api.v1.Curfew.GetRoster:output_type -> curfew.api.v1.GetRosterReply
-	80,  // 155: curfew.api.v1.Curfew.PublishRoster:output_type -> curfew.api.v1.PublishRosterReply
-	117, // [117:156] is the sub-list for method output_type
-	78,  // [78:117] is the sub-list for method input_type
-	78,  // [78:78] is the sub-list for extension type_name
-	78,  // [78:78] is the sub-list for extension extendee
-	0,   // [0:78] is the sub-list for field type_name
+	95,  // 26: curfew.api.v1.ApproveRequest.duration:type_name -> google.protobuf.Duration
+	94,  // 27: curfew.api.v1.Delegation.from:type_name -> google.protobuf.Timestamp
+	94,  // 28: curfew.api.v1.Delegation.until:type_name -> google.protobuf.Timestamp
+	94,  // 29: curfew.api.v1.Delegation.made_at:type_name -> google.protobuf.Timestamp
+	94,  // 30: curfew.api.v1.DelegateRequest.from:type_name -> google.protobuf.Timestamp
+	94,  // 31: curfew.api.v1.DelegateRequest.until:type_name -> google.protobuf.Timestamp
+	26,  // 32: curfew.api.v1.DelegateReply.delegation:type_name -> curfew.api.v1.Delegation
+	26,  // 33: curfew.api.v1.ListDelegationsReply.delegations:type_name -> curfew.api.v1.Delegation
+	26,  // 34: curfew.api.v1.EndDelegationReply.delegation:type_name -> curfew.api.v1.Delegation
+	95,  // 35: curfew.api.v1.ExtendRequest.duration:type_name -> google.protobuf.Duration
+	94,  // 36: curfew.api.v1.OpenPagesReply.expires:type_name -> google.protobuf.Timestamp
+	94,  // 37: curfew.api.v1.IssueSSHCertificateReply.expires:type_name -> google.protobuf.Timestamp
+	94,  // 38: curfew.api.v1.SearchEventsRequest.since:type_name -> google.protobuf.Timestamp
+	94,  // 39: curfew.api.v1.SearchEventsRequest.until:type_name -> google.protobuf.Timestamp
+	45,  // 40: curfew.api.v1.SearchEventsReply.events:type_name -> curfew.api.v1.Event
+	94,  // 41: curfew.api.v1.Event.at:type_name -> google.protobuf.Timestamp
+	47,  // 42: curfew.api.v1.Event.process:type_name -> curfew.api.v1.Process
+	95,  // 43: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
+	48,  // 44: curfew.api.v1.Event.receipt:type_name -> curfew.api.v1.Receipt
+	94,  // 45: curfew.api.v1.Event.since:type_name -> google.protobuf.Timestamp
+	46,  // 46: curfew.api.v1.Process.ids:type_name -> curfew.api.v1.IDs
+	46,  // 47: curfew.api.v1.Process.old_ids:type_name -> curfew.api.v1.IDs
+	95,  // 48: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
+	94,  // 49: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
+	94,  // 50: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
+	94,  // 51: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
+	19,  // 52: curfew.api.v1.TimelineReply.request:type_name -> curfew.api.v1.Request
+	51,  // 53: curfew.api.v1.TimelineReply.moments:type_name -> curfew.api.v1.Moment
+	94,  // 54: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
+	95,  // 55: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
+	45,  // 56: curfew.api.v1.Moment.event:type_name -> curfew.api.v1.Event
+	54,  // 57: curfew.api.v1.GetCheckpointReply.witnesses:type_name -> curfew.api.v1.Witness
+	94,  // 58: curfew.api.v1.Witness.at:type_name -> google.protobuf.Timestamp
+	94,  // 59: curfew.api.v1.Witness.since:type_name -> google.protobuf.Timestamp
+	94,  // 60: curfew.api.v1.ExportRecordRequest.since:type_name -> google.protobuf.Timestamp
+	12,  // 61: curfew.api.v1.InviteReply.person:type_name -> curfew.api.v1.Person
+	94,  // 62: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
+	12,  // 63: curfew.api.v1.ListPeopleReply.people:type_name -> curfew.api.v1.Person
+	89,  // 64: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
+	94,  // 65: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
+	68,  // 66: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
+	90,  // 67: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
+	94,  // 68: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
+	94,  // 69: curfew.api.v1.Host.examined:type_name -> google.protobuf.Timestamp
+	69,  // 70: curfew.api.v1.Host.findings:type_name -> curfew.api.v1.Finding
+	94,  // 71: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
+	91,  // 72: curfew.api.v1.PolicyStatusReply.files:type_name -> curfew.api.v1.PolicyStatusReply.FilesEntry
+	92,  // 73: curfew.api.v1.PolicyStatusReply.directory:type_name -> curfew.api.v1.PolicyStatusReply.DirectoryEntry
+	93,  // 74: curfew.api.v1.PolicyStatusReply.managers:type_name -> curfew.api.v1.PolicyStatusReply.ManagersEntry
+	94,  // 75: curfew.api.v1.ListTerminalsRequest.since:type_name -> google.protobuf.Timestamp
+	94,  // 76: curfew.api.v1.ListTerminalsRequest.until:type_name -> google.protobuf.Timestamp
+	76,  // 77: curfew.api.v1.ListTerminalsReply.terminals:type_name -> curfew.api.v1.Terminal
+	94,  // 78: curfew.api.v1.Terminal.started:type_name -> google.protobuf.Timestamp
+	94,  // 79: curfew.api.v1.Terminal.seen:type_name -> google.protobuf.Timestamp
+	94,  // 80: curfew.api.v1.Terminal.ended:type_name -> google.protobuf.Timestamp
+	77,  // 81: curfew.api.v1.Terminal.lines:type_name -> curfew.api.v1.TerminalLine
+	95,  // 82: curfew.api.v1.TerminalLine.at:type_name -> google.protobuf.Duration
+	84,  // 83: curfew.api.v1.GetRosterReply.people:type_name -> curfew.api.v1.PersonKeys
+	85,  // 84: curfew.api.v1.PersonKeys.keys:type_name -> curfew.api.v1.PublicKey
+	73,  // 85: curfew.api.v1.PolicyStatusReply.DirectoryEntry.value:type_name -> curfew.api.v1.Members
+	0,   // 86: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
+	2,   // 87: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
+	3,   // 88: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
+	4,   // 89: curfew.api.v1.Curfew.BeginSignIn:input_type -> curfew.api.v1.BeginSignInRequest
+	6,   // 90: curfew.api.v1.Curfew.FinishSignIn:input_type -> curfew.api.v1.FinishSignInRequest
+	8,   // 91: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
+	10,  // 92: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
+	13,  // 93: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
+	16,  // 94: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
+	22,  // 95: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
+	23,  // 96: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
+	22,  // 97: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
+	25,  // 98: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
+	33,  // 99: curfew.api.v1.Curfew.Sign:input_type -> curfew.api.v1.SignRequest
+	35,  // 100: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
+	34,  // 101: curfew.api.v1.Curfew.Comment:input_type -> curfew.api.v1.CommentRequest
+	36,  // 102: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
+	37,  // 103: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
+	38,  // 104: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
+	27,  // 105: curfew.api.v1.Curfew.Delegate:input_type -> curfew.api.v1.DelegateRequest
+	29,  // 106: curfew.api.v1.Curfew.ListDelegations:input_type -> curfew.api.v1.ListDelegationsRequest
+	31,  // 107: curfew.api.v1.Curfew.EndDelegation:input_type -> curfew.api.v1.EndDelegationRequest
+	39,  // 108: curfew.api.v1.Curfew.OpenPages:input_type -> curfew.api.v1.OpenPagesRequest
+	41,  // 109: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
+	43,  // 110: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	43,  // 111: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	49,  // 112: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
+	52,  // 113: curfew.api.v1.Curfew.GetCheckpoint:input_type -> curfew.api.v1.GetCheckpointRequest
+	55,  // 114: curfew.api.v1.Curfew.ExportRecord:input_type -> curfew.api.v1.ExportRecordRequest
+	74,  // 115: curfew.api.v1.Curfew.ListTerminals:input_type -> curfew.api.v1.ListTerminalsRequest
+	78,  // 116: curfew.api.v1.Curfew.ReplayTerminal:input_type -> curfew.api.v1.ReplayTerminalRequest
+	80,  // 117: curfew.api.v1.Curfew.EndHostSession:input_type -> curfew.api.v1.EndHostSessionRequest
+	57,  // 118: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
+	58,  // 119: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
+	60,  // 120: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
+	61,  // 121: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
+	63,  // 122: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
+	66,  // 123: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
+	70,  // 124: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
+	71,  // 125: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
+	82,  // 126: curfew.api.v1.Curfew.GetRoster:input_type -> curfew.api.v1.GetRosterRequest
+	86,  // 127: curfew.api.v1.Curfew.PublishRoster:input_type -> curfew.api.v1.PublishRosterRequest
+	1,   // 128: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
+	7,   // 129: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
+	7,   // 130: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
+	5,   // 131: curfew.api.v1.Curfew.BeginSignIn:output_type -> curfew.api.v1.BeginSignInReply
+	7,   // 132: curfew.api.v1.Curfew.FinishSignIn:output_type -> curfew.api.v1.SessionReply
+	9,   // 133: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
+	11,  // 134: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
+	14,  // 135: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
+	19,  // 136: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
+	19,  // 137: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
+	24,  // 138: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
+	19,  // 139: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
+	19,  // 140: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
+	19,  // 141: curfew.api.v1.Curfew.Sign:output_type -> curfew.api.v1.Request
+	19,  // 142: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
+	19,  // 143: curfew.api.v1.Curfew.Comment:output_type -> curfew.api.v1.Request
+	19,  // 144: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
+	19,  // 145: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
+	19,  // 146: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
+	28,  // 147: curfew.api.v1.Curfew.Delegate:output_type -> curfew.api.v1.DelegateReply
+	30,  // 148: curfew.api.v1.Curfew.ListDelegations:output_type -> curfew.api.v1.ListDelegationsReply
+	32,  // 149: curfew.api.v1.Curfew.EndDelegation:output_type -> curfew.api.v1.EndDelegationReply
+	40,  // 150: curfew.api.v1.Curfew.OpenPages:output_type -> curfew.api.v1.OpenPagesReply
+	42,  // 151: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
+	44,  // 152: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
+	45,  // 153: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
+	50,  // 154: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
+	53,  // 155: curfew.api.v1.Curfew.GetCheckpoint:output_type -> curfew.api.v1.GetCheckpointReply
+	56,  // 156: curfew.api.v1.Curfew.ExportRecord:output_type -> curfew.api.v1.ExportPart
+	75,  // 157: curfew.api.v1.Curfew.ListTerminals:output_type -> curfew.api.v1.ListTerminalsReply
+	79,  // 158: curfew.api.v1.Curfew.ReplayTerminal:output_type -> curfew.api.v1.TerminalPart
+	81,  // 159: curfew.api.v1.Curfew.EndHostSession:output_type -> curfew.api.v1.EndHostSessionReply
+	59,  // 160: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
+	59,  // 161: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
+	12,  // 162: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
+	62,  // 163: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
+	64,  // 164: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
+	67,  // 165: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
+	68,  // 166: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
+	72,  // 167: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
+	83,  // 168: curfew.api.v1.Curfew.GetRoster:output_type -> curfew.api.v1.GetRosterReply
+	87,  // 169: curfew.api.v1.Curfew.PublishRoster:output_type -> curfew.api.v1.PublishRosterReply
+	128, // [128:170] is the sub-list for method output_type
+	86,  // [86:128] is the sub-list for method input_type
+	86,  // [86:86] is the sub-list for extension type_name
+	86,  // [86:86] is the sub-list for extension extendee
+	0,   // [0:86] is the sub-list for field type_name
 }
 
 func init() { file_wire_api_api_proto_init() }
@@ -6692,7 +7179,7 @@ func file_wire_api_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_api_api_proto_rawDesc), len(file_wire_api_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   87,
+			NumMessages:   94,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -75,6 +75,12 @@ const (
 	CurfewRevokeProcedure = "/curfew.api.v1.Curfew/Revoke"
 	// CurfewExtendProcedure is the fully-qualified name of the Curfew's Extend RPC.
 	CurfewExtendProcedure = "/curfew.api.v1.Curfew/Extend"
+	// CurfewDelegateProcedure is the fully-qualified name of the Curfew's Delegate RPC.
+	CurfewDelegateProcedure = "/curfew.api.v1.Curfew/Delegate"
+	// CurfewListDelegationsProcedure is the fully-qualified name of the Curfew's ListDelegations RPC.
+	CurfewListDelegationsProcedure = "/curfew.api.v1.Curfew/ListDelegations"
+	// CurfewEndDelegationProcedure is the fully-qualified name of the Curfew's EndDelegation RPC.
+	CurfewEndDelegationProcedure = "/curfew.api.v1.Curfew/EndDelegation"
 	// CurfewOpenPagesProcedure is the fully-qualified name of the Curfew's OpenPages RPC.
 	CurfewOpenPagesProcedure = "/curfew.api.v1.Curfew/OpenPages"
 	// CurfewIssueSSHCertificateProcedure is the fully-qualified name of the Curfew's
@@ -154,6 +160,13 @@ type CurfewClient interface {
 	Revoke(context.Context, *api.RevokeRequest) (*api.Request, error)
 	// Extend asks for a later end: a new request that goes the same way.
 	Extend(context.Context, *api.ExtendRequest) (*api.Request, error)
+	// Delegate lets somebody approve in the caller's place while she is away.
+	Delegate(context.Context, *api.DelegateRequest) (*api.DelegateReply, error)
+	// ListDelegations lists those that are not over: the caller's own and those
+	// by which she stands in; for admins all.
+	ListDelegations(context.Context, *api.ListDelegationsRequest) (*api.ListDelegationsReply, error)
+	// EndDelegation ends one at once: for both of its people, and for admins.
+	EndDelegation(context.Context, *api.EndDelegationRequest) (*api.EndDelegationReply, error)
 	// OpenPages makes a link that signs a browser in, once, as the caller.
 	OpenPages(context.Context, *api.OpenPagesRequest) (*api.OpenPagesReply, error)
 	// IssueSSHCertificate signs a key for the caller's live grant on a host.
@@ -317,6 +330,24 @@ func NewCurfewClient(httpClient connect.HTTPClient, baseURL string, opts ...conn
 			connect.WithSchema(curfewMethods.ByName("Extend")),
 			connect.WithClientOptions(opts...),
 		),
+		delegate: connect.NewClient[api.DelegateRequest, api.DelegateReply](
+			httpClient,
+			baseURL+CurfewDelegateProcedure,
+			connect.WithSchema(curfewMethods.ByName("Delegate")),
+			connect.WithClientOptions(opts...),
+		),
+		listDelegations: connect.NewClient[api.ListDelegationsRequest, api.ListDelegationsReply](
+			httpClient,
+			baseURL+CurfewListDelegationsProcedure,
+			connect.WithSchema(curfewMethods.ByName("ListDelegations")),
+			connect.WithClientOptions(opts...),
+		),
+		endDelegation: connect.NewClient[api.EndDelegationRequest, api.EndDelegationReply](
+			httpClient,
+			baseURL+CurfewEndDelegationProcedure,
+			connect.WithSchema(curfewMethods.ByName("EndDelegation")),
+			connect.WithClientOptions(opts...),
+		),
 		openPages: connect.NewClient[api.OpenPagesRequest, api.OpenPagesReply](
 			httpClient,
 			baseURL+CurfewOpenPagesProcedure,
@@ -461,6 +492,9 @@ type curfewClient struct {
 	withdraw            *connect.Client[api.WithdrawRequest, api.Request]
 	revoke              *connect.Client[api.RevokeRequest, api.Request]
 	extend              *connect.Client[api.ExtendRequest, api.Request]
+	delegate            *connect.Client[api.DelegateRequest, api.DelegateReply]
+	listDelegations     *connect.Client[api.ListDelegationsRequest, api.ListDelegationsReply]
+	endDelegation       *connect.Client[api.EndDelegationRequest, api.EndDelegationReply]
 	openPages           *connect.Client[api.OpenPagesRequest, api.OpenPagesReply]
 	issueSSHCertificate *connect.Client[api.IssueSSHCertificateRequest, api.IssueSSHCertificateReply]
 	searchEvents        *connect.Client[api.SearchEventsRequest, api.SearchEventsReply]
@@ -644,6 +678,33 @@ func (c *curfewClient) Revoke(ctx context.Context, req *api.RevokeRequest) (*api
 // Extend calls curfew.api.v1.Curfew.Extend.
 func (c *curfewClient) Extend(ctx context.Context, req *api.ExtendRequest) (*api.Request, error) {
 	response, err := c.extend.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// Delegate calls curfew.api.v1.Curfew.Delegate.
+func (c *curfewClient) Delegate(ctx context.Context, req *api.DelegateRequest) (*api.DelegateReply, error) {
+	response, err := c.delegate.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// ListDelegations calls curfew.api.v1.Curfew.ListDelegations.
+func (c *curfewClient) ListDelegations(ctx context.Context, req *api.ListDelegationsRequest) (*api.ListDelegationsReply, error) {
+	response, err := c.listDelegations.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// EndDelegation calls curfew.api.v1.Curfew.EndDelegation.
+func (c *curfewClient) EndDelegation(ctx context.Context, req *api.EndDelegationRequest) (*api.EndDelegationReply, error) {
+	response, err := c.endDelegation.CallUnary(ctx, connect.NewRequest(req))
 	if response != nil {
 		return response.Msg, err
 	}
@@ -854,6 +915,13 @@ type CurfewHandler interface {
 	Revoke(context.Context, *api.RevokeRequest) (*api.Request, error)
 	// Extend asks for a later end: a new request that goes the same way.
 	Extend(context.Context, *api.ExtendRequest) (*api.Request, error)
+	// Delegate lets somebody approve in the caller's place while she is away.
+	Delegate(context.Context, *api.DelegateRequest) (*api.DelegateReply, error)
+	// ListDelegations lists those that are not over: the caller's own and those
+	// by which she stands in; for admins all.
+	ListDelegations(context.Context, *api.ListDelegationsRequest) (*api.ListDelegationsReply, error)
+	// EndDelegation ends one at once: for both of its people, and for admins.
+	EndDelegation(context.Context, *api.EndDelegationRequest) (*api.EndDelegationReply, error)
 	// OpenPages makes a link that signs a browser in, once, as the caller.
 	OpenPages(context.Context, *api.OpenPagesRequest) (*api.OpenPagesReply, error)
 	// IssueSSHCertificate signs a key for the caller's live grant on a host.
@@ -1011,6 +1079,24 @@ func NewCurfewHandler(svc CurfewHandler, opts ...connect.HandlerOption) (string,
 		CurfewExtendProcedure,
 		svc.Extend,
 		connect.WithSchema(curfewMethods.ByName("Extend")),
+		connect.WithHandlerOptions(opts...),
+	)
+	curfewDelegateHandler := connect.NewUnaryHandlerSimple(
+		CurfewDelegateProcedure,
+		svc.Delegate,
+		connect.WithSchema(curfewMethods.ByName("Delegate")),
+		connect.WithHandlerOptions(opts...),
+	)
+	curfewListDelegationsHandler := connect.NewUnaryHandlerSimple(
+		CurfewListDelegationsProcedure,
+		svc.ListDelegations,
+		connect.WithSchema(curfewMethods.ByName("ListDelegations")),
+		connect.WithHandlerOptions(opts...),
+	)
+	curfewEndDelegationHandler := connect.NewUnaryHandlerSimple(
+		CurfewEndDelegationProcedure,
+		svc.EndDelegation,
+		connect.WithSchema(curfewMethods.ByName("EndDelegation")),
 		connect.WithHandlerOptions(opts...),
 	)
 	curfewOpenPagesHandler := connect.NewUnaryHandlerSimple(
@@ -1173,6 +1259,12 @@ func NewCurfewHandler(svc CurfewHandler, opts ...connect.HandlerOption) (string,
 			curfewRevokeHandler.ServeHTTP(w, r)
 		case CurfewExtendProcedure:
 			curfewExtendHandler.ServeHTTP(w, r)
+		case CurfewDelegateProcedure:
+			curfewDelegateHandler.ServeHTTP(w, r)
+		case CurfewListDelegationsProcedure:
+			curfewListDelegationsHandler.ServeHTTP(w, r)
+		case CurfewEndDelegationProcedure:
+			curfewEndDelegationHandler.ServeHTTP(w, r)
 		case CurfewOpenPagesProcedure:
 			curfewOpenPagesHandler.ServeHTTP(w, r)
 		case CurfewIssueSSHCertificateProcedure:
@@ -1296,6 +1388,18 @@ func (UnimplementedCurfewHandler) Revoke(context.Context, *api.RevokeRequest) (*
 
 func (UnimplementedCurfewHandler) Extend(context.Context, *api.ExtendRequest) (*api.Request, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("curfew.api.v1.Curfew.Extend is not implemented"))
+}
+
+func (UnimplementedCurfewHandler) Delegate(context.Context, *api.DelegateRequest) (*api.DelegateReply, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("curfew.api.v1.Curfew.Delegate is not implemented"))
+}
+
+func (UnimplementedCurfewHandler) ListDelegations(context.Context, *api.ListDelegationsRequest) (*api.ListDelegationsReply, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("curfew.api.v1.Curfew.ListDelegations is not implemented"))
+}
+
+func (UnimplementedCurfewHandler) EndDelegation(context.Context, *api.EndDelegationRequest) (*api.EndDelegationReply, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("curfew.api.v1.Curfew.EndDelegation is not implemented"))
 }
 
 func (UnimplementedCurfewHandler) OpenPages(context.Context, *api.OpenPagesRequest) (*api.OpenPagesReply, error) {
