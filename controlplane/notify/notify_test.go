@@ -175,6 +175,9 @@ func TestWhatIsNewIsToldOnceThoughTheReceiverFails(t *testing.T) {
 	w.happen(ledger.Entry{Kind: ledger.Decision, Request: "r-1", Step: "denied", Person: "ben"})
 	w.turn(t, target) // what was before is not told
 	w.happen(ledger.Entry{Kind: ledger.Decision, Request: "r-1", Step: "asked", Person: "ana"})
+	w.happen(ledger.Entry{Kind: ledger.Decision, Request: "r-1", Step: roster.InPlaceStep, Person: "eve", Text: "may approve in place of cy"})
+	w.happen(ledger.Entry{Kind: ledger.Admin, Step: roster.LentStep, Person: "cy", Object: "eve", Text: "eve may approve in place of cy, from 1 to 2: skiing"})
+	w.happen(ledger.Entry{Kind: ledger.Admin, Person: "ada", Text: "added zoe, a person"})
 	w.happen(ledger.Entry{Kind: ledger.Exec, Text: "x"})
 	w.happen(ledger.Entry{Kind: ledger.Decision, Request: "r-1", Step: "approved", Person: "ben", Text: "go"})
 	w.turn(t, target)
@@ -189,6 +192,8 @@ func TestWhatIsNewIsToldOnceThoughTheReceiverFails(t *testing.T) {
 	}
 	want := []string{
 		"ana asks for ops on db1 for 1h0m0s: disk &lt;!channel&gt; full &amp;\nhttps://curfew.example:7443/requests/r-1",
+		"eve may approve in place of cy: ana's request for ops on db1\nhttps://curfew.example:7443/requests/r-1",
+		"eve may approve in place of cy, from 1 to 2: skiing",
 		"ana's request for ops on db1 was approved by ben: go\nhttps://curfew.example:7443/requests/r-1",
 	}
 	if !slices.Equal(texts, want) {

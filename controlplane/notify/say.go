@@ -36,6 +36,10 @@ func (n *Notifier) message(ctx context.Context, v roster.Event) (Message, bool, 
 	if e.Kind == ledger.Decision {
 		return n.decision(ctx, m, e)
 	}
+	if lent := e.Kind == ledger.Admin && (e.Step == roster.LentStep || e.Step == roster.TakenStep); lent {
+		m.About, m.What, m.Text, m.Person = AboutRequests, e.Step, plain(e.Text), e.Object // whom it concerns
+		return m, true, nil
+	}
 	what, ok := alerts[e.Kind]
 	m.About, m.Text = AboutAlerts, fmt.Sprintf("%s: %s: %s", cmp.Or(v.Host, "the control plane"), what, plain(e.Text))
 	if e.Kind == ledger.Witnessed && v.Host == "" {
@@ -72,6 +76,8 @@ func (n *Notifier) decision(ctx context.Context, m Message, e ledger.Entry) (Mes
 			from = " from " + r.Start.UTC().Format("2006-01-02 15:04 MST")
 		}
 		m.Text = fmt.Sprintf("%s asks for %s on %s for %v%s: %s", plain(r.Person), plain(r.Role), plain(strings.Join(r.Hosts, ", ")), r.Duration, from, plain(r.Reason))
+	case roster.InPlaceStep:
+		m.Text = fmt.Sprintf("%s %s: %s", plain(e.Person), plain(e.Text), who)
 	case "escalated":
 		m.Text = who + " was not decided in time and goes on" + why
 	case "approved":
