@@ -39,6 +39,7 @@ type commands struct {
 	Approve  approveCmd  `cmd:"" group:"decide" help:"Approve somebody's request."`
 	Comment  commentCmd  `cmd:"" group:"decide" help:"Say or ask something on a request."`
 	Deny     denyCmd     `cmd:"" group:"decide" help:"Deny somebody's request."`
+	Delegate delegateCmd `cmd:"" group:"decide" help:"Let somebody approve in your place while you are away."`
 	Revoke   revokeCmd   `cmd:"" group:"decide" help:"End a grant now."`
 
 	Timeline  timelineCmd  `cmd:"" group:"look" help:"Tell a grant's whole story."`

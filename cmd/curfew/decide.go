@@ -55,7 +55,7 @@ func (a approveCmd) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
-	m := &api.ApproveRequest{Id: r.Id, Digest: r.Digest, Code: code, Note: a.Note, Hosts: a.On}
+	m := &api.ApproveRequest{Id: r.Id, Digest: r.Digest, Code: code, Note: a.Note, Hosts: a.On, InPlaceOf: r.InPlaceOf}
 	if a.For > 0 {
 		m.Duration = durationpb.New(time.Duration(a.For))
 	}

@@ -57,11 +57,36 @@ func (c policyExplainCmd) Run(ctx context.Context, p *program) error {
 	if q.Host, err = c.host(ctx, p); err != nil {
 		return err
 	}
+	if q.Away, err = c.lent(ctx, p, q.At); err != nil {
+		return err
+	}
 	e := rules.Explain(q)
 	if p.Output == "json" {
 		return json.NewEncoder(p.out).Encode(e)
 	}
 	return c.print(p, q, e)
+}
+
+// lent are the delegations that stand then, if the policy is that of a server.
+func (c policyExplainCmd) lent(ctx context.Context, p *program, at time.Time) ([]roster.Delegation, error) {
+	if c.Dir != "" {
+		return nil, nil
+	}
+	client, err := p.client()
+	if err != nil {
+		return nil, err
+	}
+	r, err := client.ListDelegations(ctx, &api.ListDelegationsRequest{})
+	if err != nil {
+		return nil, err
+	}
+	var all []roster.Delegation
+	for _, m := range r.Delegations {
+		if d := (roster.Delegation{Away: m.Away, StandIn: m.StandIn, From: m.From.AsTime(), Until: m.Until.AsTime()}); d.Stands(at) {
+			all = append(all, d)
+		}
+	}
+	return all, nil
 }
 
 // host is the host that is asked about, with its labels; nil if none is.

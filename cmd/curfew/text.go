@@ -138,13 +138,14 @@ func describe(w io.Writer, r *api.Request) error {
 	add("as", strings.Join(r.RunAs, ", "))
 	rows = append(rows, [2]string{"asked", at(r.AskedAt)})
 	for _, a := range r.Approvals {
-		add("approved", strings.TrimSpace(fmt.Sprintf("%s by %s with %s %s", at(a.At), a.Person, a.Factor, a.Note))+less(a))
+		add("approved", strings.TrimSpace(fmt.Sprintf("%s by %s with %s %s", at(a.At), a.Person+inPlace(a.InPlaceOf), a.Factor, a.Note))+less(a))
 	}
 	for _, m := range r.Remarks {
 		add("said", fmt.Sprintf("%s by %s: %s", at(m.At), m.Person, m.Text))
 	}
 	if r.State == "asked" {
 		add("needs", r.WaitsFor)
+		add("you approve", strings.Trim(inPlace(r.InPlaceOf), ", "))
 		add("waits until", at(r.LapsesAt))
 	}
 	if r.DecidedBy != "" {
@@ -164,6 +165,14 @@ func describe(w io.Writer, r *api.Request) error {
 		}
 	}
 	return nil
+}
+
+// inPlace says whose word an approval is, if it is not its giver's.
+func inPlace(of string) string {
+	if of == "" {
+		return ""
+	}
+	return ", in place of " + of + ","
 }
 
 // less says what an approval is for, if that is less than what was asked for.
