@@ -65,7 +65,7 @@ func parse() map[string]*template.Template {
 	all := map[string]*template.Template{}
 	for _, name := range []string{
 		"sign-in", "enrol", "link", "again", "error", "home", "ask", "requests", "request", "access", "fleet", "policy", "people", "invited", "me",
-		"terminals", "terminal", "terminal-text", "account", "line", "landed",
+		"away", "lent", "terminals", "terminal", "terminal-text", "account", "line", "landed",
 	} {
 		all[name] = template.Must(template.Must(base.Clone()).ParseFS(pages, "pages/"+name+".html"))
 	}

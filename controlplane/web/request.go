@@ -193,7 +193,7 @@ func (s *Server) approve(ctx context.Context, r *http.Request, note string) (out
 	if err != nil {
 		return outcome{}, roster.Refuse(roster.Invalid, "load the page again, then decide")
 	}
-	m := &api.ApproveRequest{Id: r.PathValue("id"), Digest: digest, Note: note, Hosts: r.PostForm["on"]}
+	m := &api.ApproveRequest{Id: r.PathValue("id"), Digest: digest, Note: note, Hosts: r.PostForm["on"], InPlaceOf: r.PostFormValue("place")}
 	if r.PostFormValue("some") != "" && len(m.Hosts) == 0 {
 		return outcome{}, roster.Refuse(roster.Invalid, "choose one of the hosts, or deny it")
 	}

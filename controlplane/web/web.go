@@ -152,6 +152,8 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /requests", s.page(s.requests))
 	mux.HandleFunc("GET /requests/{id}", s.page(s.request))
 	mux.HandleFunc("POST /requests/{id}/{do}", s.act(s.request, s.decide))
+	mux.HandleFunc("GET /away", s.page(s.awayForm))
+	mux.HandleFunc("POST /away/{do}", s.act(s.awayForm, s.delegate))
 	mux.HandleFunc("GET /terminals", s.page(s.terminals))
 	mux.HandleFunc("GET /terminals/{host}/{id}", s.page(s.terminal))
 	mux.HandleFunc("GET /terminals/{host}/{id}/text", s.terminalText)
