@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -65,6 +66,7 @@ type witness struct {
 	key    string
 	url    string
 	client *http.Client
+	away   atomic.Bool // it did not answer in time, and nobody waits for it until it has
 }
 
 // New puts together what asks the witnesses.
@@ -83,7 +85,8 @@ func New(targets []Target, l Log, s Store, c clock.Clock, tell *slog.Logger) (*C
 // Run has the log cosigned as it grows, until ctx is done.
 func (k *Cosigner) Run(ctx context.Context) error {
 	for len(k.of) > 0 {
-		if _, _, err := k.Cosigned(ctx); err != nil && ctx.Err() == nil {
+		_, _, err := k.Cosigned(ctx)
+		if err = errors.Join(err, k.again(ctx)); err != nil && ctx.Err() == nil {
 			k.tell.ErrorContext(ctx, "the log is not cosigned", "cause", err)
 		}
 		select {
@@ -95,8 +98,27 @@ func (k *Cosigner) Run(ctx context.Context) error {
 	return nil
 }
 
+// again asks those that did not answer in time. It is alone in waiting for
+// them: an export would wait for as long each time.
+func (k *Cosigner) again(ctx context.Context) error {
+	g := new(errgroup.Group)
+	for _, w := range k.of {
+		if !w.away.Load() {
+			continue
+		}
+		g.Go(func() error {
+			now, note, err := k.log.Checkpoint(ctx)
+			if err == nil {
+				_, err = k.one(ctx, w, now, note)
+			}
+			return err
+		})
+	}
+	return g.Wait()
+}
+
 // Cosigned is the log as it stands, in a note with the lines of those witnesses
-// that answer at once.
+// that answer at once. One that let it wait before is not waited for.
 func (k *Cosigner) Cosigned(ctx context.Context) (ledger.Checkpoint, []byte, error) {
 	if len(k.of) == 0 {
 		return k.log.Checkpoint(ctx)
@@ -113,6 +135,9 @@ func (k *Cosigner) Cosigned(ctx context.Context) (ledger.Checkpoint, []byte, err
 	lines := make([]string, len(k.of))
 	g := new(errgroup.Group)
 	for i, w := range k.of {
+		if w.away.Load() {
+			continue
+		}
 		g.Go(func() (err error) {
 			lines[i], err = k.one(ctx, w, now, note)
 			return err
@@ -170,6 +195,7 @@ func (k *Cosigner) one(ctx context.Context, w *witness, now ledger.Checkpoint, n
 	soon, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
 	line, at, asked := k.ask(soon, w, was.Size, now, note)
+	w.away.Store(asked != nil && soon.Err() != nil && ctx.Err() == nil)
 	switch {
 	case ctx.Err() != nil:
 		return "", ctx.Err()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -299,6 +300,34 @@ func TestTheLogIsShownWhileAWitnessIsAsked(t *testing.T) {
 	}
 	close(answer)
 	must(t, <-done)
+}
+
+// One that takes what it is asked and does not answer is waited for once: it
+// would have every export wait. It is asked again beside that.
+func TestAWitnessThatHangsIsWaitedForOnce(t *testing.T) {
+	a, b := newPlace(t, "a"), newPlace(t, "b")
+	w := newWorld(t, a.Target, b.Target)
+	asked := make(chan struct{}, 1)
+	b.at = func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		asked <- struct{}{}
+		<-r.Context().Done()
+	}
+	w.grow(t, "1")
+	w.by(t, a)
+	<-asked
+	w.grow(t, "2")
+	w.by(t, a) // a second asking would leave its mark
+	if len(asked) > 0 {
+		t.Error("it is asked again by who wants to export")
+	}
+	if since := w.known[b.Key].Since; since.IsZero() {
+		t.Error("nobody knows that it does not cosign")
+	}
+	b.at = nil
+	must(t, w.again(t.Context()))
+	w.grow(t, "3")
+	w.by(t, a, b)
 }
 
 func TestAWitnessLeadsNowhereElse(t *testing.T) {
