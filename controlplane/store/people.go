@@ -271,12 +271,19 @@ func (s *Store) AddSession(ctx context.Context, v roster.Session, at time.Time) 
 	})
 }
 
+// keptOver is for how long nonces are kept beyond their end. Of several servers
+// each goes by its own clock: one that is ahead would forget a nonce that another
+// still takes, and would have it count twice there. Servers whose clocks are
+// further apart than this cannot both take calls: signatures and codes of people
+// are good for a minute or so.
+const keptOver = 10 * time.Minute
+
 // UseNonce keeps the session's nonce until then; [roster.ErrUsed] if it is
-// there already.
+// there already. That one row decides, whichever server is asked.
 func (s *Store) UseNonce(ctx context.Context, session, nonce string, until, at time.Time) error {
 	err := s.write(ctx, func(t *tx) error {
 		t.quiet = true
-		if err := t.run(ctx, `DELETE FROM nonces WHERE until < ?`, ns(at)); err != nil {
+		if err := t.run(ctx, `DELETE FROM nonces WHERE until < ?`, ns(at.Add(-keptOver))); err != nil {
 			return err
 		}
 		return t.run(ctx, `INSERT INTO nonces VALUES (?, ?, ?)`, session, nonce, ns(until))
