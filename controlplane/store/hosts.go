@@ -42,6 +42,9 @@ func (s *Store) Hosts(ctx context.Context) ([]roster.Host, error) {
 // PutJoinToken keeps a new token, made at the time.
 func (s *Store) PutJoinToken(ctx context.Context, k roster.JoinToken, at time.Time) error {
 	return s.write(ctx, func(t *tx) error {
+		if err := stillThere(ctx, t, k.By); err != nil {
+			return err
+		}
 		err := t.run(ctx, `INSERT INTO join_tokens (hash, host, labels, expires, by) VALUES (?, ?, ?, ?, ?)`,
 			k.Hash[:], k.Host, object(k.Labels), ns(k.Expires), k.By)
 		if err != nil {

@@ -93,13 +93,33 @@ func (s *Store) disable(ctx context.Context, t *tx, name string, a roster.Act) e
 	if err := t.exec(ctx, `UPDATE people SET disabled = 1 WHERE name = ?`, name); err != nil {
 		return fmt.Errorf("person: %w", err)
 	}
-	if err := errors.Join(t.forget(ctx, name, a.At), t.run(ctx, `DELETE FROM invites WHERE person = ?`, name)); err != nil {
+	if err := errors.Join(t.forget(ctx, name, a.At), t.endCodes(ctx, name)); err != nil {
 		return err
 	}
 	if err := errors.Join(s.endAllOf(ctx, t, name, a), t.endDelegations(ctx, name, a, ": the account of one of them was disabled")); err != nil {
 		return err
 	}
 	return t.tell(ctx, a, "disabled %s", name)
+}
+
+// endCodes ends the codes that would let the person in, and those that she
+// made: one that she kept would let her in again, as somebody else or as a
+// host.
+func (t *tx) endCodes(ctx context.Context, name string) error {
+	return errors.Join(
+		t.run(ctx, `DELETE FROM invites WHERE person = ? OR made_by = ?`, name, name),
+		t.run(ctx, `DELETE FROM join_tokens WHERE by = ? AND used_at = 0`, name),
+	)
+}
+
+// stillThere refuses a code whose maker was disabled while she made it. Who is
+// none of the fleet's people made it on the server.
+func stillThere(ctx context.Context, t *tx, by string) error {
+	err := enabled(ctx, t, by)
+	if errors.Is(err, roster.ErrUnknown) {
+		return nil
+	}
+	return err
 }
 
 // forget takes all that the person could prove herself with, and ends her
@@ -132,11 +152,11 @@ func (s *Store) PutInvite(ctx context.Context, i roster.Invite, a roster.Act) er
 		if p.Disabled {
 			return fmt.Errorf("person %s: %w", p.Name, roster.ErrDisabled)
 		}
-		if err := t.run(ctx, `DELETE FROM invites WHERE person = ?`, i.Person); err != nil {
+		if err := errors.Join(stillThere(ctx, t, a.By), t.run(ctx, `DELETE FROM invites WHERE person = ?`, i.Person)); err != nil {
 			return err
 		}
-		if err := t.run(ctx, `INSERT INTO invites (hash, person, expires, secret, failures, retry_at, device, adds) VALUES (?, ?, ?, ?, 0, 0, ?, ?)`,
-			i.Hash[:], i.Person, ns(i.Expires), blob(nil), blob(nil), i.Adds); err != nil {
+		if err := t.run(ctx, `INSERT INTO invites (hash, person, expires, secret, failures, retry_at, device, adds, made_by) VALUES (?, ?, ?, ?, 0, 0, ?, ?, ?)`,
+			i.Hash[:], i.Person, ns(i.Expires), blob(nil), blob(nil), i.Adds, a.By); err != nil {
 			return err
 		}
 		return t.tell(ctx, a, "made a code for %s to enrol with", i.Person)
