@@ -138,6 +138,20 @@ func (p Policy) groupsOf(person string) []string {
 	return all
 }
 
+// groupsThen are those that the person is in when a grant would begin: who is on
+// call now may ask for a time at which somebody else is.
+func (p Policy) groupsThen(person string, at time.Time) []string {
+	all := p.groupsOf(person)
+	for name, r := range p.Rotations {
+		all = without(all, name)
+		if who, _, _ := r.At(at); who == person {
+			all = append(all, name)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
 // unmet are the role's conditions that the request does not meet, as its
 // person is told. Those of the hosts that the role does not cover are told of
 // elsewhere.
@@ -145,7 +159,7 @@ func (p Policy) unmet(r Role, q roster.Question, hosts []roster.Host, at time.Ti
 	if len(r.When) == 0 {
 		return nil
 	}
-	f := p.facts(q, at)
+	f, then := p.facts(q, at), p.groupsThen(q.Person, at)
 	var wrong []string
 	for _, c := range r.When {
 		whys, on := []string{}, map[string][]string{}
@@ -154,7 +168,12 @@ func (p Policy) unmet(r Role, q roster.Question, hosts []roster.Host, at time.Ti
 				continue
 			}
 			f.Host, f.Labels = h.Name, h.Labels
-			if err := c.Holds(f); err != nil {
+			err := c.Holds(f)
+			if f := f; err == nil && !slices.Equal(f.Groups, then) {
+				f.Groups = then
+				err = c.Holds(f)
+			}
+			if err != nil {
 				whys = append(whys, err.Error())
 				on[err.Error()] = append(on[err.Error()], h.Name)
 			}

@@ -74,6 +74,35 @@ func TestConditionsMayAskWhoIsOnCall(t *testing.T) {
 	}
 }
 
+// Who is on call counts as such when she asks and when the grant would begin:
+// a start that somebody chooses herself moves neither.
+func TestOnCallNowAndThen(t *testing.T) {
+	now := time.Date(2027, 1, 12, 12, 0, 0, 0, time.UTC) // of cleo's turn
+	for _, c := range []struct {
+		name, when string
+		begin      time.Time
+		holds      bool
+	}{
+		{"on call, and then", "'oncall' in groups", now.AddDate(0, 0, 3), true},
+		{"on call, and then no more", "'oncall' in groups", now.AddDate(0, 0, 7), false},
+		{"on call, and again in three weeks", "'oncall' in groups", now.AddDate(0, 0, 21), true},
+		{"whoever is not: she is now", "!('oncall' in groups)", now.AddDate(0, 0, 7), false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := must(t, strings.Replace(inTurns, "'oncall' in groups", c.when, 1))
+			_, err := p.OnCall(now).Judge(asked(func(q *roster.Question) { q.Person, q.Role = "cleo", "db-look" }), hosts, c.begin)
+			if (err == nil) != c.holds {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+	p := must(t, strings.Replace(inTurns, "'oncall' in groups", "!('oncall' in groups)", 1))
+	_, err := p.OnCall(now.AddDate(0, 0, -7)).Judge(asked(func(q *roster.Question) { q.Person, q.Role = "cleo", "db-look" }), hosts, now)
+	if err == nil {
+		t.Error("who is on call then passes for one who is not")
+	}
+}
+
 func TestExplainTellsWhoIsOnCall(t *testing.T) {
 	e := must(t, inTurns).Explain(Case{Person: "ana", Role: "db-admin", At: time.Date(2027, 1, 12, 12, 0, 0, 0, time.UTC)})
 	last := e.Findings[len(e.Findings)-1].Text
