@@ -130,6 +130,7 @@ func describe(w io.Writer, r *api.Request) error {
 		add("signed", "by people's own passkeys, which hosts check: "+r.Page)
 	}
 	add("ticket", r.Ticket)
+	add("asked from", r.Source)
 	if o := r.Origin; o != nil {
 		add("asked in", fmt.Sprintf("a shell on %s, session %s", o.Host, o.Session))
 		add("to run", fmt.Sprintf("as %s says, %s in %s", o.Host, o.Command, o.Directory))

@@ -63,6 +63,7 @@ func digest(r roster.Request) []byte {
 	w.Bool(19, r.Resolved.Unseen)
 	w.Bool(20, r.Resolved.Typed)
 	w.Bool(21, r.Resolved.Strict)
+	w.Text(22, r.Source)
 	sum := sha256.Sum256(w.Bytes())
 	return sum[:]
 }
