@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -58,6 +59,7 @@ type policyView struct {
 	Names []string
 	Case  policy.Case
 	On    string
+	From  string // the address
 	Why   *policy.Explanation
 	Odd   string // why there is no explanation
 }
@@ -69,6 +71,10 @@ func (s *Server) policy(ctx context.Context, r *http.Request) (page, error) {
 	}
 	v := policyView{PolicyStatusReply: p, Names: slices.Sorted(maps.Keys(p.Files)), On: strings.TrimSpace(r.FormValue("on"))}
 	v.Case = policy.Case{Person: strings.TrimSpace(r.FormValue("person")), Role: strings.TrimSpace(r.FormValue("role")), At: s.Clock.Now().Wall.UTC()}
+	v.From = strings.TrimSpace(r.FormValue("from"))
+	if ticket := strings.TrimSpace(r.FormValue("ticket")); ticket != "" {
+		v.Case.Ticket = &ticket
+	}
 	if v.Case.Person != "" && v.Case.Role != "" {
 		if err := s.explain(ctx, r, &v); err != nil {
 			return page{}, err
@@ -91,6 +97,17 @@ func (s *Server) explain(ctx context.Context, r *http.Request, v *policyView) er
 			return nil
 		}
 	}
+	if v.From != "" {
+		a, err := netip.ParseAddr(v.From)
+		if err != nil {
+			v.Odd = "write the address like 10.0.0.7"
+			return nil
+		}
+		v.Case.Source = a.Unmap().WithZone("").String()
+	}
+	if err := s.lentNow(ctx, v); err != nil {
+		return err
+	}
 	if v.On != "" {
 		all, err := s.API.ListHosts(ctx, &api.ListHostsRequest{})
 		if err != nil {
@@ -109,6 +126,20 @@ func (s *Server) explain(ctx context.Context, r *http.Request, v *policyView) er
 	}
 	why := rules.With(kept).Explain(v.Case)
 	v.Why = &why
+	return nil
+}
+
+// lentNow has the explanation tell who stands in for whom.
+func (s *Server) lentNow(ctx context.Context, v *policyView) error {
+	all, err := s.API.ListDelegations(ctx, &api.ListDelegationsRequest{})
+	if err != nil {
+		return err
+	}
+	for _, m := range all.Delegations {
+		if d := (roster.Delegation{Away: m.Away, StandIn: m.StandIn, From: m.From.AsTime(), Until: m.Until.AsTime()}); d.Stands(v.Case.At) {
+			v.Case.Away = append(v.Case.Away, d)
+		}
+	}
 	return nil
 }
 

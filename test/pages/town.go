@@ -56,6 +56,7 @@ roles:
       - /usr/local/sbin/free-disk
     max_duration: 4h
     approval: {by: [group:dba], count: 1}
+    delegation: {up_to: 14d, to: [ida, ivo]}
   db-root:
     description: Everything on a database host, for what nobody foresaw
     hosts: {tier: db}
