@@ -72,7 +72,11 @@ func (p *program) fetchPass(ctx context.Context, c apiconnect.CurfewClient, begi
 	if err := p.sayWhere(b); err != nil {
 		return "", errors.Join(err, l.Close())
 	}
-	openBrowser(ctx, b.Url)
+	if !openBrowser(ctx, b.Url) {
+		if _, err := fmt.Fprintln(p.err, "No browser could be opened here. If there is none on this computer, start again with: curfew login --sso --paste"); err != nil {
+			return "", errors.Join(err, l.Close())
+		}
+	}
 	return brought(ctx, l, begin.State)
 }
 
@@ -95,15 +99,17 @@ func (p *program) sayWhere(b *api.BeginSignInReply) error {
 
 // openBrowser tries to, and leaves the browser to itself. The person has the
 // address, if it does not come to it.
-func openBrowser(ctx context.Context, url string) {
+func openBrowser(ctx context.Context, url string) (opened bool) {
 	program := os.Getenv("BROWSER")
 	if program == "" {
 		program = "xdg-open"
 	}
 	browser := exec.CommandContext(context.WithoutCancel(ctx), program, url) //nolint:gosec // the person's own choice
-	if browser.Start() == nil {
-		_ = browser.Process.Release()
+	if browser.Start() != nil {
+		return false
 	}
+	_ = browser.Process.Release()
+	return true
 }
 
 // brought waits for a browser that brings a pass, and the word that it was
