@@ -91,7 +91,7 @@ var rooms = map[string][]string{
 	"controlplane/policy/trial":     {"controlplane/policy", "controlplane/roster"},
 	"controlplane/scim":             {"clock", "controlplane/roster", "grant"},
 	"controlplane/request":          {"controlplane/policy", "controlplane/roster", "grant"},
-	"controlplane/roster":           {"grant", "ledger"},                                // plain values that the others pass on
+	"controlplane/roster":           {"grant", "ledger"},                                           // plain values that the others pass on
 	"controlplane/sign":             {"controlplane/roster", "dsse", "grant", "keyfile", "ledger"}, // it signs what the log says of itself
 	"controlplane/store":            {"controlplane/request", "controlplane/roster", "dsse", "grant", "ledger"},
 	"controlplane/web":              {"cast", "cast/screen", "clock", "controlplane/policy", "controlplane/roster", "ledger", "wire/api"}, // it calls the API through what it declares itself
