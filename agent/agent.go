@@ -56,6 +56,8 @@ type Host interface {
 	Managed(ctx context.Context, name string) (bool, error)
 	// Tell writes a line to the terminals of processes, and says to how many.
 	Tell(pids []int, line string) int
+	// Processes lists those of the account, and those whose login was its.
+	Processes(uid uint32) ([]int, error)
 	// Argv returns a process's arguments.
 	Argv(pid int) ([]string, error)
 	// Spellings returns those of the paths that lead to the same program as
@@ -184,6 +186,7 @@ type Agent struct {
 	said     map[string]string      // what was logged last, by what it is about
 	before   map[string]Before      // what the host was like, by person
 	looked   map[string]time.Time   // grants whose leftovers are recorded, with when they ended
+	loosened map[string]string      // grants whose labels may have been taken away, and why
 
 	calls uint64 // of sudo and su that were barred
 
@@ -211,6 +214,7 @@ type Opened struct {
 	Ended     time.Time `json:"ended,omitzero"`   // when the receipt was clean: its leftovers are to be looked for
 	Over      bool      `json:"over,omitempty"`   // it ended by time: a clock that is put right does not bring it back
 	Told      bool      `json:"told,omitempty"`   // its leftovers are recorded; it is listed as long as it is sent
+	Loose     string    `json:"loose,omitempty"`  // what can't be found of it, for labels were taken away
 }
 
 // Init makes an agent ready: it reads what was kept over a restart. Unread is
@@ -219,7 +223,7 @@ func (a *Agent) Init(kept grant.Opened, unread error) error {
 	a.called = make(chan Knock, elevations)
 	a.looksUp, a.asks = newShare(lookUpEvery, lookUpBurst), newShare(askEvery, askBurst)
 	a.wake, a.ready, a.ends = make(chan struct{}, 1), make(chan struct{}), make(chan struct{}, 1)
-	a.before, a.looked = map[string]Before{}, map[string]time.Time{}
+	a.before, a.looked, a.loosened = map[string]Before{}, map[string]time.Time{}, map[string]string{}
 	a.sessions, a.ended, a.over = map[uint64]Session{}, map[uint64]Session{}, map[string]grant.Grant{}
 	a.killed, a.said = map[string]uint64{}, map[string]string{}
 	a.grants, a.revision, a.lost = kept.Grants, kept.Revision, unread != nil

@@ -224,6 +224,9 @@ func (a *Agent) search(ctx context.Context, o Opened, l *Look) (found host.Leavi
 			a.begin(ctx, *l)
 		},
 	})
+	if o.Loose != "" {
+		found.Skipped = append(found.Skipped, o.Loose)
+	}
 	if err != nil && ctx.Err() == nil {
 		found.Skipped = append(found.Skipped, "everything: "+err.Error())
 	}

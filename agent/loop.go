@@ -253,9 +253,10 @@ func (a *Agent) close(ctx context.Context, b budget, held []grant.Grant, removed
 	a.mu.Unlock()
 	var failed []error
 	next := maps.Clone(opened)
+	a.slack(next)
 	done := a.discharge(next)
-	for _, id := range slices.Sorted(maps.Keys(opened)) {
-		o := opened[id]
+	for _, id := range slices.Sorted(maps.Keys(next)) {
+		o := next[id]
 		if _, stands := find(held, id); stands || !o.Ended.IsZero() {
 			continue
 		}
@@ -280,7 +281,7 @@ func (a *Agent) close(ctx context.Context, b budget, held []grant.Grant, removed
 		next[id] = o
 	}
 	if a.Beside || saved && maps.EqualFunc(next, opened, func(x, y Opened) bool {
-		return slices.Equal(x.Left, y.Left) && x.Ended.Equal(y.Ended) && x.Told == y.Told
+		return slices.Equal(x.Left, y.Left) && x.Ended.Equal(y.Ended) && x.Told == y.Told && x.Loose == y.Loose
 	}) {
 		a.discharged(ctx, done)
 		return failed

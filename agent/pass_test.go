@@ -66,7 +66,8 @@ func (*halfSeen) Tell([]int, string) int                                  { retu
 func (*halfSeen) Managed(context.Context, string) (bool, error) {
 	return true, nil
 }
-func (*halfSeen) Argv(int) ([]string, error) { return nil, nil }
+func (*halfSeen) Processes(uint32) ([]int, error) { return nil, nil }
+func (*halfSeen) Argv(int) ([]string, error)      { return nil, nil }
 func (*halfSeen) Leftovers(context.Context, string, uint32) (looked, left []string, err error) {
 	return []string{"account"}, nil, nil
 }

@@ -175,6 +175,7 @@ func (a *Agent) Record(_ context.Context, entries []ledger.Entry) error {
 		}
 	}
 	a.tear(entries)
+	a.loosen(entries)
 	// What the outbox could not write it holds in memory or counts as a gap:
 	// offering it again would only tell it twice.
 	a.append(entries...)

@@ -126,6 +126,9 @@ func open(f Folders, sweeping, beside bool, log *slog.Logger) (*Agent, *parts, e
 	if err := a.Init(opened, unread); err != nil {
 		return nil, nil, errors.Join(err, p.close())
 	}
+	if labels == p.watch && p.watch.Fresh {
+		a.regain()
+	}
 	return a, p, nil
 }
 

@@ -121,6 +121,15 @@ func (h fakeHost) KillUID(_ context.Context, uid uint32) (int, error) {
 	return n, nil
 }
 
+func (h fakeHost) Processes(uid uint32) (pids []int, err error) {
+	for pid, o := range h.owner {
+		if o == uid {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
 // EndRaised ends those whose owner is another.
 func (h fakeHost) EndRaised(_ context.Context, pids []int, uid uint32) (int, error) {
 	n := 0

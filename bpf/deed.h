@@ -30,7 +30,10 @@
 #define PTRACE_TRACEME 0
 #define PTRACE_ATTACH  16
 #define PTRACE_SEIZE   0x4206
-#define BPF_LOADS      ((1 << 5) | (1 << 8) | (1 << 17) | (1 << 28))
+/* What loads or attaches a program, and what takes hold of an object. */
+#define BPF_TOLD                                                               \
+	((1U << 5) | (1U << 8) | (1U << 17) | (1U << 28) | (1U << 7) |         \
+	    (1U << 13) | (1U << 14) | (1U << 30))
 #define SOCKET_CONNECT 3 /* of socketcall(2) */
 #define ANY_OPERATION  0xffff
 #define OPERATION_MAX  64
@@ -225,7 +228,7 @@ describe_bpf(struct task_struct *task, struct deed *d, __u32 cmd, __s64 ret)
 	struct bpf_prog *prog;
 	struct file *file;
 
-	if (ret < 0 || cmd > 31 || !(BPF_LOADS & (1U << cmd)))
+	if (ret < 0 || cmd > 31 || !(BPF_TOLD & (1U << cmd)))
 		return 0;
 	d->number = cmd;
 	if (cmd != BPF_PROG_LOAD)

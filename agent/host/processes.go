@@ -13,6 +13,14 @@ import (
 	"curfew.internal/grant"
 )
 
+// Processes lists those of the account, and those whose login was its.
+func (h *Host) Processes(uid uint32) ([]int, error) {
+	if uid < grant.UIDMin || uid > grant.UIDMax {
+		return nil, fmt.Errorf("uid %d is not one of ours", uid)
+	}
+	return processesOf(uid)
+}
+
 // Argv returns a process's arguments.
 func (h *Host) Argv(pid int) ([]string, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))

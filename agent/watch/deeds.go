@@ -18,6 +18,10 @@ import (
 // changed since the kernel took it.
 const hearsay = " (as its memory had it afterwards)"
 
+// TookHold begins what is told of whoever opened a program, map or link of BPF
+// that was there already: ours, maybe.
+const TookHold = "bpf: took hold of a program, map or link"
+
 // A telling is how a deed reads: its kind, its object and a line for people.
 type telling func(d *bpf.WatchDeed, first, second string) (k ledger.Kind, object, text string)
 
@@ -43,8 +47,8 @@ var deeds = map[bpf.WatchDid]telling{
 	bpf.WatchDidDID_MOVE: two("mount: moved to %s from %s" + hearsay), bpf.WatchDidDID_PIVOT: two("mount: pivot_root to %s, the old root to %s" + hearsay),
 	bpf.WatchDidDID_MODULE: one("module: loaded %s into the kernel"), bpf.WatchDidDID_UNLOAD: one("module: unloaded %s from the kernel"),
 	bpf.WatchDidDID_BPF: func(d *bpf.WatchDeed, name, _ string) (ledger.Kind, string, string) {
-		what := cmp.Or(map[uint32]string{5: "loaded a program", 8: "attached a program", 17: "attached a program", 28: "attached a program"}[d.Number], "acted")
-		return ledger.Act, name, strings.TrimSpace("bpf: " + what + " " + name)
+		what := cmp.Or(map[uint32]string{5: "bpf: loaded a program", 8: "bpf: attached a program", 17: "bpf: attached a program", 28: "bpf: attached a program"}[d.Number], TookHold)
+		return ledger.Act, name, strings.TrimSpace(what + " " + name)
 	},
 	bpf.WatchDidDID_KEXEC: one("kexec: loaded another kernel"), bpf.WatchDidDID_CLOCK: one("clock: set the time"),
 	bpf.WatchDidDID_ADJUST: func(d *bpf.WatchDeed, _, _ string) (ledger.Kind, string, string) {

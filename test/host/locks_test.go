@@ -424,21 +424,30 @@ systemctl kill -s KILL curfew-agent; for i in {1..1100}; do : >/etc/systemd/syst
 }
 
 // unlabelled: on a kernel that refuses nothing before the end, whoever is root
-// takes the labels of all sessions away, and the agent with them. What she left as
-// root is known by her login.
+// takes the labels of all sessions away, and the agent with them. The next one
+// knows by her login what she left as root, and labels it again; what wrote
+// itself another login is said not to be known.
 func unlabelled(t *testing.T, s *scene) {
 	t.Helper()
 	p := s.person(t, "ula")
 	id := s.grant(t, p, "ops", "10m")
-	if out, err := s.ssh(t, p, "sudo -n env sh -c 'setsid -f sleep 8184 >/dev/null 2>&1; rm -r /sys/fs/bpf/curfew; pkill -9 -x curfew-agent'"); err != nil {
+	const hides = `setsid -f sh -c "echo 0 >/proc/self/loginuid; exec sleep 8186"`
+	if out, err := s.ssh(t, p, "sudo -n env sh -c 'exec >/dev/null 2>&1; setsid -f sleep 8184; "+hides+"; rm -r /sys/fs/bpf/curfew; pkill -9 -x curfew-agent'"); err != nil {
 		t.Logf("cut short, as may be: %v %s", err, out)
 	}
-	s.until(t, "the next agent, which knows of no session", func() error {
-		_, err := s.db1.Sh(t.Context(), "systemctl is-active curfew-agent && test -e /sys/fs/bpf/curfew/labels && ! ls /run/curfew/sessions/*.json && pgrep -f '^sleep 8184'")
+	s.until(t, "the next agent, which finds what she left", func() error {
+		_, err := s.db1.Sh(t.Context(), "systemctl is-active curfew-agent && test -e /sys/fs/bpf/curfew/labels && ls /run/curfew/sessions/*.json && pgrep -f '^sleep 8184'")
 		return err
 	})
 	s.over(t, "ula", id)
-	s.sh(t, "! pgrep -f '^sleep 8184'")
+	s.sh(t, "! pgrep -f '^sleep 8184'; pkill -f '^sleep 8186'")
+	s.until(t, "what is said of her labels", func() error {
+		out, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "timeline", id)
+		if err == nil && (!strings.Contains(out, "the labels of its processes were taken away") || !strings.Contains(out, "processes that were labelled once and have another login now")) {
+			err = errors.New(out)
+		}
+		return err
+	})
 }
 
 // unrecorded: sudo would go on after PAM_SESSION_ERR.

@@ -317,6 +317,15 @@ func (h hostOf) KillUID(_ context.Context, uid uint32) (int, error) {
 	return n, nil
 }
 
+func (h hostOf) Processes(uid uint32) (pids []int, err error) {
+	for pid, p := range h.procs {
+		if p.uid == uid {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
 func (hostOf) Clear(context.Context, string, uint32) ([]string, error) { return nil, nil }
 func (hostOf) Tell([]int, string) int                                  { return 0 }
 func (hostOf) Argv(int) ([]string, error)                              { return []string{"sudo", "id"}, nil }
