@@ -50,3 +50,27 @@ func TestFieldKinds(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What is read part by part is cut where Read would.
+func TestLength(t *testing.T) {
+	var w Writer
+	w.Uint(1, 1<<40)
+	w.Blob(2, make([]byte, 300))
+	w.Text(100, "x")
+	rest := w.Bytes()
+	for _, want := range []int64{7, 303, 4} {
+		n, err := Length(rest[:min(len(rest), MaxPrefix)])
+		if err != nil || n != want {
+			t.Fatalf("%d, %v, want %d", n, err, want)
+		}
+		rest = rest[n:]
+	}
+	for name, b := range map[string][]byte{
+		"nothing": nil, "a cut tag": {0x80}, "a cut integer": {0x08, 0x80}, "no length": {0x0a}, "a group": {0x0b, 1}, "a fixed 32": {0x0d, 1, 1, 1, 1},
+		"a length that no file has": {0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f},
+	} {
+		if n, err := Length(b); err == nil {
+			t.Errorf("%s: %d", name, n)
+		}
+	}
+}

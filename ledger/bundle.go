@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"bytes"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
@@ -127,13 +126,18 @@ func hash(f canon.Field, to *tlog.Hash) error {
 func Ranges(numbers []uint64) []Range {
 	var all []Range
 	for _, n := range numbers {
-		if last := len(all) - 1; last >= 0 && all[last].To+1 == n {
-			all[last].To = n
-			continue
-		}
-		all = append(all, Range{n, n})
+		all = added(all, n)
 	}
 	return all
+}
+
+// added are ranges with a number behind their last.
+func added(all []Range, n uint64) []Range {
+	if last := len(all) - 1; last >= 0 && all[last].To+1 == n {
+		all[last].To = n
+		return all
+	}
+	return append(all, Range{n, n})
 }
 
 // A Record is one entry in an export: its leaf's bytes, and why the checkpoint
@@ -211,72 +215,20 @@ func (b Bundle) head() []byte {
 	return w.Bytes()
 }
 
-// ParseBundle reads a bundle. Beside an error it returns what could be read
-// before the place that is broken.
-func ParseBundle(file []byte) (Bundle, error) {
-	var b Bundle
-	err := canon.Read(file, func(f canon.Field) error {
-		switch f.Num {
-		case 1:
-			return f.Blob(&b.Checkpoint)
-		case 2:
-			return f.Blob(&b.Manifest)
-		case 3:
-			return f.Blob(&b.Older)
-		case 4:
-			var h tlog.Hash
-			err := hash(f, &h)
-			b.Growth = append(b.Growth, h)
-			return err
-		case 5:
-			var r Record
-			err := f.Message(r.field)
-			if err == nil {
-				b.Records = append(b.Records, r)
-			}
-			return err
-		case 6:
-			var t Tape
-			err := f.Message(t.field)
-			if err == nil {
-				b.Tapes = append(b.Tapes, t)
-			}
-			return err
-		}
-		return f.Unknown()
-	})
-	if err == nil {
-		err = b.spelled(file)
+// headField reads one field of what stands before the records.
+func (b *Bundle) headField(f canon.Field) error {
+	switch f.Num {
+	case 1:
+		return f.Blob(&b.Checkpoint)
+	case 2:
+		return f.Blob(&b.Manifest)
+	case 3:
+		return f.Blob(&b.Older)
+	case 4:
+		var h tlog.Hash
+		err := hash(f, &h)
+		b.Growth = append(b.Growth, h)
+		return err
 	}
-	if err != nil {
-		err = fmt.Errorf("%w: %w", ErrBundle, err)
-	}
-	return b, err
-}
-
-// spelled refuses every spelling but the canonical one. It cuts the bundle off
-// before the first record, or recording, that is written otherwise.
-func (b *Bundle) spelled(file []byte) error {
-	reads := func(what []byte) bool {
-		rest, ok := bytes.CutPrefix(file, what)
-		file = rest
-		return ok
-	}
-	if !reads(b.head()) {
-		b.Records, b.Tapes = nil, nil
-		return canon.ErrNotCanonical
-	}
-	for i, r := range b.Records {
-		if !reads(r.Bytes()) {
-			b.Records, b.Tapes = b.Records[:i], nil
-			return canon.ErrNotCanonical
-		}
-	}
-	for i, t := range b.Tapes {
-		if !reads(t.Bytes()) {
-			b.Tapes = b.Tapes[:i]
-			return canon.ErrNotCanonical
-		}
-	}
-	return nil
+	return f.Unknown()
 }

@@ -15,23 +15,24 @@ func compare(pairs ...string) int {
 	return 0
 }
 
+// outboxed is where an outbox stands: its newest number, and the entry with it.
+type outboxed struct{ seq, number uint64 }
+
 // complete looks at the numbers that hosts gave what they sent. Only where the
 // bundle has every entry of a stretch of the log does a hole say something.
-func (v *verifier) complete() {
-	last := map[box]placed{}
-	for i, p := range v.good {
-		if i > 0 && p.Number != v.good[i-1].Number+1 {
-			clear(last)
-		}
-		if p.Seq == 0 {
-			continue // the control plane's own word about an outbox
-		}
-		k := box{p.Host, p.Outbox}
-		if was, ok := last[k]; ok && p.Seq != was.Seq+1 {
-			v.find(p.Number, "it is number %d of what %s sent, and entry %d, before it, was number %d", p.Seq, sender(p.Host), was.Number, was.Seq)
-		}
-		last[k] = p
+func (v *verifier) complete(p placed) {
+	if p.Number != v.newest+1 {
+		clear(v.told)
 	}
+	v.newest = p.Number
+	if p.Seq == 0 {
+		return // the control plane's own word about an outbox
+	}
+	k := box{p.Host, p.Outbox}
+	if was, ok := v.told[k]; ok && p.Seq != was.seq+1 {
+		v.find(p.Number, "it is number %d of what %s sent, and entry %d, before it, was number %d", p.Seq, sender(p.Host), was.number, was.seq)
+	}
+	v.told[k] = outboxed{p.Seq, p.Number}
 }
 
 func sender(host string) string {
@@ -50,6 +51,7 @@ type session struct {
 // heard is what the bundle has of a session.
 type heard struct {
 	told  []span // numbers that are there, or that a gap names
+	most  int    // so many of these are put together
 	lost  uint64 // that gaps count without naming
 	whole bool   // its login is here, so it begins with number 1
 }
@@ -63,53 +65,78 @@ type span struct {
 // sessions looks for numbers of a session that are neither there nor told by
 // a gap.
 func (v *verifier) sessions() {
-	all := map[session]*heard{}
-	spare := map[string]uint64{} // lost on a host, nobody knows of which session
-	for _, p := range v.good {
-		if p.Foreign || p.Host == "" {
-			continue
-		}
-		if p.entry.Session == 0 {
-			if p.entry.Kind == Gap {
-				spare[p.Host] += p.entry.Lost
-			}
-			continue
-		}
-		k := session{p.Host, p.entry.Boot, p.entry.Session}
-		if all[k] == nil {
-			all[k] = &heard{}
-		}
-		all[k].hear(p)
-	}
 	v.unknown = uint64(len(v.gone))
-	keys := slices.SortedFunc(maps.Keys(all), func(a, b session) int {
+	keys := slices.SortedFunc(maps.Keys(v.heard), func(a, b session) int {
 		return cmp.Or(compare(a.host, b.host, a.boot, b.boot), cmp.Compare(a.id, b.id))
 	})
 	for _, k := range keys {
-		v.holes(k, all[k], spare)
+		v.holes(k, v.heard[k])
 	}
 	v.Sessions = len(keys)
 }
 
-// hear takes note of one entry of the session.
-func (h *heard) hear(p placed) {
+// hear takes note of one entry of a session.
+func (v *verifier) hear(p placed) {
 	e := p.entry
+	k := session{p.Host, e.Boot, e.Session}
+	switch {
+	case p.Host == "":
+		return
+	case e.Session == 0:
+		if e.Kind == Gap {
+			v.spare[p.Host] += e.Lost
+		}
+		return
+	case v.heard[k] == nil:
+		v.heard[k] = &heard{}
+	}
+	h := v.heard[k]
 	switch {
 	case e.Kind == Login:
 		h.whole = true
 	case e.Kind == Gap && (e.SessionSeq == 0 || e.Lost == 0 || e.Lost > maxSize || e.SessionSeq > maxSize):
 		h.lost += min(e.Lost, maxSize)
 	case e.Kind == Gap:
-		h.told = append(h.told, span{Range{e.SessionSeq, e.SessionSeq + e.Lost - 1}, p.Number})
+		h.add(span{Range{e.SessionSeq, e.SessionSeq + e.Lost - 1}, p.Number})
 	case e.SessionSeq > 0:
-		h.told = append(h.told, span{Range{e.SessionSeq, e.SessionSeq}, p.Number})
+		h.add(span{Range{e.SessionSeq, e.SessionSeq}, p.Number})
 	}
+}
+
+// fewSpans are not worth putting together.
+const fewSpans = 256
+
+// add takes note of numbers. A long session is told mostly in its order.
+func (h *heard) add(s span) {
+	if last := len(h.told) - 1; last >= 0 && h.told[last].To+1 == s.From {
+		h.told[last].To = s.To
+		return
+	}
+	if h.told = append(h.told, s); len(h.told) > max(h.most, fewSpans) {
+		h.together()
+		h.most = 2 * len(h.told)
+	}
+}
+
+// together sorts what was told, and makes one of what has no hole between.
+func (h *heard) together() {
+	slices.SortFunc(h.told, func(a, b span) int { return cmp.Compare(a.From, b.From) })
+	n := 0
+	for _, s := range h.told {
+		if n > 0 && s.From <= h.told[n-1].To+1 {
+			h.told[n-1].To = max(h.told[n-1].To, s.To)
+			continue
+		}
+		h.told[n] = s
+		n++
+	}
+	h.told = h.told[:n]
 }
 
 // holes names what is missing of one session, less what its gaps and its
 // host's account for.
-func (v *verifier) holes(k session, h *heard, spare map[string]uint64) {
-	slices.SortFunc(h.told, func(a, b span) int { return cmp.Compare(a.From, b.From) })
+func (v *verifier) holes(k session, h *heard) {
+	h.together()
 	next := uint64(1)
 	if !h.whole && len(h.told) > 0 {
 		next = h.told[0].From // it began before what is here
@@ -119,8 +146,8 @@ func (v *verifier) holes(k session, h *heard, spare map[string]uint64) {
 			switch missing := s.From - next; {
 			case missing <= h.lost:
 				h.lost -= missing
-			case missing <= spare[k.host]:
-				spare[k.host] -= missing
+			case missing <= v.spare[k.host]:
+				v.spare[k.host] -= missing
 			case missing <= v.unknown: // they may be among what was deleted
 				v.unknown -= missing
 			default:

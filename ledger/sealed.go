@@ -3,7 +3,6 @@ package ledger
 import (
 	"bytes"
 	"crypto/ed25519"
-	"slices"
 
 	"curfew.internal/dsse"
 )
@@ -11,10 +10,17 @@ import (
 // box is where a host numbers what it sends.
 type box struct{ host, outbox string }
 
-// batch is a seal at its place in an outbox.
-type batch struct {
-	Seal
-	seq uint64 // of the entry that carries it: the batch stands before
+// seals is an outbox whose seals are looked at.
+type seals struct {
+	last uint64 // where the newest of them stands, in the outbox
+	open []open // what no seal was for, behind it
+}
+
+// open is an entry that waits for its seal.
+type open struct {
+	number, seq uint64
+	digest      []byte
+	gap         bool
 }
 
 // links is how far the seals of a host's key are known to follow one another.
@@ -24,36 +30,55 @@ type links struct {
 	digests map[uint64][]byte // by number
 }
 
-// seals holds what hosts told against the seals that they set to it.
-func (v *verifier) seals() {
-	batches := map[box][]batch{}
-	chains := map[Signer]*links{}
-	for _, p := range v.good {
-		if p.entry.Kind != Sealed || p.Host == "" {
-			continue
-		}
-		s, err := OpenSeal(p.entry.Receipt, p.ReceiptKey)
-		switch {
-		case err != nil:
-			v.find(p.Number, "its seal is not signed by the host's key: %v", err)
-			continue
-		case s.Fleet != v.Checkpoint.Fleet || s.Host != p.Host:
-			v.find(p.Number, "its seal is that of %s in %s, not of %s", s.Host, s.Fleet, p.Host)
-			continue
-		}
-		by := Signer{Host: p.Host, KeyID: dsse.KeyID(ed25519.PublicKey(p.ReceiptKey))}
-		v.signed(by).Seals++
-		if chains[by] == nil {
-			chains[by] = &links{digests: map[uint64][]byte{}}
-		}
-		v.link(p, s, chains[by])
-		k := box{p.Host, p.Outbox}
-		batches[k] = append(batches[k], batch{s, p.Seq})
+// seal holds what hosts told against the seals that they set to it.
+func (v *verifier) seal(p placed) {
+	if p.Host == "" {
+		return
 	}
-	for _, p := range v.good {
-		if p.Host != "" && p.Seq > 0 && p.entry.Kind != Sealed {
-			v.covered(p, batches[box{p.Host, p.Outbox}])
-		}
+	k := box{p.Host, p.Outbox}
+	if v.boxes[k] == nil {
+		v.boxes[k] = &seals{}
+	}
+	b := v.boxes[k]
+	switch {
+	case p.entry.Kind == Sealed:
+		v.sealed(p, b)
+	case p.Seq == 0:
+	case p.Seq < b.last:
+		v.find(p.Number, "no seal of %s covers it: it was put in behind its seal", p.Host)
+	default:
+		b.open = append(b.open, open{p.Number, p.Seq, EntryDigest(p.Entry), p.entry.Kind == Gap && !p.Foreign})
+	}
+}
+
+// sealed looks at a seal, and at what it is for.
+func (v *verifier) sealed(p placed, b *seals) {
+	s, err := OpenSeal(p.entry.Receipt, p.ReceiptKey)
+	switch {
+	case err != nil:
+		v.find(p.Number, "its seal is not signed by the host's key: %v", err)
+		return
+	case s.Fleet != v.Checkpoint.Fleet || s.Host != p.Host:
+		v.find(p.Number, "its seal is that of %s in %s, not of %s", s.Host, s.Fleet, p.Host)
+		return
+	}
+	by := Signer{Host: p.Host, KeyID: dsse.KeyID(ed25519.PublicKey(p.ReceiptKey))}
+	v.signed(by).Seals++
+	if v.chains[by] == nil {
+		v.chains[by] = &links{digests: map[uint64][]byte{}}
+	}
+	v.link(p, s, v.chains[by])
+	first := b.last == 0 && s.Number == 1
+	for _, o := range b.open {
+		v.covered(o, p, s, first)
+	}
+	b.last, b.open = max(b.last, p.Seq), b.open[:0]
+}
+
+// unsealed counts what stands behind the last seals: it is not sealed yet.
+func (v *verifier) unsealed() {
+	for _, b := range v.boxes {
+		v.Unsealed += len(b.open)
 	}
 }
 
@@ -78,28 +103,16 @@ func (v *verifier) link(p placed, s Seal, c *links) {
 }
 
 // covered compares an entry with what the seal behind it has in its place. What
-// stands behind the last seal is not sealed yet; what stands before the first
-// seal that a host ever set, no seal was for.
-func (v *verifier) covered(p placed, of []batch) {
-	i, _ := slices.BinarySearchFunc(of, p.Seq, func(b batch, seq uint64) int {
-		if b.seq > seq {
-			return 1
-		}
-		return -1
-	})
-	if i == len(of) {
-		v.Unsealed++
-		return
-	}
-	b := of[i]
-	at := int64(p.Seq) - int64(b.seq) + int64(len(b.Digests)) //nolint:gosec // numbers of a log, which counts in signed integers
+// stands before the first seal that a host ever set, no seal was for.
+func (v *verifier) covered(o open, p placed, s Seal, first bool) {
+	at := int64(o.seq) - int64(p.Seq) + int64(len(s.Digests)) //nolint:gosec // numbers of a log, which counts in signed integers
 	switch {
-	case at < 0 && i == 0 && b.Number == 1:
+	case at < 0 && first:
 		v.Unsealed++
-	case at < 0:
-		v.find(p.Number, "no seal of %s covers it: it was put in", p.Host)
-	case len(b.Digests[at]) == 0 && p.entry.Kind == Gap && !p.Foreign:
-	case !bytes.Equal(b.Digests[at], EntryDigest(p.Entry)):
-		v.find(p.Number, "it is not what %s sealed there, in its seal %d", p.Host, b.Number)
+	case at < 0 || at >= int64(len(s.Digests)):
+		v.find(o.number, "no seal of %s covers it: it was put in", p.Host)
+	case len(s.Digests[at]) == 0 && o.gap:
+	case !bytes.Equal(s.Digests[at], o.digest):
+		v.find(o.number, "it is not what %s sealed there, in its seal %d", p.Host, s.Number)
 	}
 }

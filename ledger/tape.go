@@ -1,6 +1,9 @@
 package ledger
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -21,6 +24,12 @@ func (t Tape) Bytes() []byte {
 	in.Blob(2, t.Data)
 	w.Item(6, in.Bytes())
 	return w.Bytes()
+}
+
+func parseTape(b []byte) (Tape, error) {
+	var t Tape
+	err := canon.Read(b, func(f canon.Field) error { return f.Message(t.field) })
+	return t, err
 }
 
 func (t *Tape) field(f canon.Field) error {
@@ -46,17 +55,44 @@ func Untold(said map[uint64]Segment) map[uint64]Segment {
 	return first
 }
 
+// A Take is a segment of a recording as a bundle has it, or the recording's end.
+type Take struct {
+	Segment
+	from, size int64 // where it lies in the file
+}
+
+// Shown is what the segment shows, read from the file that was verified. What
+// is not there any more as the host signed it is an error.
+func (t Take) Shown(file File) ([]byte, error) {
+	if len(t.Digest) == 0 {
+		return nil, nil
+	}
+	var v Tape
+	b, err := (&laid{file: file}).at(t.from, t.size)
+	if err == nil {
+		v, err = parseTape(b)
+	}
+	if err == nil && !t.Holds(v.Data) {
+		err = fmt.Errorf("segment %d of terminal %s was changed since the bundle was verified", t.Number, t.Terminal)
+	}
+	return v.Data, err
+}
+
 // tapes lays what recordings show beside what their hosts signed of it.
 func (v *verifier) tapes(broken error) {
-	all := v.bundle.Tapes
+	all := v.bundle.tapes
 	if !v.manifested.Tapes && len(all) == 0 {
 		return
 	}
 	wanted := v.taped()
 	here, last := map[uint64]bool{}, uint64(0)
-	for _, t := range all {
+	for i := range all {
+		t, err := v.bundle.tape(i)
 		_, meant := wanted[t.Number]
 		switch {
+		case err != nil:
+			v.find(0, "recording %d of the bundle cannot be read: %v", i+1, err)
+			continue
 		case !meant:
 			v.find(t.Number, "what a terminal showed was put in: the export had none for it")
 			continue
@@ -67,7 +103,10 @@ func (v *verifier) tapes(broken error) {
 			v.find(t.Number, "what its terminal showed stands out of order, after that of entry %d", last)
 		}
 		here[t.Number], last = true, max(last, t.Number)
-		v.tape(t, wanted)
+		if s := wanted[t.Number]; v.tape(t, s, wanted) {
+			from, size := v.bundle.taped(i)
+			v.Takes = append(v.Takes, Take{s, from, size})
+		}
 	}
 	for _, n := range slices.Sorted(maps.Keys(wanted)) {
 		switch s := wanted[n]; {
@@ -88,19 +127,7 @@ func (v *verifier) tapes(broken error) {
 // taped are the statements on segments whose data has to be in the bundle, by
 // their entries.
 func (v *verifier) taped() map[uint64]Segment {
-	said := map[uint64]Segment{}
-	if !v.manifested.Tapes {
-		return said
-	}
-	for _, p := range v.good {
-		if p.Foreign || p.entry.Kind != Terminal {
-			continue
-		}
-		if s, err := OpenSegment(p.entry.Receipt, p.ReceiptKey); err == nil && len(s.Digest) > 0 {
-			said[p.Number] = s
-		}
-	}
-	wanted := Untold(said)
+	wanted := Untold(v.said)
 	var erased []uint64
 	for _, n := range v.erased {
 		if _, is := wanted[n]; is {
@@ -113,21 +140,22 @@ func (v *verifier) taped() map[uint64]Segment {
 }
 
 // tape holds what stands in a segment's place against what its host signed.
-func (v *verifier) tape(t Tape, wanted map[uint64]Segment) {
-	s := wanted[t.Number]
+func (v *verifier) tape(t Tape, s Segment, wanted map[uint64]Segment) bool {
 	if s.Holds(t.Data) {
 		v.Tapes++
-		return
+		return true
 	}
+	digest := sha256.Sum256(t.Data)
 	for _, n := range slices.Sorted(maps.Keys(wanted)) {
-		if o := wanted[n]; o.Holds(t.Data) {
+		if o := wanted[n]; bytes.Equal(o.Digest, digest[:]) {
 			v.find(t.Number, "in the place of segment %d of terminal %s stands segment %d of %s, of entry %d", s.Number, s.Terminal, o.Number, o.Terminal, n)
-			return
+			return false
 		}
 	}
 	if uint64(len(t.Data)) != s.Size {
 		v.find(t.Number, "segment %d of terminal %s was changed: it has %d bytes, and its host signed %d", s.Number, s.Terminal, len(t.Data), s.Size)
-		return
+		return false
 	}
 	v.find(t.Number, "segment %d of terminal %s was changed: it is not what its host signed", s.Number, s.Terminal)
+	return false
 }

@@ -156,34 +156,44 @@ func (t *Thread) Next(envelope []byte, host ed25519.PublicKey, data []byte) (Seg
 	return s, nil
 }
 
-// terminals looks at the statements on recordings: where the bundle has all of
-// a terminal's, each has to go on from the one before.
-func (v *verifier) terminals() {
-	type place struct{ host, terminal string }
-	last := map[place]Segment{}
-	for _, p := range v.good {
-		if p.Foreign || p.entry.Kind != Terminal || len(p.entry.Receipt) == 0 {
-			continue
-		}
-		s, err := OpenSegment(p.entry.Receipt, p.ReceiptKey)
-		if err != nil {
-			continue // told already
-		}
-		k := place{p.Host, s.Terminal}
-		was, known := last[k]
-		switch {
-		case known && string(was.Bytes()) == string(s.Bytes()):
-			continue // told twice, by an agent that was killed in between
-		case known && !s.Follows(&was):
-			v.find(p.Number, "segment %d of terminal %s does not go on from segment %d", s.Number, s.Terminal, was.Number)
-		case !known && s.Number == 1 && !s.Follows(nil):
-			v.find(p.Number, "the first segment of terminal %s says that there was one before", s.Terminal)
-		case !known && s.Number > 1 && v.fromLogin(p):
-			v.find(p.Number, "before it, segments 1 to %d of terminal %s are missing", s.Number-1, s.Terminal)
-		}
-		last[k] = s
+// reel is one recording of a host's.
+type reel struct{ host, terminal string }
+
+// terminal looks at a statement on a recording: where the bundle has all of a
+// terminal's, each has to go on from the one before.
+func (v *verifier) terminal(p placed) {
+	if p.entry.Kind != Terminal || len(p.entry.Receipt) == 0 {
+		return
 	}
-	for _, s := range last {
+	s, err := OpenSegment(p.entry.Receipt, p.ReceiptKey)
+	if err != nil {
+		return // told already
+	}
+	k := reel{p.Host, s.Terminal}
+	was, known := v.reels[k]
+	switch {
+	case known && string(was.Bytes()) == string(s.Bytes()):
+		return // told twice, by an agent that was killed in between
+	case known && !s.Follows(&was):
+		v.find(p.Number, "segment %d of terminal %s does not go on from segment %d", s.Number, s.Terminal, was.Number)
+	case !known && s.Number == 1 && !s.Follows(nil):
+		v.find(p.Number, "the first segment of terminal %s says that there was one before", s.Terminal)
+	case !known && s.Number > 1 && v.fromLogin(p):
+		v.find(p.Number, "before it, segments 1 to %d of terminal %s are missing", s.Number-1, s.Terminal)
+	}
+	v.reels[k] = s
+	switch {
+	case !v.manifested.Tapes:
+	case len(s.Digest) > 0:
+		v.said[p.Number] = s
+	default:
+		v.Takes = append(v.Takes, Take{Segment: s})
+	}
+}
+
+// terminals counts the recordings, and those that go on.
+func (v *verifier) terminals() {
+	for _, s := range v.reels {
 		v.Terminals++
 		if s.End == "" {
 			v.Open++
@@ -194,13 +204,6 @@ func (v *verifier) terminals() {
 // fromLogin reports whether the bundle has the login of the entry's session,
 // and so all that its host said of it after that.
 func (v *verifier) fromLogin(p placed) bool {
-	for _, q := range v.good {
-		if q.Number >= p.Number {
-			break
-		}
-		if !q.Foreign && q.Host == p.Host && q.entry.Kind == Login && q.entry.Session == p.entry.Session && q.entry.Boot == p.entry.Boot {
-			return true
-		}
-	}
-	return false
+	h := v.heard[session{p.Host, p.entry.Boot, p.entry.Session}]
+	return h != nil && h.whole
 }

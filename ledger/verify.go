@@ -56,6 +56,8 @@ type Report struct {
 	Erased     []Range      // entries of segments of which the log says that what they show was deleted
 	Unsealed   int          // entries of hosts that no seal is for, or none yet
 	Findings   []Finding
+
+	Takes []Take `json:"-"` // these segments, and the ends of recordings
 }
 
 // A Signer is a host whose key signed receipts and seals of the bundle.
@@ -71,24 +73,33 @@ type Cosigner struct {
 	At   time.Time
 }
 
-// Verify checks an export with nothing but what the checker holds: that the
+// Verify is [VerifyFile] of a bundle in memory.
+func Verify(file []byte, trust Trust) Report {
+	return VerifyFile(inMemory(file), int64(len(file)), trust)
+}
+
+// VerifyFile checks an export with nothing but what the checker holds: that the
 // key signed its checkpoint, that each entry is in the tree at its number, that
 // the tree goes on from earlier checkpoints, that the witnesses that she names
 // cosigned it, that hosts signed their receipts and sealed what else they told, that sessions have no hole that no gap tells
 // of, that the segments of terminals go on one from another, and, where what they show comes along, that it is what hosts signed.
-func Verify(file []byte, trust Trust) Report {
-	v := verifier{trust: trust, signers: map[Signer]*Signer{}}
-	b, err := ParseBundle(file)
-	v.bundle = b
+//
+// It reads the file twice, and has one entry or one segment of it in memory at a
+// time. Of each entry it keeps two numbers; of each session, recording, segment
+// and seal some hundred bytes.
+func VerifyFile(file File, size int64, trust Trust) Report {
+	b, err := lay(file, size)
+	v := verifier{
+		trust: trust, bundle: b, signers: map[Signer]*Signer{}, told: map[box]outboxed{}, boxes: map[box]*seals{}, chains: map[Signer]*links{},
+		heard: map[session]*heard{}, spare: map[string]uint64{}, reels: map[reel]Segment{}, said: map[uint64]Segment{},
+	}
 	if !v.checkpoint() {
 		return v.Report
 	}
 	v.cosigned()
 	v.growth()
-	numbers := v.manifest()
-	v.records(numbers, err)
-	v.complete()
-	v.seals()
+	v.records(v.manifest(), err)
+	v.unsealed()
 	v.sessions()
 	v.terminals()
 	v.tapes(v.behind)
@@ -104,8 +115,7 @@ func Verify(file []byte, trust Trust) Report {
 type verifier struct {
 	Report
 	trust   Trust
-	bundle  Bundle
-	good    []placed // entries that the checkpoint vouches for, by number
+	bundle  *laid
 	signers map[Signer]*Signer
 	deleted []uint64 // that the manifest says were
 	erased  []uint64 // entries of segments of which it says that what they show was
@@ -114,6 +124,16 @@ type verifier struct {
 	manifested Manifest // zero, if it does not count
 	unknown    uint64   // numbers of sessions that what was deleted may have had
 	gone       []uint64 // of these, those whose digest the checkpoint vouches for
+
+	// What the entries told so far that the checkpoint vouches for, in their order.
+	newest uint64             // its number
+	told   map[box]outboxed   // the newest of each outbox, in a stretch without holes
+	boxes  map[box]*seals     // what no seal is for yet
+	chains map[Signer]*links  // of seals
+	heard  map[session]*heard // of sessions
+	spare  map[string]uint64  // lost on a host, nobody knows of which session
+	reels  map[reel]Segment   // the newest segment of each recording
+	said   map[uint64]Segment // segments whose data may be in the bundle, by their entries
 }
 
 // placed is an entry that the checkpoint vouches for.
@@ -237,9 +257,9 @@ func (v *verifier) manifest() []uint64 {
 	}
 	v.find(0, "what the bundle is to hold is not known: %v", err)
 	numbers = nil
-	for _, r := range v.bundle.Records {
-		l, err := ParseLeaf(r.Leaf)
-		if err == nil {
+	for i := range v.bundle.records {
+		r, err := v.bundle.record(i)
+		if l, lerr := ParseLeaf(r.Leaf); err == nil && lerr == nil {
 			numbers = append(numbers, l.Number)
 		}
 	}
@@ -266,33 +286,31 @@ func count(ranges []Range, size uint64) ([]uint64, error) {
 
 // records lays the records beside the numbers that they are to have.
 func (v *verifier) records(numbers []uint64, broken error) {
-	records := v.bundle.Records
 	if broken != nil {
 		v.broken(numbers, broken)
-		numbers = numbers[:min(len(numbers), len(records))]
+		numbers = numbers[:min(len(numbers), len(v.bundle.records))]
 	}
-	at := map[uint64]int{}
-	if len(records) == len(numbers) {
-		for i, n := range numbers {
-			at[n] = i
-		}
-	} else {
+	var at map[uint64]int // nil: each in its place
+	if len(v.bundle.records) != len(numbers) {
 		at = v.places(numbers)
 	}
-	var have []uint64
-	for _, n := range numbers {
-		if i, ok := at[n]; !ok {
+	for i, n := range numbers {
+		known := at == nil
+		if !known {
+			i, known = at[n]
+		}
+		if !known {
 			v.find(n, "it is missing")
-		} else if v.record(n, records[i]) {
-			have = append(have, n)
+		} else if v.record(n, i) {
+			v.Numbers = added(v.Numbers, n)
 		}
 	}
-	v.Numbers, v.Deleted = Ranges(have), Ranges(v.gone)
+	v.Deleted = Ranges(v.gone)
 }
 
 // broken says where the bundle cannot be read any further.
 func (v *verifier) broken(numbers []uint64, err error) {
-	if n := len(v.bundle.Records); n < len(numbers) {
+	if n := len(v.bundle.records); n < len(numbers) {
 		v.find(numbers[n], "the bundle is cut or broken here, and ends for the checker: %v", err)
 		return
 	}
@@ -308,14 +326,18 @@ func (v *verifier) broken(numbers []uint64, err error) {
 func (v *verifier) places(numbers []uint64) map[uint64]int {
 	at := map[uint64]int{}
 	last, gone := uint64(0), 0
-	for i, r := range v.bundle.Records {
+	for i := range v.bundle.records {
+		r, err := v.bundle.record(i)
 		if r.deleted() && gone < len(v.deleted) {
 			// It does not say which it is: they stand in their order.
 			at[v.deleted[gone]] = i
 			gone++
 			continue
 		}
-		l, err := ParseLeaf(r.Leaf)
+		var l Leaf
+		if err == nil {
+			l, err = ParseLeaf(r.Leaf)
+		}
 		if err != nil {
 			v.find(0, "record %d of the bundle cannot be read: %v", i+1, err)
 			continue
@@ -338,13 +360,17 @@ func (v *verifier) places(numbers []uint64) map[uint64]int {
 	return at
 }
 
-// record checks the record that stands in the place of entry n.
-func (v *verifier) record(n uint64, r Record) bool {
-	if r.deleted() {
+// record checks the record of entry n, which stands in a place of the bundle.
+func (v *verifier) record(n uint64, place int) bool {
+	r, err := v.bundle.record(place)
+	if err == nil && r.deleted() {
 		v.digest(n, r)
 		return false
 	}
-	l, err := ParseLeaf(r.Leaf)
+	var l Leaf
+	if err == nil {
+		l, err = ParseLeaf(r.Leaf)
+	}
 	switch {
 	case err == nil && len(r.Digest) > 0:
 		v.find(n, "a digest was put in beside it")
@@ -385,18 +411,21 @@ func (v *verifier) digest(n uint64, r Record) {
 // vouched looks into an entry that is what the log took in.
 func (v *verifier) vouched(l Leaf) {
 	p := placed{Leaf: l}
-	if l.Foreign {
-		v.good = append(v.good, p)
-		return
-	}
 	var err error
-	if p.entry, err = ParseEntry(l.Entry); err != nil {
-		v.find(l.Number, "the log took in what is no entry: %v", err)
-		return
+	if !l.Foreign {
+		if p.entry, err = ParseEntry(l.Entry); err != nil {
+			v.find(l.Number, "the log took in what is no entry: %v", err)
+			return
+		}
+		if err := v.receipt(p); err != nil {
+			v.find(l.Number, "%v", err)
+		}
 	}
-	v.good = append(v.good, p)
-	if err := v.receipt(p); err != nil {
-		v.find(l.Number, "%v", err)
+	v.complete(p)
+	v.seal(p)
+	if !l.Foreign {
+		v.hear(p)
+		v.terminal(p)
 	}
 }
 

@@ -25,7 +25,7 @@ var errNotVerified = errors.New("the bundle does not verify")
 
 // Run checks a bundle without asking anybody.
 func (v verifyCmd) Run(_ context.Context, p *program) error {
-	key, err := v.key(p)
+	key, err := logKey(p, v.Key)
 	if err != nil {
 		return err
 	}
@@ -38,11 +38,13 @@ func (v verifyCmd) Run(_ context.Context, p *program) error {
 	if err := v.witnesses(&trust); err != nil {
 		return err
 	}
-	file, err := os.ReadFile(v.Bundle)
+	file, r, err := looked(v.Bundle, trust)
 	if err != nil {
 		return err
 	}
-	r := ledger.Verify(file, trust)
+	if err := file.Close(); err != nil {
+		return err
+	}
 	if p.Output == "json" {
 		err = json.NewEncoder(p.out).Encode(r)
 	} else {
@@ -52,6 +54,19 @@ func (v verifyCmd) Run(_ context.Context, p *program) error {
 		err = errNotVerified
 	}
 	return err
+}
+
+// looked checks a bundle, and leaves it open.
+func looked(name string, trust ledger.Trust) (*os.File, ledger.Report, error) {
+	file, err := os.Open(name) //nolint:gosec // the person names the file
+	if err != nil {
+		return nil, ledger.Report{}, err
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return nil, ledger.Report{}, errors.Join(err, file.Close())
+	}
+	return file, ledger.VerifyFile(file, info.Size(), trust), nil
 }
 
 // witnesses adds those that have to have cosigned.
@@ -76,9 +91,8 @@ func (v verifyCmd) witnesses(t *ledger.Trust) error {
 	return nil
 }
 
-// key is the log's: given, in a file, or known to this computer.
-func (v verifyCmd) key(p *program) (ledger.Key, error) {
-	text := v.Key
+// logKey is the log's: given, in a file, or known to this computer.
+func logKey(p *program, text string) (ledger.Key, error) {
 	if text == "" {
 		s, err := p.loadSession()
 		if err != nil {
