@@ -24,12 +24,18 @@ type replayCmd struct {
 	Speed float64       `default:"1" help:"How fast: 2 is twice as fast."`
 	Idle  time.Duration `name:"idle-limit" default:"2s" help:"The longest pause that is kept."`
 	Cast  string        `placeholder:"FILE" help:"Write it to a file for asciinema (asciicast v2), as it is: what shows it has to be safe from it."`
+
+	Bundle string `type:"existingfile" placeholder:"FILE" help:"Play it out of what \"curfew audit export --recordings\" wrote, once that is verified. Nobody is asked."`
+	Key    string `placeholder:"KEY" help:"With --bundle: the log's key (curfew/FLEET+…), or a file that holds it; that which this computer knows, if it is left out."`
 }
 
 // Run plays recordings, the oldest first.
 func (r replayCmd) Run(ctx context.Context, p *program) error {
 	if r.Speed <= 0 || r.Idle < 0 {
 		return errors.New("write a speed above 0, and no negative pause")
+	}
+	if r.Bundle != "" {
+		return r.offline(ctx, p)
 	}
 	c, err := p.client()
 	if err != nil {
@@ -47,7 +53,9 @@ func (r replayCmd) Run(ctx context.Context, p *program) error {
 	case r.Cast != "" && len(all) > 1:
 		return fmt.Errorf("%d recordings are of %s: name one of those that `curfew terminals --id %[2]s` lists", len(all), line(r.ID))
 	case r.Cast != "":
-		return export(ctx, c, all[0], r.Cast)
+		return written(r.Cast, func(f func(context.Context, part) error) error {
+			return parts(ctx, c, &api.ReplayTerminalRequest{Host: all[0].Host, Id: all[0].Id}, f)
+		})
 	}
 	for _, t := range all {
 		if len(all) > 1 {
@@ -56,17 +64,25 @@ func (r replayCmd) Run(ctx context.Context, p *program) error {
 				continue
 			}
 		}
-		s := &show{out: p.out, speed: r.Speed, idle: r.Idle, after: p.clock.After}
-		err := parts(ctx, c, &api.ReplayTerminalRequest{Host: t.Host, Id: t.Id}, s.segment)
-		s.reset()
+		err := r.play(p, func(f func(context.Context, part) error) error {
+			return parts(ctx, c, &api.ReplayTerminalRequest{Host: t.Host, Id: t.Id}, f)
+		})
 		if err != nil {
 			return err
 		}
-		if s.end != "" {
-			fmt.Fprintf(p.err, "--- it ended: %s\n", line(s.end))
-		}
 	}
 	return nil
+}
+
+// play shows a recording, whose segments each calls it with.
+func (r replayCmd) play(p *program, each func(func(context.Context, part) error) error) error {
+	s := &show{out: p.out, speed: r.Speed, idle: r.Idle, after: p.clock.After}
+	err := each(s.segment)
+	s.reset()
+	if err == nil && s.end != "" {
+		fmt.Fprintf(p.err, "--- it ended: %s\n", line(s.end))
+	}
+	return err
 }
 
 // A part is a segment of a recording that is what its host signed.
@@ -157,15 +173,15 @@ func (s *show) reset() {
 	_, _ = io.WriteString(s.out, "\x1b[r\x1b[?1049l\x1b[0m\x1b[?7h\x1b[?25h\r\n") // nobody is left to tell
 }
 
-// export writes a recording as one file: the first header, and all events.
-func export(ctx context.Context, c apiconnect.CurfewClient, t *api.Terminal, name string) (err error) {
+// written writes a recording as one file: the first header, and all events.
+func written(name string, each func(func(context.Context, part) error) error) (err error) {
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600) //nolint:gosec // the person names the file
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	first := true
-	return parts(ctx, c, &api.ReplayTerminalRequest{Host: t.Host, Id: t.Id}, func(_ context.Context, p part) error {
+	return each(func(_ context.Context, p part) error {
 		data := p.data
 		if i := bytes.IndexByte(data, '\n'); !first && i >= 0 {
 			data = data[i+1:]
