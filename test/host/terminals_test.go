@@ -1,11 +1,14 @@
 package host
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -117,6 +120,7 @@ func onRecord(t *testing.T, s *scene) {
 		return err
 	})
 	s.verified(t, id, "Terminals whose segments were looked at: 1, of which 0 had not ended")
+	s.takenAlong(t, id, name, b)
 	// Nothing of it waits on the host.
 	s.until(t, "its folder's end", func() error {
 		_, err := s.db1.Sh(t.Context(), "test ! -e /var/lib/curfew/terminals/"+name)
@@ -135,6 +139,67 @@ func (s *scene) verified(t *testing.T, id, want string) {
 	out, _, err := cleo.Run(t.Context(), "", "verify", bundle)
 	if err != nil || !strings.Contains(out, want) || !strings.Contains(out, "VERIFIED") {
 		t.Errorf("%v %s", err, out)
+	}
+}
+
+// alone runs curfew on a machine that has neither a network nor a session.
+func (s *scene) alone(t *testing.T, args ...string) (out, said string, err error) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "unshare", append([]string{"-n", filepath.Join(s.fleet.Repo, "bin/curfew")}, args...)...)
+	cmd.Env = []string{"HOME=" + t.TempDir()}
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	b, err := cmd.Output()
+	return string(b), stderr.String(), err
+}
+
+// takenAlong: an export that has what the terminal showed is checked, and played,
+// by somebody who has nothing but it and the log's key. A byte that was changed is
+// named by its segment, and nothing is played then.
+func (s *scene) takenAlong(t *testing.T, id, name string, shown []byte) {
+	t.Helper()
+	dir, cleo := t.TempDir(), s.fleet.People["cleo"]
+	bundle, file := filepath.Join(dir, "bundle"), filepath.Join(dir, "x.cast")
+	if _, _, err := cleo.Run(t.Context(), "", "audit", "export", "--recordings", "--grant", id, bundle); err != nil {
+		t.Fatal(err)
+	}
+	key, _, err := cleo.Run(t.Context(), "", "audit", "checkpoint", "--key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	key = strings.TrimSpace(key)
+	out, said, err := s.alone(t, "verify", bundle, "--key", key)
+	if err != nil || !strings.Contains(out, "VERIFIED: nothing") || !strings.Contains(out, "Segments of recordings that show what their hosts signed:") {
+		t.Fatalf("%v %s%s", err, out, said)
+	}
+	out, said, err = s.alone(t, "replay", id, "--bundle", bundle, "--key", key, "--speed", "1000")
+	if err != nil || !strings.Contains(out, "typed-in-the-open") || !strings.Contains(said, "--- it ended: the shell ended") {
+		t.Errorf("%v %s%s", err, out, said)
+	}
+	if _, said, err := s.alone(t, "replay", name, "--bundle", bundle, "--key", key, "--cast", file); err != nil {
+		t.Fatal(err, said)
+	}
+	if b, err := os.ReadFile(file); err != nil || !bytes.Equal(b, shown) {
+		t.Errorf("out of the bundle comes another recording than from the server: %v\n%s", err, b)
+	}
+	b, err := os.ReadFile(bundle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := bytes.Index(b, []byte(`"i", "typed-in-the-open`))
+	if at == -1 {
+		t.Fatal("what was typed is not in the bundle")
+	}
+	b[at+10] ^= 1
+	if err := os.WriteFile(bundle, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile(`entry \d+: segment \d+ of terminal ` + name + ` was changed: it is not what its host signed`)
+	if out, _, err := s.alone(t, "verify", bundle, "--key", key); err == nil || !named.MatchString(out) || !strings.Contains(out, "NOT VERIFIED, 1 findings") {
+		t.Errorf("%v %s", err, out)
+	}
+	if out, said, err := s.alone(t, "replay", name, "--bundle", bundle, "--key", key); err == nil || out != "" || !named.MatchString(said) {
+		t.Errorf("a recording that was changed is played: %v %s%s", err, out, said)
 	}
 }
 
