@@ -70,13 +70,17 @@ func (s *Store) Tapes(ctx context.Context, numbers []uint64) (said map[uint64]le
 			}
 		}
 	}
-	gone, err := list(ctx, s.read, scanText, `SELECT host || ' ' || id FROM terminals WHERE erased > 0`)
+	all, err := list(ctx, s.read, scanText, `SELECT host || ' ' || id FROM terminals WHERE erased > 0`)
 	if err != nil {
 		return nil, nil, err
 	}
+	gone := map[string]bool{}
+	for _, name := range all {
+		gone[name] = true
+	}
 	said = ledger.Untold(said)
 	for _, n := range slices.Sorted(maps.Keys(said)) {
-		if v := said[n]; slices.Contains(gone, v.Host+" "+v.Terminal) {
+		if v := said[n]; gone[v.Host+" "+v.Terminal] {
 			erased = append(erased, n)
 			delete(said, n)
 		}
