@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"curfew.internal/test/lab"
@@ -13,8 +14,12 @@ import (
 // crowds are those that an end is measured with.
 var crowds = []crowd{{1, false}, {200, false}, {1, true}, {200, true}}
 
-// A fault is what befalls the agent before the end.
-type fault struct{ name, quiet, awake string }
+// A fault is what befalls the agent before the end. Asleep says that it is
+// measured with what sleeps alone.
+type fault struct {
+	name, quiet, awake string
+	asleep             bool
+}
 
 const (
 	quiet = "systemctl mask --runtime curfew-agent curfew-sweep; systemctl stop curfew-sweep.timer; systemctl kill -s %s curfew-agent"
@@ -22,9 +27,15 @@ const (
 )
 
 var faults = []fault{
-	{"agent alive", "true", "true"},
-	{"agent killed", fmt.Sprintf(quiet, "KILL"), awake},
-	{"agent stopped", fmt.Sprintf(quiet, "STOP"), awake},
+	{name: "agent alive", quiet: "true", awake: "true"},
+	{name: "agent killed", quiet: fmt.Sprintf(quiet, "KILL"), awake: awake},
+	{name: "agent stopped", quiet: fmt.Sprintf(quiet, "STOP"), awake: awake},
+	// As where the kernel's timer ends nobody who sleeps, before Linux 6.13.
+	{
+		name: "no agent and no kernel's lock, systemd's timer alone", asleep: true,
+		quiet: "systemctl mask --runtime curfew-agent; systemctl stop curfew-sweep.timer; systemctl kill -s KILL curfew-agent; rm -r /sys/fs/bpf/curfew",
+		awake: "systemctl unmask --runtime curfew-agent; systemctl start curfew-agent curfew-sweep.timer",
+	},
 }
 
 // ends measures from a grant's end until the first and the last process is
@@ -32,13 +43,11 @@ var faults = []fault{
 // Each round has all faults, in turn, with another person.
 func (b *bench) ends(ctx context.Context) error {
 	for _, c := range crowds {
+		suit := slices.DeleteFunc(slices.Clone(faults), func(f fault) bool { return f.asleep && c.spins })
 		first, last := map[string][]time.Duration{}, map[string][]time.Duration{}
 		for _, p := range b.pairs {
-			for i, f := range faults {
-				person := p.asks
-				if i == 1 {
-					person = p.approves
-				}
+			for i, f := range suit {
+				person := []*lab.Person{p.asks, p.approves}[i%2]
 				x, y, err := b.end(ctx, person, c, f)
 				if err != nil {
 					return fmt.Errorf("%s, %v: %w", f.name, c, err)
@@ -46,7 +55,7 @@ func (b *bench) ends(ctx context.Context) error {
 				first[f.name], last[f.name] = append(first[f.name], x), append(last[f.name], y)
 			}
 		}
-		for _, f := range faults {
+		for _, f := range suit {
 			what := fmt.Sprintf("a grant's end, %s -> ", f.name)
 			if c.size > 1 {
 				show(what+fmt.Sprintf("first of %v dead", c), first[f.name])

@@ -229,6 +229,6 @@ func (b *bench) record(ctx context.Context) error {
 		lost += e.Lost
 	}
 	fmt.Printf("%-58s %d run, %d on the control plane's record\n", "programs of the recorded storms", b.stormed, b.stormed)
-	fmt.Printf("%-58s %d (of %d gaps, one for each start without pins)\n", "events that the kernel counted as lost", lost, gaps)
+	fmt.Printf("%-58s %d (of %d gaps, by starts without pins)\n", "events that the kernel counted as lost", lost, gaps)
 	return nil
 }
