@@ -101,7 +101,21 @@ func (g Grant) DrainsAt(now time.Time) bool {
 }
 
 // On reports whether g names the host.
-func (g Grant) On(host string) bool { return slices.Contains(g.Hosts, host) }
+func (g Grant) On(host string) bool {
+	_, on := slices.BinarySearch(g.Hosts, host)
+	return on
+}
+
+// For is g as its host is given it: it names no other. What g costs to be on many
+// hosts grows with their number, then, and not with the square of it, and a host
+// is not told of the others. A grant that people signed is given as it is: they
+// signed for all of its hosts.
+func (g Grant) For(host string) Grant {
+	if g.Words == nil && g.On(host) {
+		g.Hosts = []string{host}
+	}
+	return g
+}
 
 // Allows reports whether the role lets argv be run as the account. It gives
 // sudo's own answer to the rule made of this role for the cases that the

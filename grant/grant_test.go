@@ -1,12 +1,14 @@
 package grant
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"errors"
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -68,6 +70,38 @@ func TestLiveAt(t *testing.T) {
 	}
 	if (Grant{}).LiveAt(noon) {
 		t.Error("the zero grant permits something")
+	}
+}
+
+// A host is given a grant that names itself alone, so that a grant on many hosts
+// costs no more than many on one.
+func TestFor(t *testing.T) {
+	signed := example()
+	signed.Role.Signed, signed.Words = true, goldenWords()
+	for _, c := range []struct {
+		name string
+		g    Grant
+		host string
+		want []string
+	}{
+		{"its host hears of no other", example(), "db2", []string{"db2"}},
+		{"one that it does not name gets nothing by it", example(), "db3", []string{"db1", "db2"}},
+		{"what people signed stays whole", signed, "db2", []string{"db1", "db2"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			whole := c.g.Bytes()
+			got := c.g.For(c.host)
+			if !slices.Equal(got.Hosts, c.want) || !bytes.Equal(c.g.Bytes(), whole) {
+				t.Errorf("for %v; the grant itself is for %v", got.Hosts, c.g.Hosts)
+			}
+			got.Hosts = c.g.Hosts
+			if diff := cmp.Diff(c.g, got, exact...); diff != "" {
+				t.Error("more than its hosts is another:", diff)
+			}
+			if got := c.g.For(c.host); got.On(c.host) != c.g.On(c.host) {
+				t.Error("narrowed or widened")
+			}
+		})
 	}
 }
 

@@ -83,7 +83,7 @@ func (s *Server) wanted(ctx context.Context, m *api.CreateRequestRequest) ([]str
 	}
 	var names []string
 	for _, h := range all {
-		if slices.Contains(covered, h.Name) && has(h.Labels, m.Labels) {
+		if _, is := slices.BinarySearch(covered, h.Name); is && has(h.Labels, m.Labels) {
 			names = append(names, h.Name)
 		}
 	}

@@ -280,10 +280,14 @@ func (s *Server) hostStates(ctx context.Context, r roster.Request) ([]*api.HostS
 		return all, nil
 	}
 	passed, err := s.Store.PassedBy(ctx, r.ID)
+	never := map[string]bool{}
+	for _, h := range passed {
+		never[h] = true
+	}
 	for _, m := range all {
 		switch {
 		case m.State == "removed":
-		case m.State != "installed" && m.State != "unconfirmed" && slices.Contains(passed, m.Host):
+		case m.State != "installed" && m.State != "unconfirmed" && never[m.Host]:
 			m.State = "never-installed"
 		default:
 			m.State, m.At = "unconfirmed", timestamppb.New(r.EndedAt)

@@ -160,11 +160,15 @@ func (p Policy) unmet(r Role, q roster.Question, hosts []roster.Host, at time.Ti
 		return nil
 	}
 	f, then := p.facts(q, at), p.groupsThen(q.Person, at)
+	asked := map[string]bool{}
+	for _, name := range q.Hosts {
+		asked[name] = true
+	}
 	var wrong []string
 	for _, c := range r.When {
 		whys, on := []string{}, map[string][]string{}
 		for _, h := range hosts {
-			if !slices.Contains(q.Hosts, h.Name) || !r.Covers(h.Labels) {
+			if !asked[h.Name] || !r.Covers(h.Labels) {
 				continue
 			}
 			f.Host, f.Labels = h.Name, h.Labels

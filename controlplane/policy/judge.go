@@ -64,10 +64,13 @@ func (r Role) wrongHosts(asked []string, hosts []roster.Host) []string {
 	if len(asked) == 0 {
 		return []string{"say on which host: --on HOST"}
 	}
+	covered := map[string]bool{}
+	for _, h := range hosts {
+		covered[h.Name] = r.Covers(h.Labels)
+	}
 	var wrong []string
 	for _, name := range asked {
-		i := slices.IndexFunc(hosts, func(h roster.Host) bool { return h.Name == name })
-		if i < 0 || !r.Covers(hosts[i].Labels) {
+		if !covered[name] {
 			// A host that is not there and one that is not the role's read the
 			// same: no list of hosts can be had by asking.
 			wrong = append(wrong, fmt.Sprintf("role %s covers hosts with %s, and %.64q is none of them: see `curfew roles`", r.Name, r.Selector(), name))

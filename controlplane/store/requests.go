@@ -150,12 +150,11 @@ func insertRequest(ctx context.Context, t *tx, r roster.Request, at time.Time) e
 	}
 	err := t.run(ctx, `INSERT INTO requests (id, person, key, state, body, digest, asked_at, lapses_at, changed_at) VALUES (?, ?, ?, 'asked', ?, ?, ?, ?, ?)`,
 		r.ID, r.Person, r.Key, object(r.Asked), r.Digest, ns(r.AskedAt), ns(r.LapsesAt), ns(at))
+	var rows []any
 	for _, h := range r.Hosts {
-		if err == nil {
-			err = t.run(ctx, `INSERT INTO request_hosts VALUES (?, ?)`, r.ID, h)
-		}
+		rows = append(rows, r.ID, h)
 	}
-	return err
+	return errors.Join(err, t.insert(ctx, "request_hosts", 2, rows))
 }
 
 // Change changes the request as f says, which sees it as it is and nobody
@@ -331,18 +330,36 @@ func insertGrant(ctx context.Context, t *tx, g grant.Grant, at time.Time) error 
 	if err := enabled(ctx, t, g.Person.Name); err != nil {
 		return err
 	}
-	for _, name := range g.Hosts {
-		h, err := host(ctx, t, name)
-		if err == nil && h.Decommissioned {
-			err = fmt.Errorf("host %s: %w", name, roster.ErrDecommissioned)
-		}
-		if err != nil {
-			return err
-		}
+	if err := inFleet(ctx, t, g.Hosts); err != nil {
+		return err
 	}
 	return t.run(ctx, `INSERT INTO grants (id, request, person, role, not_before, not_after, drained, payload, envelope, issued_at)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		g.ID, g.Request, g.Person.Name, g.Role.Name, ns(g.NotBefore), ns(g.NotAfter), ns(g.Drained()), g.Bytes(), t.signer.SignGrant(g), ns(at))
+}
+
+// inFleet refuses a host that is not in the fleet, or not any more.
+func inFleet(ctx context.Context, t *tx, names []string) error {
+	for some := range slices.Chunk(names, setsAtOnce) {
+		all, err := list(ctx, t, scanPair[bool], `SELECT name, decommissioned FROM hosts WHERE name IN `+among(some), args(some)...)
+		if err != nil {
+			return err
+		}
+		gone := map[string]bool{}
+		for _, p := range all {
+			gone[p.host] = p.of
+		}
+		for _, name := range some {
+			left, known := gone[name]
+			switch {
+			case !known:
+				return fmt.Errorf("host %s: %w", name, roster.ErrUnknown)
+			case left:
+				return fmt.Errorf("host %s: %w", name, roster.ErrDecommissioned)
+			}
+		}
+	}
+	return nil
 }
 
 // endAllOf ends every request and grant of a person who was disabled.

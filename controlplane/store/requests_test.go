@@ -87,7 +87,7 @@ func TestRequestLife(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	for _, h := range []string{"db1", "db2"} {
-		if o := opened(t, s, h); o.Revision != 2 || len(o.Grants) != 1 || cmp.Diff(*got.Grant, o.Grants[0]) != "" {
+		if o := opened(t, s, h); o.Revision != 2 || len(o.Grants) != 1 || cmp.Diff(got.Grant.For(h), o.Grants[0]) != "" || !slices.Equal(o.Grants[0].Hosts, []string{h}) {
 			t.Errorf("%s: %+v", h, o)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"curfew.internal/controlplane/roster"
@@ -14,67 +15,86 @@ import (
 
 var errNoSigner = errors.New("the grant key is not loaded")
 
+// setsAtOnce is how many sets are made of one reading of the database: each
+// reading costs a round trip on PostgreSQL.
+const setsAtOnce = 500
+
 // rebuild signs a new revision of the set of each host.
 func (s *Store) rebuild(ctx context.Context, t *tx, hosts []string, at time.Time) error {
 	if t.signer == nil {
 		return errNoSigner
 	}
-	signed := envelopes{}
-	for _, h := range hosts {
-		if err := s.rebuildOne(ctx, t, h, signed, at); err != nil {
-			return fmt.Errorf("set of host %s: %w", h, err)
+	known := standing{}
+	for some := range slices.Chunk(hosts, setsAtOnce) {
+		if err := s.rebuildSome(ctx, t, some, known, at); err != nil {
+			return fmt.Errorf("sets of hosts: %w", err)
 		}
 	}
 	t.hosts = append(t.hosts, hosts...)
 	return nil
 }
 
-func (s *Store) rebuildOne(ctx context.Context, t *tx, name string, signed envelopes, at time.Time) error {
-	ids, err := list(ctx, t, scanText, `SELECT g.id FROM grants g
+// pair is a host, and what is asked for of it.
+type pair[T any] struct {
+	host string
+	of   T
+}
+
+func scanPair[T any](r scanner) (p pair[T], err error) {
+	err = r.Scan(&p.host, &p.of)
+	return p, err
+}
+
+func (s *Store) rebuildSome(ctx context.Context, t *tx, hosts []string, known standing, at time.Time) error {
+	named := args(hosts)
+	stands, err := list(ctx, t, scanPair[string], `SELECT r.host, g.id FROM grants g
 		JOIN request_hosts r ON r.request = g.request JOIN hosts h ON h.name = r.host
-		WHERE r.host = ? AND g.ended_at = 0 AND g.drained > ? AND g.issued_at >= h.fresh_at ORDER BY g.id`, name, ns(at))
+		WHERE g.ended_at = 0 AND g.drained > ? AND g.issued_at >= h.fresh_at AND r.host IN `+among(hosts)+` ORDER BY g.id`, append([]any{ns(at)}, named...)...)
 	if err != nil {
 		return err
 	}
-	set := grant.Set{Fleet: s.fleet, Host: name, IssuedAt: at.UTC().Truncate(time.Second)}
-	for _, id := range ids {
-		e, err := signed.of(ctx, t, id)
+	grants := map[string][][]byte{}
+	for _, p := range stands {
+		g, err := known.grant(ctx, t, p.of)
 		if err != nil {
 			return err
 		}
-		set.Grants = append(set.Grants, e)
+		grants[p.host] = append(grants[p.host], t.signer.SignGrant(g.For(p.host)))
 	}
-	err = t.QueryRowContext(ctx, `SELECT coalesce(max(revision), 0) + 1 FROM host_sets WHERE host = ?`, name).Scan(&set.Revision)
+	last, err := list(ctx, t, scanPair[uint64], `SELECT h.name, (SELECT coalesce(max(revision), 0) FROM host_sets WHERE host = h.name)
+		FROM hosts h WHERE h.name IN `+among(hosts), named...)
 	if err != nil {
 		return err
 	}
-	set.Revision = max(set.Revision, t.floor)
-	envelope := t.signer.SignSet(set)
-	if len(envelope) > dsse.MaxSize {
-		return fmt.Errorf("%d grants at once are more than a set can carry", len(set.Grants))
+	var rows []any
+	for _, p := range last {
+		set := grant.Set{Fleet: s.fleet, Host: p.host, Revision: max(p.of+1, t.floor), IssuedAt: at.UTC().Truncate(time.Second), Grants: grants[p.host]}
+		envelope := t.signer.SignSet(set)
+		if len(envelope) > dsse.MaxSize {
+			return fmt.Errorf("host %s: %d grants at once are more than a set can carry", p.host, len(set.Grants))
+		}
+		rows = append(rows, p.host, set.Revision, envelope, ns(at))
 	}
-	return t.run(ctx, `INSERT INTO host_sets (host, revision, envelope, at) VALUES (?, ?, ?, ?)`, name, set.Revision, envelope, ns(at))
+	return t.insert(ctx, "host_sets (host, revision, envelope, at)", 4, rows)
 }
 
-// envelopes are grants, signed by the present key. One that was rotated out
-// may have signed them before: what they say stays, byte for byte. A grant on
-// many hosts is signed once for all of their sets.
-type envelopes map[string][]byte
+// standing are grants as they were issued. They are signed by the present key:
+// one that was rotated out may have signed them before, and what they say stays.
+type standing map[string]grant.Grant
 
-func (all envelopes) of(ctx context.Context, t *tx, id string) ([]byte, error) {
-	if e, ok := all[id]; ok {
-		return e, nil
+func (all standing) grant(ctx context.Context, t *tx, id string) (grant.Grant, error) {
+	if g, ok := all[id]; ok {
+		return g, nil
 	}
 	var payload []byte
 	if err := t.QueryRowContext(ctx, `SELECT payload FROM grants WHERE id = ?`, id).Scan(&payload); err != nil {
-		return nil, err
+		return grant.Grant{}, err
 	}
 	g, err := grant.Parse(payload)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		all[id] = g
 	}
-	all[id] = t.signer.SignGrant(g)
-	return all[id], nil
+	return g, err
 }
 
 func scanBlob(r scanner) ([]byte, error) {
