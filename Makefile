@@ -3,6 +3,8 @@
 PACKAGE_GROUPS = build check test packages
 FUZZTIME ?= 10s
 RECORD ?= 10000000
+# What holds the record of bench-audit: sqlite or postgresql.
+STORE ?= sqlite
 # What the race detector is run over in CI: rooms that need no host.
 RACE = ./canon ./dsse ./grant ./ledger ./wire/... ./controlplane/...
 
@@ -75,10 +77,10 @@ bench: ## measure what docs/performance.md reports
 	@tools/deps.sh build test bench
 	@$(MAKE) --no-print-directory build
 	@go run ./test/bench
-	@go test -run '^$$' -bench 'Store|Events' -benchtime 1x ./test/bench
+	@go test -run '^$$' -bench 'Store|Events|Outbox' -benchtime 1x ./test/bench
 
-bench-audit: ## fill a record with RECORD entries, and search it (10 million: 5 GB, half an hour)
-	@go test -run '^$$' -bench Record -benchtime 1x -timeout 3h ./controlplane/store -record $(RECORD)
+bench-audit: ## fill a record on STORE with RECORD entries, and search it (10 million: 5 GB, half an hour)
+	@go test -run '^$$' -bench Record -benchtime 1x -timeout 3h ./controlplane/store -record $(RECORD) -record-on $(STORE)
 
 bench-fleet: ## connect HOSTS (1000) agents to one server, and measure what that takes
 	@tools/deps.sh build test
