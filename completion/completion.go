@@ -15,6 +15,8 @@ import (
 // Cmd is the command `completion`.
 type Cmd struct {
 	Shell string `arg:"" optional:"" enum:"bash,zsh,fish," default:"" help:"bash, zsh or fish; that of $SHELL, if none is said."`
+	// Packages are made where the program is not yet what it will be.
+	Program string `hidden:"" placeholder:"FILE" help:"Where the program will be, if it is not this one."`
 }
 
 // Help teaches where to put it.
@@ -28,7 +30,13 @@ func (Cmd) Help() string {
 
 var lines = map[string]string{
 	"bash": "complete -o default -C '%[2]s' %[1]s\n",
-	"zsh":  "autoload -U +X bashcompinit && bashcompinit\ncomplete -o default -C '%[2]s' %[1]s\n",
+	// A file of zsh's is this function's body, which completes the line that it
+	// was loaded for as well.
+	"zsh": `#compdef %[1]s
+autoload -U +X bashcompinit && bashcompinit
+complete -o default -C '%[2]s' %[1]s
+[ "$funcstack[1]" != _%[1]s ] || _bash_complete -o default -C '%[2]s'
+`,
 	"fish": `function __complete_%[1]s
     set -lx COMP_LINE (commandline -cp)
     test -z (commandline -ct)
@@ -48,10 +56,13 @@ func (c Cmd) Print(w io.Writer) error {
 	if !ok {
 		return fmt.Errorf("%q is no shell that can be told: say bash, zsh or fish", c.Shell)
 	}
-	path, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("find this program: %w", err)
+	path := c.Program
+	if path == "" {
+		var err error
+		if path, err = os.Executable(); err != nil {
+			return fmt.Errorf("find this program: %w", err)
+		}
 	}
-	_, err = fmt.Fprintf(w, line, filepath.Base(path), path)
+	_, err := fmt.Fprintf(w, line, filepath.Base(path), path)
 	return err
 }

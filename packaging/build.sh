@@ -21,14 +21,16 @@ section() { if [ "$1" = curfew ]; then echo 1; else echo 8; fi; }
 
 # papers PROGRAM FOLDER: what goes beside a program, of whatever architecture.
 papers() {
-	local n
+	local n shell
 	n=$(section "$1")
 	go run -ldflags "-X main.Version=$VERSION" "./cmd/$1" man "$n" "Curfew $VERSION" "$day" | gzip -9n >"$2/$1.$n.gz"
 	{
 		printf '%s (%s) unstable; urgency=medium\n\n  * As of %s; the history of the source says what changed.\n\n' "$1" "$VERSION" "$day"
 		printf ' -- The Curfew authors <curfew@curfew.internal>  %s\n' "$(date -R -d "@$SOURCE_DATE_EPOCH")"
 	} | gzip -9n >"$2/changelog.gz"
-	printf 'complete -o default -C /usr/bin/%s %s\n' "$1" "$1" >"$2/completion"
+	for shell in bash zsh fish; do
+		go run "./cmd/$1" completion "$shell" --program "/usr/bin/$1" >"$2/completion.$shell"
+	done
 }
 
 # bill PROGRAM FOLDER: its bill of materials, as Go wrote it into the program.

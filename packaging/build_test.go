@@ -97,6 +97,22 @@ func read(t *testing.T, name string) string {
 	return string(b)
 }
 
+// shells have $2 completed, each by what the packages put where it looks by
+// itself. For bash that is the work of a package of Debian's, bash-completion.
+var shells = map[string]string{
+	"bash": `. "/usr/share/bash-completion/completions/${2%% *}"
+by=$(complete -p "${2%% *}" | sed -n "s/.* -C '\([^']*\)' .*/\1/p")
+COMP_LINE=$2 COMP_POINT=${#2} "$by"`,
+	"zsh": `timeout 120 zsh -fc 'zmodload zsh/zpty
+zpty z zsh -fi
+zpty -w z "autoload -U compinit && compinit -D && echo \${:-re}ady"
+zpty -r -m z said "*ready*2004h*"
+zpty -w -n z "$1"$'"'\t'"'
+zpty -r -m z said "*$1*[a-z] *"
+print -r -- "$said"' zsh "$2"`,
+	"fish": `HOME=$1 fish -c 'complete -C $argv[1]' "$2"`,
+}
+
 func TestPackages(t *testing.T) {
 	need.Program(t, "lintian", "rpm", "rpmlint", "dpkg-deb", "gcc", "objdump")
 	tree := repository(t)
@@ -143,7 +159,8 @@ func TestPackages(t *testing.T) {
 			t.Error(out)
 		}
 	})
-	own := regexp.MustCompile(`^d\S+ .* /usr/(share/doc|libexec)/curfew(-agent|-server)?$`)
+	// Folders of shells are whoever's that puts something in: not every host has the shells.
+	own := regexp.MustCompile(`^d\S+ .* /usr/((share/doc|libexec)/curfew(-agent|-server)?|share/(zsh(/site-functions)?|fish(/vendor_completions.d)?))$`)
 	t.Run("an RPM owns its own files and folders alone", func(t *testing.T) {
 		for _, f := range packages(t, first, "*.rpm") {
 			for line := range strings.Lines(output(t.Context(), t, "rpm", "-qplv", f)) {
@@ -160,6 +177,23 @@ func TestPackages(t *testing.T) {
 			rpm := output(t.Context(), t, "rpm", "-qp", "--qf", "[%{FILENAMES} %{FILEDIGESTS}\n]", filepath.Join(first, p+"-0.9.1-1.x86_64.rpm"))
 			if !strings.Contains(rpm, "/usr/bin/"+p+" "+strings.Fields(deb)[0]) {
 				t.Errorf("%s: %s is not in %s", p, deb, rpm)
+			}
+		}
+	})
+	t.Run("a package completes its commands in bash, zsh and fish", func(t *testing.T) {
+		need.Root(t)
+		need.Program(t, "bash", "zsh", "fish")
+		dir := t.TempDir()
+		for _, f := range packages(t, first, "*_amd64.deb") {
+			output(t.Context(), t, "dpkg-deb", "-x", f, dir)
+		}
+		for _, c := range []struct{ line, whole string }{{"curfew who", "whoami"}, {"curfew-agent doc", "doctor"}, {"curfew-server ser", "serve"}} {
+			for name, script := range shells {
+				out := output(t.Context(), t, "unshare", "-m", "--propagation", "private", "bash", "-euc", `for d in bin share; do mount -t overlay o -o "lowerdir=$1/usr/$d:/usr/$d" /usr/$d; done
+`+script, name, dir, c.line)
+				if !strings.Contains(out, c.whole) {
+					t.Errorf("%s: %q is not completed by %s: %q", name, c.line, c.whole, out)
+				}
 			}
 		}
 	})

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"curfew.internal/clock"
+	"curfew.internal/completion"
 	"curfew.internal/controlplane"
 )
 
@@ -230,6 +231,11 @@ func (c restoredCmd) Run(ctx context.Context) error {
 	}
 	return show(kept, "The newest checkpoint from before is kept in the file below: people and auditors who saw it will be alerted, and may ask for it.")
 }
+
+type completionCmd struct{ completion.Cmd }
+
+// Run prints what the shell reads.
+func (c completionCmd) Run() error { return c.Print(os.Stdout) }
 
 type versionCmd struct{}
 

@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+	"github.com/willabides/kongplete"
 
 	"curfew.internal/packaging/man"
 )
@@ -27,16 +28,21 @@ type program struct {
 	Backup    backupCmd    `cmd:"" help:"Copy the SQLite database into a file while the server runs; pg_dump copies a PostgreSQL one."`
 	Restored  restoredCmd  `cmd:"" help:"End all that a restored database says stands, so that the server starts on it and hosts take what it sends."`
 	Policy    policyCmd    `cmd:"" help:"Look after the policy folder."`
-	Version   versionCmd   `cmd:"" help:"Say which version this is."`
-	Man       man.Command  `cmd:"" hidden:"" help:"Print the manual page."`
+
+	Completion completionCmd `cmd:"" help:"Print what makes your shell complete these commands."`
+	Version    versionCmd    `cmd:"" help:"Say which version this is."`
+	Man        man.Command   `cmd:"" hidden:"" help:"Print the manual page."`
 }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var p program
-	k := kong.Parse(&p, kong.Name("curfew-server"), kong.UsageOnError(), kong.BindTo(ctx, (*context.Context)(nil)),
+	parser := kong.Must(&p, kong.Name("curfew-server"), kong.UsageOnError(), kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Description("The control plane of Curfew. `curfew-server init` makes a fleet, `curfew-server serve` runs it."))
+	kongplete.Complete(parser)
+	k, err := parser.Parse(os.Args[1:])
+	parser.FatalIfErrorf(err)
 	if err := k.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "curfew-server:", err)
 		stop()

@@ -102,7 +102,7 @@ var rooms = map[string][]string{
 		"cast", "clock", "completion", "controlplane/policy", "controlplane/policy/folder", "controlplane/policy/plan", "controlplane/policy/trial",
 		"controlplane/roster", "dsse", "grant", "keyfile", "ledger", "packaging/man", "wire/api", "wire/invite", "wire/signature", "witness",
 	},
-	"cmd/curfew-server": {"clock", "controlplane", "controlplane/policy", "controlplane/policy/folder", "packaging/man"},
+	"cmd/curfew-server": {"clock", "completion", "controlplane", "controlplane/policy", "controlplane/policy/folder", "packaging/man"},
 	"cmd/curfew-agent":  {"agent", "agent/doctor", "completion", "packaging/man", "wire/shell"},
 	"cmd/curfew-record": {"agent/record", "clock"},
 	"cmd/curfew-shell":  {"agent/record/shell", "clock"},
