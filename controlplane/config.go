@@ -15,6 +15,7 @@ import (
 	"curfew.internal/controlplane/forward"
 	"curfew.internal/controlplane/identity"
 	"curfew.internal/controlplane/notify"
+	"curfew.internal/controlplane/oncall"
 	"curfew.internal/controlplane/scim"
 	"curfew.internal/controlplane/store"
 	"curfew.internal/grant"
@@ -127,6 +128,9 @@ type Config struct {
 	// Notify lists who is told of requests and alerts, by chat, mail or a
 	// webhook. Optional.
 	Notify []notify.Target `yaml:"notify,omitempty"`
+	// OnCall says who is on call from elsewhere than the policy's files, where
+	// these name a group {on_call: NAME}. Optional; nobody is.
+	OnCall *oncall.Config `yaml:"on_call,omitempty"`
 }
 
 // Web is where the pages are.
@@ -205,7 +209,7 @@ func (c *Config) fill() {
 }
 
 func (c *Config) check() error {
-	errs := []error{grant.CheckFleet(c.Fleet), checkURL("url", c.URL), checkURL("agents_url", c.AgentsURL), forward.Check(c.Forward), notify.Check(c.Notify), c.Retention.check(), c.Web.check(), c.OIDC.Check(), c.SCIM.Check(), cosign.Check(c.Witnesses)}
+	errs := []error{grant.CheckFleet(c.Fleet), checkURL("url", c.URL), checkURL("agents_url", c.AgentsURL), forward.Check(c.Forward), notify.Check(c.Notify), c.Retention.check(), c.Web.check(), c.OIDC.Check(), c.SCIM.Check(), cosign.Check(c.Witnesses), c.OnCall.Check()}
 	if c.OIDC != nil && c.Web == nil {
 		errs = append(errs, errors.New("oidc: needs web, whose pages the provider sends people back to"))
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 
 	"curfew.internal/clock"
+	"curfew.internal/controlplane/oncall"
 	"curfew.internal/controlplane/policy"
 	"curfew.internal/controlplane/policy/folder"
 	"curfew.internal/controlplane/roster"
@@ -34,6 +35,8 @@ type rules struct {
 	log   *slog.Logger
 	// kept asks what the directory knows.
 	kept func(context.Context) (roster.Directory, error)
+	// onCall asks who is on call from elsewhere than the policy.
+	onCall *oncall.Source
 
 	mu    sync.Mutex // guards what follows
 	taken policy.Policy
@@ -47,17 +50,29 @@ type rules struct {
 	from, until time.Time
 }
 
-func newRules(dir string, s *store.Store, k clock.Clock, log *slog.Logger) *rules {
-	r := &rules{dir: dir, store: s, clock: k, log: log}
-	r.kept = r.fromClaims
+func newRules(c Config, s *store.Store, k clock.Clock, log *slog.Logger) *rules {
+	r := &rules{dir: c.PolicyDir, store: s, clock: k, log: log}
+	r.kept, r.onCall = r.fromClaims, oncall.New(c.OnCall, k, log, r.handOver)
 	return r
+}
+
+// handOver has who is on call looked up again.
+func (r *rules) handOver() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.until = time.Time{}
 }
 
 // State says which policy is in force, and what is wrong with the folder.
 func (r *rules) State() roster.PolicyState {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.state
+	v := r.state
+	v.Calls, _ = r.onCall.Calls()
+	if wrong := r.onCall.Trouble(); wrong != "" {
+		v.Warnings = append(slices.Clone(v.Warnings), wrong)
+	}
+	return v
 }
 
 // inForce is the policy in force, with who is on call now.
@@ -65,12 +80,16 @@ func (r *rules) inForce() policy.Policy {
 	now := r.clock.Now().Wall
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.now.Rotations) == 0 {
+	if len(r.now.Rotations)+len(r.now.Calls) == 0 {
 		return r.now
 	}
 	if r.calledTurn != r.turn || now.Before(r.from) || !now.Before(r.until) {
-		r.called, r.calledTurn = r.now.OnCall(now), r.turn
-		r.from, r.until = r.now.Handover(now)
+		said, counts := r.onCall.Calls()
+		p := r.now.Called(said)
+		r.called, r.calledTurn = p.OnCall(now), r.turn
+		if r.from, r.until = p.Handover(now); !counts.IsZero() && counts.Before(r.until) {
+			r.until = counts
+		}
 	}
 	return r.called
 }
@@ -157,8 +176,9 @@ var errNoPolicy = roster.Refuse(roster.Conflict, "no policy is in force: an admi
 func (r *rules) load(ctx context.Context) {
 	defer r.gather(ctx) // once it is taken, and nothing is locked
 	now := r.clock.Now().Wall
+	said, _ := r.onCall.Calls()
 	p, problems, err := folder.Read(os.DirFS(r.dir))
-	wrong, warnings := sorted(slices.Concat(problems, p.Aged(now), r.strangers(ctx, p)))
+	wrong, warnings := sorted(slices.Concat(problems, p.Aged(now), r.strangers(ctx, p.Called(said))))
 	if err != nil {
 		wrong = []string{err.Error()}
 	}

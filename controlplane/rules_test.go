@@ -1,10 +1,15 @@
 package controlplane
 
 import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"curfew.internal/clock"
+	"curfew.internal/controlplane/oncall"
 	"curfew.internal/controlplane/policy"
 )
 
@@ -33,7 +38,7 @@ eligible:
 	}
 	monday := time.Date(2027, 1, 11, 8, 0, 0, 0, time.UTC)
 	c := &handClock{now: monday.Add(-time.Second)}
-	r := &rules{clock: c, now: read("[ben, cleo]"), turn: 1}
+	r := &rules{clock: c, now: read("[ben, cleo]"), turn: 1, onCall: oncall.New(nil, c, slog.Default(), nil)}
 	is := func(who string) {
 		t.Helper()
 		for _, name := range []string{"ben", "cleo", "dan"} {
@@ -53,4 +58,57 @@ eligible:
 	is("cleo")
 	r.now, r.turn = read("[ben, dan]"), 2
 	is("dan")
+}
+
+// Who is on call elsewhere is looked up again when the source says something
+// else, and when what it said counts no more.
+func TestThePolicyInForceAsksTheOnCallSource(t *testing.T) {
+	p, problems := policy.Parse(map[string][]byte{"p.yaml": []byte(`groups:
+  oncall: {on_call: primary}
+roles:
+  ops: {all_hosts: true, max_duration: 1h, approval: {by: [group:oncall]}}
+eligible:
+  - {role: ops, people: [ana]}
+`)})
+	if !policy.Holds(problems) {
+		t.Fatal(problems)
+	}
+	monday := time.Date(2027, 1, 11, 8, 0, 0, 0, time.UTC)
+	file, c := filepath.Join(t.TempDir(), "oncall"), &handClock{now: monday}
+	r := newRules(Config{OnCall: &oncall.Config{File: file}}, nil, c, slog.New(slog.DiscardHandler))
+	r.now, r.turn = p, 1
+	says := func(who, warns string) {
+		t.Helper()
+		for _, name := range []string{"ben", "cleo"} {
+			if r.MayApprove(name, "ana", "ops") != (name == who) {
+				t.Errorf("%v: %s may approve: %v", c.now, name, name != who)
+			}
+		}
+		if v := r.State(); !strings.Contains(strings.Join(v.Warnings, "\n"), warns) || (v.Calls.Why == "") != (who != "") {
+			t.Errorf("%v, %+v", v.Warnings, v.Calls)
+		}
+	}
+	put := func(who string) {
+		t.Helper()
+		text := "rotations: {primary: [{person: " + who + ", from: 2027-01-01T00:00:00Z, until: 2027-02-01T00:00:00Z}]}"
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r.onCall.Ask(t.Context())
+	}
+	says("", "")
+	put("ben")
+	says("ben", "")
+	put("cleo")
+	says("cleo", "")
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	c.now = monday.Add(time.Minute)
+	r.onCall.Ask(t.Context())
+	says("cleo", "the on-call source gives no answer: open ")
+	c.now = monday.Add(5 * time.Minute)
+	says("", "the one before counts until 2027-01-11T08:05:00Z")
+	put("cleo")
+	says("cleo", "")
 }

@@ -94,10 +94,11 @@ func Open(ctx context.Context, c Config, o Options) (*Server, error) {
 	if s.notify, err = notify.New(pages(c), c.Notify, p.store, o.Clock, o.Log); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	s.rules = newRules(c.PolicyDir, p.store, o.Clock, o.Log)
+	s.rules = newRules(c, p.store, o.Clock, o.Log)
 	if c.SCIM != nil {
 		s.rules.kept = p.store.Directory
 	}
+	s.rules.onCall.Ask(ctx)
 	s.rules.load(ctx)
 	p.desk.Known = s.rules.names
 	s.terminals = &terminals{
@@ -193,6 +194,7 @@ func (s *Server) Run(ctx context.Context, reload <-chan struct{}) error {
 	g.Go(func() error { return s.serve(ctx, s.opsServer(ctx), s.ops) })
 	g.Go(func() error { return s.fleet.Serve(ctx, s.agents) })
 	g.Go(func() error { return s.rules.watch(ctx, reload) })
+	g.Go(func() error { return s.rules.onCall.Run(ctx) })
 	g.Go(func() error { return s.end(ctx) })
 	g.Go(func() error { return s.forward.Run(ctx) })
 	g.Go(func() error { return s.cosign.Run(ctx) })

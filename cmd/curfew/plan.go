@@ -53,7 +53,7 @@ func (c policyPlanCmd) Run(ctx context.Context, p *program) error {
 		return err
 	}
 	if oldDir == "" { // a folder does not say what the directory knows
-		to = to.With(from.Kept)
+		to = to.With(from.Kept).Called(from.Answer)
 	}
 	now := p.clock.Now().Wall.UTC()
 	made := planned{Changes: plan.Compare(from, to, now)}

@@ -111,7 +111,20 @@ func (p *program) policyInForce(ctx context.Context) (policy.Policy, error) {
 	for name, m := range r.Directory {
 		kept.Members[name] = m.People
 	}
-	return found.With(kept), nil
+	return found.With(kept).Called(called(r.OnCall)), nil
+}
+
+// called is what the server knows of who is on call. One from before it said so
+// knows nothing.
+func called(m *api.OnCall) roster.Calls {
+	c := roster.Calls{Rotations: map[string][]roster.Turn{}, Why: m.GetWhy()}
+	for name, all := range m.GetRotations() {
+		c.Rotations[name] = []roster.Turn{}
+		for _, t := range all.Turns {
+			c.Rotations[name] = append(c.Rotations[name], roster.Turn{Person: t.Person, From: t.From.AsTime(), Until: t.Until.AsTime()})
+		}
+	}
+	return c
 }
 
 // problems prints what is wrong with a folder, or that it holds.

@@ -235,8 +235,21 @@ func (s *Server) PolicyStatus(ctx context.Context, m *api.PolicyStatusRequest) (
 		for name, people := range v.Kept.Members {
 			reply.Directory[name] = &api.Members{People: people}
 		}
+		reply.OnCall = onCallMessage(v.Calls)
 	}
 	return reply, nil
+}
+
+func onCallMessage(c roster.Calls) *api.OnCall {
+	m := &api.OnCall{Why: c.Why, Rotations: map[string]*api.Turns{}}
+	for name, turns := range c.Rotations {
+		all := &api.Turns{}
+		for _, t := range turns {
+			all.Turns = append(all.Turns, &api.Turn{Person: t.Person, From: timestamppb.New(t.From), Until: timestamppb.New(t.Until)})
+		}
+		m.Rotations[name] = all
+	}
+	return m
 }
 
 // IssueSSHCertificate implements the API.

@@ -117,9 +117,17 @@ func (s *Server) approve(r roster.Request, by string, m *api.ApproveRequest, sc 
 	c.Approval, c.Apart = &a, v.Apart
 	c.Steps = append([]roster.Decision{
 		{At: sc.now, What: "mfa", Person: by, Text: "proved herself with " + a.Factor},
-		{At: sc.now, What: "approved", Person: by, Text: joined(place(a.InPlaceOf), m.Note, lessText(a))},
+		{At: sc.now, What: "approved", Person: by, Text: joined(place(a.InPlaceOf), duty(v.OnCall[a.Whose()]), m.Note, lessText(a))},
 	}, c.Steps...)
 	return c, nil
+}
+
+// duty says for the record that the one whose word it is was on call.
+func duty(onCall string) string {
+	if onCall == "" {
+		return ""
+	}
+	return "(" + onCall + ")"
 }
 
 // joined are those of the texts that say something.

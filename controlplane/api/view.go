@@ -222,7 +222,8 @@ func (s *Server) tellWaiting(ctx context.Context, r roster.Request, m *api.Reque
 	}
 	st, ok := s.standing(r, sc)
 	switch {
-	case !ok:
+	case !ok: // nobody can decide on it; but for want of somebody on call, that may be for a while
+		m.WaitsFor = st.Nobody
 	case unsigned(r):
 		m.WaitsFor = s.waitsToBeSigned(r)
 	default:
@@ -238,9 +239,11 @@ func (s *Server) standing(r roster.Request, sc scene) (policy.Standing, bool) {
 	sc.start = r.Start
 	v, err := s.Rules.Judge(sc.question(r), sc.hosts, sc.begin())
 	if err != nil {
-		return policy.Standing{}, false
+		return policy.Standing{Nobody: v.Nobody}, false
 	}
-	return policy.Stand(v.Steps, s.waiting(r, v, sc), sc.now), true
+	st := policy.Stand(v.Steps, s.waiting(r, v, sc), sc.now)
+	st.Nobody = v.Nobody
+	return st, true
 }
 
 // hostStates is what each host last said of the grant.

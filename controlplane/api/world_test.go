@@ -70,6 +70,8 @@ type rules struct {
 	apart     map[string][]string
 	lends     policy.Lending // whether approvers may be stood in for
 	from      string         // whence requests have to come; empty: from anywhere
+	onCall    map[string]string
+	nobody    string // why nobody is on call; nothing is allowed then
 }
 
 func (r *rules) change(f func()) {
@@ -90,6 +92,9 @@ func (r *rules) Judge(q roster.Question, hosts []roster.Host, _ time.Time) (rost
 	if r.from != "" && q.Source != r.from {
 		return roster.Verdict{}, roster.Refuse(roster.Invalid, "%q is not %s", q.Source, r.from)
 	}
+	if r.nobody != "" {
+		return roster.Verdict{Nobody: r.nobody}, roster.Refuse(roster.Invalid, "nobody could approve it (%s)", r.nobody)
+	}
 	if q.Reason == "" {
 		return roster.Verdict{}, roster.Refuse(roster.Invalid, "say why (--why)")
 	}
@@ -98,7 +103,7 @@ func (r *rules) Judge(q roster.Question, hosts []roster.Host, _ time.Time) (rost
 			return roster.Verdict{}, roster.Refuse(roster.Invalid, "%s is not among tier=db", name)
 		}
 	}
-	return roster.Verdict{Role: r.role, Needed: r.needed, Steps: r.steps(q.Person), Approvers: slices.Clone(r.approvers), Waits: time.Hour, Version: "v1", Apart: r.apart[q.Role]}, nil
+	return roster.Verdict{Role: r.role, Needed: r.needed, Steps: r.steps(q.Person), Approvers: slices.Clone(r.approvers), Waits: time.Hour, Version: "v1", Apart: r.apart[q.Role], OnCall: r.onCall}, nil
 }
 
 // steps are one of all approvers, if one is needed.

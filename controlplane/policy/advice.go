@@ -134,7 +134,7 @@ func (p Policy) Strangers(known []string) []Problem {
 	there := func(name string) bool { return are[name] }
 	unknown := func(names []string) []string { return slices.DeleteFunc(slices.Clone(names), there) }
 	for _, name := range slices.Sorted(maps.Keys(p.Groups)) {
-		if gone := unknown(slices.Concat(p.Groups[name], p.Rotations[name].People)); len(gone) > 0 {
+		if gone := unknown(slices.Concat(p.Groups[name], p.Rotations[name].People, people(p.Answer.Rotations[p.Calls[name]]))); len(gone) > 0 {
 			all = append(all, p.warn("groups."+name, "not known to the fleet, or disabled: "+strings.Join(gone, ", "), "mend the name, or add the person"))
 		}
 	}

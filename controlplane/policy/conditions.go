@@ -142,9 +142,9 @@ func (p Policy) groupsOf(person string) []string {
 // call now may ask for a time at which somebody else is.
 func (p Policy) groupsThen(person string, at time.Time) []string {
 	all := p.groupsOf(person)
-	for name, r := range p.Rotations {
+	for _, name := range p.timed() {
 		all = without(all, name)
-		if who, _, _ := r.At(at); who == person {
+		if slices.Contains(people(p.turnsAt(name, at)), person) {
 			all = append(all, name)
 		}
 	}

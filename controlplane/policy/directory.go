@@ -19,8 +19,8 @@ func isMapping(n ast.Node) bool {
 	return false
 }
 
-// rotates reports whether a mapping is one of people who are on call in turn.
-func rotates(n ast.Node) bool {
+// hasKey reports whether a mapping has the key.
+func hasKey(n ast.Node, wanted string) bool {
 	values := []*ast.MappingValueNode{}
 	switch n := n.(type) {
 	case *ast.MappingNode:
@@ -30,7 +30,7 @@ func rotates(n ast.Node) bool {
 	}
 	return slices.ContainsFunc(values, func(v *ast.MappingValueNode) bool {
 		key, _ := scalar(v.Key)
-		return key == "rotation"
+		return key == wanted
 	})
 }
 
@@ -39,7 +39,7 @@ func (r *reader) kept(group, field string, n ast.Node) {
 	name := ""
 	r.pairs(n, field, func(key string, k, v ast.Node) {
 		if key != "directory" {
-			r.wrong(k, join(field, key), "unknown key", "a group is a list of people, {directory: NAME}, or {rotation: [...], from: ..., at: ..., zone: ...}")
+			r.wrong(k, join(field, key), "unknown key", "a group is a list of people, {directory: NAME}, {on_call: NAME}, or {rotation: [...], from: ..., at: ..., zone: ...}")
 			return
 		}
 		name = r.text(v, field+".directory")
@@ -67,8 +67,7 @@ func (p Policy) leans(r Role) bool {
 	return r.Outside || slices.ContainsFunc(r.By, func(name string) bool {
 		group := strings.TrimPrefix(name, "group:")
 		_, kept := p.Directory[group]
-		_, inTurn := p.Rotations[group]
-		return name == manager || kept || inTurn
+		return name == manager || kept || p.changes(group)
 	})
 }
 

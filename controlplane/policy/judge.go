@@ -28,20 +28,25 @@ func (p Policy) Judge(q roster.Question, hosts []roster.Host, at time.Time) (ros
 		wrong = append(wrong, fmt.Sprintf("you are eligible for role %s as well, and the policy keeps the two apart: ask who keeps it to take you out of one", other))
 	}
 	approvers, steps := p.MayApprove(q.Role, q.Person), role.For(q.Person)
+	nobody := p.missed(role.By, p.AsOf)
 	if starved(steps) > 0 {
 		but := "but you"
 		if role.Outside {
 			but = "outside of your reporting line, as the directory knows it,"
 		}
-		wrong = append(wrong, fmt.Sprintf("role %s needs %d approvals, and only %d people %s may give one: ask for another approver in the policy",
-			role.Name, total(steps), len(approvers), but))
+		text := fmt.Sprintf("role %s needs %d approvals, and only %d people %s may give one: ask for another approver in the policy",
+			role.Name, total(steps), len(approvers), but)
+		if nobody != "" {
+			text += " (" + nobody + ")"
+		}
+		wrong = append(wrong, text)
 	}
 	if len(wrong) > 0 {
-		return roster.Verdict{}, roster.Refuse(roster.Invalid, "%s", strings.Join(wrong, "; "))
+		return roster.Verdict{Nobody: nobody}, roster.Refuse(roster.Invalid, "%s", strings.Join(wrong, "; "))
 	}
 	return roster.Verdict{
 		Role: role.Grant(), Lease: role.Lease, Needed: total(steps), Steps: steps, Approvers: approvers, Waits: role.Pending, Version: p.Version,
-		Apart: p.ApartFrom(role.Name),
+		Apart: p.ApartFrom(role.Name), OnCall: p.onDuty(role.By, p.AsOf), Nobody: nobody,
 	}, nil
 }
 

@@ -59,7 +59,7 @@ func (p Problem) String() string {
 // more than a warning.
 func Parse(files map[string][]byte) (Policy, []Problem) {
 	r := &reader{policy: Policy{
-		Version: version(files), Labels: map[string][]string{}, Groups: map[string][]string{}, Directory: map[string]string{}, Rotations: map[string]Rotation{}, Roles: map[string]Role{},
+		Version: version(files), Labels: map[string][]string{}, Groups: map[string][]string{}, Directory: map[string]string{}, Rotations: map[string]Rotation{}, Calls: map[string]string{}, Roles: map[string]Role{},
 		Places: map[string]Place{}, Files: files,
 	}, unsure: map[string]bool{}}
 	if len(files) == 0 || len(files) > maxFiles {

@@ -84,12 +84,17 @@ type Policy struct {
 	Directory map[string]string
 	// Rotations are the groups of which one is on call; OnCall says who.
 	Rotations map[string]Rotation
-	Roles     map[string]Role
-	Eligible  []Eligibility
-	Apart     []Apart
-	Kept      roster.Directory // what the directory was said to know
-	Places    map[string]Place // by field, such as roles.db-admin.max_duration
-	Files     map[string][]byte
+	// Calls says of the groups of which an on-call source says who is on call
+	// what it calls them; Called takes what it said.
+	Calls    map[string]string
+	Roles    map[string]Role
+	Eligible []Eligibility
+	Apart    []Apart
+	Kept     roster.Directory // what the directory was said to know
+	Answer   roster.Calls     // what the on-call source was said to have said
+	Places   map[string]Place // by field, such as roles.db-admin.max_duration
+	Files    map[string][]byte
+	AsOf     time.Time // who is on call then is; see OnCall
 }
 
 // version is a digest over names and bytes.

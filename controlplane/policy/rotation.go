@@ -1,9 +1,6 @@
 package policy
 
 import (
-	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/goccy/go-yaml/ast"
@@ -99,60 +96,7 @@ func (r *reader) turn(t *turns, key string, k, v ast.Node, field string) {
 // notOnCall refuses a group of which one is on call where it cannot be read as
 // a list of people.
 func (r *reader) notOnCall(group string, n ast.Node, field string) {
-	if _, is := r.policy.Rotations[group]; is {
+	if r.policy.changes(group) {
 		r.wrong(n, field, "who is on call changes each week, and with it who would lose the role", "rotations are for approvals: name the people here; a condition may ask for 'NAME' in groups")
 	}
-}
-
-// OnCall is the policy with those in its rotations who are on call then. One
-// that is asked without has nobody in them.
-func (p Policy) OnCall(at time.Time) Policy {
-	if len(p.Rotations) == 0 {
-		return p
-	}
-	p.Groups = maps.Clone(p.Groups)
-	for group, r := range p.Rotations {
-		p.Groups[group] = nil
-		if who, _, _ := r.At(at); who != "" {
-			p.Groups[group] = []string{who}
-		}
-	}
-	return p.resolved()
-}
-
-// Handover is from when until when those are on call who are then.
-func (p Policy) Handover(at time.Time) (from, until time.Time) {
-	for _, r := range p.Rotations {
-		_, f, u := r.At(at)
-		if f.After(from) {
-			from = f
-		}
-		if until.IsZero() || u.Before(until) {
-			until = u
-		}
-	}
-	return from, until
-}
-
-// onCall tells who of the group is, if it is a rotation.
-func (p Policy) onCall(group string, at time.Time) string {
-	r, is := p.Rotations[group]
-	if !is {
-		return some(p.Groups[group])
-	}
-	who, _, until := r.At(at)
-	if who == "" {
-		return "nobody is on call before " + until.Format("2006-01-02 15:04 MST")
-	}
-	return fmt.Sprintf("%s, on call until %s", who, until.Format("2006-01-02 15:04 MST"))
-}
-
-// turners are all who are ever on call, sorted, each once.
-func (p Policy) turners() []string {
-	var all []string
-	for _, r := range p.Rotations {
-		all = append(all, r.People...)
-	}
-	slices.Sort(all)
-	return slices.Compact(all)
 }

@@ -105,6 +105,7 @@ type Standing struct {
 	StandIns  []roster.Delegation
 	Later     []string // who may too, from then on
 	From      time.Time
+	Nobody    string // why nobody is on call where somebody could approve, see [roster.Verdict]
 }
 
 // A Waiting is a request as its approval sees it.
@@ -245,12 +246,15 @@ func (st Standing) String() string {
 	if st.Done {
 		return "nothing"
 	}
-	s := fmt.Sprintf("%d of: %s", st.Missing, strings.Join(st.Approvers, ", "))
+	s := fmt.Sprintf("%d of: %s", st.Missing, cmp.Or(strings.Join(st.Approvers, ", "), "nobody"))
 	for _, d := range st.StandIns {
 		s += fmt.Sprintf(", or %s in place of %s", d.StandIn, d.Away)
 	}
 	if len(st.Later) > 0 {
 		s += fmt.Sprintf("; from %s also %s", st.From.UTC().Format("15:04 MST"), strings.Join(st.Later, ", "))
+	}
+	if st.Nobody != "" {
+		s += " (" + st.Nobody + ")"
 	}
 	return s
 }

@@ -130,9 +130,12 @@ func (r *reader) groups(n ast.Node) {
 			r.wrong(k, field, "no name for a group", "use a-z, 0-9 and -")
 		}
 		if isMapping(v) {
-			if rotates(v) {
+			switch {
+			case hasKey(v, "rotation"):
 				r.rotation(key, field, v)
-			} else {
+			case hasKey(v, "on_call"):
+				r.called(key, field, v)
+			default:
 				r.kept(key, field, v)
 			}
 			return
@@ -174,8 +177,7 @@ func (r *reader) people(n ast.Node, field string) (all, named []string, whole bo
 		}
 		// Who is in a directory's group, or on call, is known when it is asked, not here.
 		_, elsewhere := r.policy.Directory[group]
-		_, inTurn := r.policy.Rotations[group]
-		whole = whole && !elsewhere && !inTurn
+		whole = whole && !elsewhere && !r.policy.changes(group)
 		all = append(all, members...)
 	}
 	slices.Sort(all)

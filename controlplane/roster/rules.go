@@ -32,9 +32,11 @@ type Verdict struct {
 	Needed    int // approvals, of all steps
 	Steps     []Step
 	Approvers []string
-	Apart     []string      // roles of which the person may hold none besides
-	Waits     time.Duration // how long a request waits for them
-	Version   string        // of the policy
+	Apart     []string          // roles of which the person may hold none besides
+	Waits     time.Duration     // how long a request waits for them
+	Version   string            // of the policy
+	OnCall    map[string]string // of approvers: where they are on call, and until when
+	Nobody    string            // why nobody is on call where somebody could approve; empty: somebody is
 }
 
 // An Offer is a role that somebody may ask for.
@@ -61,6 +63,7 @@ type PolicyState struct {
 	Warnings []string
 	Files    map[string][]byte // of the policy in force
 	Kept     Directory         // what the directory knows
+	Calls    Calls             // what the on-call source said
 }
 
 // A Confirmation is how a person proves a new factor.

@@ -124,7 +124,13 @@ func (s *Server) explain(ctx context.Context, r *http.Request, v *policyView) er
 	for name, m := range v.Directory {
 		kept.Members[name] = m.People
 	}
-	why := rules.With(kept).Explain(v.Case)
+	said := roster.Calls{Rotations: map[string][]roster.Turn{}, Why: v.OnCall.GetWhy()}
+	for name, turns := range v.OnCall.GetRotations() {
+		for _, t := range turns.Turns {
+			said.Rotations[name] = append(said.Rotations[name], roster.Turn{Person: t.Person, From: t.From.AsTime(), Until: t.Until.AsTime()})
+		}
+	}
+	why := rules.With(kept).Called(said).Explain(v.Case)
 	v.Why = &why
 	return nil
 }

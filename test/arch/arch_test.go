@@ -70,7 +70,7 @@ var rooms = map[string][]string{
 	"agent/writer":       {"clock", "ledger"},
 
 	"controlplane": {
-		"clock", "controlplane/api", "controlplane/archive", "controlplane/cosign", "controlplane/fleet", "controlplane/forward", "controlplane/identity", "controlplane/notify", "controlplane/policy", "controlplane/policy/folder", "controlplane/request",
+		"clock", "controlplane/api", "controlplane/archive", "controlplane/cosign", "controlplane/fleet", "controlplane/forward", "controlplane/identity", "controlplane/notify", "controlplane/oncall", "controlplane/policy", "controlplane/policy/folder", "controlplane/request",
 		"controlplane/roster", "controlplane/scim", "controlplane/sign", "controlplane/store", "controlplane/tiles", "controlplane/web", "dsse", "durable", "grant", "ledger", "wire/invite", "wire/signature",
 	},
 	"controlplane/archive": {"durable"}, // files by their digests
@@ -84,6 +84,7 @@ var rooms = map[string][]string{
 	"controlplane/forward":          {"clock", "controlplane/roster", "durable", "ledger"},
 	"controlplane/identity":         {"canon", "clock", "controlplane/roster", "dsse", "grant"},
 	"controlplane/notify":           {"clock", "controlplane/roster", "ledger"},
+	"controlplane/oncall":           {"clock", "controlplane/roster", "grant"}, // asks a file or a command
 	"controlplane/policy":           {"controlplane/policy/condition", "controlplane/roster", "grant"},
 	"controlplane/policy/condition": {}, // expressions, and what they may look at
 	"controlplane/policy/folder":    {"controlplane/policy"},

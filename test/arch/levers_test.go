@@ -22,8 +22,9 @@ var levers = []lever{
 		imports: []string{"os/exec"},
 		calls:   map[string][]string{"os": {"StartProcess"}, "syscall": {"Exec", "ForkExec"}, "golang.org/x/sys/unix": {"Exec"}},
 		// The recorder starts itself for each terminal, and the login shell the
-		// person's real one: neither is the agent.
-		rooms: []string{"agent/host", "agent/record", "agent/record/shell", "cmd/curfew", "test"},
+		// person's real one: neither is the agent. The control plane starts nothing
+		// but the command that its operator has say who is on call.
+		rooms: []string{"agent/host", "agent/record", "agent/record/shell", "cmd/curfew", "controlplane/oncall", "test"},
 	},
 	{
 		what:    "speaks SQL",

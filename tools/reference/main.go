@@ -52,6 +52,10 @@ func write(repo string) error {
 	if err != nil {
 		return err
 	}
+	caller, err := configuration(repo, "controlplane/oncall", "Config")
+	if err != nil {
+		return err
+	}
 	agent, err := configuration(repo, "agent", "Config")
 	if err != nil {
 		return err
@@ -66,7 +70,8 @@ func write(repo string) error {
 			"\n## witnesses\n\nKeys of each entry ([more](../witness.md)).\n\n" + witness +
 			"\n## retention\n\n" + retention +
 			"\n## oidc\n\nHow it is set up: [sign-in.md](../sign-in.md).\n\n" + provider +
-			"\n## scim\n\nHow it is set up: [directory.md](../directory.md).\n\n" + directory,
+			"\n## scim\n\nHow it is set up: [directory.md](../directory.md).\n\n" + directory +
+			"\n## on_call\n\nWhat the answer looks like, and what it counts for: [policy.md](../policy.md#groups-of-which-one-is-on-call).\n\n" + caller,
 		"agent": fmt.Sprintf(head, "agent.yaml", "The agent's configuration, in `/etc/curfew`. `curfew-agent join` writes it; an unknown key is a mistake.") + agent,
 		"policy": fmt.Sprintf(head, "Keys of a role", "Under `roles:`, NAME, in a policy's file. What each means, its bounds and its default: [policy.md](../policy.md).") +
 			roles,

@@ -5284,6 +5284,7 @@ type PolicyStatusReply struct {
 	Files         map[string][]byte      `protobuf:"bytes,5,rep,name=files,proto3" json:"files,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`         // of the policy in force, by name
 	Directory     map[string]*Members    `protobuf:"bytes,6,rep,name=directory,proto3" json:"directory,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // beside files: who is in the directory's groups, by its names
 	Managers      map[string]string      `protobuf:"bytes,7,rep,name=managers,proto3" json:"managers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`   // and whose manager is who, as it says
+	OnCall        *OnCall                `protobuf:"bytes,8,opt,name=on_call,json=onCall,proto3" json:"on_call,omitempty"`                                                                   // beside files
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5367,6 +5368,170 @@ func (x *PolicyStatusReply) GetManagers() map[string]string {
 	return nil
 }
 
+func (x *PolicyStatusReply) GetOnCall() *OnCall {
+	if x != nil {
+		return x.OnCall
+	}
+	return nil
+}
+
+// OnCall is what the server's on-call source said.
+type OnCall struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rotations     map[string]*Turns      `protobuf:"bytes,1,rep,name=rotations,proto3" json:"rotations,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // by its names
+	Why           string                 `protobuf:"bytes,2,opt,name=why,proto3" json:"why,omitempty"`                                                                                       // it does not count; empty: it does
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OnCall) Reset() {
+	*x = OnCall{}
+	mi := &file_wire_api_api_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OnCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OnCall) ProtoMessage() {}
+
+func (x *OnCall) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OnCall.ProtoReflect.Descriptor instead.
+func (*OnCall) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *OnCall) GetRotations() map[string]*Turns {
+	if x != nil {
+		return x.Rotations
+	}
+	return nil
+}
+
+func (x *OnCall) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+type Turns struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Turns         []*Turn                `protobuf:"bytes,1,rep,name=turns,proto3" json:"turns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Turns) Reset() {
+	*x = Turns{}
+	mi := &file_wire_api_api_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Turns) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Turns) ProtoMessage() {}
+
+func (x *Turns) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Turns.ProtoReflect.Descriptor instead.
+func (*Turns) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *Turns) GetTurns() []*Turn {
+	if x != nil {
+		return x.Turns
+	}
+	return nil
+}
+
+type Turn struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Person        string                 `protobuf:"bytes,1,opt,name=person,proto3" json:"person,omitempty"`
+	From          *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	Until         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=until,proto3" json:"until,omitempty"` // excluded
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Turn) Reset() {
+	*x = Turn{}
+	mi := &file_wire_api_api_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Turn) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Turn) ProtoMessage() {}
+
+func (x *Turn) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Turn.ProtoReflect.Descriptor instead.
+func (*Turn) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{75}
+}
+
+func (x *Turn) GetPerson() string {
+	if x != nil {
+		return x.Person
+	}
+	return ""
+}
+
+func (x *Turn) GetFrom() *timestamppb.Timestamp {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *Turn) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
 type Members struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	People        []string               `protobuf:"bytes,1,rep,name=people,proto3" json:"people,omitempty"`
@@ -5376,7 +5541,7 @@ type Members struct {
 
 func (x *Members) Reset() {
 	*x = Members{}
-	mi := &file_wire_api_api_proto_msgTypes[73]
+	mi := &file_wire_api_api_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5388,7 +5553,7 @@ func (x *Members) String() string {
 func (*Members) ProtoMessage() {}
 
 func (x *Members) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[73]
+	mi := &file_wire_api_api_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5401,7 +5566,7 @@ func (x *Members) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Members.ProtoReflect.Descriptor instead.
 func (*Members) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{73}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *Members) GetPeople() []string {
@@ -5426,7 +5591,7 @@ type ListTerminalsRequest struct {
 
 func (x *ListTerminalsRequest) Reset() {
 	*x = ListTerminalsRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[74]
+	mi := &file_wire_api_api_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5438,7 +5603,7 @@ func (x *ListTerminalsRequest) String() string {
 func (*ListTerminalsRequest) ProtoMessage() {}
 
 func (x *ListTerminalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[74]
+	mi := &file_wire_api_api_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5451,7 +5616,7 @@ func (x *ListTerminalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTerminalsRequest.ProtoReflect.Descriptor instead.
 func (*ListTerminalsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{74}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ListTerminalsRequest) GetId() string {
@@ -5513,7 +5678,7 @@ type ListTerminalsReply struct {
 
 func (x *ListTerminalsReply) Reset() {
 	*x = ListTerminalsReply{}
-	mi := &file_wire_api_api_proto_msgTypes[75]
+	mi := &file_wire_api_api_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5525,7 +5690,7 @@ func (x *ListTerminalsReply) String() string {
 func (*ListTerminalsReply) ProtoMessage() {}
 
 func (x *ListTerminalsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[75]
+	mi := &file_wire_api_api_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5538,7 +5703,7 @@ func (x *ListTerminalsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTerminalsReply.ProtoReflect.Descriptor instead.
 func (*ListTerminalsReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{75}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ListTerminalsReply) GetTerminals() []*Terminal {
@@ -5578,7 +5743,7 @@ type Terminal struct {
 
 func (x *Terminal) Reset() {
 	*x = Terminal{}
-	mi := &file_wire_api_api_proto_msgTypes[76]
+	mi := &file_wire_api_api_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5590,7 +5755,7 @@ func (x *Terminal) String() string {
 func (*Terminal) ProtoMessage() {}
 
 func (x *Terminal) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[76]
+	mi := &file_wire_api_api_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5603,7 +5768,7 @@ func (x *Terminal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Terminal.ProtoReflect.Descriptor instead.
 func (*Terminal) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{76}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *Terminal) GetId() string {
@@ -5721,7 +5886,7 @@ type TerminalLine struct {
 
 func (x *TerminalLine) Reset() {
 	*x = TerminalLine{}
-	mi := &file_wire_api_api_proto_msgTypes[77]
+	mi := &file_wire_api_api_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5733,7 +5898,7 @@ func (x *TerminalLine) String() string {
 func (*TerminalLine) ProtoMessage() {}
 
 func (x *TerminalLine) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[77]
+	mi := &file_wire_api_api_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5746,7 +5911,7 @@ func (x *TerminalLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalLine.ProtoReflect.Descriptor instead.
 func (*TerminalLine) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{77}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *TerminalLine) GetAt() *durationpb.Duration {
@@ -5774,7 +5939,7 @@ type ReplayTerminalRequest struct {
 
 func (x *ReplayTerminalRequest) Reset() {
 	*x = ReplayTerminalRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[78]
+	mi := &file_wire_api_api_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5786,7 +5951,7 @@ func (x *ReplayTerminalRequest) String() string {
 func (*ReplayTerminalRequest) ProtoMessage() {}
 
 func (x *ReplayTerminalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[78]
+	mi := &file_wire_api_api_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5799,7 +5964,7 @@ func (x *ReplayTerminalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayTerminalRequest.ProtoReflect.Descriptor instead.
 func (*ReplayTerminalRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{78}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *ReplayTerminalRequest) GetHost() string {
@@ -5834,7 +5999,7 @@ type TerminalPart struct {
 
 func (x *TerminalPart) Reset() {
 	*x = TerminalPart{}
-	mi := &file_wire_api_api_proto_msgTypes[79]
+	mi := &file_wire_api_api_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5846,7 +6011,7 @@ func (x *TerminalPart) String() string {
 func (*TerminalPart) ProtoMessage() {}
 
 func (x *TerminalPart) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[79]
+	mi := &file_wire_api_api_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5859,7 +6024,7 @@ func (x *TerminalPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalPart.ProtoReflect.Descriptor instead.
 func (*TerminalPart) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{79}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *TerminalPart) GetStatement() []byte {
@@ -5894,7 +6059,7 @@ type EndHostSessionRequest struct {
 
 func (x *EndHostSessionRequest) Reset() {
 	*x = EndHostSessionRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[80]
+	mi := &file_wire_api_api_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5906,7 +6071,7 @@ func (x *EndHostSessionRequest) String() string {
 func (*EndHostSessionRequest) ProtoMessage() {}
 
 func (x *EndHostSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[80]
+	mi := &file_wire_api_api_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5919,7 +6084,7 @@ func (x *EndHostSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndHostSessionRequest.ProtoReflect.Descriptor instead.
 func (*EndHostSessionRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{80}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *EndHostSessionRequest) GetHost() string {
@@ -5951,7 +6116,7 @@ type EndHostSessionReply struct {
 
 func (x *EndHostSessionReply) Reset() {
 	*x = EndHostSessionReply{}
-	mi := &file_wire_api_api_proto_msgTypes[81]
+	mi := &file_wire_api_api_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5963,7 +6128,7 @@ func (x *EndHostSessionReply) String() string {
 func (*EndHostSessionReply) ProtoMessage() {}
 
 func (x *EndHostSessionReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[81]
+	mi := &file_wire_api_api_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5976,7 +6141,7 @@ func (x *EndHostSessionReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndHostSessionReply.ProtoReflect.Descriptor instead.
 func (*EndHostSessionReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{81}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{84}
 }
 
 type GetRosterRequest struct {
@@ -5987,7 +6152,7 @@ type GetRosterRequest struct {
 
 func (x *GetRosterRequest) Reset() {
 	*x = GetRosterRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[82]
+	mi := &file_wire_api_api_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5999,7 +6164,7 @@ func (x *GetRosterRequest) String() string {
 func (*GetRosterRequest) ProtoMessage() {}
 
 func (x *GetRosterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[82]
+	mi := &file_wire_api_api_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6012,7 +6177,7 @@ func (x *GetRosterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRosterRequest.ProtoReflect.Descriptor instead.
 func (*GetRosterRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{82}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{85}
 }
 
 type GetRosterReply struct {
@@ -6028,7 +6193,7 @@ type GetRosterReply struct {
 
 func (x *GetRosterReply) Reset() {
 	*x = GetRosterReply{}
-	mi := &file_wire_api_api_proto_msgTypes[83]
+	mi := &file_wire_api_api_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6040,7 +6205,7 @@ func (x *GetRosterReply) String() string {
 func (*GetRosterReply) ProtoMessage() {}
 
 func (x *GetRosterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[83]
+	mi := &file_wire_api_api_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6053,7 +6218,7 @@ func (x *GetRosterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRosterReply.ProtoReflect.Descriptor instead.
 func (*GetRosterReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{83}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *GetRosterReply) GetEnvelope() []byte {
@@ -6102,7 +6267,7 @@ type PersonKeys struct {
 
 func (x *PersonKeys) Reset() {
 	*x = PersonKeys{}
-	mi := &file_wire_api_api_proto_msgTypes[84]
+	mi := &file_wire_api_api_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6114,7 +6279,7 @@ func (x *PersonKeys) String() string {
 func (*PersonKeys) ProtoMessage() {}
 
 func (x *PersonKeys) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[84]
+	mi := &file_wire_api_api_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6127,7 +6292,7 @@ func (x *PersonKeys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersonKeys.ProtoReflect.Descriptor instead.
 func (*PersonKeys) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{84}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *PersonKeys) GetPerson() string {
@@ -6154,7 +6319,7 @@ type PublicKey struct {
 
 func (x *PublicKey) Reset() {
 	*x = PublicKey{}
-	mi := &file_wire_api_api_proto_msgTypes[85]
+	mi := &file_wire_api_api_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6166,7 +6331,7 @@ func (x *PublicKey) String() string {
 func (*PublicKey) ProtoMessage() {}
 
 func (x *PublicKey) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[85]
+	mi := &file_wire_api_api_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6179,7 +6344,7 @@ func (x *PublicKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublicKey.ProtoReflect.Descriptor instead.
 func (*PublicKey) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{85}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *PublicKey) GetId() []byte {
@@ -6207,7 +6372,7 @@ type PublishRosterRequest struct {
 
 func (x *PublishRosterRequest) Reset() {
 	*x = PublishRosterRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[86]
+	mi := &file_wire_api_api_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6219,7 +6384,7 @@ func (x *PublishRosterRequest) String() string {
 func (*PublishRosterRequest) ProtoMessage() {}
 
 func (x *PublishRosterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[86]
+	mi := &file_wire_api_api_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6232,7 +6397,7 @@ func (x *PublishRosterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishRosterRequest.ProtoReflect.Descriptor instead.
 func (*PublishRosterRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{86}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *PublishRosterRequest) GetEnvelope() []byte {
@@ -6265,7 +6430,7 @@ type PublishRosterReply struct {
 
 func (x *PublishRosterReply) Reset() {
 	*x = PublishRosterReply{}
-	mi := &file_wire_api_api_proto_msgTypes[87]
+	mi := &file_wire_api_api_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6277,7 +6442,7 @@ func (x *PublishRosterReply) String() string {
 func (*PublishRosterReply) ProtoMessage() {}
 
 func (x *PublishRosterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[87]
+	mi := &file_wire_api_api_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6290,7 +6455,7 @@ func (x *PublishRosterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishRosterReply.ProtoReflect.Descriptor instead.
 func (*PublishRosterReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{87}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *PublishRosterReply) GetVersion() uint64 {
@@ -6747,7 +6912,7 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x17DecommissionHostRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"+\n" +
 	"\x13PolicyStatusRequest\x12\x14\n" +
-	"\x05files\x18\x01 \x01(\bR\x05files\"\xc9\x04\n" +
+	"\x05files\x18\x01 \x01(\bR\x05files\"\xf9\x04\n" +
 	"\x11PolicyStatusReply\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x127\n" +
 	"\tloaded_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bloadedAt\x12\x1a\n" +
@@ -6755,7 +6920,8 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\bwarnings\x18\x04 \x03(\tR\bwarnings\x12A\n" +
 	"\x05files\x18\x05 \x03(\v2+.curfew.api.v1.PolicyStatusReply.FilesEntryR\x05files\x12M\n" +
 	"\tdirectory\x18\x06 \x03(\v2/.curfew.api.v1.PolicyStatusReply.DirectoryEntryR\tdirectory\x12J\n" +
-	"\bmanagers\x18\a \x03(\v2..curfew.api.v1.PolicyStatusReply.ManagersEntryR\bmanagers\x1a8\n" +
+	"\bmanagers\x18\a \x03(\v2..curfew.api.v1.PolicyStatusReply.ManagersEntryR\bmanagers\x12.\n" +
+	"\aon_call\x18\b \x01(\v2\x15.curfew.api.v1.OnCallR\x06onCall\x1a8\n" +
 	"\n" +
 	"FilesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -6765,7 +6931,19 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\v2\x16.curfew.api.v1.MembersR\x05value:\x028\x01\x1a;\n" +
 	"\rManagersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"!\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb2\x01\n" +
+	"\x06OnCall\x12B\n" +
+	"\trotations\x18\x01 \x03(\v2$.curfew.api.v1.OnCall.RotationsEntryR\trotations\x12\x10\n" +
+	"\x03why\x18\x02 \x01(\tR\x03why\x1aR\n" +
+	"\x0eRotationsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12*\n" +
+	"\x05value\x18\x02 \x01(\v2\x14.curfew.api.v1.TurnsR\x05value:\x028\x01\"2\n" +
+	"\x05Turns\x12)\n" +
+	"\x05turns\x18\x01 \x03(\v2\x13.curfew.api.v1.TurnR\x05turns\"\x80\x01\n" +
+	"\x04Turn\x12\x16\n" +
+	"\x06person\x18\x01 \x01(\tR\x06person\x12.\n" +
+	"\x04from\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04from\x120\n" +
+	"\x05until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"!\n" +
 	"\aMembers\x12\x16\n" +
 	"\x06people\x18\x01 \x03(\tR\x06people\"\xe2\x01\n" +
 	"\x14ListTerminalsRequest\x12\x0e\n" +
@@ -6891,7 +7069,7 @@ func file_wire_api_api_proto_rawDescGZIP() []byte {
 	return file_wire_api_api_proto_rawDescData
 }
 
-var file_wire_api_api_proto_msgTypes = make([]protoimpl.MessageInfo, 94)
+var file_wire_api_api_proto_msgTypes = make([]protoimpl.MessageInfo, 98)
 var file_wire_api_api_proto_goTypes = []any{
 	(*EnrollRequest)(nil),              // 0: curfew.api.v1.EnrollRequest
 	(*EnrollReply)(nil),                // 1: curfew.api.v1.EnrollReply
@@ -6966,206 +7144,216 @@ var file_wire_api_api_proto_goTypes = []any{
 	(*DecommissionHostRequest)(nil),    // 70: curfew.api.v1.DecommissionHostRequest
 	(*PolicyStatusRequest)(nil),        // 71: curfew.api.v1.PolicyStatusRequest
 	(*PolicyStatusReply)(nil),          // 72: curfew.api.v1.PolicyStatusReply
-	(*Members)(nil),                    // 73: curfew.api.v1.Members
-	(*ListTerminalsRequest)(nil),       // 74: curfew.api.v1.ListTerminalsRequest
-	(*ListTerminalsReply)(nil),         // 75: curfew.api.v1.ListTerminalsReply
-	(*Terminal)(nil),                   // 76: curfew.api.v1.Terminal
-	(*TerminalLine)(nil),               // 77: curfew.api.v1.TerminalLine
-	(*ReplayTerminalRequest)(nil),      // 78: curfew.api.v1.ReplayTerminalRequest
-	(*TerminalPart)(nil),               // 79: curfew.api.v1.TerminalPart
-	(*EndHostSessionRequest)(nil),      // 80: curfew.api.v1.EndHostSessionRequest
-	(*EndHostSessionReply)(nil),        // 81: curfew.api.v1.EndHostSessionReply
-	(*GetRosterRequest)(nil),           // 82: curfew.api.v1.GetRosterRequest
-	(*GetRosterReply)(nil),             // 83: curfew.api.v1.GetRosterReply
-	(*PersonKeys)(nil),                 // 84: curfew.api.v1.PersonKeys
-	(*PublicKey)(nil),                  // 85: curfew.api.v1.PublicKey
-	(*PublishRosterRequest)(nil),       // 86: curfew.api.v1.PublishRosterRequest
-	(*PublishRosterReply)(nil),         // 87: curfew.api.v1.PublishRosterReply
-	nil,                                // 88: curfew.api.v1.CreateRequestRequest.LabelsEntry
-	nil,                                // 89: curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
-	nil,                                // 90: curfew.api.v1.Host.LabelsEntry
-	nil,                                // 91: curfew.api.v1.PolicyStatusReply.FilesEntry
-	nil,                                // 92: curfew.api.v1.PolicyStatusReply.DirectoryEntry
-	nil,                                // 93: curfew.api.v1.PolicyStatusReply.ManagersEntry
-	(*timestamppb.Timestamp)(nil),      // 94: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 95: google.protobuf.Duration
+	(*OnCall)(nil),                     // 73: curfew.api.v1.OnCall
+	(*Turns)(nil),                      // 74: curfew.api.v1.Turns
+	(*Turn)(nil),                       // 75: curfew.api.v1.Turn
+	(*Members)(nil),                    // 76: curfew.api.v1.Members
+	(*ListTerminalsRequest)(nil),       // 77: curfew.api.v1.ListTerminalsRequest
+	(*ListTerminalsReply)(nil),         // 78: curfew.api.v1.ListTerminalsReply
+	(*Terminal)(nil),                   // 79: curfew.api.v1.Terminal
+	(*TerminalLine)(nil),               // 80: curfew.api.v1.TerminalLine
+	(*ReplayTerminalRequest)(nil),      // 81: curfew.api.v1.ReplayTerminalRequest
+	(*TerminalPart)(nil),               // 82: curfew.api.v1.TerminalPart
+	(*EndHostSessionRequest)(nil),      // 83: curfew.api.v1.EndHostSessionRequest
+	(*EndHostSessionReply)(nil),        // 84: curfew.api.v1.EndHostSessionReply
+	(*GetRosterRequest)(nil),           // 85: curfew.api.v1.GetRosterRequest
+	(*GetRosterReply)(nil),             // 86: curfew.api.v1.GetRosterReply
+	(*PersonKeys)(nil),                 // 87: curfew.api.v1.PersonKeys
+	(*PublicKey)(nil),                  // 88: curfew.api.v1.PublicKey
+	(*PublishRosterRequest)(nil),       // 89: curfew.api.v1.PublishRosterRequest
+	(*PublishRosterReply)(nil),         // 90: curfew.api.v1.PublishRosterReply
+	nil,                                // 91: curfew.api.v1.CreateRequestRequest.LabelsEntry
+	nil,                                // 92: curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
+	nil,                                // 93: curfew.api.v1.Host.LabelsEntry
+	nil,                                // 94: curfew.api.v1.PolicyStatusReply.FilesEntry
+	nil,                                // 95: curfew.api.v1.PolicyStatusReply.DirectoryEntry
+	nil,                                // 96: curfew.api.v1.PolicyStatusReply.ManagersEntry
+	nil,                                // 97: curfew.api.v1.OnCall.RotationsEntry
+	(*timestamppb.Timestamp)(nil),      // 98: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 99: google.protobuf.Duration
 }
 var file_wire_api_api_proto_depIdxs = []int32{
-	94,  // 0: curfew.api.v1.SessionReply.expires:type_name -> google.protobuf.Timestamp
+	98,  // 0: curfew.api.v1.SessionReply.expires:type_name -> google.protobuf.Timestamp
 	12,  // 1: curfew.api.v1.WhoamiReply.person:type_name -> curfew.api.v1.Person
-	94,  // 2: curfew.api.v1.WhoamiReply.session_expires:type_name -> google.protobuf.Timestamp
+	98,  // 2: curfew.api.v1.WhoamiReply.session_expires:type_name -> google.protobuf.Timestamp
 	15,  // 3: curfew.api.v1.ListRolesReply.roles:type_name -> curfew.api.v1.Role
-	95,  // 4: curfew.api.v1.Role.max_duration:type_name -> google.protobuf.Duration
-	94,  // 5: curfew.api.v1.Role.eligible_until:type_name -> google.protobuf.Timestamp
-	95,  // 6: curfew.api.v1.CreateRequestRequest.duration:type_name -> google.protobuf.Duration
-	94,  // 7: curfew.api.v1.CreateRequestRequest.start:type_name -> google.protobuf.Timestamp
-	88,  // 8: curfew.api.v1.CreateRequestRequest.labels:type_name -> curfew.api.v1.CreateRequestRequest.LabelsEntry
-	94,  // 9: curfew.api.v1.Approval.at:type_name -> google.protobuf.Timestamp
-	95,  // 10: curfew.api.v1.Approval.duration:type_name -> google.protobuf.Duration
-	94,  // 11: curfew.api.v1.Remark.at:type_name -> google.protobuf.Timestamp
-	95,  // 12: curfew.api.v1.Request.duration:type_name -> google.protobuf.Duration
-	94,  // 13: curfew.api.v1.Request.asked_at:type_name -> google.protobuf.Timestamp
-	94,  // 14: curfew.api.v1.Request.lapses_at:type_name -> google.protobuf.Timestamp
+	99,  // 4: curfew.api.v1.Role.max_duration:type_name -> google.protobuf.Duration
+	98,  // 5: curfew.api.v1.Role.eligible_until:type_name -> google.protobuf.Timestamp
+	99,  // 6: curfew.api.v1.CreateRequestRequest.duration:type_name -> google.protobuf.Duration
+	98,  // 7: curfew.api.v1.CreateRequestRequest.start:type_name -> google.protobuf.Timestamp
+	91,  // 8: curfew.api.v1.CreateRequestRequest.labels:type_name -> curfew.api.v1.CreateRequestRequest.LabelsEntry
+	98,  // 9: curfew.api.v1.Approval.at:type_name -> google.protobuf.Timestamp
+	99,  // 10: curfew.api.v1.Approval.duration:type_name -> google.protobuf.Duration
+	98,  // 11: curfew.api.v1.Remark.at:type_name -> google.protobuf.Timestamp
+	99,  // 12: curfew.api.v1.Request.duration:type_name -> google.protobuf.Duration
+	98,  // 13: curfew.api.v1.Request.asked_at:type_name -> google.protobuf.Timestamp
+	98,  // 14: curfew.api.v1.Request.lapses_at:type_name -> google.protobuf.Timestamp
 	17,  // 15: curfew.api.v1.Request.approvals:type_name -> curfew.api.v1.Approval
-	94,  // 16: curfew.api.v1.Request.not_before:type_name -> google.protobuf.Timestamp
-	94,  // 17: curfew.api.v1.Request.not_after:type_name -> google.protobuf.Timestamp
+	98,  // 16: curfew.api.v1.Request.not_before:type_name -> google.protobuf.Timestamp
+	98,  // 17: curfew.api.v1.Request.not_after:type_name -> google.protobuf.Timestamp
 	21,  // 18: curfew.api.v1.Request.host_states:type_name -> curfew.api.v1.HostState
-	94,  // 19: curfew.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
-	95,  // 20: curfew.api.v1.Request.drain:type_name -> google.protobuf.Duration
+	98,  // 19: curfew.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
+	99,  // 20: curfew.api.v1.Request.drain:type_name -> google.protobuf.Duration
 	20,  // 21: curfew.api.v1.Request.origin:type_name -> curfew.api.v1.Origin
 	18,  // 22: curfew.api.v1.Request.remarks:type_name -> curfew.api.v1.Remark
-	94,  // 23: curfew.api.v1.Request.start:type_name -> google.protobuf.Timestamp
-	94,  // 24: curfew.api.v1.HostState.at:type_name -> google.protobuf.Timestamp
+	98,  // 23: curfew.api.v1.Request.start:type_name -> google.protobuf.Timestamp
+	98,  // 24: curfew.api.v1.HostState.at:type_name -> google.protobuf.Timestamp
 	19,  // 25: curfew.api.v1.ListRequestsReply.requests:type_name -> curfew.api.v1.Request
-	95,  // 26: curfew.api.v1.ApproveRequest.duration:type_name -> google.protobuf.Duration
-	94,  // 27: curfew.api.v1.Delegation.from:type_name -> google.protobuf.Timestamp
-	94,  // 28: curfew.api.v1.Delegation.until:type_name -> google.protobuf.Timestamp
-	94,  // 29: curfew.api.v1.Delegation.made_at:type_name -> google.protobuf.Timestamp
-	94,  // 30: curfew.api.v1.DelegateRequest.from:type_name -> google.protobuf.Timestamp
-	94,  // 31: curfew.api.v1.DelegateRequest.until:type_name -> google.protobuf.Timestamp
+	99,  // 26: curfew.api.v1.ApproveRequest.duration:type_name -> google.protobuf.Duration
+	98,  // 27: curfew.api.v1.Delegation.from:type_name -> google.protobuf.Timestamp
+	98,  // 28: curfew.api.v1.Delegation.until:type_name -> google.protobuf.Timestamp
+	98,  // 29: curfew.api.v1.Delegation.made_at:type_name -> google.protobuf.Timestamp
+	98,  // 30: curfew.api.v1.DelegateRequest.from:type_name -> google.protobuf.Timestamp
+	98,  // 31: curfew.api.v1.DelegateRequest.until:type_name -> google.protobuf.Timestamp
 	26,  // 32: curfew.api.v1.DelegateReply.delegation:type_name -> curfew.api.v1.Delegation
 	26,  // 33: curfew.api.v1.ListDelegationsReply.delegations:type_name -> curfew.api.v1.Delegation
 	26,  // 34: curfew.api.v1.EndDelegationReply.delegation:type_name -> curfew.api.v1.Delegation
-	95,  // 35: curfew.api.v1.ExtendRequest.duration:type_name -> google.protobuf.Duration
-	94,  // 36: curfew.api.v1.OpenPagesReply.expires:type_name -> google.protobuf.Timestamp
-	94,  // 37: curfew.api.v1.IssueSSHCertificateReply.expires:type_name -> google.protobuf.Timestamp
-	94,  // 38: curfew.api.v1.SearchEventsRequest.since:type_name -> google.protobuf.Timestamp
-	94,  // 39: curfew.api.v1.SearchEventsRequest.until:type_name -> google.protobuf.Timestamp
+	99,  // 35: curfew.api.v1.ExtendRequest.duration:type_name -> google.protobuf.Duration
+	98,  // 36: curfew.api.v1.OpenPagesReply.expires:type_name -> google.protobuf.Timestamp
+	98,  // 37: curfew.api.v1.IssueSSHCertificateReply.expires:type_name -> google.protobuf.Timestamp
+	98,  // 38: curfew.api.v1.SearchEventsRequest.since:type_name -> google.protobuf.Timestamp
+	98,  // 39: curfew.api.v1.SearchEventsRequest.until:type_name -> google.protobuf.Timestamp
 	45,  // 40: curfew.api.v1.SearchEventsReply.events:type_name -> curfew.api.v1.Event
-	94,  // 41: curfew.api.v1.Event.at:type_name -> google.protobuf.Timestamp
+	98,  // 41: curfew.api.v1.Event.at:type_name -> google.protobuf.Timestamp
 	47,  // 42: curfew.api.v1.Event.process:type_name -> curfew.api.v1.Process
-	95,  // 43: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
+	99,  // 43: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
 	48,  // 44: curfew.api.v1.Event.receipt:type_name -> curfew.api.v1.Receipt
-	94,  // 45: curfew.api.v1.Event.since:type_name -> google.protobuf.Timestamp
+	98,  // 45: curfew.api.v1.Event.since:type_name -> google.protobuf.Timestamp
 	46,  // 46: curfew.api.v1.Process.ids:type_name -> curfew.api.v1.IDs
 	46,  // 47: curfew.api.v1.Process.old_ids:type_name -> curfew.api.v1.IDs
-	95,  // 48: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
-	94,  // 49: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
-	94,  // 50: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
-	94,  // 51: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
+	99,  // 48: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
+	98,  // 49: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
+	98,  // 50: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
+	98,  // 51: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
 	19,  // 52: curfew.api.v1.TimelineReply.request:type_name -> curfew.api.v1.Request
 	51,  // 53: curfew.api.v1.TimelineReply.moments:type_name -> curfew.api.v1.Moment
-	94,  // 54: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
-	95,  // 55: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
+	98,  // 54: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
+	99,  // 55: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
 	45,  // 56: curfew.api.v1.Moment.event:type_name -> curfew.api.v1.Event
 	54,  // 57: curfew.api.v1.GetCheckpointReply.witnesses:type_name -> curfew.api.v1.Witness
-	94,  // 58: curfew.api.v1.Witness.at:type_name -> google.protobuf.Timestamp
-	94,  // 59: curfew.api.v1.Witness.since:type_name -> google.protobuf.Timestamp
-	94,  // 60: curfew.api.v1.ExportRecordRequest.since:type_name -> google.protobuf.Timestamp
+	98,  // 58: curfew.api.v1.Witness.at:type_name -> google.protobuf.Timestamp
+	98,  // 59: curfew.api.v1.Witness.since:type_name -> google.protobuf.Timestamp
+	98,  // 60: curfew.api.v1.ExportRecordRequest.since:type_name -> google.protobuf.Timestamp
 	12,  // 61: curfew.api.v1.InviteReply.person:type_name -> curfew.api.v1.Person
-	94,  // 62: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
+	98,  // 62: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
 	12,  // 63: curfew.api.v1.ListPeopleReply.people:type_name -> curfew.api.v1.Person
-	89,  // 64: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
-	94,  // 65: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
+	92,  // 64: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
+	98,  // 65: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
 	68,  // 66: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
-	90,  // 67: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
-	94,  // 68: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
-	94,  // 69: curfew.api.v1.Host.examined:type_name -> google.protobuf.Timestamp
+	93,  // 67: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
+	98,  // 68: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
+	98,  // 69: curfew.api.v1.Host.examined:type_name -> google.protobuf.Timestamp
 	69,  // 70: curfew.api.v1.Host.findings:type_name -> curfew.api.v1.Finding
-	94,  // 71: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
-	91,  // 72: curfew.api.v1.PolicyStatusReply.files:type_name -> curfew.api.v1.PolicyStatusReply.FilesEntry
-	92,  // 73: curfew.api.v1.PolicyStatusReply.directory:type_name -> curfew.api.v1.PolicyStatusReply.DirectoryEntry
-	93,  // 74: curfew.api.v1.PolicyStatusReply.managers:type_name -> curfew.api.v1.PolicyStatusReply.ManagersEntry
-	94,  // 75: curfew.api.v1.ListTerminalsRequest.since:type_name -> google.protobuf.Timestamp
-	94,  // 76: curfew.api.v1.ListTerminalsRequest.until:type_name -> google.protobuf.Timestamp
-	76,  // 77: curfew.api.v1.ListTerminalsReply.terminals:type_name -> curfew.api.v1.Terminal
-	94,  // 78: curfew.api.v1.Terminal.started:type_name -> google.protobuf.Timestamp
-	94,  // 79: curfew.api.v1.Terminal.seen:type_name -> google.protobuf.Timestamp
-	94,  // 80: curfew.api.v1.Terminal.ended:type_name -> google.protobuf.Timestamp
-	77,  // 81: curfew.api.v1.Terminal.lines:type_name -> curfew.api.v1.TerminalLine
-	95,  // 82: curfew.api.v1.TerminalLine.at:type_name -> google.protobuf.Duration
-	84,  // 83: curfew.api.v1.GetRosterReply.people:type_name -> curfew.api.v1.PersonKeys
-	85,  // 84: curfew.api.v1.PersonKeys.keys:type_name -> curfew.api.v1.PublicKey
-	73,  // 85: curfew.api.v1.PolicyStatusReply.DirectoryEntry.value:type_name -> curfew.api.v1.Members
-	0,   // 86: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
-	2,   // 87: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
-	3,   // 88: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
-	4,   // 89: curfew.api.v1.Curfew.BeginSignIn:input_type -> curfew.api.v1.BeginSignInRequest
-	6,   // 90: curfew.api.v1.Curfew.FinishSignIn:input_type -> curfew.api.v1.FinishSignInRequest
-	8,   // 91: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
-	10,  // 92: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
-	13,  // 93: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
-	16,  // 94: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
-	22,  // 95: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
-	23,  // 96: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
-	22,  // 97: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
-	25,  // 98: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
-	33,  // 99: curfew.api.v1.Curfew.Sign:input_type -> curfew.api.v1.SignRequest
-	35,  // 100: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
-	34,  // 101: curfew.api.v1.Curfew.Comment:input_type -> curfew.api.v1.CommentRequest
-	36,  // 102: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
-	37,  // 103: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
-	38,  // 104: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
-	27,  // 105: curfew.api.v1.Curfew.Delegate:input_type -> curfew.api.v1.DelegateRequest
-	29,  // 106: curfew.api.v1.Curfew.ListDelegations:input_type -> curfew.api.v1.ListDelegationsRequest
-	31,  // 107: curfew.api.v1.Curfew.EndDelegation:input_type -> curfew.api.v1.EndDelegationRequest
-	39,  // 108: curfew.api.v1.Curfew.OpenPages:input_type -> curfew.api.v1.OpenPagesRequest
-	41,  // 109: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
-	43,  // 110: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	43,  // 111: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	49,  // 112: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
-	52,  // 113: curfew.api.v1.Curfew.GetCheckpoint:input_type -> curfew.api.v1.GetCheckpointRequest
-	55,  // 114: curfew.api.v1.Curfew.ExportRecord:input_type -> curfew.api.v1.ExportRecordRequest
-	74,  // 115: curfew.api.v1.Curfew.ListTerminals:input_type -> curfew.api.v1.ListTerminalsRequest
-	78,  // 116: curfew.api.v1.Curfew.ReplayTerminal:input_type -> curfew.api.v1.ReplayTerminalRequest
-	80,  // 117: curfew.api.v1.Curfew.EndHostSession:input_type -> curfew.api.v1.EndHostSessionRequest
-	57,  // 118: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
-	58,  // 119: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
-	60,  // 120: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
-	61,  // 121: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
-	63,  // 122: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
-	66,  // 123: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
-	70,  // 124: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
-	71,  // 125: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
-	82,  // 126: curfew.api.v1.Curfew.GetRoster:input_type -> curfew.api.v1.GetRosterRequest
-	86,  // 127: curfew.api.v1.Curfew.PublishRoster:input_type -> curfew.api.v1.PublishRosterRequest
-	1,   // 128: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
-	7,   // 129: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
-	7,   // 130: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
-	5,   // 131: curfew.api.v1.Curfew.BeginSignIn:output_type -> curfew.api.v1.BeginSignInReply
-	7,   // 132: curfew.api.v1.Curfew.FinishSignIn:output_type -> curfew.api.v1.SessionReply
-	9,   // 133: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
-	11,  // 134: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
-	14,  // 135: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
-	19,  // 136: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
-	19,  // 137: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
-	24,  // 138: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
-	19,  // 139: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
-	19,  // 140: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
-	19,  // 141: curfew.api.v1.Curfew.Sign:output_type -> curfew.api.v1.Request
-	19,  // 142: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
-	19,  // 143: curfew.api.v1.Curfew.Comment:output_type -> curfew.api.v1.Request
-	19,  // 144: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
-	19,  // 145: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
-	19,  // 146: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
-	28,  // 147: curfew.api.v1.Curfew.Delegate:output_type -> curfew.api.v1.DelegateReply
-	30,  // 148: curfew.api.v1.Curfew.ListDelegations:output_type -> curfew.api.v1.ListDelegationsReply
-	32,  // 149: curfew.api.v1.Curfew.EndDelegation:output_type -> curfew.api.v1.EndDelegationReply
-	40,  // 150: curfew.api.v1.Curfew.OpenPages:output_type -> curfew.api.v1.OpenPagesReply
-	42,  // 151: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
-	44,  // 152: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
-	45,  // 153: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
-	50,  // 154: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
-	53,  // 155: curfew.api.v1.Curfew.GetCheckpoint:output_type -> curfew.api.v1.GetCheckpointReply
-	56,  // 156: curfew.api.v1.Curfew.ExportRecord:output_type -> curfew.api.v1.ExportPart
-	75,  // 157: curfew.api.v1.Curfew.ListTerminals:output_type -> curfew.api.v1.ListTerminalsReply
-	79,  // 158: curfew.api.v1.Curfew.ReplayTerminal:output_type -> curfew.api.v1.TerminalPart
-	81,  // 159: curfew.api.v1.Curfew.EndHostSession:output_type -> curfew.api.v1.EndHostSessionReply
-	59,  // 160: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
-	59,  // 161: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
-	12,  // 162: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
-	62,  // 163: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
-	64,  // 164: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
-	67,  // 165: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
-	68,  // 166: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
-	72,  // 167: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
-	83,  // 168: curfew.api.v1.Curfew.GetRoster:output_type -> curfew.api.v1.GetRosterReply
-	87,  // 169: curfew.api.v1.Curfew.PublishRoster:output_type -> curfew.api.v1.PublishRosterReply
-	128, // [128:170] is the sub-list for method output_type
-	86,  // [86:128] is the sub-list for method input_type
-	86,  // [86:86] is the sub-list for extension type_name
-	86,  // [86:86] is the sub-list for extension extendee
-	0,   // [0:86] is the sub-list for field type_name
+	98,  // 71: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
+	94,  // 72: curfew.api.v1.PolicyStatusReply.files:type_name -> curfew.api.v1.PolicyStatusReply.FilesEntry
+	95,  // 73: curfew.api.v1.PolicyStatusReply.directory:type_name -> curfew.api.v1.PolicyStatusReply.DirectoryEntry
+	96,  // 74: curfew.api.v1.PolicyStatusReply.managers:type_name -> curfew.api.v1.PolicyStatusReply.ManagersEntry
+	73,  // 75: curfew.api.v1.PolicyStatusReply.on_call:type_name -> curfew.api.v1.OnCall
+	97,  // 76: curfew.api.v1.OnCall.rotations:type_name -> curfew.api.v1.OnCall.RotationsEntry
+	75,  // 77: curfew.api.v1.Turns.turns:type_name -> curfew.api.v1.Turn
+	98,  // 78: curfew.api.v1.Turn.from:type_name -> google.protobuf.Timestamp
+	98,  // 79: curfew.api.v1.Turn.until:type_name -> google.protobuf.Timestamp
+	98,  // 80: curfew.api.v1.ListTerminalsRequest.since:type_name -> google.protobuf.Timestamp
+	98,  // 81: curfew.api.v1.ListTerminalsRequest.until:type_name -> google.protobuf.Timestamp
+	79,  // 82: curfew.api.v1.ListTerminalsReply.terminals:type_name -> curfew.api.v1.Terminal
+	98,  // 83: curfew.api.v1.Terminal.started:type_name -> google.protobuf.Timestamp
+	98,  // 84: curfew.api.v1.Terminal.seen:type_name -> google.protobuf.Timestamp
+	98,  // 85: curfew.api.v1.Terminal.ended:type_name -> google.protobuf.Timestamp
+	80,  // 86: curfew.api.v1.Terminal.lines:type_name -> curfew.api.v1.TerminalLine
+	99,  // 87: curfew.api.v1.TerminalLine.at:type_name -> google.protobuf.Duration
+	87,  // 88: curfew.api.v1.GetRosterReply.people:type_name -> curfew.api.v1.PersonKeys
+	88,  // 89: curfew.api.v1.PersonKeys.keys:type_name -> curfew.api.v1.PublicKey
+	76,  // 90: curfew.api.v1.PolicyStatusReply.DirectoryEntry.value:type_name -> curfew.api.v1.Members
+	74,  // 91: curfew.api.v1.OnCall.RotationsEntry.value:type_name -> curfew.api.v1.Turns
+	0,   // 92: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
+	2,   // 93: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
+	3,   // 94: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
+	4,   // 95: curfew.api.v1.Curfew.BeginSignIn:input_type -> curfew.api.v1.BeginSignInRequest
+	6,   // 96: curfew.api.v1.Curfew.FinishSignIn:input_type -> curfew.api.v1.FinishSignInRequest
+	8,   // 97: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
+	10,  // 98: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
+	13,  // 99: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
+	16,  // 100: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
+	22,  // 101: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
+	23,  // 102: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
+	22,  // 103: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
+	25,  // 104: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
+	33,  // 105: curfew.api.v1.Curfew.Sign:input_type -> curfew.api.v1.SignRequest
+	35,  // 106: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
+	34,  // 107: curfew.api.v1.Curfew.Comment:input_type -> curfew.api.v1.CommentRequest
+	36,  // 108: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
+	37,  // 109: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
+	38,  // 110: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
+	27,  // 111: curfew.api.v1.Curfew.Delegate:input_type -> curfew.api.v1.DelegateRequest
+	29,  // 112: curfew.api.v1.Curfew.ListDelegations:input_type -> curfew.api.v1.ListDelegationsRequest
+	31,  // 113: curfew.api.v1.Curfew.EndDelegation:input_type -> curfew.api.v1.EndDelegationRequest
+	39,  // 114: curfew.api.v1.Curfew.OpenPages:input_type -> curfew.api.v1.OpenPagesRequest
+	41,  // 115: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
+	43,  // 116: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	43,  // 117: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	49,  // 118: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
+	52,  // 119: curfew.api.v1.Curfew.GetCheckpoint:input_type -> curfew.api.v1.GetCheckpointRequest
+	55,  // 120: curfew.api.v1.Curfew.ExportRecord:input_type -> curfew.api.v1.ExportRecordRequest
+	77,  // 121: curfew.api.v1.Curfew.ListTerminals:input_type -> curfew.api.v1.ListTerminalsRequest
+	81,  // 122: curfew.api.v1.Curfew.ReplayTerminal:input_type -> curfew.api.v1.ReplayTerminalRequest
+	83,  // 123: curfew.api.v1.Curfew.EndHostSession:input_type -> curfew.api.v1.EndHostSessionRequest
+	57,  // 124: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
+	58,  // 125: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
+	60,  // 126: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
+	61,  // 127: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
+	63,  // 128: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
+	66,  // 129: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
+	70,  // 130: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
+	71,  // 131: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
+	85,  // 132: curfew.api.v1.Curfew.GetRoster:input_type -> curfew.api.v1.GetRosterRequest
+	89,  // 133: curfew.api.v1.Curfew.PublishRoster:input_type -> curfew.api.v1.PublishRosterRequest
+	1,   // 134: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
+	7,   // 135: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
+	7,   // 136: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
+	5,   // 137: curfew.api.v1.Curfew.BeginSignIn:output_type -> curfew.api.v1.BeginSignInReply
+	7,   // 138: curfew.api.v1.Curfew.FinishSignIn:output_type -> curfew.api.v1.SessionReply
+	9,   // 139: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
+	11,  // 140: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
+	14,  // 141: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
+	19,  // 142: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
+	19,  // 143: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
+	24,  // 144: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
+	19,  // 145: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
+	19,  // 146: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
+	19,  // 147: curfew.api.v1.Curfew.Sign:output_type -> curfew.api.v1.Request
+	19,  // 148: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
+	19,  // 149: curfew.api.v1.Curfew.Comment:output_type -> curfew.api.v1.Request
+	19,  // 150: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
+	19,  // 151: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
+	19,  // 152: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
+	28,  // 153: curfew.api.v1.Curfew.Delegate:output_type -> curfew.api.v1.DelegateReply
+	30,  // 154: curfew.api.v1.Curfew.ListDelegations:output_type -> curfew.api.v1.ListDelegationsReply
+	32,  // 155: curfew.api.v1.Curfew.EndDelegation:output_type -> curfew.api.v1.EndDelegationReply
+	40,  // 156: curfew.api.v1.Curfew.OpenPages:output_type -> curfew.api.v1.OpenPagesReply
+	42,  // 157: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
+	44,  // 158: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
+	45,  // 159: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
+	50,  // 160: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
+	53,  // 161: curfew.api.v1.Curfew.GetCheckpoint:output_type -> curfew.api.v1.GetCheckpointReply
+	56,  // 162: curfew.api.v1.Curfew.ExportRecord:output_type -> curfew.api.v1.ExportPart
+	78,  // 163: curfew.api.v1.Curfew.ListTerminals:output_type -> curfew.api.v1.ListTerminalsReply
+	82,  // 164: curfew.api.v1.Curfew.ReplayTerminal:output_type -> curfew.api.v1.TerminalPart
+	84,  // 165: curfew.api.v1.Curfew.EndHostSession:output_type -> curfew.api.v1.EndHostSessionReply
+	59,  // 166: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
+	59,  // 167: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
+	12,  // 168: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
+	62,  // 169: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
+	64,  // 170: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
+	67,  // 171: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
+	68,  // 172: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
+	72,  // 173: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
+	86,  // 174: curfew.api.v1.Curfew.GetRoster:output_type -> curfew.api.v1.GetRosterReply
+	90,  // 175: curfew.api.v1.Curfew.PublishRoster:output_type -> curfew.api.v1.PublishRosterReply
+	134, // [134:176] is the sub-list for method output_type
+	92,  // [92:134] is the sub-list for method input_type
+	92,  // [92:92] is the sub-list for extension type_name
+	92,  // [92:92] is the sub-list for extension extendee
+	0,   // [0:92] is the sub-list for field type_name
 }
 
 func init() { file_wire_api_api_proto_init() }
@@ -7179,7 +7367,7 @@ func file_wire_api_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_api_api_proto_rawDesc), len(file_wire_api_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   94,
+			NumMessages:   98,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

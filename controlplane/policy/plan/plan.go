@@ -76,6 +76,14 @@ func kept(from, to policy.Policy) []Change {
 			})
 		}
 	}
+	for _, group := range slices.Sorted(maps.Keys(to.Calls)) {
+		if name, was := from.Calls[group]; !was || name != to.Calls[group] {
+			all = append(all, Change{
+				Direction: Other, Role: "-", Kind: "group", Text: fmt.Sprintf("the on-call source's %q says who is on call in group %s: at any time", to.Calls[group], group),
+				Old: from.Places["groups."+group], New: to.Places["groups."+group],
+			})
+		}
+	}
 	for _, group := range slices.Sorted(maps.Keys(to.Rotations)) {
 		was, is := from.Rotations[group], to.Rotations[group]
 		if !slices.Equal(was.People, is.People) || !was.First.Equal(is.First) || was.First.Location().String() != is.First.Location().String() {
