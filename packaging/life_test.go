@@ -93,7 +93,8 @@ func TestLifeOnHosts(t *testing.T) {
 		{"a removal ends what was granted, and keeps the membership", s.remove},
 		{"a power cut in the middle leaves a host that can be logged in to", s.cuts},
 		{"a purge leaves the hosts as they were", s.purgeAgents},
-		{"a purge leaves the control plane's host as it was", s.purgeServer},
+		{"the control plane's machine is a host, and then is none", s.both},
+		{"a purge leaves the control plane's machine as it was", s.purgeServer},
 	} {
 		if !t.Run(part.name, part.run) {
 			return // what comes next stands on it
@@ -198,13 +199,22 @@ func (s *life) setUp(t *testing.T) {
 		}
 	}
 	for _, h := range s.hosts() {
-		token := s.person(t, "cleo", "hosts", "token", "--label", "tier=db")
-		if _, err := h.Feed(t.Context(), token, "curfew-agent install && curfew-agent join --address "+h.Address); err != nil {
-			t.Fatal(err)
-		}
-		s.sh(t, h, "systemctl enable --now curfew-agent curfew-sweep.service curfew-sweep.timer")
+		s.join(t, h)
 	}
 	s.connected(t)
+}
+
+// join makes a machine with the package a host of the fleet.
+func (s *life) join(t *testing.T, h *lab.Host) {
+	t.Helper()
+	token, err := s.People["cleo"].Administer(t.Context(), "hosts", "token", "--label", "tier=db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Feed(t.Context(), token, "curfew-agent install && curfew-agent join --address "+h.Address); err != nil {
+		t.Fatal(err)
+	}
+	s.sh(t, h, "systemctl enable --now curfew-agent curfew-sweep.service curfew-sweep.timer")
 }
 
 // ready waits for the control plane.
@@ -220,11 +230,16 @@ func (s *life) ready(t *testing.T) {
 func (s *life) connected(t *testing.T) {
 	t.Helper()
 	for _, h := range s.hosts() {
-		s.until(t, h.Name+"'s uplink", func() error {
-			_, err := h.Sh(t.Context(), "curfew-agent status | grep 'connected to'")
-			return err
-		})
+		s.linked(t, h)
 	}
+}
+
+func (s *life) linked(t *testing.T, h *lab.Host) {
+	t.Helper()
+	s.until(t, h.Name+"'s uplink", func() error {
+		_, err := h.Sh(t.Context(), "curfew-agent status | grep 'connected to'")
+		return err
+	})
 }
 
 var (
@@ -317,26 +332,67 @@ func (s *life) remove(t *testing.T) {
 	s.works(t)
 }
 
+// purgeAgents: one host is in the middle of an upgrade, and people are at work
+// on both.
 func (s *life) purgeAgents(t *testing.T) {
 	t.Helper()
-	for _, h := range s.hosts() {
-		s.purge(t, h, "curfew-agent")
+	if err := s.open(t.Context(), t, "ana", "sudo sleep 7001"); err != nil {
+		t.Fatal(err)
 	}
+	s.until(t, "the session", func() error {
+		_, err := s.db1.Sh(t.Context(), "pgrep -f '^sleep 7001$'")
+		return err
+	})
+	s.purge(t, s.db1, "dpkg --unpack /srv/curfew-agent_0.9.2_amd64.deb && dpkg --purge curfew-agent")
+	s.purge(t, s.db2, "dpkg -i /srv/curfew-agent_0.9.2_amd64.deb && apt-get purge -y curfew-agent")
 }
 
+// both makes the control plane's machine a host, on which dan is at work.
+func (s *life) both(t *testing.T) {
+	t.Helper()
+	s.sh(t, s.plane, "dpkg -i /srv/curfew-agent_0.9.2_amd64.deb")
+	s.join(t, s.plane)
+	s.linked(t, s.plane)
+	out, err := s.People["dan"].Prove(t.Context(), "request", "db-admin", "--on", "plane", "--for", "1h", "--why", "a look", "--no-wait")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = s.People["ben"].Prove(t.Context(), "approve", requestID.FindString(out)); err != nil {
+		t.Fatal(err)
+	}
+	s.until(t, "the grant", func() error {
+		_, err := s.plane.Sh(t.Context(), "getent passwd dan && test -n \"$(ls /run/curfew/sudoers.d)\"")
+		return err
+	})
+	if _, err := s.People["dan"].Start(t.Context(), filepath.Join(t.TempDir(), "out"), "ssh", "plane", "--", "sudo sleep 7000 & sleep 7001"); err != nil {
+		t.Fatal(err)
+	}
+	s.until(t, "dan's session", func() error {
+		_, err := s.plane.Sh(t.Context(), "pgrep -f '^sleep 7000$' && pgrep -f '^sleep 7001$'")
+		return err
+	})
+	s.sh(t, s.plane, "dpkg --remove curfew-agent")
+	if left := s.sleepers(t, s.plane); left != "" {
+		t.Errorf("processes outlived the removal: %s", left)
+	}
+	s.sh(t, s.plane, "systemctl is-active curfew-server")
+}
+
+// purgeServer: what was removed before is purged with it, and the server is in
+// the middle of an upgrade.
 func (s *life) purgeServer(t *testing.T) {
 	t.Helper()
-	s.purge(t, s.plane, "curfew-server")
+	s.purge(t, s.plane, "dpkg --unpack /srv/curfew-server_0.9.2_amd64.deb && dpkg --purge curfew-agent curfew-server")
 }
 
-// purge takes a package off while what it gave is in use.
-func (s *life) purge(t *testing.T, h *lab.Host, name string) {
+// purge takes packages off while what they gave is in use.
+func (s *life) purge(t *testing.T, h *lab.Host, script string) {
 	t.Helper()
-	s.sh(t, h, "dpkg -i /srv/"+name+"_0.9.2_amd64.deb 2>&1; dpkg --purge "+name)
+	s.sh(t, h, "exec 2>&1; "+script)
 	for _, c := range s.before[h].Changes(look(t, h)) {
 		t.Error(c)
 	}
-	if out := s.sh(t, h, "dpkg -l | grep curfew || true"); out != "" {
+	if out := s.sh(t, h, "dpkg -l | grep curfew || true; pgrep -l curfew || true") + s.sleepers(t, h); out != "" {
 		t.Error(out)
 	}
 }

@@ -5,6 +5,7 @@ set -e
 
 case "$1" in
 configure | abort-upgrade | abort-remove | abort-deconfigure)
+	rm -rf /usr/libexec/curfew-agent/before
 	systemd-tmpfiles --create curfew-agent.conf
 	if [ -d /run/systemd/system ]; then
 		systemctl daemon-reload

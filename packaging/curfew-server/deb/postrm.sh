@@ -4,6 +4,9 @@
 set -e
 
 if [ -d /run/systemd/system ] && [ "$1" = remove ]; then
+	# It runs on if what was unpacked was not configured: prerm was not asked.
+	systemctl stop curfew-server.service 2>/dev/null || true
+	rm -f /etc/systemd/system/multi-user.target.wants/curfew-server.service
 	systemctl daemon-reload
 fi
 if [ "$1" = purge ]; then
