@@ -347,11 +347,13 @@ func (s *life) purgeAgents(t *testing.T) {
 	s.purge(t, s.db2, "dpkg -i /srv/curfew-agent_0.9.2_amd64.deb && apt-get purge -y curfew-agent")
 }
 
-// both makes the control plane's machine a host, on which dan is at work.
+// both makes the control plane's machine a host, on which dan is at work. Its
+// sshd does not run at first, as where a socket starts it.
 func (s *life) both(t *testing.T) {
 	t.Helper()
-	s.sh(t, s.plane, "dpkg -i /srv/curfew-agent_0.9.2_amd64.deb")
+	s.sh(t, s.plane, "dpkg -i /srv/curfew-agent_0.9.2_amd64.deb && systemctl stop ssh && ! test -e /run/sshd")
 	s.join(t, s.plane)
+	s.sh(t, s.plane, "rmdir /run/sshd; curfew-agent doctor | grep 'will not start again' && exit 1; systemctl start ssh")
 	s.linked(t, s.plane)
 	out, err := s.People["dan"].Prove(t.Context(), "request", "db-admin", "--on", "plane", "--for", "1h", "--why", "a look", "--no-wait")
 	if err != nil {

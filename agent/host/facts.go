@@ -186,7 +186,7 @@ func (h *Host) sshdFacts(ctx context.Context) doctor.SSHD {
 	if !f.There {
 		return f
 	}
-	out, err := h.run(ctx, "sshd", "-T")
+	out, err := h.askSSHD(ctx)
 	if err != nil {
 		f.Err = strings.TrimSpace(out)
 		if f.Err == "" {

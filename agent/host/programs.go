@@ -89,7 +89,7 @@ func (h *Host) installSSHD(ctx context.Context) error {
 	if h.Root != "/" {
 		return nil
 	}
-	out, err := h.run(ctx, "sshd", "-T")
+	out, err := h.askSSHD(ctx)
 	if err != nil {
 		err = fmt.Errorf("sshd does not take %s: %w: %s", target, err, strings.TrimSpace(out))
 	} else if settings := sshdSettings(out); !maps.Equal(settings, sshdOurs) {
@@ -100,6 +100,21 @@ func (h *Host) installSSHD(ctx context.Context) error {
 	}
 	h.reloadSSHD(ctx)
 	return nil
+}
+
+// askSSHD has sshd tell its settings. It wants a folder for that which is only
+// there while it runs; where a socket starts it, or nothing does, that is made
+// as its service makes it.
+func (h *Host) askSSHD(ctx context.Context) (string, error) {
+	out, err := h.run(ctx, "sshd", "-T")
+	dir, missing := strings.CutPrefix(strings.TrimSpace(out), "Missing privilege separation directory: ")
+	if err == nil || !missing || filepath.Dir(dir) != "/run" {
+		return out, err
+	}
+	if err := errors.Join(ignore(os.Mkdir(dir, 0o755), fs.ErrExist), os.Chmod(dir, 0o755)); err != nil { //nolint:gosec // as sshd's service has it
+		return out, fmt.Errorf("make %s for sshd: %w", dir, err)
+	}
+	return h.run(ctx, "sshd", "-T")
 }
 
 // sshdOurs is what sshd says of itself when it is wired.
@@ -113,7 +128,7 @@ func (h *Host) freeSSHD(ctx context.Context) error {
 	if h.Root != "/" {
 		return nil // the program would speak of the machine's own
 	}
-	out, err := h.run(ctx, "sshd", "-T")
+	out, err := h.askSSHD(ctx)
 	if err != nil {
 		return fmt.Errorf("ask sshd for its settings: %w: %s", err, strings.TrimSpace(out))
 	}
