@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -72,4 +73,24 @@ func cutAtEnd(t *testing.T, s *scene) {
 		refused(t, out, err)
 		s.clean(t, id)
 	}
+}
+
+// asleep: the machine is suspended to memory across the end. It knows by the
+// clock that counts on in its sleep: nobody gets the time back that it slept.
+func asleep(t *testing.T, s *scene) {
+	t.Helper()
+	p := s.person(t, "ulf")
+	id, end := s.grant(t, p, 90*time.Second)
+	s.running(t, p, "5006")
+	const rest = 20 * time.Second
+	slept := time.Until(end) + rest
+	s.sh(t, fmt.Sprintf("before=$(cut -d. -f1 /proc/uptime); rtcwake -m mem -s %d && [ $(($(cut -d. -f1 /proc/uptime) - before)) -ge %d ]", int(slept.Seconds()), int(slept.Seconds())-1))
+	if time.Now().Before(end) {
+		t.Fatal("it woke before the end: nothing would be shown")
+	}
+	s.nothing(t, "ulf")
+	s.sh(t, "! pgrep -f '^sleep 5006'; journalctl -b -k --no-pager | grep 'PM: suspend exit'")
+	out, err := s.ssh(t, p, "true")
+	refused(t, out, err)
+	s.clean(t, id)
 }
