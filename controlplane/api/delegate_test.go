@@ -12,6 +12,7 @@ import (
 
 	"curfew.internal/controlplane/policy"
 	"curfew.internal/controlplane/roster"
+	"curfew.internal/grant"
 	"curfew.internal/wire/api"
 )
 
@@ -270,4 +271,61 @@ func TestDeniedInPlaceOfAnother(t *testing.T) {
 	second := w.ask(t)
 	_, err = w.eve.yes(t, second, "cy")
 	must(t, err)
+}
+
+// Hosts take the word of those alone whom the roster of keys lets approve: to
+// anybody else nothing is lent where people's own keys sign.
+func TestWhoStandsInWhereKeysSign(t *testing.T) {
+	for _, c := range []struct {
+		name                 string
+		named, approves, may bool
+	}{
+		{"whom the roster does not name has no word to give", false, false, false},
+		{"nor has one whom it names, and does not let approve", true, false, false},
+		{"one whom it lets approve signs with her own passkey", true, true, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newSigning(t)
+			s.rules.change(func() {
+				s.rules.approvers, s.rules.lends = []string{"ben"}, policy.Lending{UpTo: 14 * 24 * time.Hour}
+			})
+			if c.named {
+				s.names("cy", c.approves)
+			}
+			must(t, s.publish(s.roster, append(s.owners, s.root)...))
+			s.ben.lend(t, "cy", 7)
+			r, err := s.sign(s.ask(t))
+			must(t, err)
+			if said := strings.Contains(r.WaitsFor, "cy in place of ben"); said != c.may || slices.Contains(r.Approvers, "cy") != c.may {
+				t.Errorf("it waits for %s, and %v", r.WaitsFor, r.Approvers)
+			}
+			if _, err := s.server.GetRequest(s.browser["cy"], &api.GetRequestRequest{Id: r.Id}); (err == nil) != c.may {
+				t.Errorf("cy sees it: %v", err)
+			}
+			if !c.may {
+				return
+			}
+			r, err = s.approve("cy", &api.ApproveRequest{Id: r.Id, Digest: r.Digest, InPlaceOf: "ben"})
+			must(t, err)
+			if o := s.host(s.state()); r.State != "issued" || len(o.Grants) != 1 || o.Grants[0].Approvals[0].Person != "cy" {
+				t.Errorf("%s: the host holds %+v", r.State, o)
+			}
+		})
+	}
+}
+
+// names puts somebody into the roster.
+func (s *signing) names(person string, approves bool) {
+	s.t.Helper()
+	m, err := s.ada.GetRoster(s.t.Context(), &api.GetRosterRequest{})
+	must(s.t, err)
+	for _, p := range m.People {
+		if p.Person == person {
+			one := grant.Member{Name: person, Approves: approves}
+			for _, k := range p.Keys {
+				one.Keys = append(one.Keys, grant.Passkey{ID: k.Id, Public: k.Public})
+			}
+			s.roster.Members = append(s.roster.Members, one)
+		}
+	}
 }
