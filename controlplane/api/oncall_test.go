@@ -1,12 +1,14 @@
 package api_test
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
 
 	"connectrpc.com/connect"
 
+	"curfew.internal/controlplane/roster"
 	"curfew.internal/wire/api"
 )
 
@@ -38,4 +40,31 @@ func TestWhoWasOnCallIsOnRecord(t *testing.T) {
 	}) {
 		t.Errorf("no decision says that ben was on call: %v", events.Events)
 	}
+}
+
+// A shell that waits says why as well, and goes on to wait.
+func TestAWaitingShellIsToldWhyNobodyIsOnCall(t *testing.T) {
+	w, s := inPlace(t)
+	told := make(chan roster.Told, 10)
+	ctx, leave := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- s.Ask(ctx, w.shell(t, func(*roster.Wish) {}), func(now roster.Told) error { told <- now; return nil })
+	}()
+	first := <-told
+	w.rules.change(func() { w.rules.nobody = "group oncall: nobody is on call: it is silent" })
+	_, err := w.ana.Comment(t.Context(), &api.CommentRequest{Id: first.ID, Text: "is anybody there?"})
+	must(t, err)
+	for now := first; now.WaitsFor != "group oncall: nobody is on call: it is silent"; {
+		select {
+		case now = <-told:
+		case err := <-done:
+			t.Fatal(err)
+		}
+		if now.State != "asked" {
+			t.Fatalf("%+v", now)
+		}
+	}
+	leave()
+	<-done
 }

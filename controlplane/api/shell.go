@@ -251,11 +251,14 @@ func (s Shell) stands(ctx context.Context, r roster.Request) (roster.Told, error
 	if sc.hosts, err = s.standingHosts(ctx, r.Hosts); err != nil {
 		return t, err
 	}
-	if st, ok := s.standing(r, sc); ok {
+	st, ok := s.standing(r, sc)
+	switch {
+	case !ok:
+		t.WaitsFor = st.Nobody
+	case unsigned(r):
+		t.WaitsFor = s.waitsToBeSigned(r)
+	default:
 		t.WaitsFor = st.String()
-		if unsigned(r) {
-			t.WaitsFor = s.waitsToBeSigned(r)
-		}
 	}
 	return t, nil
 }
