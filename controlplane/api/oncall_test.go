@@ -66,5 +66,7 @@ func TestAWaitingShellIsToldWhyNobodyIsOnCall(t *testing.T) {
 		}
 	}
 	leave()
-	<-done
+	if err := <-done; err == nil {
+		t.Error("whoever left was answered")
+	}
 }
