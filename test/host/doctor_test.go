@@ -83,28 +83,43 @@ func doctored(t *testing.T, s *scene) {
 		{"sshd without PAM", "cp -p /etc/ssh/sshd_config /root/ && sed -i '1i UsePAM no' /etc/ssh/sshd_config", "sshd", "UsePAM no"},
 		{"sweep timer masked", "systemctl mask --now curfew-sweep.timer", "units", "curfew-sweep.timer is masked"},
 		{"a unit overridden", "mkdir -p /etc/systemd/system/curfew-agent.service.d && printf '[Service]\nNice=1\n' > /etc/systemd/system/curfew-agent.service.d/x.conf && systemctl daemon-reload", "units", "curfew-agent.service is overridden"},
+		{"sweep timer not enabled", "systemctl disable curfew-sweep.timer", "units", "curfew-sweep.timer is disabled"},
+		{"rules that anybody may write", "echo '# mine' > /etc/sudoers.d/zz && chmod 666 /etc/sudoers.d/zz", "sudo", "sudo passes over a file of its rules"},
+		{"sudo's folder not read", "sed -i '/includedir/d' /etc/sudoers", "wiring", "/etc/sudoers does not read /etc/sudoers.d"},
+		{"sshd's folder not read", "sed -i '/^Include/d' /etc/ssh/sshd_config", "wiring", "sshd_config does not read /etc/ssh/sshd_config.d"},
+		{"our authority's kind not taken", "sed -i '1i CASignatureAlgorithms rsa-sha2-512' /etc/ssh/sshd_config", "sshd", "sshd takes no certificate that an authority signed with"},
+		{"lookups that end early", `sed -i -E 's/^(passwd|group|shadow):.*/\1: files [NOTFOUND=return] systemd/' /etc/nsswitch.conf`, "names", "gives up on passwd, group, shadow"},
+		{"lines of an earlier version", `sed -i -E 's/^account \[.*\] pam_curfew/account required pam_curfew/' /etc/pam.d/su`, "wiring", "the lines of an earlier version in su"},
+		{"no mount for homes", "systemctl mask --runtime --now run-curfew-home.mount", "units", "run-curfew-home.mount is masked"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s.sh(t, c.fault)
-			var f finding
-			s.until(t, "the finding", func() (err error) {
-				f, err = examine(t, s.db1).found(c.check, c.says)
-				return err
-			})
-			if out, err := s.db1.Sh(t.Context(), f.Mend); err != nil {
-				t.Fatalf("%s: %v %s", f.Mend, err, out)
-			}
-			s.until(t, "its end", func() error {
-				if f, err := examine(t, s.db1).found(c.check, c.says); err == nil {
-					return fmt.Errorf("after the mending: %+v", f)
-				}
-				return nil
-			})
+			mends(t, s, c.check, c.says)
 		})
 	}
 	s.sh(t, "mv /root/sshd_config /etc/ssh/ && rm -f /etc/sudoers.d/zz* && systemctl reload ssh")
 	unmendable(t, s)
 	well(t, s)
+}
+
+// mends waits for a finding, types what stands beside it, and waits for its
+// end.
+func mends(t *testing.T, s *scene, check, says string) {
+	t.Helper()
+	var f finding
+	s.until(t, "the finding", func() (err error) {
+		f, err = examine(t, s.db1).found(check, says)
+		return err
+	})
+	if out, err := s.db1.Sh(t.Context(), f.Mend); err != nil {
+		t.Fatalf("%s: %v %s", f.Mend, err, out)
+	}
+	s.until(t, "its end", func() error {
+		if f, err := examine(t, s.db1).found(check, says); err == nil {
+			return fmt.Errorf("after the mending: %+v", f)
+		}
+		return nil
+	})
 }
 
 // observed: on a host that only observes, who uses sudo without a grant is let
@@ -154,6 +169,9 @@ for i in 1 2 3; do runuser -u walt -- sudo -n true; done`)
 	told([]string{"audit", "search", "--kind", "drift", "--host", "db1", "walt"}, "walt put into the break-glass group")
 	s.sh(t, "gpasswd -d walt glass")
 	told([]string{"audit", "search", "--kind", "drift", "--host", "db1", "walt"}, "walt taken out of the break-glass group")
+	s.sh(t, "gpasswd -d key glass && groupdel glass")
+	mends(t, s, "wiring", "the break-glass group glass is not there")
+	s.sh(t, "usermod -aG glass key")
 	// Dead or removed by hand: root comes in, and the break-glass group.
 	s.sh(t, `systemctl stop curfew-agent && runuser -u key -- sudo -n true && ! runuser -u walt -- sudo -n true && pamtester login root acct_mgmt open_session close_session && su -s /bin/true nobody`)
 }
