@@ -71,6 +71,17 @@ roles:
     commands: [/usr/bin/id]
     max_duration: 1h
     approval: [{by: [sue, uwe]}, {by: [tom], count: all}]
+  lent:
+    hosts: {tier: db}
+    commands: [/usr/bin/id]
+    max_duration: 1h
+    approval: {by: [lev]}
+    delegation: {up_to: 7d, to: [mim]}
+  paged:
+    hosts: {tier: db}
+    commands: [/usr/bin/id]
+    max_duration: 1h
+    approval: {by: [group:pager]}
   elevated:
     description: Look about
     hosts: {tier: db}
@@ -98,12 +109,15 @@ roles:
     reason: optional
     approval: none
 groups:
+  pager: {on_call: primary}
   all: [ana, ben, dan, eva, fay, gus, hal, ida, jon, kia, kim, lou, mia, ned, oli, pia, quin, rex, sam, tia, uma, vic, wil, xia, yan, zoe, abe, bea, cid, dov, eli, fox, gil, hux, ivy, jay, kit, lea, mel, dee, eno, flo, hea, nat, noa, nic, nell, nora, eve, sky, sol, wyn, una, ula]
 eligible:
   - {role: ops, groups: [all]}
   - {role: second, groups: [all]}
   - {role: guarded, people: [ana, dan]}
   - {role: turns, people: [ros]}
+  - {role: lent, people: [ona]}
+  - {role: paged, people: [pat]}
   - {role: elevated, people: [ora, pip, quy]}
   - {role: second, people: [ora, pip, quy]}
   - {role: leased, groups: [all]}

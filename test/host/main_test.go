@@ -50,6 +50,8 @@ func TestOnRealHosts(t *testing.T) {
 		{"the policy in force is explained, and a change of it is planned", planned},
 		{"sudo that is typed without a grant asks for one", elevated},
 		{"an approval in two steps is given in turn", inTurn},
+		{"somebody approves in place of one who is away, and no longer", lent},
+		{"whom a command calls on call approves, and nobody once it is silent", paged},
 		{"what a terminal shows is recorded, replayed and found, and no password", onRecord},
 		{"logins without a terminal go on, and the record says what it lacks", bare},
 		{"whoever ends the recorder ends the session", recorderKilled},

@@ -24,6 +24,7 @@ type Fleet struct {
 	URL    string
 	People map[string]*Person
 	server *exec.Cmd
+	first  string // its configuration
 }
 
 // Place is where the control plane and people's programs are in the network.
@@ -125,6 +126,22 @@ func (f *Fleet) ServerLog() string {
 		return err.Error()
 	}
 	return tail(b)
+}
+
+// Configure starts the control plane anew, with more in its configuration than
+// it began with.
+func (f *Fleet) Configure(ctx context.Context, more string) error {
+	if f.first == "" {
+		b, err := os.ReadFile(f.config())
+		if err != nil {
+			return err
+		}
+		f.first = string(b)
+	}
+	if err := errors.Join(f.KillServer(), os.WriteFile(f.config(), []byte(f.first+more), 0o600)); err != nil {
+		return err
+	}
+	return f.StartServer(ctx)
 }
 
 // KillServer ends the control plane without a word.
