@@ -180,10 +180,10 @@ func TestPackages(t *testing.T) {
 			}
 		}
 	})
-	t.Run("a package completes its commands in bash, zsh and fish", func(t *testing.T) {
+	t.Run("a package completes its commands in each shell", func(t *testing.T) {
 		need.Root(t)
 		need.Program(t, "bash", "zsh", "fish")
-		dir := t.TempDir()
+		dir := t.TempDir() // without a comma or colon in it, as mount's options want it
 		for _, f := range packages(t, first, "*_amd64.deb") {
 			output(t.Context(), t, "dpkg-deb", "-x", f, dir)
 		}
