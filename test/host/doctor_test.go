@@ -66,7 +66,7 @@ func doctored(t *testing.T, s *scene) {
 	well(t, s)
 	ctx := context.WithoutCancel(t.Context())
 	t.Cleanup(func() { // whatever fails: the tests after this one need the host
-		if _, err := s.db1.Sh(ctx, "rm -f /etc/sudoers.d/zz*; curfew-agent install; systemctl unmask curfew-sweep.timer; systemctl start curfew-agent curfew-sweep.timer"); err != nil {
+		if _, err := s.db1.Sh(ctx, "grep -q '^@includedir' /etc/sudoers || echo '@includedir /etc/sudoers.d' >>/etc/sudoers; rm -f /etc/sudoers.d/zz*; curfew-agent install; systemctl unmask curfew-sweep.timer; systemctl start curfew-agent curfew-sweep.timer"); err != nil {
 			t.Error(err)
 		}
 	})
