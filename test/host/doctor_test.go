@@ -177,8 +177,9 @@ for i in 1 2 3; do runuser -u walt -- sudo -n true; done`)
 }
 
 // ahead is a host whose clock was five minutes ahead, and was put right: the
-// mark of trusted time, as docs/protocol/uplink.md has it.
-const ahead = `systemctl stop curfew-agent && python3 - <<'E' && systemctl start curfew-agent
+// mark of trusted time, as docs/protocol/uplink.md has it. A sweep, too, writes
+// that down as it ends.
+const ahead = `systemctl stop curfew-sweep.timer curfew-sweep.service curfew-agent && python3 - <<'E' && systemctl start curfew-agent curfew-sweep.timer
 import hashlib
 p = "/var/lib/curfew/clock"
 b = open(p, "rb").read()

@@ -128,18 +128,28 @@ func onRecord(t *testing.T, s *scene) {
 	})
 }
 
-// verified exports what there is of a grant, and has it checked.
+// verified exports what there is of a grant, and has it checked: it holds at any
+// time, and says so much once the host has sent all of it.
 func (s *scene) verified(t *testing.T, id, want string) {
 	t.Helper()
 	cleo := s.fleet.People["cleo"]
 	bundle := filepath.Join(t.TempDir(), "bundle")
-	if _, _, err := cleo.Run(t.Context(), "", "audit", "export", "--grant", id, bundle); err != nil {
-		t.Fatal(err)
-	}
-	out, _, err := cleo.Run(t.Context(), "", "verify", bundle)
-	if err != nil || !strings.Contains(out, want) || !strings.Contains(out, "VERIFIED") {
-		t.Errorf("%v %s", err, out)
-	}
+	s.until(t, "a bundle with all of "+id, func() error {
+		if _, _, err := cleo.Run(t.Context(), "", "audit", "export", "--grant", id, bundle); err != nil {
+			return err
+		}
+		out, _, err := cleo.Run(t.Context(), "", "verify", bundle)
+		if err != nil || !strings.Contains(out, "VERIFIED") {
+			t.Fatalf("%v %s", err, out)
+		}
+		if err := os.Remove(bundle); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(out, want) {
+			return errors.New(out)
+		}
+		return nil
+	})
 }
 
 // alone runs curfew on a machine that has neither a network nor a session.
