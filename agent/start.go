@@ -293,6 +293,10 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 // agent that answers does this all the time; beside one that hangs, the sweep
 // goes on.
 func Sweep(ctx context.Context, f Folders, log *slog.Logger) error {
+	// First of all what the kernel would have ended, if it could.
+	if _, err := watch.EndDue(ctx, filepath.Join(f.BPF, "curfew"), clock.System{}); err != nil {
+		log.WarnContext(ctx, "what is over was not ended at once", "err", err)
+	}
 	moment, done := context.WithTimeout(ctx, turn/3)
 	defer done()
 	release, err := keep.Lock(moment, filepath.Join(f.Run, lockName))
