@@ -90,7 +90,6 @@ func doctored(t *testing.T, s *scene) {
 		{"our authority's kind not taken", "sed -i '1i CASignatureAlgorithms rsa-sha2-512' /etc/ssh/sshd_config", "sshd", "sshd takes no certificate that an authority signed with"},
 		{"lookups that end early", `sed -i -E 's/^(passwd|group|shadow):.*/\1: files [NOTFOUND=return] systemd/' /etc/nsswitch.conf`, "names", "gives up on passwd, group, shadow"},
 		{"lines of an earlier version", `sed -i -E 's/^account \[.*\] pam_curfew/account required pam_curfew/' /etc/pam.d/su`, "wiring", "the lines of an earlier version in su"},
-		{"no mount for homes", "systemctl mask --runtime --now run-curfew-home.mount", "units", "run-curfew-home.mount is masked"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s.sh(t, c.fault)
