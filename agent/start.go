@@ -294,7 +294,10 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 // goes on.
 func Sweep(ctx context.Context, f Folders, log *slog.Logger) error {
 	// First of all what the kernel would have ended, if it could.
-	if _, err := watch.EndDue(ctx, filepath.Join(f.BPF, "curfew"), clock.System{}); err != nil {
+	soon, over := context.WithTimeout(ctx, patience)
+	_, err := watch.EndDue(soon, filepath.Join(f.BPF, "curfew"), clock.System{})
+	over()
+	if err != nil {
 		log.WarnContext(ctx, "what is over was not ended at once", "err", err)
 	}
 	moment, done := context.WithTimeout(ctx, turn/3)

@@ -21,8 +21,9 @@ import (
 // program is loaded, and whoever holds the pins is not asked. Before Linux 6.13
 // the kernel ends nobody who sleeps, and with the agent dead that is for a
 // sweep, which opens all the rest only after this: that takes its time. It goes
-// on until two looks in turn find nobody, or ctx is done, and says how many it
-// ended. Where there are no pins there is nobody.
+// on until two looks in turn find nobody new, or ctx is done, and says how many
+// it ended: one that cannot die now, as on a disk that hangs, is not waited for.
+// Where there are no pins there is nobody.
 func EndDue(ctx context.Context, dir string, k clock.Clock) (ended int, err error) {
 	labels, err := pinned(dir, bpf.WatchMapLabels)
 	if labels == nil || err != nil {
@@ -43,7 +44,7 @@ func EndDue(ctx context.Context, dir string, k clock.Clock) (ended int, err erro
 		now := uint64(k.Now().Boot) //nolint:gosec // not negative
 		for _, e := range entries {
 			pid, err := strconv.Atoi(e.Name())
-			if err == nil && pid != os.Getpid() && alive(pid) && endOne(pid, labels, ends, now) {
+			if err == nil && pid != os.Getpid() && alive(pid) && endOne(pid, labels, ends, now) && !killed[pid] {
 				killed[pid] = true
 				empty = -1
 			}

@@ -1,6 +1,10 @@
 package watch
 
 import (
+	"context"
+	"os/exec"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -48,5 +52,29 @@ func TestWhatIsOverIsEndedByThePinsAlone(t *testing.T) {
 	}
 	if !alive(other.Process.Pid) || !alive(free.Process.Pid) {
 		t.Error("somebody was ended whose time is not over")
+	}
+}
+
+// A thread of the kernel's dies of no signal, as a process in the middle of a
+// write to a disk that hangs: a sweep has more to do than to wait for it.
+func TestNobodyWaitsForWhatCannotDie(t *testing.T) {
+	need.Root(t)
+	out, err := exec.Command("pgrep", "-x", "kswapd0").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	immortal, err := strconv.Atoi(strings.TrimSpace(string(out)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := withoutAlarm(t, open(t, pins(t)))
+	defer closeIt(t, w)
+	if err := w.Label(immortal, -1, 0x3103, 1); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if n, err := EndDue(ctx, w.dir, clock.System{}); n != 1 || err != nil || ctx.Err() != nil {
+		t.Error(n, err, ctx.Err())
 	}
 }
