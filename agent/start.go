@@ -294,10 +294,7 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 // goes on.
 func Sweep(ctx context.Context, f Folders, log *slog.Logger) error {
 	// First of all what the kernel would have ended, if it could.
-	soon, over := context.WithTimeout(ctx, patience)
-	_, err := watch.EndDue(soon, filepath.Join(f.BPF, "curfew"), clock.System{})
-	over()
-	if err != nil {
+	if err := EndDue(ctx, f); err != nil {
 		log.WarnContext(ctx, "what is over was not ended at once", "err", err)
 	}
 	moment, done := context.WithTimeout(ctx, turn/3)
@@ -323,6 +320,14 @@ func Sweep(ctx context.Context, f Folders, log *slog.Logger) error {
 		closed = nil // the agent that hangs has the record; what was removed shows on the host
 	}
 	return errors.Join(err, closed, release())
+}
+
+// EndDue ends what runs and is over, by what the kernel keeps of each session.
+func EndDue(ctx context.Context, f Folders) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	_, err := watch.EndDue(ctx, filepath.Join(f.BPF, "curfew"), clock.System{})
+	return err
 }
 
 // acceptor is what the uplink hands grant sets to.

@@ -16,8 +16,8 @@ import (
 )
 
 // A grant's end timer is a transient unit of systemd's (systemd.timer(5)): with
-// the agent dead it starts the sweep as the grant ends. It is seen by the file
-// that systemd makes for it.
+// the agent dead it ends what runs and starts the sweep as the grant ends. It is
+// seen by the file that systemd makes for it.
 const (
 	timersDir   = "run/systemd/transient"
 	timerPrefix = "curfew-end-"
@@ -28,6 +28,23 @@ const (
 // late is how long after the end the timer fires: a living agent is done by
 // then, and has taken it away.
 const late = 500 * time.Millisecond
+
+// atEnd is what the timer's service does, one after the other, whatever becomes
+// of the one before. Processes come first, without a sandbox to build. A sweep
+// that runs already began before the end: systemd gives us that one for the
+// first that we start, so there is a second.
+var atEnd = []command{
+	{"/usr/bin/curfew-agent", []string{"/usr/bin/curfew-agent", "sweep", "--due"}, true},
+	{"/usr/bin/systemctl", []string{"/usr/bin/systemctl", "start", sweepUnit}, true},
+	{"/usr/bin/systemctl", []string{"/usr/bin/systemctl", "start", sweepUnit}, true},
+}
+
+// A command is one of ExecStart= as systemd takes it (org.freedesktop.systemd1(5)).
+type command struct {
+	Path   string
+	Args   []string
+	Passes bool // its failure is none of the service's
+}
 
 func (h *Host) observeTimers(seen enforce.State) error {
 	if h.Root != "/" {
@@ -91,7 +108,8 @@ func (h *Host) applyTimer(ctx context.Context, s enforce.Step) error {
 		return c.StartTransientUnitAux(ctx, unit, "replace", timerProperties(end.Add(late), h.Clock.Now().Wall), []systemd.PropertyCollection{{
 			Name: name + ".service", Properties: []systemd.Property{
 				systemd.PropDescription("Curfew: the end of a grant"), systemd.PropType("oneshot"),
-				systemd.PropExecStart([]string{"/usr/bin/systemctl", "start", sweepUnit}, true),
+				{Name: "ExecStart", Value: dbus.MakeVariant(atEnd)},
+				{Name: "CollectMode", Value: dbus.MakeVariant("inactive-or-failed")},
 			},
 		}}, done)
 	}

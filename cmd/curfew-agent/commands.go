@@ -30,10 +30,15 @@ func (runCmd) Run(ctx context.Context, p *program) error {
 	return agent.Serve(ctx, p.folders, agent.Version(Version), p.log)
 }
 
-type sweepCmd struct{}
+type sweepCmd struct {
+	Due bool `help:"Only end what runs and is over, by what the kernel keeps of each session. A grant's timer does this first."`
+}
 
 // Run makes one pass that only takes away.
-func (sweepCmd) Run(ctx context.Context, p *program) error {
+func (s sweepCmd) Run(ctx context.Context, p *program) error {
+	if s.Due {
+		return agent.EndDue(ctx, p.folders)
+	}
 	return agent.Sweep(ctx, p.folders, p.log)
 }
 

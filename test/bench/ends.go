@@ -30,10 +30,10 @@ var faults = []fault{
 	{name: "agent alive", quiet: "true", awake: "true"},
 	{name: "agent killed", quiet: fmt.Sprintf(quiet, "KILL"), awake: awake},
 	{name: "agent stopped", quiet: fmt.Sprintf(quiet, "STOP"), awake: awake},
-	// As where the kernel's timer ends nobody who sleeps, before Linux 6.13.
+	// As before Linux 6.13: without its pin and an agent the kernel's timer is off.
 	{
-		name: "no agent and no kernel's lock, systemd's timer alone", asleep: true,
-		quiet: "systemctl mask --runtime curfew-agent; systemctl stop curfew-sweep.timer; systemctl kill -s KILL curfew-agent; rm -r /sys/fs/bpf/curfew",
+		name: "no agent and no timer in the kernel, systemd's alone", asleep: true,
+		quiet: "systemctl mask --runtime curfew-agent; systemctl stop curfew-sweep.timer curfew-sweep; systemctl kill -s KILL curfew-agent; systemctl stop curfew-agent; rm /sys/fs/bpf/curfew/alarms",
 		awake: "systemctl unmask --runtime curfew-agent; systemctl start curfew-agent curfew-sweep.timer",
 	},
 }
