@@ -93,16 +93,17 @@ func (s groups) GetAll(r *http.Request, q scim.ListRequestParams) (scim.Page, er
 	if err != nil {
 		return scim.Page{}, s.said(r.Context(), "", err)
 	}
-	bare := strings.Contains(strings.ToLower(r.URL.Query().Get("excludedAttributes")), "members")
 	resources := make([]scim.Resource, 0, len(all))
 	for _, g := range all {
-		one := s.resource(g)
-		if bare {
+		resources = append(resources, s.resource(g))
+	}
+	found := page(r.Context(), resources, q)
+	if strings.Contains(strings.ToLower(r.URL.Query().Get("excludedAttributes")), "members") {
+		for _, one := range found.Resources {
 			delete(one.Attributes, "members")
 		}
-		resources = append(resources, one)
 	}
-	return page(resources, q), nil
+	return found, nil
 }
 
 func (s groups) change(r *http.Request, id string, f func(roster.DirGroup) (roster.DirGroup, error)) (scim.Resource, error) {

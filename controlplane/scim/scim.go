@@ -169,6 +169,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, "the body cannot be read, or is over 1 MiB", http.StatusBadRequest)
 			return
 		}
+		r, err := parted(r)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
 		r.Body = io.NopCloser(bytes.NewReader(tidied(body)))
 		s.handler.ServeHTTP(w, r)
 	case !right && s.wrong.AllowN(now, 1):
@@ -216,9 +221,9 @@ func invalid(text string) error {
 
 // page is the part of all that passes the filter which the directory asked
 // for.
-func page(all []scim.Resource, q scim.ListRequestParams) scim.Page {
+func page(ctx context.Context, all []scim.Resource, q scim.ListRequestParams) scim.Page {
 	found := []scim.Resource{}
-	for _, r := range all {
+	for _, r := range referring(ctx, all) {
 		attributes := map[string]any{"id": r.ID, "externalId": r.ExternalID.Value()}
 		for k, v := range r.Attributes {
 			attributes[k] = v

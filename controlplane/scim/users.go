@@ -146,7 +146,7 @@ func (s users) GetAll(r *http.Request, q scim.ListRequestParams) (scim.Page, err
 	for _, u := range all {
 		resources = append(resources, s.resource(u))
 	}
-	return page(resources, q), nil
+	return page(r.Context(), resources, q), nil
 }
 
 func (s users) change(r *http.Request, id string, f func(roster.DirUser) (roster.DirUser, error)) (scim.Resource, error) {
