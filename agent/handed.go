@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"curfew.internal/agent/watch"
 	"curfew.internal/ledger"
 )
 
@@ -42,7 +43,10 @@ func handedTo(e ledger.Entry) string {
 		return handedByProgram(e.Process)
 	case ledger.Connect:
 		return handedByConnection(e.Object)
-	case ledger.Open:
+	case ledger.Open, ledger.Named:
+		if e.Kind == ledger.Named && !strings.HasPrefix(e.Text, watch.Put) {
+			return ""
+		}
 		for _, r := range readers {
 			if strings.HasPrefix(e.Object, r.folder) {
 				return r.who

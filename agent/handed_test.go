@@ -16,6 +16,9 @@ func TestWorkThatIsHandedOverIsToldAsSuch(t *testing.T) {
 	opened := func(path string) ledger.Entry {
 		return ledger.Entry{Kind: ledger.Open, Object: path, Process: &ledger.Process{}}
 	}
+	named := func(path, text string) ledger.Entry {
+		return ledger.Entry{Kind: ledger.Named, Object: path, Text: text, Process: &ledger.Process{}}
+	}
 	for _, c := range []struct {
 		name string
 		e    ledger.Entry
@@ -44,13 +47,15 @@ func TestWorkThatIsHandedOverIsToldAsSuch(t *testing.T) {
 		{"a crontab", opened("/var/spool/cron/crontabs/root"), "cron"},
 		{"a unit", opened("/etc/systemd/system/x.service"), "systemd"},
 		{"another file", opened("/etc/passwd"), ""},
+		{"a file that is moved to cron's", named("/etc/cron.d/x", "put what was /tmp/x at /etc/cron.d/x (rename)"), "cron"},
+		{"one that is moved away from there", named("/etc/cron.d/x", "took away /etc/cron.d/x"), ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := handedTo(c.e); got != c.want {
 				t.Errorf("%q", got)
 			}
-			c.e.Text = "x"
-			if said := outside(c.e); (said == "x") != (c.want == "") {
+			c.e.Text += "x"
+			if said := outside(c.e); (said == c.e.Text) != (c.want == "") {
 				t.Errorf("%q", said)
 			}
 		})

@@ -17,7 +17,7 @@
 #include "tell.h"
 #include "ward.h"
 #include "call.h"
-#include "who.h"
+#include "did.h"
 #include "exec.h"
 
 #define EINPROGRESS    115
@@ -66,30 +66,9 @@ deed_of(__u32 what)
 {
 	struct deed *d = bpf_map_lookup_elem(&deed_buffer, &zero);
 
-	if (!d)
-		return 0;
-	d->what = what;
-	d->number = 0;
-	d->dev = d->ino = 0;
-	d->family = d->port = d->first = d->second = 0;
+	if (d)
+		begin_deed(d, what);
 	return d;
-}
-
-/* Numbers the deed, and sends it with the two texts that it has. */
-static __always_inline void
-tell_deed(struct task_struct *task, struct label *label, struct deed *d)
-{
-	struct session *s = begin(&d->head, DEED, task, label->session);
-	__u64 len = (__u64)d->first + d->second;
-
-	if (!s)
-		return;
-	describe(&d->process, task);
-	d->process.old = d->process.ids;
-	barrier_var(len);
-	if (len > sizeof(d->text))
-		len = 0;
-	commit(s, d, __builtin_offsetof(struct deed, text) + len);
 }
 
 /* Adds a text of who called. */

@@ -8,6 +8,10 @@ package bpf
 //go:generate go tool -modfile=../tools/go.mod bpf2go -go-package bpf -cc clang-16 -strip llvm-strip-16 -target bpfel -type alarm Lock lock.bpf.c -- -idirafter /usr/include/x86_64-linux-gnu -O2 -g -Wall -Wextra -Werror
 //go:generate go tool -modfile=../tools/go.mod bpf2go -go-package bpf -cc clang-16 -strip llvm-strip-16 -target bpfel -type refusals Gate gate.bpf.c -- -idirafter /usr/include/x86_64-linux-gnu -O2 -g -Wall -Wextra -Werror
 //go:generate go tool -modfile=../tools/go.mod bpf2go -go-package bpf -cc clang-16 -strip llvm-strip-16 -target bpfel -type refusals -type act Guard guard.bpf.c -- -idirafter /usr/include/x86_64-linux-gnu -O2 -g -Wall -Wextra -Werror
+//go:generate go tool -modfile=../tools/go.mod bpf2go -go-package bpf -cc clang-16 -strip llvm-strip-16 -target bpfel Name name.bpf.c -- -idirafter /usr/include/x86_64-linux-gnu -O2 -g -Wall -Wextra -Werror
 
 // Layout is the version of what is in the pinned maps; LAYOUT in record.h.
 const Layout = 4
+
+// FromAlone is FROM_ALONE in record.h.
+const FromAlone = 1 << 31

@@ -112,6 +112,10 @@ struct path {
 	struct dentry *dentry;
 };
 
+struct renamedata {
+	struct dentry *old_dentry;
+};
+
 struct fs_struct {
 	struct path root, pwd;
 };

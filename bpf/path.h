@@ -76,13 +76,14 @@ ascend(__u32 i, struct walk *w)
 /* Writes the path to its place at `to`, and returns its length. A path that
  * is longer than CHUNK loses its beginning. */
 static __always_inline __u64
-write_path(struct board *board, struct path *path, void *to)
+write_at(
+    struct board *board, struct dentry *dentry, struct vfsmount *mnt, void *to)
 {
-	struct walk w = { .board = board, .at = CHUNK };
+	struct walk w = {
+		.board = board, .dentry = dentry, .mnt = mnt, .at = CHUNK
+	};
 	__u64 at, len;
 
-	w.dentry = BPF_CORE_READ(path, dentry);
-	w.mnt = BPF_CORE_READ(path, mnt);
 	bpf_loop(NAMES_MAX, ascend, &w, 0);
 	at = w.at;
 	if (at >= CHUNK) {
@@ -95,6 +96,13 @@ write_path(struct board *board, struct path *path, void *to)
 		return 0;
 	bpf_probe_read_kernel(to, len, &board->text[at & (CHUNK - 1)]);
 	return len;
+}
+
+static __always_inline __u64
+write_path(struct board *board, struct path *path, void *to)
+{
+	return write_at(
+	    board, BPF_CORE_READ(path, dentry), BPF_CORE_READ(path, mnt), to);
 }
 
 #endif

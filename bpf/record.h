@@ -157,9 +157,17 @@ enum did {
 	DID_ADJUST,
 	DID_RING,
 	DID_SOCKETCALL, /* of 32 bits; told as what it was for */
+	DID_RENAME,
+	DID_LINK,
+	DID_SYMLINK,
+	DID_REMOVE,
 };
 
-/* In text follow two texts: a path, a name; where a mount is from. */
+/* Of a rename or a link: only what it was taken from matters. */
+#define FROM_ALONE 0x80000000
+
+/* In text follow two texts: a path, a name; where a mount, or what has another
+ * name now, is from. */
 struct deed {
 	struct head head;
 	struct process process;

@@ -76,6 +76,19 @@ commit(struct session *s, void *record, __u64 size)
 	COUNT(lost);
 }
 
+/* Counts an event that there was no memory for. */
+static __always_inline void
+lose(struct task_struct *task, __u64 session, __u32 kind)
+{
+	struct head head;
+	struct session *s = begin(&head, kind, task, session);
+
+	if (!s)
+		return;
+	__sync_fetch_and_add(&s->lost, 1);
+	COUNT(lost);
+}
+
 static __always_inline void
 tell_change(
     struct task_struct *task, __u64 session, struct change *c, __u32 kind)

@@ -72,6 +72,10 @@ const (
 	WatchDidDID_ADJUST     WatchDid = 16
 	WatchDidDID_RING       WatchDid = 17
 	WatchDidDID_SOCKETCALL WatchDid = 18
+	WatchDidDID_RENAME     WatchDid = 19
+	WatchDidDID_LINK       WatchDid = 20
+	WatchDidDID_SYMLINK    WatchDid = 21
+	WatchDidDID_REMOVE     WatchDid = 22
 )
 
 type WatchEnd struct {

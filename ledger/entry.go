@@ -44,6 +44,7 @@ const (
 
 	SignIn    Kind = 23 // Person was let in to the control plane, or was not, or left; Step says which, Object the session
 	Witnessed Kind = 24 // what the witness Object makes of the log; Step says it in a word
+	Named     Kind = 25 // a labelled process gave the name Object to a file, or took it away, in a place that matters
 )
 
 // Demanded is what the text of a Gap says where a role demands a whole record.
@@ -54,7 +55,7 @@ var kindNames = map[Kind]string{
 	Installed: "installed", Removed: "removed", SetRefused: "set-refused", Drift: "drift", Agent: "agent", Admin: "admin",
 	Leftovers: "leftovers", Decision: "decision", Connect: "connect", Open: "open", Act: "act", Privilege: "privilege",
 	WouldRefuse: "would-refuse",
-	Terminal:    "terminal", Sealed: "sealed", SignIn: "sign-in", Witnessed: "witness",
+	Terminal:    "terminal", Sealed: "sealed", SignIn: "sign-in", Witnessed: "witness", Named: "name",
 }
 
 // String is the kind's name in pages and searches.
@@ -101,7 +102,7 @@ type Entry struct {
 	Digest  []byte // of what was asked, as approvers were shown it
 	Signed  []byte // the envelope of the grant, verbatim, where one was made
 
-	Object string    // for Connect, Open, Act: an address, a path, a process, ...; for SignIn: the session; for Witnessed: the witness
+	Object string    // for Connect, Open, Named, Act: an address, a path, a process, ...; for SignIn: the session; for Witnessed: the witness
 	Since  time.Time // for Gap: nothing before is missing; At: nothing after. Zero, if that is not known
 }
 

@@ -11,7 +11,7 @@ const (
 
 // sparable reports whether an entry may be dropped before others.
 func sparable(k ledger.Kind) bool {
-	return k == ledger.Exit || k == ledger.Open || k == ledger.Connect
+	return k == ledger.Exit || k == ledger.Open || k == ledger.Named || k == ledger.Connect
 }
 
 // hasSpare reports whether there is room for n bytes more of what is sparable;
@@ -40,7 +40,7 @@ func (o *Outbox) tellSpared() {
 	if o.spared == 0 {
 		return
 	}
-	b := o.gap(ledger.Entry{Lost: o.spared, Text: "exits, opened files and connections, for which the host had no room: the rest is kept for logins, programs and receipts"})
+	b := o.gap(ledger.Entry{Lost: o.spared, Text: "exits, opened and renamed files, and connections, for which the host had no room: the rest is kept for logins, programs and receipts"})
 	if o.pendingBytes+len(b) > o.memory {
 		return // it is counted on
 	}

@@ -22,14 +22,29 @@ const hearsay = " (as its memory had it afterwards)"
 // that was there already: ours, maybe.
 const TookHold = "bpf: took hold of a program, map or link"
 
+// Put begins what is told of a name that came to a place that matters.
+const Put = "put "
+
 // A telling is how a deed reads: its kind, its object and a line for people.
 type telling func(d *bpf.WatchDeed, first, second string) (k ledger.Kind, object, text string)
 
 var deeds = map[bpf.WatchDid]telling{
 	bpf.WatchDidDID_CONNECT: connection,
 	bpf.WatchDidDID_OPEN: func(d *bpf.WatchDeed, path, _ string) (ledger.Kind, string, string) {
-		dev := unix.Mkdev(uint32(d.Dev>>20), uint32(d.Dev&0xfffff))
-		return ledger.Open, path, fmt.Sprintf("opened %s for writing: device %d:%d, inode %d", path, unix.Major(dev), unix.Minor(dev), d.Ino)
+		return ledger.Open, path, fmt.Sprintf("opened %s for writing: %s", path, file(d))
+	},
+	bpf.WatchDidDID_RENAME: renaming,
+	bpf.WatchDidDID_LINK: func(d *bpf.WatchDeed, name, of string) (ledger.Kind, string, string) {
+		if d.Number&bpf.FromAlone != 0 {
+			return ledger.Named, of, fmt.Sprintf("gave %s another name, %s (hard link): %s", of, name, file(d))
+		}
+		return ledger.Named, name, fmt.Sprintf(Put+"another name at %s, of %s (hard link): %s", name, of, file(d))
+	},
+	bpf.WatchDidDID_SYMLINK: func(_ *bpf.WatchDeed, name, to string) (ledger.Kind, string, string) {
+		return ledger.Named, name, fmt.Sprintf(Put+"a symbolic link at %s, to %s", name, to)
+	},
+	bpf.WatchDidDID_REMOVE: func(d *bpf.WatchDeed, name, _ string) (ledger.Kind, string, string) {
+		return ledger.Named, name, fmt.Sprintf("took away %s: %s", name, file(d))
 	},
 	bpf.WatchDidDID_TRACE: func(d *bpf.WatchDeed, _, _ string) (ledger.Kind, string, string) {
 		if d.Number == 0 {
@@ -65,6 +80,27 @@ var deeds = map[bpf.WatchDid]telling{
 
 // anyOperation is the number of a ring that was made.
 const anyOperation = 0xffff
+
+// file names the file that a path led to.
+func file(d *bpf.WatchDeed) string {
+	dev := unix.Mkdev(uint32(d.Dev>>20), uint32(d.Dev&0xfffff)) //nolint:gosec // 12 bits and 20
+	return fmt.Sprintf("device %d:%d, inode %d", unix.Major(dev), unix.Minor(dev), d.Ino)
+}
+
+// renaming is told of the place that matters: where both do, of the new one.
+func renaming(d *bpf.WatchDeed, to, from string) (ledger.Kind, string, string) {
+	away := d.Number&bpf.FromAlone != 0
+	switch {
+	case d.Number&unix.RENAME_EXCHANGE != 0:
+		if away {
+			to, from = from, to
+		}
+		return ledger.Named, to, fmt.Sprintf(Put+"what was %s at %s, and the other way round (exchange)", from, to)
+	case away:
+		return ledger.Named, from, fmt.Sprintf("took away %s: it is %s now (rename): %s", from, to, file(d))
+	}
+	return ledger.Named, to, fmt.Sprintf(Put+"what was %s at %s (rename): %s", from, to, file(d))
+}
 
 func one(text string) telling {
 	return func(_ *bpf.WatchDeed, first, _ string) (ledger.Kind, string, string) {

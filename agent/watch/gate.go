@@ -20,12 +20,12 @@ import (
 	"curfew.internal/bpf"
 )
 
-// A gate is programs of ours that the kernel asks and that refuse. A nil gate
-// is that of a kernel that asks none.
+// A gate is programs of ours that the kernel asks and that refuse, or that see
+// what functions of it returned. A nil gate is that of a kernel that has none.
 type gate struct {
 	lsm     bool // or before the functions that ask LSMs
 	maps    map[string]*ebpf.Map
-	refused *ebpf.Map
+	refused *ebpf.Map // nil where they only see
 	progs   map[string]*ebpf.Program
 	links   []link.Link
 }
@@ -35,7 +35,7 @@ type gate struct {
 // [guard] for the other.
 type refuser struct {
 	dir     string // begins the names of the folders that hold one agent's links each
-	counter string // the map that counts refusals
+	counter string // the map that counts refusals, if they refuse
 	load    func() (*ebpf.CollectionSpec, error)
 }
 
@@ -81,13 +81,13 @@ func (g *gate) load(dir string, r refuser) error {
 		return err
 	}
 	for name, m := range spec.Maps {
-		if !strings.HasPrefix(name, ".") {
+		if !scratch[name] && !strings.HasPrefix(name, ".") {
 			m.Pinning = ebpf.PinByName
 		}
 	}
 	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: dir}})
 	if err != nil {
-		return fmt.Errorf("load programs that refuse: %w", err)
+		return fmt.Errorf("load programs %s*: %w", r.dir, err)
 	}
 	defer coll.Close() // of what is left in it
 	for name := range spec.Maps {
@@ -120,6 +120,9 @@ func known(spec *ebpf.CollectionSpec, lsm bool) error {
 		return cmp.Or(functions[hook], "security_"+hook)
 	}
 	for name, p := range spec.Programs {
+		if p.AttachType == ebpf.AttachTraceFExit {
+			continue // all or none
+		}
 		function := asked(p.AttachTo)
 		if !lsm {
 			p.Type, p.AttachType, p.AttachTo = ebpf.Tracing, ebpf.AttachModifyReturn, function
@@ -171,6 +174,9 @@ func (g *gate) attach(dir string, r refuser) error {
 }
 
 func (g *gate) link(prog *ebpf.Program) (link.Link, error) {
+	if g.refused == nil {
+		return link.AttachTracing(link.TracingOptions{Program: prog, AttachType: ebpf.AttachTraceFExit})
+	}
 	if g.lsm {
 		return link.AttachLSM(link.LSMOptions{Program: prog})
 	}

@@ -51,6 +51,7 @@ type Watch struct {
 	alarm  *alarm // nil where the kernel has none
 	gate   *gate  // what refuses at the end; nil where the kernel has none
 	guard  *gate  // what refuses before it; nil where the kernel has none
+	names  *gate  // what tells renames and links; nil where the kernel has none
 	ring   *ring
 	lock   *os.File // held as long as we are the agent of this folder
 
@@ -111,6 +112,9 @@ func (w *Watch) open(dir string) error {
 		if err := w.know(nil); err != nil {
 			return err
 		}
+	}
+	if w.names, err = w.openGate(naming, nil); err != nil {
+		w.log.Warn("the kernel does not tell renames and links", "err", err)
 	}
 	if w.tasks, err = link.AttachIter(link.IterOptions{Program: w.progs["tasks"]}); err != nil {
 		return fmt.Errorf("attach the task iterator: %w", err)
@@ -179,7 +183,7 @@ func (w *Watch) Close() error {
 	if w.alarm != nil {
 		errs = append(errs, w.alarm.close())
 	}
-	errs = append(errs, w.gate.close(), w.guard.close())
+	errs = append(errs, w.gate.close(), w.guard.close(), w.names.close())
 	if w.calls.link != nil {
 		errs = append(errs, w.calls.link.Close())
 	}
@@ -201,9 +205,12 @@ func (w *Watch) Close() error {
 // "lsm", or "fmod_ret" where the kernel asks no LSM program, it refuses and
 // ends those that begin anything; with "tracing" alone, those that fork, exec
 // or change their ids end. With "guard" it refuses, before the end, what would
-// take us away.
+// take us away; with "names" it tells renames and links.
 func (w *Watch) Mode() string {
 	mode := "tracing"
+	if w.names != nil {
+		mode = "names+" + mode
+	}
 	if w.guard != nil {
 		mode = "guard+" + mode
 	}
@@ -267,7 +274,7 @@ func (w *Watch) Counts() (Counts, error) {
 // programs are all that are attached.
 func (w *Watch) programs() []*ebpf.Program {
 	all := slices.Collect(maps.Values(w.progs))
-	for _, g := range []*gate{w.gate, w.guard} {
+	for _, g := range []*gate{w.gate, w.guard, w.names} {
 		if g != nil {
 			all = slices.AppendSeq(all, maps.Values(g.progs))
 		}

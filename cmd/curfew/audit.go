@@ -29,7 +29,7 @@ type filter struct {
 	Host    string   `placeholder:"NAME" help:"On one host."`
 	Path    string   `placeholder:"PATH" help:"Of one program, by its path as the kernel resolved it, or of those under a folder."`
 	Outcome string   `enum:",ok,refused,failed" default:"" placeholder:"OUTCOME" help:"What came out: ok, refused or failed."`
-	Kind    string   `placeholder:"KIND" help:"Of one kind: exec, exit, setid, connect, open, act, privilege, login, logout, refused, gap, installed, removed, leftovers, drift, admin, decision, sign-in, witness, ..."`
+	Kind    string   `placeholder:"KIND" help:"Of one kind: exec, exit, setid, connect, open, name, act, privilege, login, logout, refused, gap, installed, removed, leftovers, drift, admin, decision, sign-in, witness, ..."`
 	Words   []string `arg:"" optional:"" help:"Words, or beginnings with a * behind them, that all occur in the command line or text."`
 }
 

@@ -196,7 +196,7 @@ func moment(r roster.Request, e roster.Event) *api.Moment {
 			m.Text = strings.Join(p.Argv, " ")
 		}
 	case ledger.Login, ledger.Logout, ledger.Refused, ledger.Gap, ledger.SetRefused, ledger.Drift, ledger.Agent, ledger.Admin, ledger.Decision,
-		ledger.Connect, ledger.Open, ledger.Act, ledger.Privilege, ledger.WouldRefuse, ledger.Terminal, ledger.Sealed, ledger.SignIn, ledger.Witnessed:
+		ledger.Connect, ledger.Open, ledger.Act, ledger.Privilege, ledger.WouldRefuse, ledger.Terminal, ledger.Sealed, ledger.SignIn, ledger.Witnessed, ledger.Named:
 	}
 	return m
 }

@@ -71,7 +71,7 @@ func class(v roster.Event) (uid, activity int) {
 	case ledger.Privilege:
 		return processActivity, 1 // launch: what gained it
 	case ledger.Gap, ledger.SetRefused, ledger.Drift, ledger.Agent, ledger.Leftovers, ledger.Connect, ledger.Open, ledger.Act, ledger.WouldRefuse,
-		ledger.Terminal, ledger.Sealed, ledger.Witnessed:
+		ledger.Terminal, ledger.Sealed, ledger.Witnessed, ledger.Named:
 	}
 	return baseEvent, otherActivity
 }

@@ -64,7 +64,7 @@ func (v Event) Outcome() string {
 	case ledger.Witnessed:
 		return good(e.Step == Cosigns)
 	case ledger.Exec, ledger.SetID, ledger.Logout, ledger.Drift, ledger.Agent, ledger.Admin, ledger.Connect, ledger.Open, ledger.Act, ledger.Privilege,
-		ledger.WouldRefuse, ledger.Sealed:
+		ledger.WouldRefuse, ledger.Sealed, ledger.Named:
 	}
 	return ""
 }

@@ -46,7 +46,7 @@ const forgetAtOnce = 500
 // details are the kinds that tell what a session did. Who had which privilege,
 // when and by whose word, what was refused and what was lost stays.
 var details = []string{
-	ledger.Exec.String(), ledger.Exit.String(), ledger.SetID.String(), ledger.Connect.String(), ledger.Open.String(), ledger.Act.String(),
+	ledger.Exec.String(), ledger.Exit.String(), ledger.SetID.String(), ledger.Connect.String(), ledger.Open.String(), ledger.Act.String(), ledger.Named.String(),
 }
 
 // Roles are those that somebody ever had.

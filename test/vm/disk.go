@@ -151,9 +151,11 @@ func build(ctx context.Context, dir, kernels, root string, what map[string]strin
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build what runs inside: %w: %s", err, tail(out))
 	}
-	ways := exec.CommandContext(ctx, "gcc", "-static", "-O2", "-Wall", "-Werror", "-o", filepath.Join(filepath.Dir(inside), "ways"), "ways/ways.c")
-	if out, err := ways.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the ways to get free: %w: %s", err, tail(out))
+	for _, name := range []string{"ways", "turn"} {
+		cc := exec.CommandContext(ctx, "gcc", "-static", "-O2", "-Wall", "-Werror", "-o", filepath.Join(filepath.Dir(inside), name), "ways/"+name+".c")
+		if out, err := cc.CombinedOutput(); err != nil {
+			return fmt.Errorf("build %s, which tries things: %w: %s", name, err, tail(out))
+		}
 	}
 	out, err := exec.CommandContext(ctx, "unshare", "-m", "--propagation", "private", "bash", "-c", disk, "disk", dir, kernels, root).CombinedOutput()
 	if err != nil {
