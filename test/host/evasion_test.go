@@ -85,6 +85,15 @@ ssh -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o BatchMode=yes
 	{name: "another's memory, by a call", try: `/usr/lib/lab/hide poke $(cat /run/evade/obey) 'touch FILE'; until [ -e FILE ]; do sleep 0.05; done`, handed: `^act .*wrote to the memory of process`},
 	{name: "another's memory, by its file", try: `/usr/lib/lab/hide mem $(cat /run/evade/obey) 'touch FILE'`, handed: `^open .*object=/proc/[0-9]+/mem`},
 	{name: "io_uring", try: `/usr/lib/lab/hide ring FILE`, handed: `^act .*io_uring: asked .*to open a file`},
+	{name: "a chain of interpreters", try: `printf '#!/usr/bin/touch FILE\n' >/run/evade/second; printf '#!/run/evade/second\n' >/run/evade/first; chmod 755 /run/evade/first /run/evade/second; /run/evade/first`, seen: plain + ` "/run/evade/second" "/run/evade/first"`},
+	{name: "a script without a name", try: `/usr/lib/lab/hide script FILE`, seen: plain + ` "/dev/fd/[0-9]+"`},
+	{name: "a name that is no text", try: `cp /usr/bin/touch $'/run/evade/\xff\xfe'; $'/run/evade/\xff\xfe' FILE`, seen: `^exec /run/evade/\S+ .*"FILE"`},
+	{name: "a program that lies very deep", try: `cd /run/evade; for i in {1..30}; do mkdir $(printf 'd%.0s' {1..200}); cd $(printf 'd%.0s' {1..200}); done; cp /usr/bin/touch tool; ./tool FILE; cd /`, seen: `^exec \S*/d{200}/tool "./tool" "FILE"`},
+	{name: "a layer over a program", try: `mkdir /run/evade/upper /run/evade/work /run/evade/merged; cp /usr/bin/touch /run/evade/upper/true
+unshare -m sh -c 'mount -t overlay -o lowerdir=/usr/bin,upperdir=/run/evade/upper,workdir=/run/evade/work o /run/evade/merged && /run/evade/merged/true FILE'`, seen: `^exec /run/evade/merged/true .*"FILE"`},
+	{name: "a child that she traces", try: `/usr/lib/lab/hide traced FILE`},
+	{name: "a connection by fast open", try: `/usr/lib/lab/hide fastopen FILE`, handed: `^connect .*object=tcp://127.0.0.1:6301 `},
+	{name: "a connection by io_uring", try: `/usr/lib/lab/hide ringconnect FILE`, handed: `^act .*io_uring: asked for a connection`},
 	{name: "a word to somebody who listens", try: `echo 'touch FILE' >/run/evade/ear`},
 	{name: "a shell's own command", try: `: >FILE`},
 	{name: "code that an interpreter reads", try: `echo 'open("FILE", "w")' | python3`},
@@ -96,6 +105,7 @@ const accomplices = `mkdir -m 1777 -p /run/evade; mkfifo -m 666 /run/evade/ear
 setsid sh -c 'while :; do read c </run/evade/ear && eval "$c"; done' >/dev/null 2>&1 </dev/null &
 setsid /usr/lib/lab/hide obey /run/evade/obey >/dev/null 2>&1 </dev/null &
 setsid /usr/lib/lab/hide pause x >/dev/null 2>&1 </dev/null &
+setsid /usr/lib/lab/hide hear x >/dev/null 2>&1 </dev/null &
 tmux new -d 'sleep 6300'
 until grep -q . /run/evade/obey; do :; done`
 

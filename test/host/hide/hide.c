@@ -361,9 +361,9 @@ give(pid_t pid, uintptr_t at, const char *what, int by_file)
 	return fd == -1 || pwrite(fd, what, from.iov_len, at) < 0;
 }
 
-/* Makes a file by io_uring, without a system call that says so. */
+/* Asks io_uring for one thing, without a system call that says what. */
 static int
-by_ring(const char *file)
+ask_ring(const struct io_uring_sqe *what)
 {
 	struct io_uring_params p = { 0 };
 	int fd = syscall(SYS_io_uring_setup, 2, &p);
@@ -378,16 +378,67 @@ by_ring(const char *file)
 	    MAP_SHARED, fd, IORING_OFF_SQES);
 	if (ring == MAP_FAILED || sqe == MAP_FAILED)
 		return 1;
-	memset(sqe, 0, sizeof(*sqe));
-	sqe->opcode = IORING_OP_OPENAT;
-	sqe->fd = AT_FDCWD;
-	sqe->addr = (uintptr_t)file;
-	sqe->len = 0600;
-	sqe->open_flags = O_WRONLY | O_CREAT;
+	*sqe = *what;
 	*(uint32_t *)(ring + p.sq_off.array) = 0;
 	atomic_store((_Atomic uint32_t *)(ring + p.sq_off.tail), 1);
 	return syscall(SYS_io_uring_enter, fd, 1, 1, IORING_ENTER_GETEVENTS,
 		   NULL, 0) != 1;
+}
+
+static int
+by_ring(const char *file)
+{
+	struct io_uring_sqe sqe = {
+		.opcode = IORING_OP_OPENAT,
+		.fd = AT_FDCWD,
+		.addr = (uintptr_t)file,
+		.len = 0600,
+		.open_flags = O_WRONLY | O_CREAT,
+	};
+
+	return ask_ring(&sqe);
+}
+
+#include "peers.h"
+
+/* A script that lies in no folder, and whose interpreter it is. */
+static int
+by_script(const char *file)
+{
+	int fd = memfd_create("ls", 0);
+
+	if (dprintf(fd, "#!" TOUCH " %s\n", file) < 0)
+		return 1;
+	return exec_fd(fd, file);
+}
+
+/* A child that she traces, and whose arguments she writes when it has asked
+ * for the exec already. */
+static int
+by_traced(const char *file)
+{
+	static char name[256] = "/run/evade/nothing";
+	struct user_regs_struct regs;
+	pid_t pid = fork();
+	int status;
+
+	if (pid == 0) {
+		ptrace(PTRACE_TRACEME, 0, 0, 0);
+		raise(SIGSTOP);
+		_exit(touch("touch", name));
+	}
+	if (waitpid(pid, &status, 0) != pid)
+		return 1;
+	do { /* to the beginning of the call */
+		if (ptrace(PTRACE_SYSCALL, pid, 0, 0) ||
+		    waitpid(pid, &status, 0) != pid || WIFEXITED(status) ||
+		    ptrace(PTRACE_GETREGS, pid, 0, &regs))
+			return 1;
+	} while (regs.orig_rax != SYS_execve);
+	if (give(pid, (uintptr_t)name, file, 0) ||
+	    ptrace(PTRACE_DETACH, pid, 0, 0))
+		return 1;
+	return wait_for(pid);
 }
 
 /* Runs code that lies in no file and that no exec brought: open(2) of what it
@@ -471,6 +522,11 @@ main(int argc, char **argv)
 	WAY("int80", by_int80(argv[2]));
 	WAY("name", by_name(argv[2], argv));
 	WAY("ring", by_ring(argv[2]));
+	WAY("fastopen", by_fast_open(argv[2]));
+	WAY("ringconnect", by_ring_connect(argv[2]));
+	WAY("script", by_script(argv[2]));
+	WAY("traced", by_traced(argv[2]));
+	WAY("hear", hear());
 	WAY("jump", by_jump(argv[2]));
 	WAY("nothing", by_nothing(argv[2]));
 	WAY("self", by_self(argv[2]));
