@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"curfew.internal/agent/enforce"
+	"curfew.internal/agent/host"
 	"curfew.internal/agent/writer"
 	"curfew.internal/ledger"
 )
@@ -39,6 +40,24 @@ func (a *Agent) writer(t enforce.Thing) (writer.Writer, bool) {
 		return writer.Writer{}, false
 	}
 	return a.Writer(t)
+}
+
+// rules looks as soon as somebody changes our rules of nftables. Where the
+// kernel does not tell, that is for each look.
+func (a *Agent) rules(ctx context.Context, p *parts) error {
+	numbered := host.Numbered()
+	err := p.host.Rules(ctx, func(pid int) {
+		if !numbered {
+			pid = 0
+		}
+		p.writers.Note(p.host.Scopes(), pid)
+		a.Wake()
+	})
+	if ctx.Err() == nil {
+		a.Log.WarnContext(ctx, "nobody tells who changes nftables: its rules are looked at each resync", "err", err)
+		<-ctx.Done()
+	}
+	return context.Cause(ctx)
 }
 
 // foreign records what was taken away that no grant of this host explains:

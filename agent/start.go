@@ -275,6 +275,7 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 			return p.host.Watch(ctx, p.marked, func() { p.writers.Hear(); a.Wake() })
 		},
 		func(ctx context.Context) error { return host.Steps(ctx, a.Wake) },
+		func(ctx context.Context) error { return a.rules(ctx, p) },
 		func(ctx context.Context) error { return p.watch.Run(ctx, a.Record) }, p.watch.Refresh,
 		func(ctx context.Context) error { return a.publish(ctx, p, client, passed) },
 		func(ctx context.Context) error { return a.examine(ctx, p, client) },

@@ -26,6 +26,8 @@ import (
 type Host struct {
 	Root  string
 	Clock clock.Clock // that systemd counts by, for timers; of no need elsewhere
+
+	loads loads
 }
 
 // ErrNotOurs refuses to touch what somebody else made.
@@ -124,6 +126,9 @@ func (h *Host) Paths() []string {
 
 // File is where a thing lies, or nothing if it is none of ours in a file.
 func (h *Host) File(t enforce.Thing) string {
+	if t.Kind == enforce.Network {
+		return h.path(scopeDir, t.Name)
+	}
 	p, ok := places[t.Kind]
 	if !ok {
 		return ""

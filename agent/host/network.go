@@ -1,6 +1,7 @@
 package host
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -179,8 +180,13 @@ func (h *Host) load(ctx context.Context, name, content string) (string, error) {
 	for _, uid := range slices.Sorted(maps.Keys(rules)) {
 		all += rules[uid]
 	}
-	if out, err := h.feed(ctx, all, "nft", "-f", "-"); err != nil {
-		return "", fmt.Errorf("%w: %s", err, strings.TrimSpace(out))
+	var out bytes.Buffer
+	h.loads.mu.Lock()
+	pid, err := h.start(ctx, strings.NewReader(all), &out, &out, []string{"nft", "-f", "-"})
+	h.loads.done(pid)
+	h.loads.mu.Unlock()
+	if err != nil {
+		return "", fmt.Errorf("%w: %s", err, strings.TrimSpace(out.String()))
 	}
 	return h.ruleset(ctx)
 }

@@ -27,7 +27,7 @@ func (h *Host) run(ctx context.Context, name string, args ...string) (string, er
 
 func (h *Host) feed(ctx context.Context, input, name string, args ...string) (string, error) {
 	var out bytes.Buffer
-	err := h.start(ctx, strings.NewReader(input), &out, &out, append([]string{name}, args...))
+	_, err := h.start(ctx, strings.NewReader(input), &out, &out, append([]string{name}, args...))
 	return out.String(), err
 }
 
@@ -35,25 +35,30 @@ func (h *Host) feed(ctx context.Context, input, name string, args ...string) (st
 // to read: its warnings are left out.
 func (h *Host) output(ctx context.Context, name string, args ...string) (string, error) {
 	var out bytes.Buffer
-	err := h.start(ctx, nil, &out, nil, append([]string{name}, args...))
+	_, err := h.start(ctx, nil, &out, nil, append([]string{name}, args...))
 	return out.String(), err
 }
 
-func (h *Host) start(ctx context.Context, input io.Reader, out, warnings io.Writer, words []string) error {
+// start says which process it was, if there was one.
+func (h *Host) start(ctx context.Context, input io.Reader, out, warnings io.Writer, words []string) (pid int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	file, err := h.find(words[0])
 	if err != nil {
-		return err
+		return 0, err
 	}
 	cmd := exec.CommandContext(ctx, file, words[1:]...) //nolint:gosec // a program of the host, by a fixed name
 	cmd.Env = []string{"PATH=" + strings.Join(searchPath, ":"), "LC_ALL=C"}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = input, out, warnings
 	cmd.WaitDelay = time.Second
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("%s: %w", words[0], err)
+	err = cmd.Run()
+	if cmd.Process != nil {
+		pid = cmd.Process.Pid
 	}
-	return nil
+	if err != nil {
+		return pid, fmt.Errorf("%s: %w", words[0], err)
+	}
+	return pid, nil
 }
 
 func (h *Host) find(name string) (string, error) {

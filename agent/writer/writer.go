@@ -236,6 +236,29 @@ func (w *Writers) remember(file string, pid, pidfd int) {
 	w.last[file] = touch{writer, w.clock.Now().Boot}
 }
 
+// Note remembers who changed what goes by a name that is no watched file's, as
+// the kernel told somebody else: a process, now or of late. 0 is forgotten to be
+// anybody.
+func (w *Writers) Note(name string, pid int) {
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if pid <= 0 {
+		delete(w.last, name)
+		return
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		fd = -1 // it is gone
+	}
+	w.remember(name, pid, fd)
+	if fd >= 0 {
+		_ = unix.Close(fd) // nothing was written to it
+	}
+}
+
 // living reads what a process is. Only the descriptor says that it was still
 // that process when it was read, and not the next one of its number.
 func (w *Writers) living(pid, pidfd int) (Writer, bool) {

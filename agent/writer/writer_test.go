@@ -145,3 +145,21 @@ func TestNilHearsOfNothing(t *testing.T) {
 		t.Error("named")
 	}
 }
+
+func TestWhomSomebodyElseToldOfIsNamed(t *testing.T) {
+	w, dir := open(t)
+	cmd := exec.CommandContext(t.Context(), "/bin/true")
+	must(t, cmd.Run())
+	for _, pid := range []int{cmd.Process.Pid, os.Getpid()} {
+		w.Note(dir, pid)
+		got, ok := w.Take(filepath.Join(dir, "scope"))
+		if want := map[bool]uint64{true: 8, false: 7}[pid == os.Getpid()]; !ok || got.Process.PID != uint32(pid) || got.Session != want {
+			t.Errorf("process %d: %+v, %v", pid, got, ok)
+		}
+	}
+	w.Note(dir, os.Getpid())
+	w.Note(dir, 0)
+	if got, ok := w.Take(dir); ok {
+		t.Errorf("named whom nobody knows: %+v", got)
+	}
+}

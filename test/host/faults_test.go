@@ -200,6 +200,26 @@ func scoped(t *testing.T, s *scene) {
 	out, err = s.ssh(t, p, connect(7444))
 	refused(t, out, err)
 	s.sh(t, connect(7444)) // root is not limited
+	// A firewall that is loaded again takes all rules with it. The next look
+	// that nobody asks for is an hour away.
+	s.sh(t, "cp -a /etc/curfew/agent.yaml /root && echo 'resync: 1h' >>/etc/curfew/agent.yaml && systemctl restart curfew-agent")
+	for range 2 {
+		s.sh(t, "nft list table inet curfew >/root/rules && nft flush ruleset")
+		s.until(t, "the rules", func() error {
+			_, err := s.db1.Sh(t.Context(), "diff <(grep -v timeout /root/rules) <(nft list table inet curfew | grep -v timeout)")
+			return err
+		})
+	}
+	out, err = s.ssh(t, p, connect(7444))
+	refused(t, out, err)
+	s.sh(t, "mv /root/agent.yaml /etc/curfew/ && systemctl restart curfew-agent")
+	s.until(t, "who was limited by them", func() error {
+		out, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "audit", "search", "--kind", "drift", "--person", "mia")
+		if err == nil && strings.Count(out, "network") != 2 {
+			err = errors.New(out)
+		}
+		return err
+	})
 	if _, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "people", "disable", "mia"); err != nil {
 		t.Fatal(err)
 	}
