@@ -279,13 +279,20 @@ func parsePAM(line string) (l pamLine, ok bool) {
 	return l, true
 }
 
-// reloadSSHD has a running sshd read its configuration again. A host where it
-// does not run reads it at the start.
+// reloadSSHD has a running sshd read its configuration again, once: where its
+// unit has both names, as in Debian, systemd says so. A host where it does not
+// run reads it at the start.
 func (h *Host) reloadSSHD(ctx context.Context) {
-	if h.Root == "/" {
-		_, _ = h.run(ctx, "systemctl", "--no-block", "try-reload-or-restart", "ssh.service")
-		_, _ = h.run(ctx, "systemctl", "--no-block", "try-reload-or-restart", "sshd.service")
+	if h.Root != "/" {
+		return
 	}
+	out, err := h.run(ctx, "systemctl", "show", "--property=Id", "--value", "ssh.service", "sshd.service")
+	if err != nil {
+		out = "ssh.service sshd.service"
+	}
+	units := strings.Fields(out)
+	slices.Sort(units)
+	_, _ = h.run(ctx, "systemctl", append([]string{"--no-block", "try-reload-or-restart"}, slices.Compact(units)...)...)
 }
 
 // edit replaces a file by what change makes of it, with the mode and the

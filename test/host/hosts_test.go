@@ -218,6 +218,10 @@ rm /etc/sudoers.d/curfew; echo 'TrustedUserCAKeys none' > /etc/ssh/sshd_config.d
 	s.nothing(t, "fox")
 }
 
+// reloads counts how often sshd was asked to read its configuration again.
+const reloads = `until [ -z "$(systemctl list-jobs --no-legend)" ]; do sleep 0.1; done
+journalctl --sync; journalctl --no-pager -o cat -u ssh | grep -c '^Reloading '`
+
 func uninstalled(t *testing.T, s *scene) {
 	t.Helper()
 	h, err := s.fleet.Host(t.Context(), "bare",
@@ -240,6 +244,9 @@ func uninstalled(t *testing.T, s *scene) {
 	}
 	if out, err := h.Sh(t.Context(), "curfew-agent install && curfew-agent install && grep -c pam_curfew /etc/pam.d/sshd && sshd -t && su -s /bin/true nobody"); err != nil || !strings.Contains(out, "2") {
 		t.Fatalf("%v %s", err, out)
+	}
+	if out, err := h.Sh(t.Context(), reloads); err != nil || strings.TrimSpace(out) != "1" {
+		t.Errorf("at the installation sshd was reloaded %s times: %v", out, err)
 	}
 	if _, err := h.Sh(t.Context(), "curfew-agent uninstall"); err != nil {
 		t.Fatal(err)
