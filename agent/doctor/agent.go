@@ -88,7 +88,7 @@ func version(f Facts) []Finding {
 	}
 	if a.Plane != "" && a.Plane != a.Version {
 		found = append(found, warning("apt-get install --only-upgrade curfew-agent",
-			"the agent is %s, and the control plane %s: they work together if one version lies between them", a.Version, a.Plane))
+			"the agent is %s, and the control plane %s: they work together if one version lies between them; where the control plane's is the older one, that is brought up", a.Version, a.Plane))
 	}
 	return found
 }

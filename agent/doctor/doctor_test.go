@@ -240,6 +240,11 @@ func TestFindings(t *testing.T) {
 		{"timer masked", set("curfew-sweep.timer", "UnitFileState", "masked"), "units", Warning, "is masked", "systemctl unmask curfew-sweep.timer && systemctl enable --now curfew-sweep.timer"},
 		{"timer masked until the next boot", set("curfew-sweep.timer", "UnitFileState", "masked-runtime"), "units", Warning, "is masked", "systemctl unmask --runtime curfew-sweep.timer"},
 		{"sweep failed", set("curfew-sweep.service", "ActiveState", "failed"), "units", Warning, "curfew-sweep.service failed", "systemctl restart curfew-sweep.service"},
+		{"no mount for homes", set("run-curfew-home.mount", "ActiveState", "inactive"), "units", Warning, "is inactive: what people put", "systemctl start run-curfew-home.mount"},
+		{"no mount over homes", func(f *Facts) {
+			set("run-curfew-home.mount", "ActiveState", "inactive")(f)
+			f.Units.Homes = true
+		}, "units", Warning, "does not come over homes", "done; systemctl start run-curfew-home.mount"},
 		{"overridden", set("curfew-agent.service", "DropInPaths", "/etc/x.conf"), "units", Warning, "overridden by /etc/x.conf", "systemctl revert curfew-agent.service"},
 		{"not read again", set("run-curfew-home.mount", "NeedDaemonReload", "yes"), "units", Warning, "goes on with the one before", "systemctl daemon-reload"},
 	} {

@@ -81,12 +81,15 @@ func room(f Facts) []Finding {
 
 // Units is what systemd says of our units.
 type Units struct {
-	Err  string
-	Text string // `systemctl show`, of all of them
+	Err   string
+	Text  string // `systemctl show`, of all of them
+	Homes bool   // people have homes in the folder that is to be a mount
 }
 
+const homes = "run-curfew-home.mount"
+
 // OurUnits are those that systemd is asked about.
-var OurUnits = []string{"curfew-agent.service", "curfew-record.service", "curfew-sweep.timer", "curfew-sweep.service", "run-curfew-home.mount"}
+var OurUnits = []string{"curfew-agent.service", "curfew-record.service", "curfew-sweep.timer", "curfew-sweep.service", homes}
 
 func units(f Facts) []Finding {
 	if f.Units.Err != "" {
@@ -99,17 +102,20 @@ func units(f Facts) []Finding {
 			key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
 			u[key] = value
 		}
-		found = append(found, unit(u)...)
+		found = append(found, unit(u, f.Units.Homes)...)
 	}
 	return found
 }
 
 // unit judges one of them.
-func unit(u map[string]string) []Finding {
+func unit(u map[string]string, inhabited bool) []Finding {
 	name := u["Id"]
 	bad, lost := warning, "with the agent dead, what has ended stays longer"
-	if name == "curfew-agent.service" || name == "curfew-record.service" {
+	switch name {
+	case "curfew-agent.service", "curfew-record.service":
 		bad, lost = broken, "nobody with a grant gets in"
+	case homes:
+		lost = "what people put into their homes may fill /run"
 	}
 	var found []Finding
 	switch state := u["UnitFileState"]; {
@@ -128,6 +134,9 @@ func unit(u map[string]string) []Finding {
 	case state == "failed":
 		found = append(found, bad("journalctl -n 20 -u "+name+"; systemctl restart "+name, "%s failed: %s", name, lost))
 	case name == "curfew-sweep.service":
+	case name == homes && state == "inactive" && inhabited: // systemd would say that it started, and pass over it
+		found = append(found, bad(`while [ "$(ls -A /run/curfew/home)" ]; do sleep 5; done; systemctl start `+name,
+			"%s is inactive, and does not come over homes that are there: until nobody has one, %s", name, lost))
 	case state != "active" && state != "activating" && state != "reloading":
 		found = append(found, bad("systemctl start "+name, "%s is %s: %s", name, state, lost))
 	}

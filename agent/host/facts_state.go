@@ -54,5 +54,6 @@ func (h *Host) unitFacts(ctx context.Context) doctor.Units {
 	if err != nil {
 		return doctor.Units{Err: err.Error() + ": " + strings.TrimSpace(out)}
 	}
-	return doctor.Units{Text: out}
+	inhabited, _ := os.ReadDir(h.path("run/curfew/home")) // none: nobody has one
+	return doctor.Units{Text: out, Homes: len(inhabited) > 0}
 }

@@ -90,16 +90,27 @@ func doctored(t *testing.T, s *scene) {
 		{"our authority's kind not taken", "sed -i '1i CASignatureAlgorithms rsa-sha2-512' /etc/ssh/sshd_config", "sshd", "sshd takes no certificate that an authority signed with"},
 		{"lookups that end early", `sed -i -E 's/^(passwd|group|shadow):.*/\1: files [NOTFOUND=return] systemd/' /etc/nsswitch.conf`, "names", "gives up on passwd, group, shadow"},
 		{"lines of an earlier version", `sed -i -E 's/^account \[.*\] pam_curfew/account required pam_curfew/' /etc/pam.d/su`, "wiring", "the lines of an earlier version in su"},
+		{"a unit changed", "mkdir -p /etc/systemd/system/curfew-sweep.timer.d && printf '[Timer]\nAccuracySec=2s\n' > /etc/systemd/system/curfew-sweep.timer.d/x.conf", "units", "curfew-sweep.timer was changed"},
+		{"the change taken up", "true", "units", "curfew-sweep.timer is overridden"},
+		{"the sweep failed", failed, "units", "curfew-sweep.service failed"},
+		{"sweep timer stopped", "systemctl stop curfew-sweep.timer", "units", "curfew-sweep.timer is inactive"},
+		{"nobody may pass without a grant", "curfew-agent install --enforce", "wiring", "no group may pass without one"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s.sh(t, c.fault)
 			mends(t, s, c.check, c.says)
 		})
 	}
+	s.sh(t, "getent group breakglass && curfew-agent install --observe && groupdel breakglass")
 	s.sh(t, "mv /root/sshd_config /etc/ssh/ && rm -f /etc/sudoers.d/zz* && systemctl reload ssh")
 	unmendable(t, s)
 	well(t, s)
 }
+
+// failed is a sweep that failed, and that no timer starts again.
+const failed = `systemctl stop curfew-sweep.timer 'curfew-end-*.timer'; d=/run/systemd/system/curfew-sweep.service.d
+mkdir -p $d && printf '[Service]\nExecStart=\nExecStart=/bin/false\n' >$d/x.conf && systemctl daemon-reload
+! systemctl start curfew-sweep.service && rm -r $d && systemctl daemon-reload`
 
 // mends waits for a finding, types what stands beside it, and waits for its
 // end.
@@ -119,6 +130,37 @@ func mends(t *testing.T, s *scene, check, says string) {
 		}
 		return nil
 	})
+}
+
+// unmounted: homes that are no mount of their own are told, and the mount comes
+// as soon as nobody has one. Nobody else has a grant on this host.
+func unmounted(t *testing.T, s *scene, id string) {
+	t.Helper()
+	s.sh(t, "systemctl mask --runtime --now run-curfew-home.mount && systemctl restart curfew-agent")
+	s.until(t, "homes in /run", func() error {
+		_, err := s.db1.Sh(t.Context(), "test -n \"$(ls -A /run/curfew/home)\" && ! mountpoint -q /run/curfew/home")
+		return err
+	})
+	mends(t, s, "units", "run-curfew-home.mount is masked")
+	const says = "run-curfew-home.mount is inactive"
+	f, err := examine(t, s.db1).found("units", says+", and does not come over homes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mended := make(chan error, 1)
+	go func() {
+		_, err := s.db1.Sh(t.Context(), f.Mend)
+		mended <- err
+	}()
+	if _, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "revoke", id); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-mended; err != nil {
+		t.Fatalf("%s: %v", f.Mend, err)
+	}
+	if f, err := examine(t, s.db1).found("units", says); err == nil {
+		t.Errorf("after the mending: %+v", f)
+	}
 }
 
 // observed: on a host that only observes, who uses sudo without a grant is let

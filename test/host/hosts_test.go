@@ -159,9 +159,7 @@ func renamed(t *testing.T, s *scene, h *lab.Host) {
 		}
 		return err
 	})
-	if _, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "revoke", id); err != nil {
-		t.Fatal(err)
-	}
+	unmounted(t, &scene{fleet: s.fleet, db1: h}, id)
 }
 
 // unwired: a door that somebody takes away is there again, and a host whose
