@@ -46,11 +46,11 @@ test: ## install what tests need, build, and run every test, those on hosts as r
 	@$(tally)
 	@{ go test -json -timeout 20m $$(go list ./... | grep -v /test/vm$$) || rc=1; go test -json -timeout 20m ./test/vm || rc=1; exit $${rc:-0}; } 2>&1 | bin/tally -o bin/tests.txt
 
-test-vm: ## try each kernel that we support, in emulated machines (root; half an hour)
-	@tools/deps.sh build test
+test-vm: ## try each kernel that we support, and packages, in emulated machines (root; an hour and a half)
+	@tools/deps.sh build test packages
 	@$(MAKE) --no-print-directory build
 	@$(tally)
-	@go test -json -count=1 -timeout 60m ./test/vm -all 2>&1 | bin/tally
+	@go test -json -count=1 -timeout 180m ./test/vm -all 2>&1 | bin/tally
 
 test-cuts: ## cut the power 28 times while dpkg installs, upgrades and removes (root; ten minutes)
 	@tools/deps.sh build test packages

@@ -27,9 +27,10 @@ const password = "correct horse"
 // A packaged is a scene on whose guest packages are installed and removed.
 type packaged struct {
 	*scene
-	privileged string // who was root before
-	empty      string // files that were empty before
-	key        string // of root, for sshd
+	before     lab.Snapshot // of its files
+	privileged string       // who was root before
+	empty      string       // files that were empty before
+	key        string       // of root, for sshd
 }
 
 // empties are files that have nothing in them, of those that we write or that

@@ -235,7 +235,8 @@ func (g *Guest) Feed(ctx context.Context, input, script string) (string, error) 
 		}
 		return a.Out, nil
 	case <-g.gone:
-		return "", fmt.Errorf("on %s: it is off: %s", g.Name, script)
+		console, _ := os.ReadFile(g.path("console"))
+		return "", fmt.Errorf("on %s: it is off: %s; console: %s", g.Name, script, tail(console))
 	case <-ctx.Done():
 		return "", fmt.Errorf("on %s: %w: %s", g.Name, ctx.Err(), script)
 	}

@@ -260,6 +260,9 @@ func TestOnKernels(t *testing.T) {
 			})
 		}
 	}
+	if *all {
+		packages(t)
+	}
 }
 
 // mode is what the agent has to prove on this guest.
