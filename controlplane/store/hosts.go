@@ -31,7 +31,21 @@ func host(ctx context.Context, q querier, name string) (roster.Host, error) {
 
 // Host returns the host of the name.
 func (s *Store) Host(ctx context.Context, name string) (roster.Host, error) {
-	return host(ctx, s.read, name)
+	h, ok, err := readTogether(ctx, &s.looks.hosts, name, func(ctx context.Context, names []string) (map[string]roster.Host, error) {
+		all, err := list(ctx, s.read, scanHost, `SELECT `+hostColumns+` FROM hosts WHERE name IN `+among(names), args(names)...)
+		found := make(map[string]roster.Host, len(all))
+		for _, h := range all {
+			found[h.Name] = h
+		}
+		return found, err
+	})
+	if err == nil && !ok {
+		err = roster.ErrUnknown
+	}
+	if err != nil {
+		return h, fmt.Errorf("host: %w", err)
+	}
+	return h, nil
 }
 
 // Hosts returns every host that ever enrolled, by name.
@@ -214,15 +228,29 @@ func (s *Store) Applied(ctx context.Context, name string, r roster.Report, at ti
 // State returns what the host is to hold. A host that is ahead of the database
 // is to be sent nothing.
 func (s *Store) State(ctx context.Context, name string) (roster.State, error) {
-	var v roster.State
-	err := s.read.QueryRowContext(ctx, `SELECT s.revision, s.envelope, (SELECT envelope FROM keyrings ORDER BY version DESC LIMIT 1), h.ahead > 0,
-		(SELECT coalesce(max(version), 0) FROM rosters)
-		FROM host_sets s JOIN hosts h ON h.name = s.host WHERE s.host = ? AND (h.decommissioned = 0 OR h.leaving > 0 OR h.left_at > 0)
-		ORDER BY s.revision DESC LIMIT 1`, name).Scan(&v.Revision, &v.Set, &v.Keyring, &v.Ahead, &v.Roster)
+	v, ok, err := readTogether(ctx, &s.looks.states, name, s.states)
+	if err == nil && !ok {
+		err = roster.ErrUnknown
+	}
 	if err != nil {
-		return v, fmt.Errorf("set of host: %w", known(err))
+		return v, fmt.Errorf("set of host: %w", err)
 	}
 	return v, nil
+}
+
+func (s *Store) states(ctx context.Context, names []string) (map[string]roster.State, error) {
+	all, err := list(ctx, s.read, func(r scanner) (p pair[roster.State], err error) {
+		err = r.Scan(&p.host, &p.of.Revision, &p.of.Set, &p.of.Keyring, &p.of.Ahead, &p.of.Roster)
+		return p, err
+	}, `SELECT h.name, s.revision, s.envelope, (SELECT envelope FROM keyrings ORDER BY version DESC LIMIT 1), h.ahead > 0,
+		(SELECT coalesce(max(version), 0) FROM rosters)
+		FROM hosts h JOIN host_sets s ON s.host = h.name AND s.revision = (SELECT max(revision) FROM host_sets WHERE host = h.name)
+		WHERE h.name IN `+among(names)+` AND (h.decommissioned = 0 OR h.leaving > 0 OR h.left_at > 0)`, args(names)...)
+	found := make(map[string]roster.State, len(all))
+	for _, p := range all {
+		found[p.host] = p.of
+	}
+	return found, err
 }
 
 // Count counts what the operator's figures show: gains of privilege since a

@@ -46,7 +46,12 @@ type Store struct {
 	one    conn // the one connection that writes
 	read   conn
 
-	together together
+	shares gathered[share]
+	looks  struct {
+		hosts  gathered[question[string, roster.Host]]
+		states gathered[question[string, roster.State]]
+		ended  gathered[question[endedSince, map[uint64]string]]
+	}
 
 	mu      sync.Mutex
 	signer  Signer
@@ -54,8 +59,13 @@ type Store struct {
 	changed chan struct{} // closed at the next change
 }
 
-// Close closes the database.
-func (s *Store) Close() error { return errors.Join(s.reader.Close(), s.writer.Close()) }
+// Close closes the database. Nobody asks it for anything any more.
+func (s *Store) Close() error {
+	for _, working := range []*sync.WaitGroup{&s.shares.working, &s.looks.hosts.working, &s.looks.states.working, &s.looks.ended.working} {
+		working.Wait()
+	}
+	return errors.Join(s.reader.Close(), s.writer.Close())
+}
 
 // Ping reports whether the database answers.
 func (s *Store) Ping(ctx context.Context) error {

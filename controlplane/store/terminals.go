@@ -166,18 +166,43 @@ func (s *Store) EndHostSession(ctx context.Context, t roster.Terminal, a roster.
 	return nil
 }
 
+// endedSince asks for the sessions of a host that somebody ended since.
+type endedSince struct {
+	host string
+	at   int64
+}
+
 // EndedSessions returns those sessions of a host that somebody ended since.
 func (s *Store) EndedSessions(ctx context.Context, host string, since time.Time) (map[uint64]string, error) {
-	type one struct{ session, by string }
-	all, err := list(ctx, s.read, func(r scanner) (v one, err error) {
-		err = r.Scan(&v.session, &v.by)
+	ended, _, err := readTogether(ctx, &s.looks.ended, endedSince{host, ns(since)}, s.ended)
+	return ended, err
+}
+
+func (s *Store) ended(ctx context.Context, all []endedSince) (map[endedSince]map[uint64]string, error) {
+	found := map[endedSince]map[uint64]string{}
+	asked := map[string][]endedSince{}
+	names, first := make([]string, 0, len(all)), all[0].at
+	for _, e := range all {
+		found[e] = map[uint64]string{}
+		asked[e.host] = append(asked[e.host], e)
+		names, first = append(names, e.host), min(first, e.at)
+	}
+	type one struct {
+		host, session, by string
+		at                int64
+	}
+	rows, err := list(ctx, s.read, func(r scanner) (v one, err error) {
+		err = r.Scan(&v.host, &v.session, &v.by, &v.at)
 		return v, err
-	}, `SELECT session, ended_by FROM ended_sessions WHERE host = ? AND at >= ?`, host, ns(since))
-	ended := map[uint64]string{}
-	for _, v := range all {
+	}, `SELECT host, session, ended_by, at FROM ended_sessions WHERE at >= ? AND host IN `+among(names), append([]any{first}, args(names)...)...)
+	for _, v := range rows {
 		id, perr := strconv.ParseUint(v.session, 16, 64)
 		err = errors.Join(err, perr)
-		ended[id] = v.by
+		for _, e := range asked[v.host] {
+			if v.at >= e.at {
+				found[e][id] = v.by
+			}
+		}
 	}
-	return ended, err
+	return found, err
 }

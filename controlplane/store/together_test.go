@@ -1,10 +1,13 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"curfew.internal/controlplane/roster"
@@ -60,5 +63,72 @@ func TestWhatComesTogetherIsKeptForEach(t *testing.T) {
 	}
 	if !errors.Is(errs[hosts], roster.ErrUnknown) {
 		t.Errorf("of no host: %v", errs[hosts])
+	}
+}
+
+// What many ask at once is read together, and nobody is answered by a reading
+// that began before she asked.
+func TestWhatIsAskedTogetherIsReadTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g gathered[question[int, int]]
+		var readings [][]int
+		var failed atomic.Int32
+		hold := make(chan struct{})
+		read := func(_ context.Context, keys []int) (map[int]int, error) {
+			readings = append(readings, keys)
+			<-hold
+			if len(readings) == 3 {
+				return nil, errors.New("the database is away")
+			}
+			found := map[int]int{}
+			for _, k := range keys {
+				found[k] = 2 * k
+			}
+			delete(found, 7)
+			return found, nil
+		}
+		ask := func(k int) {
+			v, ok, err := readTogether(t.Context(), &g, k, read)
+			if err != nil {
+				failed.Add(1)
+			} else if ok == (k == 7) || ok && v != 2*k {
+				t.Errorf("%d: %d, %v", k, v, ok)
+			}
+		}
+		go ask(-1)
+		synctest.Wait() // it is being read
+		for k := range mostTogether + 3 {
+			go ask(k)
+		}
+		synctest.Wait()
+		close(hold)
+		synctest.Wait()
+		if len(readings) != 3 || len(readings[0]) != 1 || len(readings[1]) != mostTogether || len(readings[2]) != 4 {
+			t.Errorf("read %d times: %v", len(readings), readings)
+		}
+		if failed.Load() != 3 {
+			t.Errorf("%d were told that their reading failed", failed.Load())
+		}
+	})
+}
+
+// Whoever does not wait any more keeps nobody else from an answer.
+func TestWhoGoesDoesNotTakeTheOthersAnswer(t *testing.T) {
+	s := fresh(t)
+	addHost(t, s, "db1")
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	if _, err := s.State(gone, "db1"); err != nil && !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	v, err := s.State(t.Context(), "db1")
+	if err != nil || v.Revision == 0 {
+		t.Errorf("%+v, %v", v, err)
+	}
+	if _, err := s.State(t.Context(), "db2"); !errors.Is(err, roster.ErrUnknown) {
+		t.Errorf("of no host: %v", err)
+	}
+	if _, err := s.Host(t.Context(), "db2"); !errors.Is(err, roster.ErrUnknown) {
+		t.Errorf("of no host: %v", err)
 	}
 }
