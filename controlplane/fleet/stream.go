@@ -1,8 +1,8 @@
 package fleet
 
 import (
-	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"sync"
 	"time"
@@ -281,7 +281,7 @@ func (st *stream) records(ctx context.Context, r *uplink.Records) error {
 // send tells the host what it is to hold, what is kept of its records, and
 // that the server is there, until the stream ends.
 func (st *stream) send(ctx context.Context) error {
-	var sent roster.State
+	var sent said
 	var told roster.Sessions
 	upTo := st.upTo // the host goes on from the first word
 	beat := st.Clock.After(0)
@@ -297,7 +297,7 @@ func (st *stream) send(ctx context.Context) error {
 		case asked = <-st.asks:
 			look = false
 		case <-st.probe:
-			sent = roster.State{}
+			sent = said{}
 		case <-st.wake:
 		case <-beat:
 			beat = st.Clock.After(st.Heartbeat)
@@ -317,14 +317,21 @@ func (st *stream) send(ctx context.Context) error {
 	}
 }
 
+// said is what a state that was sent is known by: the state itself is not kept
+// for each host.
+type said struct {
+	revision uint64
+	keyring  [sha256.Size]byte
+}
+
 // state says what the host is to hold, if that is another than was sent.
-func (st *stream) state(ctx context.Context, sent roster.State) (roster.State, error) {
+func (st *stream) state(ctx context.Context, sent said) (said, error) {
 	v, err := st.look(ctx)
 	if err != nil {
 		return sent, st.internal(ctx, err)
 	}
-	ca := st.SSHCA()
-	if v.Ahead || v.Revision == sent.Revision && bytes.Equal(v.Keyring, sent.Keyring) && ca == st.ca && v.Roster <= st.roster {
+	ca, now := st.SSHCA(), said{v.Revision, sha256.Sum256(v.Keyring)}
+	if v.Ahead || now == sent && ca == st.ca && v.Roster <= st.roster {
 		return sent, nil
 	}
 	st.ca = ca
@@ -336,7 +343,7 @@ func (st *stream) state(ctx context.Context, sent roster.State) (roster.State, e
 	}
 	err = st.duplex.Send(&uplink.Down{Says: &uplink.Down_State{State: &uplink.State{Keyring: v.Keyring, Set: v.Set, Version: st.Version, SshCa: ca, Rosters: rosters}}})
 	st.roster += uint64(len(rosters)) // what was not sent yet is, at the next look
-	return v, err
+	return now, err
 }
 
 // rosterBytes bounds the versions of the roster in one message: a host that has
