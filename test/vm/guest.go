@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -100,6 +101,16 @@ ip tuntap add tap0 mode tap; ip link set tap0 master br0; ip link set tap0 up; i
 
 func (g *Guest) path(name string) string { return filepath.Join(g.dir, name) }
 
+// mac is the guest's own: QEMU gives the same one to each.
+func (g *Guest) mac() string {
+	mac := "52:54"
+	for part := range strings.SplitSeq(g.address, ".") {
+		n, _ := strconv.Atoi(part) // the lab gives addresses of four numbers
+		mac += fmt.Sprintf(":%02x", n)
+	}
+	return mac
+}
+
 func (g *Guest) args() []string {
 	lsm := "landlock,lockdown,yama"
 	if g.LSM {
@@ -117,7 +128,7 @@ func (g *Guest) args() []string {
 		"-no-reboot", "-display", "none", "-serial", "file:" + g.path("console"), "-serial", "unix:" + g.path("tty") + ",server=on,wait=off", "-rtc", "base=utc,clock=host",
 		"-kernel", filepath.Join(g.kernels, "linux-"+g.Kernel+".vmlinuz"), "-initrd", filepath.Join(all, "initrd-"+g.Kernel), "-append", line,
 		"-drive", "file=" + g.path("disk") + ",if=none,id=d0,format=raw,cache=writeback", "-device", "virtio-blk-pci,drive=d0",
-		"-netdev", "tap,id=n0,ifname=tap0,script=no,downscript=no", "-device", "virtio-net-pci,netdev=n0,romfile=",
+		"-netdev", "tap,id=n0,ifname=tap0,script=no,downscript=no", "-device", "virtio-net-pci,netdev=n0,romfile=,mac=" + g.mac(),
 		"-device", "virtio-rng-pci", "-device", "virtio-serial-pci",
 		"-chardev", "socket,id=lab,path=" + g.path("line") + ",server=on,wait=off", "-device", "virtserialport,chardev=lab,name=lab.0",
 	}

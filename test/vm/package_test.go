@@ -39,6 +39,7 @@ func packages(t *testing.T) {
 			}
 		})
 	}
+	t.Run("packages, Vagrantfile", provisioned)
 }
 
 // tools are what guests and packages are made with.
