@@ -407,7 +407,14 @@ func clean(s string) string {
 	}, s)
 }
 
-// span writes a duration without its zero parts.
+// span writes a duration without the zero parts at its end.
 func span(d time.Duration) string {
-	return strings.TrimSuffix(strings.TrimSuffix(d.String(), "0s"), "h0m")
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
 }

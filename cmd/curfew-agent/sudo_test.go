@@ -6,6 +6,7 @@ import (
 	"net"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 // An agent that takes a call and says nothing, as one that was stopped does,
@@ -36,5 +37,15 @@ func TestCtrlCNeedsNoAgent(t *testing.T) {
 	k.hangUp()
 	if _, err := k.hear(); !errors.Is(err, errAgentLeft) {
 		t.Error(err)
+	}
+}
+
+func TestSpanLeavesOutWhatIsZeroAlone(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		30 * time.Minute: "30m", 2 * time.Hour: "2h", 90 * time.Second: "1m30s", 20 * time.Second: "20s", time.Hour + 10*time.Second: "1h0m10s", 10 * time.Hour: "10h",
+	} {
+		if got := span(d); got != want {
+			t.Errorf("%v: %q", d, got)
+		}
 	}
 }
