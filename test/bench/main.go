@@ -34,6 +34,13 @@ roles:
     max_duration: 1h
     reason: optional
     approval: none
+  unseen:
+    hosts: {tier: db}
+    commands: [/usr/bin/true]
+    max_duration: 1h
+    reason: optional
+    approval: none
+    record: {terminal: false}
 groups:
   first: [pa, pb, pc, pd, pe, pf, pg, ph]
   second: [qa, qb, qc, qd, qe, qf, qg, qh]
@@ -41,6 +48,7 @@ eligible:
   - {role: asked, groups: [first]}
   - {role: free, groups: [first, second]}
   - {role: free, people: [sam]}
+  - {role: unseen, people: [ted]}
 `
 
 // bench is one run.
@@ -49,6 +57,7 @@ type bench struct {
 	host    *lab.Host
 	pairs   []pair
 	sam     *lab.Person // has a grant all the time, and is measured at work
+	ted     *lab.Person // has one whose terminals are not recorded
 	begun   time.Time
 	key     string // of the host's own account, which is not ours
 	present bool   // whether the agent runs
@@ -105,6 +114,7 @@ func run(ctx context.Context) (err error) {
 		{"ends", b.ends},
 		{"sudo", b.sudo},
 		{"door", b.door},
+		{"keys", b.keys},
 		{"storm", b.storm},
 		{"memory", b.memory},
 		{"auditd", b.auditd},
@@ -170,7 +180,7 @@ func (b *bench) people(ctx context.Context) (err error) {
 	for x := 'a'; x <= 'h' && err == nil; x++ {
 		b.pairs = append(b.pairs, pair{invite("p" + string(x)), invite("q" + string(x))})
 	}
-	b.sam = invite("sam")
+	b.sam, b.ted = invite("sam"), invite("ted")
 	return err
 }
 

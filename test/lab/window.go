@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,6 +23,8 @@ type Window struct {
 
 	mu    sync.Mutex // guards what follows
 	shown strings.Builder
+	at    time.Time     // when the last of it came
+	news  chan struct{} // closed when more comes
 }
 
 // Window runs curfew as the person in a window of that size.
@@ -30,7 +33,7 @@ func (p *Person) Window(ctx context.Context, width, height uint16, args ...strin
 	if err != nil {
 		return nil, err
 	}
-	t := &Window{master: master, ended: make(chan struct{})}
+	t := &Window{master: master, ended: make(chan struct{}), news: make(chan struct{})}
 	n, err := unix.IoctlGetInt(t.fd(), unix.TIOCGPTN)
 	if err == nil {
 		err = unix.IoctlSetPointerInt(t.fd(), unix.TIOCSPTLCK, 0)
@@ -59,8 +62,12 @@ func (p *Person) Window(ctx context.Context, width, height uint16, args ...strin
 		b := make([]byte, 32<<10)
 		for {
 			n, err := master.Read(b)
+			at := time.Now()
 			t.mu.Lock()
 			t.shown.Write(b[:n])
+			t.at = at
+			close(t.news)
+			t.news = make(chan struct{})
 			t.mu.Unlock()
 			if err != nil {
 				return
@@ -116,6 +123,26 @@ func (t *Window) Until(ctx context.Context, text string) error {
 		}
 		return nil
 	})
+}
+
+// When waits for more than the window showed at first, with the text in it, and
+// tells when that came.
+func (t *Window) When(ctx context.Context, first int, text string) (time.Time, error) {
+	for {
+		t.mu.Lock()
+		more, at, news := t.shown.String()[first:], t.at, t.news
+		t.mu.Unlock()
+		if more != "" && strings.Contains(more, text) {
+			return at, nil
+		}
+		select {
+		case <-news:
+		case <-t.ended:
+			return at, fmt.Errorf("it ended (%w), and showed %q", t.err, more)
+		case <-ctx.Done():
+			return at, fmt.Errorf("it shows %q: %w", more, ctx.Err())
+		}
+	}
 }
 
 // End waits for the program's end, and returns how it ended.
