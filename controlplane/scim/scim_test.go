@@ -197,52 +197,6 @@ func TestFilterAndPages(t *testing.T) {
 	d.want(200, "GET", "/scim/v2/ResourceTypes", "")
 }
 
-// Entra ID asks whom a resource refers to before it changes that.
-func TestFilterByReference(t *testing.T) {
-	d := newDesk(t)
-	ana, ben, cleo := d.user("ana"), d.user("ben"), d.user("cleo")
-	const schema = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User"
-	d.want(200, "PATCH", users+"/"+ana, patchOf(`{"op":"add","path":"`+schema+`:manager","value":"`+ben+`"}`))
-	v := d.want(201, "POST", group, `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:Group"],"displayName":"SRE team","members":[{"value":"`+ana+`"},{"value":"`+ben+`"}]}`)
-	sre := v["id"].(string)
-	for _, c := range []struct {
-		name, path, filter string
-		total              float64
-	}{
-		{"her manager", users, `id eq "` + ana + `" and manager eq "` + ben + `"`, 1},
-		{"somebody else is not", users, `id eq "` + ana + `" and manager eq "` + cleo + `"`, 0},
-		{"whom he manages", users, `manager eq "` + ben + `"`, 1},
-		{"by the name in full", users, schema + `:manager.value Eq "` + ben + `"`, 1},
-		{"and nobody else's", users, `manager eq "` + ben + `" and (userName eq "ben@example.com" or userName eq "cleo@example.com")`, 0},
-		{"and one of those whom he manages", users, `(userName eq "ben@example.com" or userName eq "ana@example.com") and manager eq "` + ben + `"`, 1},
-		{"a member", group, `id eq "` + sre + `" and members eq "` + ben + `"`, 1},
-		{"who is none", group, `id eq "` + sre + `" and members eq "` + cleo + `"`, 0},
-		{"both", group, `members eq "` + ana + `" and members.value eq "` + ben + `"`, 1},
-		{"one is none", group, `members eq "` + ana + `" and members.value eq "` + cleo + `"`, 0},
-		{"in the list", group, `members[value eq "` + ben + `"]`, 1},
-	} {
-		v := d.want(200, "GET", c.path+"?excludedAttributes=members&attributes=id&filter="+url.QueryEscape(c.filter), "")
-		if v["totalResults"] != c.total {
-			t.Errorf("%s: %v", c.name, v)
-		}
-		for _, r := range v["Resources"].([]any) {
-			if r.(map[string]any)["members"] != nil {
-				t.Errorf("%s: with the members that were not asked for: %v", c.name, r)
-			}
-		}
-	}
-	for _, c := range []struct{ name, path, filter string }{
-		{"a name as a whole", users, `name eq "x"`},
-		{"mail as a whole", users, `not (emails eq "x")`},
-		{"a member or another thing", group, `members eq "x" or displayName eq "y"`},
-		{"what is kept about it", users, `meta eq "x"`},
-	} {
-		if got, v := d.call("GET", c.path+"?filter="+url.QueryEscape(c.filter), ""); got != 400 {
-			t.Errorf("%s: %d %v", c.name, got, v)
-		}
-	}
-}
-
 func TestDeactivatedUserIsDisabled(t *testing.T) {
 	for name, end := range map[string]func(*desk, string){
 		"as the standard has it": func(d *desk, id string) {
