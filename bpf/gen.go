@@ -8,7 +8,7 @@ package bpf
 //go:generate go tool -modfile=../tools/go.mod bpf2go -go-package bpf -cc clang-16 -strip llvm-strip-16 -target bpfel -type alarm Lock lock.bpf.c -- -idirafter /usr/include/x86_64-linux-gnu -O2 -g -Wall -Wextra -Werror
 //go:generate go tool -modfile=../tools/go.mod bpf2go -go-package bpf -cc clang-16 -strip llvm-strip-16 -target bpfel -type refusals Gate gate.bpf.c -- -idirafter /usr/include/x86_64-linux-gnu -O2 -g -Wall -Wextra -Werror
 //go:generate go tool -modfile=../tools/go.mod bpf2go -go-package bpf -cc clang-16 -strip llvm-strip-16 -target bpfel -type refusals -type act Guard guard.bpf.c -- -idirafter /usr/include/x86_64-linux-gnu -O2 -g -Wall -Wextra -Werror
-//go:generate go tool -modfile=../tools/go.mod bpf2go -go-package bpf -cc clang-16 -strip llvm-strip-16 -target bpfel Name name.bpf.c -- -idirafter /usr/include/x86_64-linux-gnu -O2 -g -Wall -Wextra -Werror
+//go:generate go tool -modfile=../tools/go.mod bpf2go -go-package bpf -cc clang-16 -strip llvm-strip-16 -target bpfel After after.bpf.c -- -idirafter /usr/include/x86_64-linux-gnu -O2 -g -Wall -Wextra -Werror
 
 // Layout is the version of what is in the pinned maps; LAYOUT in record.h.
 const Layout = 4

@@ -156,6 +156,10 @@ struct socket {
 	struct sock *sk;
 };
 
+struct msghdr {
+	void *msg_name;
+};
+
 struct sockaddr_un {
 	char sun_path[108];
 };

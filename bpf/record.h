@@ -161,6 +161,7 @@ enum did {
 	DID_LINK,
 	DID_SYMLINK,
 	DID_REMOVE,
+	DID_SEND,
 };
 
 /* Of a rename or a link: only what it was taken from matters. */

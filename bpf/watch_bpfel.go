@@ -76,6 +76,7 @@ const (
 	WatchDidDID_LINK       WatchDid = 20
 	WatchDidDID_SYMLINK    WatchDid = 21
 	WatchDidDID_REMOVE     WatchDid = 22
+	WatchDidDID_SEND       WatchDid = 23
 )
 
 type WatchEnd struct {

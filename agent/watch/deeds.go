@@ -30,6 +30,10 @@ type telling func(d *bpf.WatchDeed, first, second string) (k ledger.Kind, object
 
 var deeds = map[bpf.WatchDid]telling{
 	bpf.WatchDidDID_CONNECT: connection,
+	bpf.WatchDidDID_SEND: func(d *bpf.WatchDeed, _, _ string) (ledger.Kind, string, string) {
+		to := peer(d, "")
+		return ledger.Connect, to, "sent datagrams to " + to
+	},
 	bpf.WatchDidDID_OPEN: func(d *bpf.WatchDeed, path, _ string) (ledger.Kind, string, string) {
 		return ledger.Open, path, fmt.Sprintf("opened %s for writing: %s", path, file(d))
 	},
@@ -119,16 +123,20 @@ func two(text string) telling {
 
 var protocols = map[uint32]string{unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp", unix.IPPROTO_MPTCP: "tcp"}
 
-// connection names the other end: unix:PATH, unix:@NAME where no file names
-// it, or PROTOCOL://ADDRESS:PORT.
 func connection(d *bpf.WatchDeed, name, _ string) (ledger.Kind, string, string) {
-	peer := ""
+	to := peer(d, name)
+	return ledger.Connect, to, "began a connection to " + to
+}
+
+// peer names the other end: unix:PATH, unix:@NAME where no file names it, or
+// PROTOCOL://ADDRESS:PORT.
+func peer(d *bpf.WatchDeed, name string) string {
 	switch d.Family {
 	case unix.AF_UNIX:
-		peer = "unix:@" + name
 		if d.Number == 1 {
-			peer = "unix:" + name
+			return "unix:" + name
 		}
+		return "unix:@" + name
 	default:
 		a := netip.AddrFrom16(d.Address)
 		if d.Family == unix.AF_INET {
@@ -136,9 +144,8 @@ func connection(d *bpf.WatchDeed, name, _ string) (ledger.Kind, string, string) 
 		}
 		// The port is as it is on the wire, in a number of ours.
 		port := binary.BigEndian.Uint16(binary.LittleEndian.AppendUint16(nil, d.Port))
-		peer = cmp.Or(protocols[d.Number], fmt.Sprintf("ip-%d", d.Number)) + "://" + netip.AddrPortFrom(a.Unmap(), port).String()
+		return cmp.Or(protocols[d.Number], fmt.Sprintf("ip-%d", d.Number)) + "://" + netip.AddrPortFrom(a.Unmap(), port).String()
 	}
-	return ledger.Connect, peer, "began a connection to " + peer
 }
 
 // deed reads what a process did to the machine or to others.

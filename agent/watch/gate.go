@@ -120,11 +120,13 @@ func known(spec *ebpf.CollectionSpec, lsm bool) error {
 		return cmp.Or(functions[hook], "security_"+hook)
 	}
 	for name, p := range spec.Programs {
-		if p.AttachType == ebpf.AttachTraceFExit {
-			continue // all or none
-		}
 		function := asked(p.AttachTo)
-		if !lsm {
+		switch {
+		case p.AttachType == ebpf.AttachTraceFExit && name != bpf.AfterProgDidSend6:
+			continue // all or none: half would look like the whole
+		case p.AttachType == ebpf.AttachTraceFExit:
+			function = p.AttachTo
+		case !lsm:
 			p.Type, p.AttachType, p.AttachTo = ebpf.Tracing, ebpf.AttachModifyReturn, function
 		}
 		_, err := kernel.AnyTypesByName(function)

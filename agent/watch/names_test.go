@@ -39,3 +39,14 @@ func TestNamesAreToldByThePlaceThatMatters(t *testing.T) {
 		}
 	}
 }
+
+func TestDatagramsAreToldByTheirPlace(t *testing.T) {
+	d := bpf.WatchDeed{
+		Head: bpf.WatchHead{Kind: uint32(bpf.WatchKindDEED), Session: 7, Seq: 1}, What: uint32(bpf.WatchDidDID_SEND),
+		Number: unix.IPPROTO_UDP, Family: unix.AF_INET, Port: 53 << 8, Address: [16]byte{192, 0, 2, 1},
+	}
+	e, whole, err := newDecoder().read(bytesOf(d, unsafe.Offsetof(d.Text)), time.Unix(0, 0))
+	if err != nil || !whole || e.Kind != ledger.Connect || e.Object != "udp://192.0.2.1:53" || e.Text != "sent datagrams to udp://192.0.2.1:53" {
+		t.Errorf("%v %q %q %v", e.Kind, e.Object, e.Text, err)
+	}
+}

@@ -20,7 +20,7 @@ import (
 const linkDir = "links-"
 
 // scratch maps hold nothing from one event to the next.
-var scratch = map[string]bool{bpf.WatchMapExecBuffer: true, bpf.WatchMapArgvBuffer: true, bpf.WatchMapPathBuffer: true, bpf.WatchMapDeedBuffer: true, bpf.NameMapAsked: true}
+var scratch = map[string]bool{bpf.WatchMapExecBuffer: true, bpf.WatchMapArgvBuffer: true, bpf.WatchMapPathBuffer: true, bpf.WatchMapDeedBuffer: true, bpf.AfterMapAsked: true, bpf.AfterMapSent: true}
 
 // errOther is what is said of pins with another layout.
 var errOther = fmt.Errorf("they have another layout: %w", ebpf.ErrMapIncompatible)

@@ -51,7 +51,7 @@ type Watch struct {
 	alarm  *alarm // nil where the kernel has none
 	gate   *gate  // what refuses at the end; nil where the kernel has none
 	guard  *gate  // what refuses before it; nil where the kernel has none
-	names  *gate  // what tells renames and links; nil where the kernel has none
+	after  *gate  // what tells renames, links and datagrams; nil where the kernel has none
 	ring   *ring
 	lock   *os.File // held as long as we are the agent of this folder
 
@@ -113,8 +113,8 @@ func (w *Watch) open(dir string) error {
 			return err
 		}
 	}
-	if w.names, err = w.openGate(naming, nil); err != nil {
-		w.log.Warn("the kernel does not tell renames and links", "err", err)
+	if w.after, err = w.openGate(after, nil); err != nil {
+		w.log.Warn("the kernel does not tell renames, links and datagrams", "err", err)
 	}
 	if w.tasks, err = link.AttachIter(link.IterOptions{Program: w.progs["tasks"]}); err != nil {
 		return fmt.Errorf("attach the task iterator: %w", err)
@@ -183,7 +183,7 @@ func (w *Watch) Close() error {
 	if w.alarm != nil {
 		errs = append(errs, w.alarm.close())
 	}
-	errs = append(errs, w.gate.close(), w.guard.close(), w.names.close())
+	errs = append(errs, w.gate.close(), w.guard.close(), w.after.close())
 	if w.calls.link != nil {
 		errs = append(errs, w.calls.link.Close())
 	}
@@ -205,11 +205,12 @@ func (w *Watch) Close() error {
 // "lsm", or "fmod_ret" where the kernel asks no LSM program, it refuses and
 // ends those that begin anything; with "tracing" alone, those that fork, exec
 // or change their ids end. With "guard" it refuses, before the end, what would
-// take us away; with "names" it tells renames and links.
+// take us away; with "fexit" it tells renames, links and
+// datagrams.
 func (w *Watch) Mode() string {
 	mode := "tracing"
-	if w.names != nil {
-		mode = "names+" + mode
+	if w.after != nil {
+		mode = "fexit+" + mode
 	}
 	if w.guard != nil {
 		mode = "guard+" + mode
@@ -274,7 +275,7 @@ func (w *Watch) Counts() (Counts, error) {
 // programs are all that are attached.
 func (w *Watch) programs() []*ebpf.Program {
 	all := slices.Collect(maps.Values(w.progs))
-	for _, g := range []*gate{w.gate, w.guard, w.names} {
+	for _, g := range []*gate{w.gate, w.guard, w.after} {
 		if g != nil {
 			all = slices.AppendSeq(all, maps.Values(g.progs))
 		}

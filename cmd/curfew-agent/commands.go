@@ -212,8 +212,8 @@ func uncovered(mode string) []string {
 	if !has["lsm"] && !has["fmod_ret"] {
 		gaps = append(gaps, "with the agent dead, what is left of a session may open files and connect until it forks, executes or is ended (the kernel takes no programs that refuse)")
 	}
-	if !has["names"] {
-		gaps = append(gaps, "renames, links and removals are not told (the kernel takes no programs at its functions)")
+	if !has["fexit"] {
+		gaps = append(gaps, "renames, links, removals and datagrams without a connection are not told (the kernel takes no programs at its functions)")
 	}
 	if !has["timer"] {
 		gaps = append(gaps, "with the agent dead, what sleeps or only computes lives until systemd starts the sweep (the kernel's timer needs Linux 6.13)")

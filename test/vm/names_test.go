@@ -10,8 +10,8 @@ import (
 )
 
 // turns are ways by which a file that was written elsewhere comes to a place
-// that matters, or leaves it. Told is what the record has of it: the object and
-// the text. What has none is not told.
+// that matters, or leaves it, and by which datagrams go out. Told is what the
+// record has of it: the object and the text. What has none is not told.
 var turns = []struct{ name, do, told string }{
 	{"mv into", "echo '# n' >/mine/n; mv /mine/n /etc/cron.d/n", `^/etc/cron.d/n put what was /mine/n at /etc/cron.d/n \(rename\): device \d+:\d+, inode \d+; handed over to cron`},
 	{"a relative path", "touch /mine/here; cd /etc/cron.d; mv /mine/here there; cd /", `^/etc/cron.d/there put what was /mine/here at /etc/cron.d/there \(rename\)`},
@@ -30,17 +30,22 @@ var turns = []struct{ name, do, told string }{
 	{"and back", ":", `^/etc/cron.d put what was /etc/cron.e at /etc/cron.d \(rename\)`},
 	{"elsewhere", "mv /mine/v /mine/w; ln /mine/w /mine/v; rm /mine/v", ""},
 	{"what fails", "touch /mine/f; ! turn rename /mine/f /etc/cron.d", ""},
+	{"a hundred datagrams", "turn send 127.0.0.1 6401", `^udp://127.0.0.1:6401 sent datagrams to udp://127.0.0.1:6401$`},
+	{"the same from another process", "turn send 127.0.0.1 6401", `^udp://127.0.0.1:6401 sent datagrams to`},
+	{"by version 6", "turn send ::1 6401", `^udp://\[::1\]:6401 sent datagrams to`},
+	{"by version 4 within 6", "turn send ::ffff:127.0.0.2 6402", `^udp://127.0.0.2:6402 sent datagrams to`},
+	{"datagrams that do not go", "! turn send 127.0.0.1 0", ""},
 	{"the last", "mv /etc/cron.d/there /etc/cron.d/last", `^/etc/cron.d/last put what was /etc/cron.d/there at /etc/cron.d/last`},
 }
 
 const tidied = `rm -rf /mine /etc/cron.d/{n,last} /etc/sudoers.d/l~`
 
 // named: what comes to a place that matters by another call than open(2), or
-// leaves it, is told, with the paths as the kernel found them; and nothing else
-// is.
+// leaves it, is told, with the paths as the kernel found them; so is where
+// datagrams go without connect(2). Nothing else is.
 func named(t *testing.T, s *scene) {
 	t.Helper()
-	script := "set -e; mkdir /mine; turn() { /usr/lib/lab/turn \"$@\"; }\n"
+	script := "set -e; trap 'echo failed: \"$BASH_COMMAND\" >&2' ERR; mkdir /mine; turn() { /usr/lib/lab/turn \"$@\"; }\n"
 	for _, w := range turns {
 		script += w.do + "\n"
 	}
@@ -55,17 +60,19 @@ func named(t *testing.T, s *scene) {
 	}
 	var got []string
 	s.until(t, "what the record says", func() error {
-		out, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "-o", "ndjson", "audit", "search", "--limit", "0", "--grant", id, "--kind", "name")
+		out, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "-o", "ndjson", "audit", "search", "--limit", "0", "--grant", id)
 		if err != nil {
 			return err
 		}
 		got = nil
 		for line := range strings.Lines(out) {
-			var e struct{ Object, Text string }
+			var e struct{ Kind, Object, Text string }
 			if err := json.Unmarshal([]byte(line), &e); err != nil {
 				return err
 			}
-			got = append(got, e.Object+" "+e.Text)
+			if e.Kind == "name" || strings.HasPrefix(e.Text, "sent ") {
+				got = append(got, e.Object+" "+e.Text)
+			}
 		}
 		if len(got) == 0 || !strings.HasPrefix(got[len(got)-1], "/etc/cron.d/last ") {
 			return fmt.Errorf("not the last one yet: %q", got)

@@ -238,7 +238,7 @@ func TestOnKernels(t *testing.T) {
 	parts := []part{
 		{"a grant opens what it says, and all of it ends", life},
 		{"a granted root cannot take Curfew away", guarded},
-		{"what comes to a watched place by another name is told", named},
+		{"what comes to a watched place by another name, and where datagrams go, is told", named},
 		{"the power is cut in the middle of a grant, and across its end", powerCut},
 	}
 	kernels, modes := versions[:1], []bool{true}
@@ -268,9 +268,9 @@ func TestOnKernels(t *testing.T) {
 // mode is what the agent has to prove on this guest.
 func (g *Guest) mode() string {
 	if g.LSM {
-		return "lsm+guard+names+tracing"
+		return "lsm+guard+fexit+tracing"
 	}
-	return "fmod_ret+guard+names+tracing"
+	return "fmod_ret+guard+fexit+tracing"
 }
 
 // life also holds the agent to the mode that it claims: LSM programs count
@@ -350,8 +350,8 @@ func killed(t *testing.T, s *scene) {
 	if got := s.mode(t); got != s.vm.mode() {
 		t.Errorf("the mode is %q, not %q", got, s.vm.mode())
 	}
-	if n := strings.TrimSpace(s.sh(t, "ls -d /sys/fs/bpf/curfew/gate-* /sys/fs/bpf/curfew/guard-* /sys/fs/bpf/curfew/name-* 2>/dev/null | wc -l")); n != "3" {
-		t.Errorf("there are %s sets of programs that refuse or see names", n)
+	if n := strings.TrimSpace(s.sh(t, "ls -d /sys/fs/bpf/curfew/gate-* /sys/fs/bpf/curfew/guard-* /sys/fs/bpf/curfew/after-* 2>/dev/null | wc -l")); n != "3" {
+		t.Errorf("there are %s sets of programs that refuse or see", n)
 	}
 }
 

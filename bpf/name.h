@@ -1,23 +1,19 @@
-//go:build ignore
-
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * What labelled tasks do to the names of files that matter: renames, links,
  * removals, by whatever call and by io_uring. The paths are the kernel's own:
  * written where it asks the LSMs with the mount and the name that it found, and
  * told once the change has been made.
- *
- * These stand at functions, and not at tracepoints, for there are none. A
- * kernel that takes no program there tells no names.
  */
+#ifndef CURFEW_NAME_H
+#define CURFEW_NAME_H
+
 #include "kernel.h"
 #include "record.h"
 #include "label.h"
 #include "path.h"
 #include "ward.h"
 #include "did.h"
-
-char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* What a task has asked for and the kernel is about to do. Whoever is here may
  * be put aside for another: so no buffer of the processor's. */
@@ -248,3 +244,5 @@ did_rmdir(__u64 *ctx)
 {
 	return done(ctx, ctx[2]);
 }
+
+#endif

@@ -13,7 +13,7 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-type NameAsked struct {
+type AfterAsked struct {
 	_      structs.HostLayout
 	Dentry uint64
 	Board  struct {
@@ -65,14 +65,23 @@ type NameAsked struct {
 	}
 }
 
-type NameEnd struct {
+type AfterDestination struct {
+	_       structs.HostLayout
+	Since   uint64
+	Tgid    uint32
+	Family  uint16
+	Port    uint16
+	Address [16]uint8
+}
+
+type AfterEnd struct {
 	_              structs.HostLayout
 	DeadlineBootNs uint64
 	Dying          uint32
 	Over           uint32
 }
 
-type NameLabel struct {
+type AfterLabel struct {
 	_           structs.HostLayout
 	Session     uint64
 	SinceBootNs uint64
@@ -88,7 +97,7 @@ type NameLabel struct {
 	ToldExit uint64
 }
 
-type NameSession struct {
+type AfterSession struct {
 	_     structs.HostLayout
 	Made  uint64
 	Lost  uint64
@@ -97,7 +106,7 @@ type NameSession struct {
 	Late  uint64
 }
 
-type NameSums struct {
+type AfterSums struct {
 	_       structs.HostLayout
 	Made    uint64
 	Lost    uint64
@@ -107,7 +116,7 @@ type NameSums struct {
 	Killed  uint64
 }
 
-type NameWard struct {
+type AfterWard struct {
 	_   structs.HostLayout
 	Dev uint64
 	Ino uint64
@@ -117,50 +126,53 @@ type NameWard struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	NameMapAsked       = "asked"
-	NameMapEnds        = "ends"
-	NameMapEvents      = "events"
-	NameMapGiven       = "given"
-	NameMapLabels      = "labels"
-	NameMapLayout      = "layout"
-	NameMapReached     = "reached"
-	NameMapSessions    = "sessions"
-	NameMapTotals      = "totals"
-	NameMapWards       = "wards"
-	NameProgDidLink    = "did_link"
-	NameProgDidRename  = "did_rename"
-	NameProgDidRmdir   = "did_rmdir"
-	NameProgDidSymlink = "did_symlink"
-	NameProgDidUnlink  = "did_unlink"
-	NameProgMayLink    = "may_link"
-	NameProgMayRename  = "may_rename"
-	NameProgMayRmdir   = "may_rmdir"
-	NameProgMaySymlink = "may_symlink"
-	NameProgMayUnlink  = "may_unlink"
+	AfterMapAsked       = "asked"
+	AfterMapEnds        = "ends"
+	AfterMapEvents      = "events"
+	AfterMapGiven       = "given"
+	AfterMapLabels      = "labels"
+	AfterMapLayout      = "layout"
+	AfterMapReached     = "reached"
+	AfterMapSent        = "sent"
+	AfterMapSessions    = "sessions"
+	AfterMapTotals      = "totals"
+	AfterMapWards       = "wards"
+	AfterProgDidLink    = "did_link"
+	AfterProgDidRename  = "did_rename"
+	AfterProgDidRmdir   = "did_rmdir"
+	AfterProgDidSend    = "did_send"
+	AfterProgDidSend6   = "did_send6"
+	AfterProgDidSymlink = "did_symlink"
+	AfterProgDidUnlink  = "did_unlink"
+	AfterProgMayLink    = "may_link"
+	AfterProgMayRename  = "may_rename"
+	AfterProgMayRmdir   = "may_rmdir"
+	AfterProgMaySymlink = "may_symlink"
+	AfterProgMayUnlink  = "may_unlink"
 )
 
-// LoadName returns the embedded CollectionSpec for Name.
-func LoadName() (*ebpf.CollectionSpec, error) {
-	reader := bytes.NewReader(_NameBytes)
+// LoadAfter returns the embedded CollectionSpec for After.
+func LoadAfter() (*ebpf.CollectionSpec, error) {
+	reader := bytes.NewReader(_AfterBytes)
 	spec, err := ebpf.LoadCollectionSpecFromReader(reader)
 	if err != nil {
-		return nil, fmt.Errorf("can't load Name: %w", err)
+		return nil, fmt.Errorf("can't load After: %w", err)
 	}
 
 	return spec, err
 }
 
-// LoadNameObjects loads Name and converts it into a struct.
+// LoadAfterObjects loads After and converts it into a struct.
 //
 // The following types are suitable as obj argument:
 //
-//	*NameObjects
-//	*NamePrograms
-//	*NameMaps
+//	*AfterObjects
+//	*AfterPrograms
+//	*AfterMaps
 //
 // See ebpf.CollectionSpec.LoadAndAssign documentation for details.
-func LoadNameObjects(obj any, opts *ebpf.CollectionOptions) error {
-	spec, err := LoadName()
+func LoadAfterObjects(obj any, opts *ebpf.CollectionOptions) error {
+	spec, err := LoadAfter()
 	if err != nil {
 		return err
 	}
@@ -168,22 +180,24 @@ func LoadNameObjects(obj any, opts *ebpf.CollectionOptions) error {
 	return spec.LoadAndAssign(obj, opts)
 }
 
-// NameSpecs contains maps and programs before they are loaded into the kernel.
+// AfterSpecs contains maps and programs before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
-type NameSpecs struct {
-	NameProgramSpecs
-	NameMapSpecs
-	NameVariableSpecs
+type AfterSpecs struct {
+	AfterProgramSpecs
+	AfterMapSpecs
+	AfterVariableSpecs
 }
 
-// NameProgramSpecs contains programs before they are loaded into the kernel.
+// AfterProgramSpecs contains programs before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
-type NameProgramSpecs struct {
+type AfterProgramSpecs struct {
 	DidLink    *ebpf.ProgramSpec `ebpf:"did_link"`
 	DidRename  *ebpf.ProgramSpec `ebpf:"did_rename"`
 	DidRmdir   *ebpf.ProgramSpec `ebpf:"did_rmdir"`
+	DidSend    *ebpf.ProgramSpec `ebpf:"did_send"`
+	DidSend6   *ebpf.ProgramSpec `ebpf:"did_send6"`
 	DidSymlink *ebpf.ProgramSpec `ebpf:"did_symlink"`
 	DidUnlink  *ebpf.ProgramSpec `ebpf:"did_unlink"`
 	MayLink    *ebpf.ProgramSpec `ebpf:"may_link"`
@@ -193,10 +207,10 @@ type NameProgramSpecs struct {
 	MayUnlink  *ebpf.ProgramSpec `ebpf:"may_unlink"`
 }
 
-// NameMapSpecs contains maps before they are loaded into the kernel.
+// AfterMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
-type NameMapSpecs struct {
+type AfterMapSpecs struct {
 	Asked    *ebpf.MapSpec `ebpf:"asked"`
 	Ends     *ebpf.MapSpec `ebpf:"ends"`
 	Events   *ebpf.MapSpec `ebpf:"events"`
@@ -204,37 +218,38 @@ type NameMapSpecs struct {
 	Labels   *ebpf.MapSpec `ebpf:"labels"`
 	Layout   *ebpf.MapSpec `ebpf:"layout"`
 	Reached  *ebpf.MapSpec `ebpf:"reached"`
+	Sent     *ebpf.MapSpec `ebpf:"sent"`
 	Sessions *ebpf.MapSpec `ebpf:"sessions"`
 	Totals   *ebpf.MapSpec `ebpf:"totals"`
 	Wards    *ebpf.MapSpec `ebpf:"wards"`
 }
 
-// NameVariableSpecs contains global variables before they are loaded into the kernel.
+// AfterVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
-type NameVariableSpecs struct {
+type AfterVariableSpecs struct {
 }
 
-// NameObjects contains all objects after they have been loaded into the kernel.
+// AfterObjects contains all objects after they have been loaded into the kernel.
 //
-// It can be passed to LoadNameObjects or ebpf.CollectionSpec.LoadAndAssign.
-type NameObjects struct {
-	NamePrograms
-	NameMaps
-	NameVariables
+// It can be passed to LoadAfterObjects or ebpf.CollectionSpec.LoadAndAssign.
+type AfterObjects struct {
+	AfterPrograms
+	AfterMaps
+	AfterVariables
 }
 
-func (o *NameObjects) Close() error {
-	return _NameClose(
-		&o.NamePrograms,
-		&o.NameMaps,
+func (o *AfterObjects) Close() error {
+	return _AfterClose(
+		&o.AfterPrograms,
+		&o.AfterMaps,
 	)
 }
 
-// NameMaps contains all maps after they have been loaded into the kernel.
+// AfterMaps contains all maps after they have been loaded into the kernel.
 //
-// It can be passed to LoadNameObjects or ebpf.CollectionSpec.LoadAndAssign.
-type NameMaps struct {
+// It can be passed to LoadAfterObjects or ebpf.CollectionSpec.LoadAndAssign.
+type AfterMaps struct {
 	Asked    *ebpf.Map `ebpf:"asked"`
 	Ends     *ebpf.Map `ebpf:"ends"`
 	Events   *ebpf.Map `ebpf:"events"`
@@ -242,13 +257,14 @@ type NameMaps struct {
 	Labels   *ebpf.Map `ebpf:"labels"`
 	Layout   *ebpf.Map `ebpf:"layout"`
 	Reached  *ebpf.Map `ebpf:"reached"`
+	Sent     *ebpf.Map `ebpf:"sent"`
 	Sessions *ebpf.Map `ebpf:"sessions"`
 	Totals   *ebpf.Map `ebpf:"totals"`
 	Wards    *ebpf.Map `ebpf:"wards"`
 }
 
-func (m *NameMaps) Close() error {
-	return _NameClose(
+func (m *AfterMaps) Close() error {
+	return _AfterClose(
 		m.Asked,
 		m.Ends,
 		m.Events,
@@ -256,25 +272,28 @@ func (m *NameMaps) Close() error {
 		m.Labels,
 		m.Layout,
 		m.Reached,
+		m.Sent,
 		m.Sessions,
 		m.Totals,
 		m.Wards,
 	)
 }
 
-// NameVariables contains all global variables after they have been loaded into the kernel.
+// AfterVariables contains all global variables after they have been loaded into the kernel.
 //
-// It can be passed to LoadNameObjects or ebpf.CollectionSpec.LoadAndAssign.
-type NameVariables struct {
+// It can be passed to LoadAfterObjects or ebpf.CollectionSpec.LoadAndAssign.
+type AfterVariables struct {
 }
 
-// NamePrograms contains all programs after they have been loaded into the kernel.
+// AfterPrograms contains all programs after they have been loaded into the kernel.
 //
-// It can be passed to LoadNameObjects or ebpf.CollectionSpec.LoadAndAssign.
-type NamePrograms struct {
+// It can be passed to LoadAfterObjects or ebpf.CollectionSpec.LoadAndAssign.
+type AfterPrograms struct {
 	DidLink    *ebpf.Program `ebpf:"did_link"`
 	DidRename  *ebpf.Program `ebpf:"did_rename"`
 	DidRmdir   *ebpf.Program `ebpf:"did_rmdir"`
+	DidSend    *ebpf.Program `ebpf:"did_send"`
+	DidSend6   *ebpf.Program `ebpf:"did_send6"`
 	DidSymlink *ebpf.Program `ebpf:"did_symlink"`
 	DidUnlink  *ebpf.Program `ebpf:"did_unlink"`
 	MayLink    *ebpf.Program `ebpf:"may_link"`
@@ -284,11 +303,13 @@ type NamePrograms struct {
 	MayUnlink  *ebpf.Program `ebpf:"may_unlink"`
 }
 
-func (p *NamePrograms) Close() error {
-	return _NameClose(
+func (p *AfterPrograms) Close() error {
+	return _AfterClose(
 		p.DidLink,
 		p.DidRename,
 		p.DidRmdir,
+		p.DidSend,
+		p.DidSend6,
 		p.DidSymlink,
 		p.DidUnlink,
 		p.MayLink,
@@ -299,7 +320,7 @@ func (p *NamePrograms) Close() error {
 	)
 }
 
-func _NameClose(closers ...io.Closer) error {
+func _AfterClose(closers ...io.Closer) error {
 	for _, closer := range closers {
 		if err := closer.Close(); err != nil {
 			return err
@@ -310,5 +331,5 @@ func _NameClose(closers ...io.Closer) error {
 
 // Do not access this directly.
 //
-//go:embed name_bpfel.o
-var _NameBytes []byte
+//go:embed after_bpfel.o
+var _AfterBytes []byte
