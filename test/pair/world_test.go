@@ -59,11 +59,16 @@ func must(t testing.TB, err error) {
 // until waits for what other programs are to bring about.
 func until(t testing.TB, what string, so func() bool) {
 	t.Helper()
-	limit := time.After(2 * time.Minute)
+	within(t, 2*time.Minute, what, so)
+}
+
+func within(t testing.TB, most time.Duration, what string, so func() bool) {
+	t.Helper()
+	limit := time.After(most)
 	for !so() {
 		select {
 		case <-limit:
-			t.Fatalf("in 2 min: not %s", what)
+			t.Fatalf("in %v: not %s", most, what)
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
