@@ -36,8 +36,8 @@ import (
 // Bounds for ten thousand agents on a busy machine: how long they may take, and
 // how many join within the time for which a code counts.
 const (
-	patience  = 30 * time.Minute
-	codeFor   = 1000
+	patience = 30 * time.Minute
+	codeFor  = 1000
 )
 
 var hosts = flag.Int("hosts", 1000, "how many agents BenchmarkFleet connects")
