@@ -3,12 +3,16 @@ package scim
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
+	"slices"
 	"strings"
 )
 
-// tidied is a body in which a manager has the form of the standard. Entra ID
-// writes her id alone, or a list with her in it; one such would have the whole
-// PATCH refused, and with it what else it says, as that somebody is gone.
+// tidied is a body without what the library refuses, and with it all else that
+// a PATCH says, as that somebody is gone. A manager has the form of the standard,
+// where Entra ID writes her id alone, or a list with her in it. What has no value
+// is removed (RFC 7643, 2.5), and what is of a schema that we do not know is left
+// out: we keep none of it.
 func tidied(body []byte) []byte {
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.UseNumber()
@@ -22,10 +26,17 @@ func tidied(body []byte) []byte {
 		if !strings.EqualFold(key, "Operations") {
 			continue
 		}
+		var all []any
 		for _, o := range operations {
-			if o, ok := o.(map[string]any); ok {
-				tidyOperation(o)
+			one, ok := o.(map[string]any)
+			if !ok {
+				return body // which the library refuses
 			}
+			tidyOperation(one)
+			all = append(all, plain(one)...)
+		}
+		if len(all) > 0 { // else it is refused for what it was
+			v[key] = all
 		}
 	}
 	b, err := json.Marshal(v)
@@ -51,6 +62,67 @@ func tidyOperation(o map[string]any) {
 			o[key] = manager(v)
 		}
 	}
+}
+
+// plain is what an operation says that we can read.
+func plain(o map[string]any) []any {
+	path, _ := o[field(o, "path")].(string)
+	op, _ := o[field(o, "op")].(string)
+	value := field(o, "value")
+	if foreign(path) {
+		return nil
+	}
+	if strings.EqualFold(op, "remove") {
+		return []any{o}
+	}
+	if v, has := o[value]; has && v == nil && path != "" {
+		return []any{removal(path)}
+	}
+	attributes, _ := o[value].(map[string]any)
+	if len(attributes) == 0 || path != "" {
+		return []any{o}
+	}
+	var removals []any
+	for _, name := range slices.Sorted(maps.Keys(attributes)) {
+		of, within := attributes[name].(map[string]any)
+		switch {
+		case attributes[name] == nil:
+			removals = append(removals, removal(name))
+			delete(attributes, name)
+		case foreign(name):
+			delete(attributes, name)
+		case within && strings.Contains(name, ":"):
+			for _, sub := range slices.Sorted(maps.Keys(of)) {
+				if of[sub] == nil {
+					removals = append(removals, removal(name+":"+sub))
+					delete(of, sub)
+				}
+			}
+		}
+	}
+	if len(attributes) == 0 {
+		return removals
+	}
+	return append([]any{o}, removals...)
+}
+
+func removal(path string) any { return map[string]any{"op": "remove", "path": path} }
+
+// foreign reports whether a name is written out with a schema that is not ours.
+func foreign(name string) bool {
+	name = strings.ToLower(name)
+	ours := func(schema string) bool { return name == schema || strings.HasPrefix(name, schema+":") }
+	return strings.HasPrefix(name, "urn:") && !slices.ContainsFunc([]string{core, enterprise, strings.ToLower(groupSchema)}, ours)
+}
+
+// field is an object's own spelling of a name.
+func field(o map[string]any, name string) string {
+	for _, key := range slices.Sorted(maps.Keys(o)) {
+		if strings.EqualFold(key, name) {
+			return key
+		}
+	}
+	return name
 }
 
 // tidy puts right the manager among a user's attributes.

@@ -210,6 +210,7 @@ func patchManager(u roster.DirUser, o scim.PatchOperation) (roster.DirUser, erro
 
 const (
 	userSchema       = "urn:ietf:params:scim:schemas:core:2.0:User"
+	groupSchema      = "urn:ietf:params:scim:schemas:core:2.0:Group"
 	enterpriseSchema = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User"
 )
 
