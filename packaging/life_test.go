@@ -31,7 +31,7 @@ eligible:
 `
 
 // life is a fleet that was set up from packages alone: db1 with Debian 12, db2
-// with Debian 13.
+// with Debian 13 and an sshd that a socket starts.
 type life struct {
 	*lab.Fleet
 	plane, db1, db2 *lab.Host
@@ -83,6 +83,8 @@ func TestLifeOnHosts(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.ways(t, s.db1)
+	s.sh(t, s.db2, `exec 2>&1; systemctl disable --now ssh.service && systemctl enable --now ssh.socket && ! systemctl is-active ssh.service &&
+exec 3<>/dev/tcp/127.0.0.1/22 && read -r -u 3 hello && systemctl is-active ssh.service`) // the version before wants its folder
 	s.before = map[*lab.Host]lab.Snapshot{s.plane: look(t, s.plane), s.db1: look(t, s.db1), s.db2: look(t, s.db2)}
 	for _, part := range []struct {
 		name string
@@ -92,6 +94,7 @@ func TestLifeOnHosts(t *testing.T) {
 		{"a control plane and two hosts are set up", s.setUp},
 		{"the main job", s.job},
 		{"every change of version leaves grants and sessions alone", s.change},
+		{"what the doctor prints mends what apt has to mend", s.mends},
 		{"nobody removes the agent from under herself", s.under},
 		{"a removal ends what was granted, and keeps the membership", s.remove},
 		{"a power cut in the middle leaves a host that can be logged in to", s.cuts},
