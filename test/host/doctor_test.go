@@ -107,8 +107,10 @@ func doctored(t *testing.T, s *scene) {
 	well(t, s)
 }
 
-// failed is a sweep that failed, and that no timer starts again.
-const failed = `systemctl stop curfew-sweep.timer 'curfew-end-*.timer'; d=/run/systemd/system/curfew-sweep.service.d
+// failed is a sweep that failed, and that no timer starts again. One that is
+// under way as the command comes is ended before: systemd would take its start
+// for the one that is to fail.
+const failed = `systemctl stop curfew-sweep.timer 'curfew-end-*.timer' 'curfew-end-*.service' curfew-sweep.service; d=/run/systemd/system/curfew-sweep.service.d
 mkdir -p $d && printf '[Service]\nExecStart=\nExecStart=/bin/false\n' >$d/x.conf && systemctl daemon-reload
 ! systemctl start curfew-sweep.service && rm -r $d && systemctl daemon-reload`
 
