@@ -11,7 +11,11 @@ package bpf
 //go:generate go tool -modfile=../tools/go.mod bpf2go -go-package bpf -cc clang-16 -strip llvm-strip-16 -target bpfel After after.bpf.c -- -idirafter /usr/include/x86_64-linux-gnu -O2 -g -Wall -Wextra -Werror
 
 // Layout is the version of what is in the pinned maps; LAYOUT in record.h.
-const Layout = 4
+const Layout = 5
+
+// Oldest is the first layout that is taken over as it is: 5 added what is told
+// of names and datagrams, which an agent from before it cannot read.
+const Oldest = 4
 
 // FromAlone is FROM_ALONE in record.h.
 const FromAlone = 1 << 31

@@ -2,14 +2,15 @@
 /*
  * What the programs and the agent share. All of it is little endian, without
  * holes, and generated for Go. Maps stay pinned over a restart of the agent:
- * whoever changes the meaning of what is in them raises LAYOUT.
+ * whoever changes the meaning of what is in them, or puts into the ring what
+ * the agent before could not read, raises LAYOUT.
  */
 #ifndef CURFEW_RECORD_H
 #define CURFEW_RECORD_H
 
 #include "kernel.h"
 
-#define LAYOUT	  4
+#define LAYOUT	  5
 #define RING	  (8 << 20)
 #define CHUNK	  4096 /* bytes of text in one piece */
 #define PARTS_MAX 2048 /* pieces of argv: 8 MiB, and the kernel takes 6 */

@@ -28,8 +28,8 @@ const (
 	rounds = 400
 )
 
-// stale says whether the pins are of another layout, all of them or what is
-// left of them.
+// stale says whether the pins, all of them or what is left of them, are of a
+// layout that we cannot take over as it is.
 func stale(dir string) (bool, error) {
 	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, bpf.WatchMapLayout), nil)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -43,7 +43,7 @@ func stale(dir string) (bool, error) {
 	if err := m.Lookup(uint32(0), &version); err != nil {
 		return false, fmt.Errorf("read the layout of the maps: %w", err)
 	}
-	return version != bpf.Layout, nil
+	return version < bpf.Oldest || version > bpf.Layout, nil
 }
 
 // setAside moves all pins out of the way. What they hold works on: sessions

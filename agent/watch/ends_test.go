@@ -5,10 +5,8 @@ import (
 	"errors"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -275,56 +273,6 @@ func TestWhatTheSinkRefusesIsGivenAgain(t *testing.T) {
 		if got := b.where(ledger.Exec, argv("/bin/true", word)); len(got) != 1 {
 			t.Errorf("%s was told %d times", word, len(got))
 		}
-	}
-}
-
-// An agent whose maps have another layout takes over the sessions of the one
-// before it: what it cannot read is a gap, and nobody loses a label.
-func TestPinsOfAnotherVersionAreAGapAndTheirSessionsAreAdopted(t *testing.T) {
-	need.Root(t)
-	dir := pins(t)
-	w := open(t, dir)
-	s := shell(t, "sleep 60 & echo; read more; sleep 60 & wait")
-	s.grow(t, w, 7)
-	s.hear(t)
-	if err := w.maps.Layout.Put(uint32(0), uint64(99)); err != nil {
-		t.Fatal(err)
-	}
-	closeIt(t, w)
-	w = open(t, dir)
-	defer closeIt(t, w)
-	if !w.Fresh || !strings.Contains(w.Broken, "another version") {
-		t.Errorf("fresh %v, broken %q", w.Fresh, w.Broken)
-	}
-	if old, err := filepath.Glob(filepath.Join(dir, asideDir+"*")); err != nil || len(old) > 0 {
-		t.Errorf("old pins are left: %v, %v", old, err)
-	}
-	s.say(t) // she forks once more
-	until(t, "three processes", func() bool {
-		living, err := w.Living()
-		return err == nil && len(living[7]) == 3
-	})
-	_, left, err := w.Kill(t.Context(), []uint64{7})
-	if err != nil || len(left) > 0 {
-		t.Errorf("left %v, %v", left, err)
-	}
-	b := &book{}
-	defer run(t, w, b)()
-	until(t, "gap", func() bool { return len(b.where(ledger.Gap, nil)) == 1 })
-}
-
-func TestOnlyABpffsHoldsPins(t *testing.T) {
-	need.Root(t)
-	if _, err := Open(Config{PinDir: t.TempDir(), Clock: clock.System{}}); err == nil || !strings.Contains(err.Error(), "mount -t bpf") {
-		t.Errorf("pins on another file system: %v", err)
-	}
-	dir := pins(t)
-	closeIt(t, open(t, dir))
-	if err := Remove(dir); err != nil {
-		t.Error(err)
-	}
-	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
-		t.Errorf("left after removal: %v, %v", left, err)
 	}
 }
 

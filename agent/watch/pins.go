@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -157,6 +158,37 @@ func nextFolder(dir, prefix string) (ours string, old []string, err error) {
 		return "", nil, fmt.Errorf("make the folder for links: %w", err)
 	}
 	return ours, old, nil
+}
+
+// dropUnknown removes the pins of a later version that we have no name for.
+// Its programs would go on, and tell what nobody here can read.
+func (w *Watch) dropUnknown(dir string) error {
+	ours := map[string]bool{onReturn: true}
+	for _, read := range []func() (*ebpf.CollectionSpec, error){bpf.LoadWatch, bpf.LoadLock, bpf.LoadGate, bpf.LoadGuard, bpf.LoadAfter} {
+		spec, err := read()
+		if err != nil {
+			return fmt.Errorf("read the programs: %w", err)
+		}
+		for name := range spec.Maps {
+			ours[name] = true
+		}
+	}
+	folders := []string{linkDir, asideDir, atEnd.dir, before.dir, after.dir}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("list pins: %w", err)
+	}
+	for _, e := range entries {
+		begins := func(prefix string) bool { return strings.HasPrefix(e.Name(), prefix) }
+		if ours[e.Name()] || e.IsDir() && slices.ContainsFunc(folders, begins) {
+			continue
+		}
+		w.log.Warn("a pin of another version is removed", "pin", e.Name())
+		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			return fmt.Errorf("remove a pin of another version: %w", err)
+		}
+	}
+	return nil
 }
 
 // empty removes all pins: links first, so that no program works on maps that

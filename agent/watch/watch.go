@@ -127,7 +127,7 @@ func (w *Watch) open(dir string) error {
 		w.log.Error("sessions of an agent of another version are not taken over", "err", err)
 		w.Broken += "; its sessions are left to its programs"
 	}
-	return nil
+	return w.dropUnknown(dir)
 }
 
 // settle makes ready for those without a label who gain privilege: what
