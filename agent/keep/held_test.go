@@ -14,7 +14,7 @@ import (
 // often an agent starts before the disk has room.
 func TestWhatEndsInMemoryIsTold(t *testing.T) {
 	c := Config{Dir: t.TempDir(), Run: t.TempDir(), Clock: clock.System{}}
-	full := func(string) (file, error) { return nil, errFull }
+	full := func(*os.Root, string) (file, error) { return nil, errFull }
 	gaps := func(o *Outbox) (lost uint64) {
 		for _, e := range all(t, o, 0) {
 			if e.Kind == ledger.Gap {

@@ -4,14 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
 	"curfew.internal/clock"
-	"curfew.internal/durable"
 	"curfew.internal/ledger"
 )
 
@@ -47,7 +46,7 @@ type Outbox struct {
 	log        *slog.Logger
 	quota      int64
 	memory     int
-	create     func(name string) (file, error)
+	create     func(dir *os.Root, name string) (file, error)
 
 	appended chan struct{} // holds one when there is something new to send
 	work     chan struct{} // holds one when there is something new to write
@@ -62,6 +61,7 @@ type Outbox struct {
 	cache  *segment   // the sealed segment that was read last
 
 	mu           sync.Mutex // guards what follows; no disk is waited for under it
+	folder       *os.Root   // the files' own, whatever is mounted over it
 	name         string
 	base         uint64     // number on disk less number on the wire
 	segments     []*segment // by number; never empty after the first write
@@ -89,25 +89,37 @@ type pending struct {
 // A segment is one file.
 type segment struct {
 	first  uint64
-	path   string
 	size   int64
 	frames []frame // of the last segment, and of the one in the cache
+	out    file    // of the last segment, once it is written: it can be read where its name is gone
 }
+
+func (s *segment) name() string { return segmentName(s.first) }
 
 // A file is what a segment is written to.
 type file interface {
-	Write(b []byte) (int, error)
+	io.ReaderAt
+	io.WriteCloser
+	Stat() (os.FileInfo, error)
 	Sync() error
 	Truncate(size int64) error
-	Close() error
 }
 
-func createFile(name string) (file, error) {
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600) //nolint:gosec // a name in the agent's own folder
+func createFile(dir *os.Root, name string) (file, error) {
+	f, err := dir.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err // not f: a nil *os.File is no nil file
 	}
-	return f, durable.Names(filepath.Dir(name))
+	return f, syncNames(dir)
+}
+
+// syncNames is [durable.Names] of a folder that is open.
+func syncNames(dir *os.Root) error {
+	d, err := dir.Open(".")
+	if err != nil {
+		return fmt.Errorf("sync names: %w", err)
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // Name tells this outbox from an earlier one of the host.

@@ -98,11 +98,11 @@ func TestOutboxKeepsItsWord(t *testing.T) {
 		c := Config{Dir: dir, Host: "db1", Clock: &fixed{}, Memory: 200, Quota: 3000}
 		full := false
 		dice := rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 1))
-		create := func(name string) (file, error) {
+		create := func(dir *os.Root, name string) (file, error) {
 			if full {
 				return nil, errFull
 			}
-			f, err := createFile(name)
+			f, err := createFile(dir, name)
 			return moody{f, &full, dice}, err
 		}
 		o := openBox(rt, c)
@@ -269,9 +269,9 @@ func TestAppendDoesNotHang(t *testing.T) {
 	c := &ready{}
 	o := openBox(t, Config{Dir: t.TempDir(), Clock: c})
 	release := make(chan struct{})
-	o.create = func(name string) (file, error) {
+	o.create = func(dir *os.Root, name string) (file, error) {
 		<-release
-		return createFile(name)
+		return createFile(dir, name)
 	}
 	stop := run(t, o)
 	for range 3 {
@@ -298,11 +298,11 @@ func (ready) After(time.Duration) <-chan time.Time {
 func TestAppendSaysWhatIsLost(t *testing.T) {
 	o := openBox(t, Config{Dir: t.TempDir(), Clock: &ready{}, Host: "db1", Memory: 64})
 	full := true
-	o.create = func(name string) (file, error) {
+	o.create = func(dir *os.Root, name string) (file, error) {
 		if full {
 			return nil, errFull
 		}
-		return createFile(name)
+		return createFile(dir, name)
 	}
 	_ = o.commit()
 	var lost uint64

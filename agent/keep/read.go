@@ -43,13 +43,14 @@ func openOutbox(c Config, mine bool) (*Outbox, error) {
 		o.closed = true
 		return o, nil
 	}
-	if err := os.MkdirAll(o.dir, 0o700); err != nil {
+	if err := o.openFolder(); err != nil {
 		return nil, err
 	}
 	if err := o.list(); err != nil {
 		return nil, err
 	}
-	if err := o.findEnd(); err != nil {
+	torn, err := o.findEnd()
+	if err != nil {
 		return nil, err
 	}
 	if err := o.loadName(); err != nil {
@@ -59,9 +60,37 @@ func openOutbox(c Config, mine bool) (*Outbox, error) {
 		return nil, err
 	}
 	o.takeHeld()
+	if torn {
+		o.queue(o.gap(ledger.Entry{Lost: 1, Text: "at least one: the host's disk lost the end of what an agent before this one wrote"}))
+	}
 	poke(o.appended)
 	poke(o.work)
 	return o, nil
+}
+
+// openFolder opens the folder of the files, and makes it where there is none.
+func (o *Outbox) openFolder() error {
+	if err := os.MkdirAll(o.dir, 0o700); err != nil {
+		return err
+	}
+	folder, err := os.OpenRoot(o.dir)
+	if err != nil {
+		return err
+	}
+	o.mu.Lock()
+	old := o.folder
+	o.folder = folder
+	o.mu.Unlock()
+	if old != nil {
+		_ = old.Close() // it was taken away
+	}
+	return nil
+}
+
+func (o *Outbox) root() *os.Root {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.folder
 }
 
 // list finds the segments.
@@ -80,32 +109,35 @@ func (o *Outbox) list() error {
 		if err != nil {
 			return err
 		}
-		o.segments = append(o.segments, &segment{first: first, path: filepath.Join(o.dir, f.Name()), size: info.Size()})
+		o.segments = append(o.segments, &segment{first: first, size: info.Size()})
 	}
 	return nil
 }
 
-// findEnd reads the last segment and goes on behind its last whole frame.
-func (o *Outbox) findEnd() error {
+// findEnd reads the last segment and goes on behind its last whole frame. It
+// says whether the disk may have lost some that were whole.
+func (o *Outbox) findEnd() (torn bool, err error) {
 	if len(o.segments) == 0 {
-		return nil
+		return false, nil
 	}
 	last := o.segments[len(o.segments)-1]
-	b, err := os.ReadFile(last.path)
-	if err != nil {
-		return err
-	}
+	b, bad := o.read(last, 0, last.size)
 	last.frames = scan(b, last.first)
 	o.next, last.size = last.first, 0
 	if n := len(last.frames); n > 0 {
 		o.next, last.size = last.frames[n-1].seq+1, last.frames[n-1].end()
 	}
 	o.durable = o.next - 1
-	if cut := int64(len(b)) - last.size; cut > 0 {
+	cut := int64(len(b)) - last.size
+	switch {
+	case cut > 0 && bad != nil:
+		o.log.Error("the outbox cannot be read to its end", "err", bad)
+		return true, nil
+	case cut > 0:
 		o.log.Warn("cut half a record off the outbox, as a crash in mid-write leaves it", "bytes", cut)
-		return os.Truncate(last.path, last.size)
+		return false, os.Truncate(filepath.Join(o.dir, last.name()), last.size)
 	}
-	return nil
+	return false, nil
 }
 
 func (o *Outbox) loadName() error {
@@ -141,15 +173,22 @@ func (o *Outbox) rename() error {
 		base = o.segments[0].first - 1
 	}
 	o.mu.Unlock()
+	if err := o.writeName(name, base); err != nil {
+		return err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.name, o.base = name, base
+	return nil
+}
+
+func (o *Outbox) writeName(name string, base uint64) error {
 	var w canon.Writer
 	w.Text(1, name)
 	w.Uint(2, base)
 	if err := replace(filepath.Join(o.dir, nameFile), sealed(nameKind, w.Bytes()), 0o600); err != nil {
 		return fmt.Errorf("name outbox: %w", err)
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.name, o.base = name, base
 	return nil
 }
 
@@ -176,7 +215,7 @@ func (o *Outbox) Next(after uint64, most int) (first uint64, entries [][]byte, e
 	}
 	end = min(end, durable+1)
 	for size := 0; seq < end && size < most; {
-		some, err := o.some(s.path, frames, end-seq, seq, most-size)
+		some, err := o.some(s, frames, end-seq, seq, most-size)
 		if err != nil {
 			return 0, nil, fmt.Errorf("read outbox: %w", err)
 		}
@@ -191,7 +230,7 @@ func (o *Outbox) Next(after uint64, most int) (first uint64, entries [][]byte, e
 
 // some returns entries from the number on, at least one and not more than
 // left: those that are there, or gaps for those that are not.
-func (o *Outbox) some(path string, frames []frame, left, seq uint64, most int) ([][]byte, error) {
+func (o *Outbox) some(s *segment, frames []frame, left, seq uint64, most int) ([][]byte, error) {
 	i, ok := slices.BinarySearchFunc(frames, seq, func(f frame, seq uint64) int { return cmp.Compare(f.seq, seq) })
 	if !ok {
 		if i < len(frames) {
@@ -199,7 +238,7 @@ func (o *Outbox) some(path string, frames []frame, left, seq uint64, most int) (
 		}
 		return o.holes(min(left, holesAtOnce)), nil
 	}
-	entries, err := readRun(path, frames[i:], most)
+	entries, err := o.readRun(s, frames[i:], most)
 	if err != nil {
 		return nil, err
 	}
@@ -245,9 +284,12 @@ func (o *Outbox) framesOf(s *segment) ([]frame, error) {
 	if o.cache != nil && o.cache.first == s.first {
 		return o.cache.frames, nil
 	}
-	b, err := os.ReadFile(s.path)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
+	b, bad := o.read(s, 0, s.size)
+	if busy(bad) {
+		return nil, bad
+	}
+	if bad != nil {
+		o.log.Error("records cannot be read back, and are told as lost", "file", s.name(), "err", bad)
 	}
 	o.cache = &segment{first: s.first, frames: scan(b, s.first)}
 	return o.cache.frames, nil
@@ -255,21 +297,19 @@ func (o *Outbox) framesOf(s *segment) ([]frame, error) {
 
 // readRun reads the entries of frames that follow one another, up to about so
 // many bytes. It stops at one that is not as it was written.
-func readRun(path string, frames []frame, most int) ([][]byte, error) {
+func (o *Outbox) readRun(s *segment, frames []frame, most int) ([][]byte, error) {
 	n, size := 1, int(frames[0].size)
 	for n < len(frames) && frames[n].seq == frames[n-1].seq+1 && size+int(frames[n].size) <= most {
 		size += int(frames[n].size)
 		n++
 	}
-	f, err := os.Open(path) //nolint:gosec // a name in the agent's own folder
-	if err != nil {
-		return nil, err
-	}
 	from := int64(frames[0].from) - frameHead
-	b := make([]byte, frames[n-1].end()-from)
-	_, err = f.ReadAt(b, from)
-	if err := errors.Join(err, f.Close()); err != nil {
-		return nil, err
+	b, bad := o.read(s, from, frames[n-1].end()-from)
+	if busy(bad) {
+		return nil, bad
+	}
+	if bad != nil {
+		o.cache = nil // look again what there is
 	}
 	var entries [][]byte
 	for _, want := range frames[:n] {
@@ -300,7 +340,7 @@ func (o *Outbox) Kept(upTo uint64, first bool) error {
 			poke(o.work)
 		}
 		o.mu.Unlock()
-		return remove(gone)
+		return remove(o.root(), gone)
 	}
 	o.mu.Unlock()
 	if err := o.rename(); err != nil {
@@ -320,21 +360,20 @@ func (o *Outbox) Kept(upTo uint64, first bool) error {
 // drop takes segments off the list that hold nothing after the number. The
 // last one stays: its name says where numbers go on; and so does that with the
 // last seal, on which the next follows. The caller holds mu.
-func (o *Outbox) drop(upTo uint64) []string {
-	var gone []string
+func (o *Outbox) drop(upTo uint64) (gone []string) {
 	if o.seals.at > 0 {
 		upTo = min(upTo, o.seals.at-1)
 	}
 	for len(o.segments) > 1 && o.segments[1].first <= upTo+1 {
-		gone = append(gone, o.segments[0].path)
+		gone = append(gone, o.segments[0].name())
 		o.segments = o.segments[1:]
 	}
 	return gone
 }
 
-func remove(names []string) error {
+func remove(folder *os.Root, names []string) error {
 	for _, name := range names {
-		if err := forget(name); err != nil {
+		if err := folder.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("remove what was sent: %w", err)
 		}
 	}

@@ -3,7 +3,6 @@ package keep
 import (
 	"crypto/ed25519"
 	"fmt"
-	"os"
 	"slices"
 	"time"
 
@@ -107,9 +106,9 @@ func (o *Outbox) resume() error {
 		if read > sealWithin {
 			break
 		}
-		b, err := os.ReadFile(seg.path)
-		if err != nil {
-			return err
+		b, bad := o.read(seg, 0, seg.size)
+		if busy(bad) {
+			return bad
 		}
 		read += len(b)
 		s.at = seg.first - 1

@@ -3,7 +3,7 @@ package keep
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
+	"os"
 	"slices"
 )
 
@@ -70,6 +70,9 @@ func (o *Outbox) write(take []pending) error {
 	}
 	at := 0
 	if s != nil {
+		if err := o.inPlace(s); err != nil {
+			return fmt.Errorf("put a segment back that was taken away: %w", err)
+		}
 		at = int(s.size)
 	}
 	for _, p := range take {
@@ -107,24 +110,78 @@ func (o *Outbox) begin(first uint64) (*segment, error) {
 		_ = o.out.Close()
 		o.out = nil
 	}
-	s := &segment{first: first, path: filepath.Join(o.dir, segmentName(first))}
-	out, err := o.create(s.path)
+	s := &segment{first: first}
+	out, err := o.newFile(s.name())
 	if err != nil {
 		o.broken = true
 		return nil, err
 	}
-	o.out, o.broken = out, false
+	o.out, o.broken, s.out = out, false, out
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if n := len(o.segments); n > 0 {
 		if last := o.segments[n-1]; last.first == first {
 			o.segments = o.segments[:n-1] // it was empty, and is written over
 		} else {
-			last.frames = nil // read again when it is sent
+			last.frames, last.out = nil, nil // read again when it is sent
 		}
 	}
 	o.segments = append(o.segments, s)
 	return s, nil
+}
+
+// newFile makes a file; and the folder, if that was taken away with all that
+// was in it.
+func (o *Outbox) newFile(name string) (file, error) {
+	f, err := o.create(o.root(), name)
+	if !errors.Is(err, os.ErrNotExist) {
+		return f, err
+	}
+	o.mu.Lock()
+	is, base := o.name, o.base
+	o.mu.Unlock()
+	if err := errors.Join(o.openFolder(), o.writeName(is, base)); err != nil {
+		return nil, err
+	}
+	return o.create(o.root(), name)
+}
+
+// inPlace sees to it that the last segment's file still has its name, so that
+// what is written is there for the agent after us. Where somebody took it away,
+// one with the same content takes its place.
+func (o *Outbox) inPlace(s *segment) error {
+	is, err := o.out.Stat()
+	if err != nil {
+		return err
+	}
+	if named, err := o.root().Lstat(s.name()); err == nil && os.SameFile(is, named) {
+		return nil
+	}
+	b := make([]byte, s.size)
+	if _, err := o.out.ReadAt(b, 0); err != nil {
+		return err
+	}
+	if err := o.root().RemoveAll(s.name()); err != nil {
+		return err
+	}
+	out, err := o.newFile(s.name())
+	if err != nil {
+		return err
+	}
+	_, err = out.Write(b)
+	if err == nil {
+		err = out.Sync()
+	}
+	if err != nil {
+		return errors.Join(err, out.Close())
+	}
+	old := o.out
+	o.out = out
+	o.mu.Lock()
+	s.out = out
+	o.mu.Unlock()
+	_ = old.Close() // it has no name
+	return nil
 }
 
 func (o *Outbox) last() *segment {
