@@ -24,6 +24,7 @@ import (
 	"curfew.internal/controlplane/cosign"
 	"curfew.internal/controlplane/fleet"
 	"curfew.internal/controlplane/forward"
+	"curfew.internal/controlplane/gate"
 	"curfew.internal/controlplane/identity"
 	"curfew.internal/controlplane/notify"
 	"curfew.internal/controlplane/sign"
@@ -37,6 +38,11 @@ const (
 	idleFor    = 2 * time.Minute
 	stopWithin = 10 * time.Second
 	maxConns   = 4096
+	// Hosts that arrive at once share the processors: those who are let in are
+	// to be done before either side gives up, and the others come again.
+	maxArriving = 2048
+	// A join takes seconds.
+	strangerFor = time.Minute
 )
 
 // endEvery is how often the server looks for what time has ended. It only
@@ -151,9 +157,13 @@ func (s *Server) listen(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("listen: %w", err)
 		}
-		*to = netutil.LimitListener(l, maxConns)
-		if to == &s.agents {
-			*to = l // the fleet bounds its own
+		switch to {
+		case &s.agents:
+			*to = &gate.Listener{Listener: l, Strangers: maxArriving, Stay: strangerFor, Clock: s.clock}
+		case &s.ops:
+			*to = netutil.LimitListener(l, maxConns)
+		default:
+			*to = &gate.Listener{Listener: l, Strangers: maxConns, Clock: s.clock}
 		}
 	}
 	return nil

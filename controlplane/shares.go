@@ -1,14 +1,13 @@
 package controlplane
 
 import (
-	"net"
-	"net/netip"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
 
 	"curfew.internal/clock"
+	"curfew.internal/controlplane/gate"
 )
 
 // What an address may do without a session: a person who mistypes never
@@ -30,7 +29,7 @@ type shares struct {
 func newShares(k clock.Clock) *shares { return &shares{clock: k, by: map[string]*rate.Limiter{}} }
 
 func (s *shares) take(address string) bool {
-	key := place(address)
+	key := gate.Place(address)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	one := s.by[key]
@@ -42,21 +41,4 @@ func (s *shares) take(address string) bool {
 		s.by[key] = one
 	}
 	return one.AllowN(s.clock.Now().Wall, 1)
-}
-
-// place is whom an address stands for. Whoever has an IPv6 address has all
-// others of its last 64 bits as well.
-func place(address string) string {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		host = address
-	}
-	ip, err := netip.ParseAddr(host)
-	if err != nil {
-		return host
-	}
-	if ip = ip.Unmap(); ip.Is4() {
-		return ip.String()
-	}
-	return netip.PrefixFrom(ip.WithZone(""), 64).Masked().String()
 }

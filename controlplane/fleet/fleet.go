@@ -15,7 +15,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/net/netutil"
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -67,9 +66,6 @@ type Config struct {
 	// they are not cut off, and each beat looks for what a lost wake-up
 	// would have said. Optional; 20 s.
 	Heartbeat time.Duration
-	// Connections bounds how many there are at once; more wait. Optional;
-	// 20,000.
-	Connections int
 	// Proof is how long a stream has to show that its host is alive when a
 	// second one comes with the same identity. Optional; 5 s.
 	Proof time.Duration
@@ -112,9 +108,6 @@ func New(c Config) *Server {
 	if c.SSHCA == nil {
 		c.SSHCA = func() string { return "" }
 	}
-	if c.Connections <= 0 {
-		c.Connections = 20_000
-	}
 	if c.Terminals == nil {
 		c.Terminals = noTerminals{}
 	}
@@ -141,14 +134,15 @@ func (s *Server) TLS() (*tls.Config, error) {
 }
 
 // Serve takes connections until ctx is done, and returns once every stream
-// has ended. It closes l.
+// has ended. It closes l, which is to bound how many there are: it is told
+// which of them are hosts', if it can be ([Known]).
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	t, err := s.TLS()
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
 	g := grpc.NewServer(
-		grpc.Creds(credentials.NewTLS(t)),
+		grpc.Creds(arrivals{credentials.NewTLS(t), s.CA}),
 		grpc.MaxRecvMsgSize(MaxMessage),
 		grpc.MaxConcurrentStreams(callsAtOnce),
 		grpc.MaxHeaderListSize(headerBytes),
@@ -158,8 +152,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		// write buffer is shared by default.
 		grpc.ReadBufferSize(0), grpc.WriteBufferSize(4096),
 		grpc.WaitForHandlers(true),
-		// As long as agents are patient, when all of them come back at once.
-		grpc.ConnectionTimeout(30*time.Second),
+		// Shorter than agents are patient: nobody is worked for who has left.
+		grpc.ConnectionTimeout(arriveWithin),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			Time: 30 * time.Second, Timeout: 10 * time.Second,
 			// Who asks for nothing, a stranger for one, does not stay.
@@ -175,7 +169,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		<-serving.Done()
 		g.Stop()
 	}()
-	err = g.Serve(netutil.LimitListener(l, s.Connections))
+	err = g.Serve(l)
 	done()
 	<-stopped
 	s.calls.Wait()

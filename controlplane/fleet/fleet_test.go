@@ -293,6 +293,12 @@ func (h hasty) After(d time.Duration) <-chan time.Time {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
+	return newRigAt(t, func(l net.Listener) net.Listener { return l })
+}
+
+// newRigAt has the server listen through what a listener is made into.
+func newRigAt(t *testing.T, through func(net.Listener) net.Listener) *rig {
+	t.Helper()
 	r := &rig{T: t, ca: newCA(t, clock.System{})}
 	r.store = &fake{hosts: map[string]roster.Host{"db1": {Name: "db1", Identity: "id"}, "web1": {Name: "web1", Identity: "id"}}}
 	r.store.put(1, 10)
@@ -306,7 +312,7 @@ func newRig(t *testing.T) *rig {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := r.server.Serve(ctx, l); !errors.Is(err, context.Canceled) {
+		if err := r.server.Serve(ctx, through(l)); !errors.Is(err, context.Canceled) {
 			t.Errorf("serve: %v", err)
 		}
 	}()

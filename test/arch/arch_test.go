@@ -70,7 +70,7 @@ var rooms = map[string][]string{
 	"agent/writer":       {"clock", "ledger"},
 
 	"controlplane": {
-		"clock", "controlplane/api", "controlplane/archive", "controlplane/cosign", "controlplane/fleet", "controlplane/forward", "controlplane/identity", "controlplane/notify", "controlplane/oncall", "controlplane/policy", "controlplane/policy/folder", "controlplane/request",
+		"clock", "controlplane/api", "controlplane/archive", "controlplane/cosign", "controlplane/fleet", "controlplane/forward", "controlplane/gate", "controlplane/identity", "controlplane/notify", "controlplane/oncall", "controlplane/policy", "controlplane/policy/folder", "controlplane/request",
 		"controlplane/roster", "controlplane/scim", "controlplane/sign", "controlplane/store", "controlplane/tiles", "controlplane/web", "dsse", "durable", "grant", "ledger", "wire/invite", "wire/signature",
 	},
 	"controlplane/archive": {"durable"}, // files by their digests
@@ -82,6 +82,7 @@ var rooms = map[string][]string{
 	},
 	"controlplane/fleet":            {"clock", "controlplane/roster", "grant", "ledger", "wire/invite", "wire/uplink"},
 	"controlplane/forward":          {"clock", "controlplane/roster", "durable", "ledger"},
+	"controlplane/gate":             {"clock"}, // who holds a server's connections
 	"controlplane/identity":         {"canon", "clock", "controlplane/roster", "dsse", "grant"},
 	"controlplane/notify":           {"clock", "controlplane/roster", "ledger"},
 	"controlplane/oncall":           {"clock", "controlplane/roster", "grant"}, // asks a file or a command
