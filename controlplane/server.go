@@ -39,8 +39,9 @@ const (
 	stopWithin = 10 * time.Second
 	maxConns   = 4096
 	// Hosts that arrive at once share the processors: those who are let in are
-	// to be done before either side gives up, and the others come again.
-	maxArriving = 2048
+	// to be done before either side gives up, also where others are at work, and
+	// the rest comes again: a fleet of 10,000 is no later for it.
+	maxArriving = 512
 	// A join takes seconds.
 	strangerFor = time.Minute
 )
