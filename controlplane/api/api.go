@@ -198,6 +198,8 @@ type Server struct {
 	Log       *slog.Logger
 	Stop      <-chan struct{} // closed when streams have to end
 
+	watchers watchers
+
 	away    turnedAway
 	alerted *uint64   // the event up to which [Server.Alert] has told; its alone
 	rosters time.Time // when it looked at the roster's end; its alone

@@ -1,10 +1,12 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -134,6 +136,8 @@ func (s *Server) AddPasskey(ctx context.Context, answer []byte, name string) err
 	return nil
 }
 
+var errLastFactor = roster.Refuse(roster.Conflict, "this is all that you can prove yourself with: add another passkey first")
+
 // RemovePasskey takes a passkey of the caller's away, but not her last factor.
 func (s *Server) RemovePasskey(ctx context.Context, m *api.FactorRequest) error {
 	id, err := hex.DecodeString(m.Passkey)
@@ -144,8 +148,8 @@ func (s *Server) RemovePasskey(ctx context.Context, m *api.FactorRequest) error 
 	if err != nil {
 		return err
 	}
-	if len(f.Passkeys) < 2 && !f.TOTP {
-		return roster.Refuse(roster.Conflict, "this is all that you can prove yourself with: add another passkey first")
+	if !f.TOTP && !slices.ContainsFunc(f.Passkeys, func(k roster.Passkey) bool { return !k.Locked && !bytes.Equal(k.ID, id) }) {
+		return errLastFactor
 	}
 	if err := s.spend(ctx, m); err != nil {
 		return err
@@ -153,6 +157,9 @@ func (s *Server) RemovePasskey(ctx context.Context, m *api.FactorRequest) error 
 	err = s.Store.RemovePasskey(ctx, id, s.act(ctx))
 	if is(err, roster.ErrUnknown) {
 		return roster.Refuse(roster.Missing, "you have no such passkey: it may be removed already")
+	}
+	if is(err, roster.ErrLastFactor) {
+		return errLastFactor // another one was removed meanwhile
 	}
 	return err
 }

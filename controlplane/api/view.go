@@ -131,6 +131,11 @@ func (s *Server) WatchRequest(ctx context.Context, m *api.GetRequestRequest, str
 // Follow looks, and looks again whenever something has changed, until there is
 // nothing more to see or the caller's session is over.
 func (s *Server) Follow(ctx context.Context, look func() (over bool, err error)) error {
+	leave, err := s.watchers.enter(who(ctx).Name)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	for {
 		changed := s.Store.Changed() // before the look, so that nothing falls in between
 		if over, err := look(); over || err != nil {

@@ -23,6 +23,7 @@ var (
 	ErrNotAway        = errors.New("does not stand in")
 	ErrTooMany        = errors.New("too many already")
 	ErrMember         = errors.New("a member that is not known")
+	ErrLastFactor     = errors.New("the last factor of a person")
 	ErrLastAdmin      = errors.New("the last admin of the fleet")
 	ErrLabels         = errors.New("labels are not those of the join code")
 )

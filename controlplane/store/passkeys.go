@@ -95,6 +95,14 @@ func (s *Store) RemovePasskey(ctx context.Context, id []byte, a roster.Act) erro
 		if err := t.exec(ctx, `DELETE FROM passkeys WHERE id = ?`, k.ID); err != nil {
 			return err
 		}
+		var left bool
+		err = t.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM totp WHERE person = ?) OR EXISTS (SELECT 1 FROM passkeys WHERE person = ? AND locked = 0)`, a.By, a.By).Scan(&left)
+		if err == nil && !left {
+			err = roster.ErrLastFactor
+		}
+		if err != nil {
+			return err
+		}
 		return t.tell(ctx, a, "removed passkey %q", k.Name)
 	})
 }

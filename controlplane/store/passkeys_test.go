@@ -52,6 +52,9 @@ func TestPasskeys(t *testing.T) {
 		t.Errorf("what is kept beside a refusal: %+v, %v", k, err)
 	}
 	want(t, "removed by ben", s.RemovePasskey(ctx, k.ID, roster.Act{By: "ben", At: noon}), roster.ErrUnknown)
+	want(t, "the last that ana has", s.RemovePasskey(ctx, k.ID, roster.Act{By: "ana", At: noon}), roster.ErrLastFactor)
+	must(t, s.AddPasskey(ctx, key(3, "ana")))
+	want(t, "beside one that is locked", s.RemovePasskey(ctx, key(3, "").ID, roster.Act{By: "ana", At: noon}), roster.ErrLastFactor)
 	must(t, s.RemovePasskey(ctx, k.ID, roster.Act{By: "ana", At: noon}))
 	_, err = s.Passkey(ctx, k.ID)
 	want(t, "removed", err, roster.ErrUnknown)

@@ -253,7 +253,8 @@ func (s *Server) follow(w http.ResponseWriter, r *http.Request, v visitor, f vie
 		last = b.Bytes()
 		return false, send("page", last)
 	})
-	if refusal := (*roster.Refusal)(nil); errors.As(err, &refusal) {
+	// What is too much now is asked for again: loaded again, it would be at once.
+	if refusal := (*roster.Refusal)(nil); errors.As(err, &refusal) && refusal.Kind != roster.TooMuch {
 		_ = send("over", nil) // she may have left
 	}
 }
