@@ -249,7 +249,7 @@ func (w *Watch) refuses(g *gate, deadline uint64) (bool, error) {
 	}
 	alarm := w.alarm
 	w.alarm = nil
-	err = stage(func(read, write int) (int, unix.Errno) { return intruder(read, write, path) },
+	_, err = stage(func(read, write int) (int, unix.Errno) { return intruder(read, write, path) },
 		func(pid int) error { return w.label(pid, -1, probeSession, deadline) })
 	w.alarm = alarm
 	runtime.KeepAlive(path)

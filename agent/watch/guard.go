@@ -22,10 +22,6 @@ import (
 // would take us away, and tells of it.
 var before = refuser{"guard-", bpf.GuardMapGuarded, bpf.LoadGuard}
 
-// after tells what labelled processes do to the names of files that matter,
-// and where they send datagrams.
-var after = refuser{"after-", "", bpf.LoadAfter}
-
 // A Place is a file, or a folder with what lies under it, that labelled
 // processes may not change; or a folder under one that they may; or one where
 // it is told who opens for writing.

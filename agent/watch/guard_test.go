@@ -51,3 +51,30 @@ func TestWardsAreThePlacesAndTheWayThere(t *testing.T) {
 		}
 	}
 }
+
+// What the self-test has to be told is done, on whatever kernel; and programs
+// that do not tell it are not relied on.
+func TestWhatDoesNotTellIsLetGo(t *testing.T) {
+	need.Root(t)
+	dir := pins(t)
+	w := open(t, dir)
+	defer closeIt(t, w)
+	did, told, err := w.tells()
+	if err != nil || did < needed || w.after == nil && told != 0 || w.after != nil && told != did {
+		t.Errorf("%d done, %d told: %v", did, told, err)
+	}
+	err = w.after.close()
+	if errs := os.RemoveAll(filepath.Join(dir, after.dir+"1")); err != nil || errs != nil {
+		t.Fatal(err, errs)
+	}
+	w.after = &gate{}
+	if err := os.Mkdir(filepath.Join(dir, after.dir+"7"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.proveAfter(); err != nil || w.after != nil {
+		t.Errorf("let go: %v, %v", w.after == nil, err)
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, after.dir+"*")); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}

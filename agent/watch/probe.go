@@ -61,7 +61,7 @@ func (w *Watch) prove() error {
 	var ended, guarded error
 	w.gate, ended = w.proveGate(w.gate, 1)
 	w.guard, guarded = w.proveGate(w.guard, 0)
-	return errors.Join(ended, guarded, w.proveAlarm())
+	return errors.Join(ended, guarded, w.proveAfter(), w.proveAlarm())
 }
 
 // unhurried is how long the self-test waits for the kernel's kill.
@@ -87,7 +87,7 @@ func (w *Watch) proveAlarm() error {
 // ends reports whether a labelled child that is over is killed.
 func (w *Watch) ends() (killed bool, err error) {
 	var status unix.WaitStatus
-	err = stage(puppet, func(pid int) error {
+	_, err = stage(puppet, func(pid int) error {
 		err := w.label(pid, -1, probeSession, 1)
 		for start := w.clock.Now().Boot; err == nil && w.clock.Now().Boot-start < unhurried; {
 			gone, werr := unix.Wait4(pid, &status, unix.WNOHANG, nil)
@@ -106,36 +106,37 @@ func (w *Watch) ends() (killed bool, err error) {
 
 // play lets a labelled clone of this process clone itself, and waits for it.
 func (w *Watch) play() error {
-	return stage(puppet, func(pid int) error { return w.label(pid, -1, probeSession, 0) })
+	_, err := stage(puppet, func(pid int) error { return w.label(pid, -1, probeSession, 0) })
+	return err
 }
 
 // errDone means that the puppet was waited for already.
 var errDone = errors.New("the puppet is gone")
 
 // stage has a puppet made, lets act do something to it, and lets it go on and
-// end.
-func stage(start func(read, write int) (pid int, errno unix.Errno), act func(pid int) error) error {
+// end, as the status says.
+func stage(start func(read, write int) (pid int, errno unix.Errno), act func(pid int) error) (status unix.WaitStatus, err error) {
 	var pipe [2]int
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
-		return fmt.Errorf("make a pipe: %w", err)
+		return 0, fmt.Errorf("make a pipe: %w", err)
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	pid, errno := start(pipe[0], pipe[1])
-	err := unix.Close(pipe[0])
+	err = unix.Close(pipe[0])
 	if errno != 0 {
-		return errors.Join(fmt.Errorf("clone: %w", errno), err, unix.Close(pipe[1]))
+		return 0, errors.Join(fmt.Errorf("clone: %w", errno), err, unix.Close(pipe[1]))
 	}
 	acted := act(pid)
 	// With the last writer gone the puppet moves on and ends.
 	err = errors.Join(err, unix.Close(pipe[1]))
 	if errors.Is(acted, errDone) {
-		return err
+		return 0, err
 	}
 	for {
-		_, werr := unix.Wait4(pid, nil, 0, nil)
+		_, werr := unix.Wait4(pid, &status, 0, nil)
 		if !errors.Is(werr, unix.EINTR) {
-			return errors.Join(acted, err, werr)
+			return status, errors.Join(acted, err, werr)
 		}
 	}
 }

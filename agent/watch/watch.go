@@ -205,8 +205,7 @@ func (w *Watch) Close() error {
 // "lsm", or "fmod_ret" where the kernel asks no LSM program, it refuses and
 // ends those that begin anything; with "tracing" alone, those that fork, exec
 // or change their ids end. With "guard" it refuses, before the end, what would
-// take us away; with "fexit" it tells renames, links and
-// datagrams.
+// take us away; with "fexit" it tells renames, links and datagrams.
 func (w *Watch) Mode() string {
 	mode := "tracing"
 	if w.after != nil {
