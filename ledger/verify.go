@@ -330,7 +330,11 @@ func (v *verifier) places(numbers []uint64) map[uint64]int {
 		r, err := v.bundle.record(i)
 		if r.deleted() && gone < len(v.deleted) {
 			// It does not say which it is: they stand in their order.
-			at[v.deleted[gone]] = i
+			n := v.deleted[gone]
+			if _, twice := at[n]; twice {
+				v.find(n, "it was put in beside the digest that is left of it")
+			}
+			at[n] = i
 			gone++
 			continue
 		}
@@ -389,6 +393,9 @@ func (v *verifier) record(n uint64, place int) bool {
 	if err := tlog.CheckRecord(r.Proof, size, v.Checkpoint.Root, int64(n-1), tlog.RecordHash(r.Leaf)); err != nil { //nolint:gosec // as above
 		v.find(n, "it was changed, or its proof was: the checkpoint does not vouch for it")
 		return false
+	}
+	if _, said := slices.BinarySearch(v.deleted, n); said {
+		v.find(n, "it was put back: the log had nothing but its digest when this was exported")
 	}
 	v.vouched(l)
 	return true

@@ -247,6 +247,11 @@ func TestDeletedEntries(t *testing.T) {
 		{"a digest of something else", func(b *Bundle) { b.Records[6].Digest = bytes.Repeat([]byte{7}, 32) }, 7, "digest was changed"},
 		{"the digests of two change places", func(b *Bundle) { b.Records[5], b.Records[6] = b.Records[6], b.Records[5] }, 6, "digest was changed"},
 		{"a digest beside an entry", func(b *Bundle) { b.Records[0].Digest = bytes.Repeat([]byte{7}, 32) }, 1, "put in beside"},
+		{"one is put in where another was deleted", func(b *Bundle) {
+			forged := Record{Leaf: Leaf{Number: 6, Host: "db1", Outbox: "o", Seq: 3, Entry: event(9).Bytes()}.Bytes()}
+			b.Records = slices.Insert(b.Records, 5, forged)
+		}, 6, "put in beside"},
+		{"a deleted one is put back", func(b *Bundle) { b.Records[9] = l.export(0, upTo(12)...).Records[9] }, 10, "put back"},
 		{"a deleted one is left out", func(b *Bundle) { b.Records = slices.Delete(b.Records, 9, 10) }, 10, "missing"},
 		{"one that is not deleted is left out", func(b *Bundle) { b.Records = slices.Delete(b.Records, 4, 5) }, 5, "missing"},
 	} {
