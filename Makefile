@@ -52,10 +52,10 @@ test-vm: ## try each kernel that we support, and packages, in emulated machines 
 	@$(tally)
 	@go test -json -count=1 -timeout 180m ./test/vm -all 2>&1 | bin/tally
 
-test-cuts: ## cut the power 28 times while dpkg installs, upgrades and removes (root; ten minutes)
+test-cuts: ## cut the power 40 times while dpkg installs, upgrades and removes (root; a quarter of an hour)
 	@tools/deps.sh build test packages
 	@$(tally)
-	@go test -json -count=1 -timeout 60m ./packaging -run TestLifeOnHosts -cuts 28 | bin/tally
+	@go test -json -count=1 -timeout 60m ./packaging -run TestLifeOnHosts -cuts 40 | bin/tally
 
 race: ## run the tests that need no host under the race detector
 	@$(tally)

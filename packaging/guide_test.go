@@ -47,6 +47,7 @@ func TestGuide(t *testing.T) {
 	w.play = controller(t, l, w.hosts, filepath.Dir(dist[0].From))
 	for _, page := range []string{
 		"docs/quickstart.md",
+		"docs/audit.md",
 		"docs/join.md",
 		"docs/hardening.md",
 		"docs/runbook.md",

@@ -351,8 +351,7 @@ func rolledBack(t *testing.T, s *scene) {
 	s.sh(t, "! getent passwd eli")
 }
 
-// unit: the control plane runs as docs/setup.md says, under its own unit, as
-// its own user.
+// unit: the control plane runs under its own unit, as its own user.
 func unit(t *testing.T, s *scene) {
 	t.Helper()
 	h, err := s.fleet.Host(t.Context(), "plane",
