@@ -192,8 +192,10 @@ func (g *Guest) up(ctx context.Context) error {
 	}
 	state, err := g.Sh(ctx, "systemctl is-system-running --wait")
 	if err != nil {
-		failed, _ := g.Sh(ctx, "systemctl --failed --no-legend; journalctl -n 40 --no-pager -p warning")
-		return fmt.Errorf("it is %s: %s", strings.TrimSpace(state), failed)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute) // the time to start may be over
+		defer cancel()
+		failed, _ := g.Sh(ctx, "systemctl --failed --no-legend; systemctl list-jobs --no-pager; journalctl -b -n 60 --no-pager -o short-monotonic")
+		return fmt.Errorf("it is %s: %w: %s", strings.TrimSpace(state), err, failed)
 	}
 	return nil
 }
