@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -96,13 +98,9 @@ func open(f Folders, sweeping, beside bool, log *slog.Logger) (*Agent, *parts, e
 		return nil, nil, err
 	}
 	beside = beside || unwritten
-	var labels Labels = heldLabels{}
-	p.watch, err = watch.Open(watch.Config{
-		PinDir: filepath.Join(f.BPF, "curfew"), Log: log, Clock: p.clock, Places: func() []watch.Place { return f.places(p.host) },
-	})
+	labels, err := p.labels(sweeping, beside)
 	switch {
 	case err == nil:
-		labels = p.watch
 	case !sweeping || !beside && errors.Is(err, watch.ErrBusy):
 		return nil, nil, errors.Join(err, p.kept.Close())
 	case !errors.Is(err, watch.ErrBusy):
@@ -126,7 +124,7 @@ func open(f Folders, sweeping, beside bool, log *slog.Logger) (*Agent, *parts, e
 	if err := a.Init(opened, unread); err != nil {
 		return nil, nil, errors.Join(err, p.close())
 	}
-	if labels == p.watch && p.watch.Fresh {
+	if p.watch != nil && p.watch.Fresh {
 		a.regain()
 	}
 	return a, p, nil
@@ -184,6 +182,36 @@ func (p *parts) marked(dir string) {
 	if err := p.writers.Mark(dir); err != nil {
 		p.log.Warn("who changes what lies in a folder will not be known", "err", err)
 	}
+}
+
+// labels opens the kernel's. The sweep of a boot on which there were no
+// sessions yet loads nothing for it: logins wait until it is over.
+func (p *parts) labels(sweeping, beside bool) (Labels, error) {
+	pins := filepath.Join(p.BPF, "curfew")
+	if sweeping && !beside && bare(pins) && bare(p.kept.sessions.Dir) {
+		return noLabels{}, nil
+	}
+	var err error
+	if p.watch, err = watch.Open(watch.Config{PinDir: pins, Log: p.log, Clock: p.clock, Places: func() []watch.Place { return p.places(p.host) }}); err != nil {
+		return heldLabels{}, err
+	}
+	return p.watch, nil
+}
+
+// bare reports whether there is nothing in a folder, or no such folder.
+func bare(dir string) bool {
+	entries, err := os.ReadDir(dir)
+	return len(entries) == 0 && (err == nil || errors.Is(err, fs.ErrNotExist))
+}
+
+// noLabels stand in for the kernel's where nobody has one.
+type noLabels struct{ heldLabels }
+
+func (noLabels) LabelOf(int) (uint64, bool, error) { return 0, false, nil }
+func (noLabels) Living() (map[uint64][]int, error) { return nil, nil }
+func (noLabels) Forget([]uint64) error             { return nil }
+func (noLabels) Kill(context.Context, []uint64) (map[uint64]int, map[uint64][]int, error) {
+	return nil, nil, nil
 }
 
 // heldLabels stand in for labels that another agent holds: nothing can be
