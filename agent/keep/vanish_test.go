@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -16,6 +17,7 @@ import (
 // What somebody does to the file that is being written costs nothing that an
 // agent still has in its hands, and the agent after it finds all.
 func TestOutboxSurvivesWhoTakesItsFilesAway(t *testing.T) {
+	theirs := untouched(t)
 	for _, tt := range []struct {
 		name string
 		does func(dir, file string) error
@@ -28,7 +30,7 @@ func TestOutboxSurvivesWhoTakesItsFilesAway(t *testing.T) {
 			return errors.Join(os.Remove(file), os.MkdirAll(filepath.Join(file, "more"), 0o700))
 		}},
 		{"a pipe takes its place", func(_, file string) error { return errors.Join(os.Remove(file), unix.Mkfifo(file, 0o600)) }},
-		{"a link takes its place", func(_, file string) error { return errors.Join(os.Remove(file), os.Symlink("/etc/passwd", file)) }},
+		{"a link takes its place", func(_, file string) error { return errors.Join(os.Remove(file), os.Symlink(theirs, file)) }},
 		{"the folder is removed", func(dir, _ string) error { return os.RemoveAll(dir) }},
 		{"the folder is renamed", func(dir, _ string) error { return os.Rename(dir, dir+".old") }},
 	} {
@@ -54,6 +56,19 @@ func TestOutboxSurvivesWhoTakesItsFilesAway(t *testing.T) {
 	}
 }
 
+// untouched is a file of somebody else's, which is to stay as it is.
+func untouched(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "theirs")
+	do(t, os.WriteFile(file, []byte("theirs"), 0o600))
+	t.Cleanup(func() {
+		if b, err := os.ReadFile(filepath.Clean(file)); err != nil || string(b) != "theirs" {
+			t.Errorf("what a link led to is now %q, %v", b, err)
+		}
+	})
+	return file
+}
+
 // What is mounted over the folder does not come between the agent and its
 // files.
 func TestOutboxIsWrittenBelowWhatIsMountedOverIt(t *testing.T) {
@@ -62,16 +77,19 @@ func TestOutboxIsWrittenBelowWhatIsMountedOverIt(t *testing.T) {
 	o := openBox(t, c)
 	do(t, o.Append(entry(1)))
 	do(t, unix.Mount("tmpfs", c.Dir, "tmpfs", 0, "size=4k"))
+	off := sync.OnceValue(func() error { return unix.Unmount(c.Dir, unix.MNT_DETACH) })
+	t.Cleanup(func() { do(t, off()) })
 	inOrder(t, o, 1)
 	err := o.Append(entry(2))
 	inOrder(t, o, 2)
-	do(t, errors.Join(err, unix.Unmount(c.Dir, unix.MNT_DETACH)))
+	do(t, errors.Join(err, off()))
 	inOrder(t, openBox(t, c), 2)
 }
 
 // A file of which nothing is left, and that nobody holds open, costs what was
 // in it: each of its records is told as lost, and what follows goes out.
 func TestWhatVanishesFromTheOutboxIsTold(t *testing.T) {
+	theirs := untouched(t)
 	for _, tt := range []struct {
 		name string
 		does func(file string) error
@@ -80,7 +98,7 @@ func TestWhatVanishesFromTheOutboxIsTold(t *testing.T) {
 		{"emptied", func(file string) error { return os.Truncate(file, 0) }},
 		{"a folder", func(file string) error { return errors.Join(os.Remove(file), os.Mkdir(file, 0o700)) }},
 		{"a pipe", func(file string) error { return errors.Join(os.Remove(file), unix.Mkfifo(file, 0o600)) }},
-		{"a link", func(file string) error { return errors.Join(os.Remove(file), os.Symlink("/etc/passwd", file)) }},
+		{"a link", func(file string) error { return errors.Join(os.Remove(file), os.Symlink(theirs, file)) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := Config{Dir: t.TempDir(), Clock: &fixed{}, Host: "db1"}
