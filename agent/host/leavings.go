@@ -44,13 +44,20 @@ func (h *Host) own(person string, uid uint32) (found []remains.Finding, skipped 
 // Clear removes what the account left in places of its own: jobs that would
 // run again, and files in folders that everybody shares. It says what went.
 func (h *Host) Clear(ctx context.Context, person string, uid uint32) ([]string, error) {
-	found, _, err := h.own(person, uid)
-	errs := []error{err}
-	removed, left, err := h.take(ctx, found)
-	for _, f := range left {
-		errs = append(errs, fmt.Errorf("remove %s: %w", f.Path, f.Err))
+	var removed []remains.Finding
+	for {
+		found, _, err := h.own(person, uid)
+		errs := []error{err}
+		went, left, err := h.take(ctx, found)
+		removed = append(removed, went...)
+		for _, f := range left[:min(len(left), told)] {
+			errs = append(errs, fmt.Errorf("remove %s: %w", f.Path, f.Err))
+		}
+		err = errors.Join(append(errs, err)...)
+		if err != nil || len(found) < remains.Most || len(went) == 0 {
+			return words(removed), err
+		}
 	}
-	return words(removed), errors.Join(append(errs, err)...)
 }
 
 // take removes all of the findings.
@@ -196,14 +203,23 @@ func words(found []remains.Finding) []string {
 		return -1
 	})
 	var all []string
-	for _, f := range found[:min(len(found), told)] {
-		text := f.String()
-		if len(text) > brief {
-			text = strings.ToValidUTF8(text[:brief], "") + "..."
-		}
-		all = append(all, text)
+	for _, f := range found {
+		all = append(all, f.String())
 	}
-	if n := len(found) - told; n > 0 {
+	return bounded(all)
+}
+
+// bounded is as much of a list as a receipt takes, whatever somebody makes: one
+// that is too long for the record would be none.
+func bounded(all []string) []string {
+	n := len(all) - told
+	all = all[:min(len(all), told)]
+	for i, text := range all {
+		if len(text) > brief {
+			all[i] = strings.ToValidUTF8(text[:brief], "") + "..."
+		}
+	}
+	if n > 0 {
 		all = append(all, fmt.Sprintf("and %d more", n))
 	}
 	return all

@@ -2,6 +2,7 @@ package host
 
 import (
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -64,5 +65,19 @@ func TestClearTakesOnlyWhatIsTheirs(t *testing.T) {
 	}
 	if _, err := os.Stat(h.path("var/mail/cfw-ana")); err != nil {
 		t.Error("root's file went")
+	}
+}
+
+// However much somebody makes, and whatever it is called: a receipt that is too
+// long for the record would be none.
+func TestLeftoversAreNamedUpToABound(t *testing.T) {
+	h := machine(t)
+	must(t, os.MkdirAll(h.path("tmp"), 0o755))
+	for i := range told + 7 {
+		leave(t, h, "tmp/"+strconv.Itoa(i)+strings.Repeat("x", 200), 0o600, uid)
+	}
+	_, left, err := h.Leftovers(t.Context(), "cfw-ana", uid)
+	if err != nil || len(left) != told+1 || left[told] != "and 7 more" {
+		t.Error(len(left), err)
 	}
 }

@@ -65,7 +65,7 @@ func (h *Host) Leftovers(ctx context.Context, person string, uid uint32) (looked
 	var errs []error
 	look := func(what string, found func() ([]string, error)) {
 		got, err := found()
-		looked, left, errs = append(looked, what), append(left, got...), append(errs, err)
+		looked, left, errs = append(looked, what), append(left, bounded(got)...), append(errs, err)
 	}
 	look("processes of the account and of its logins", func() ([]string, error) {
 		pids, err := processesOf(uid)

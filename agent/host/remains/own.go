@@ -3,6 +3,9 @@ package remains
 import (
 	"errors"
 	"fmt"
+	"io"
+	"iter"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -39,10 +42,18 @@ var (
 // OwnLooked is where [Host.Own] looks.
 const OwnLooked = "crontab, at jobs, mail, linger; what lies directly in /tmp, /var/tmp, /dev/shm"
 
+// Most is about how much Own finds at a time. Who removes that, and asks again,
+// comes to the rest.
+const Most = 10_000
+
+// throng is how many names of a crowded folder Own looks at.
+const throng = 200_000
+
 // Own looks for what is the account's own where it would run again or lie
 // about. It takes a moment, and walks no folder: Look does that. A folder by
 // the account's name is somebody else's among jobs and mail, where files
-// alone count. Skipped are folders of other machines.
+// alone count. Skipped are folders of other machines, and the rest of those that
+// hold too much of other people's.
 func (h Host) Own(s Session) (found []Finding, skipped []string, err error) {
 	if err := s.check(); err != nil {
 		return nil, nil, err
@@ -60,15 +71,34 @@ func (h Host) Own(s Session) (found []Finding, skipped []string, err error) {
 		errs = append(errs, err)
 	}
 	for _, p := range crowded {
-		for _, name := range v.listStraight(p.dir) {
-			f, there, err := v.ownAt(path.Join(p.dir, name), p.kind)
-			if there && f.ID.UID == s.UID {
+		got, all, err := v.ownIn(p.dir, p.kind, s.UID)
+		found, errs = append(found, got...), append(errs, err)
+		if !all {
+			skipped = append(skipped, fmt.Sprintf("%s behind the first %d names", p.dir, throng))
+		}
+	}
+	return found, append(v.skipped(), skipped...), errors.Join(append(errs, v.close())...)
+}
+
+// ownIn looks for what is the account's in a folder, up to about as much as is
+// found at a time. Not all is that of a folder which holds too many names.
+func (v *view) ownIn(dir string, kind Kind, uid uint32) (found []Finding, all bool, err error) {
+	var errs []error
+	left := throng
+	for names, err := range v.straight(dir) {
+		errs = append(errs, err)
+		for _, name := range names {
+			f, there, err := v.ownAt(path.Join(dir, name), kind)
+			if there && f.ID.UID == uid {
 				found = append(found, f)
 			}
 			errs = append(errs, err)
 		}
+		if left -= len(names); left <= 0 || len(found) >= Most {
+			break
+		}
 	}
-	return found, v.skipped(), errors.Join(append(errs, v.close())...)
+	return found, left > 0, errors.Join(errs...)
 }
 
 // ownAt looks at one name.
@@ -84,10 +114,24 @@ func (v *view) ownAt(file string, kind Kind) (f Finding, there bool, err error) 
 	return Finding{Kind: kind, Path: file, Detail: detail, Removable: true, ID: identity(st)}, true, nil
 }
 
-// listStraight names what is in a folder that no link leads to.
-func (v *view) listStraight(dir string) []string {
-	if fd, err := v.open(dir, unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS); err != nil || unix.Close(fd) != nil {
-		return nil
+// straight names what is in a folder that no link leads to, some at a time.
+func (v *view) straight(dir string) iter.Seq2[[]string, error] {
+	return func(yield func([]string, error) bool) {
+		fd, err := v.open(dir, unix.O_RDONLY|unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS)
+		if err != nil {
+			return // none, or reached by a link
+		}
+		f := os.NewFile(uintptr(fd), dir)
+		defer func() { _ = f.Close() }() // read only
+		for {
+			names, err := f.Readdirnames(512)
+			if errors.Is(err, io.EOF) {
+				return
+			}
+			names = slices.DeleteFunc(names, func(name string) bool { return strings.ContainsRune(name, '/') })
+			if !yield(names, err) || err != nil {
+				return
+			}
+		}
 	}
-	return slices.DeleteFunc(v.list(dir), func(name string) bool { return strings.ContainsRune(name, '/') })
 }
