@@ -204,6 +204,11 @@ func (a *Agent) settle(ctx context.Context, b budget, held []grant.Grant, o Open
 		failed = append(failed, err)
 		look(a.Host.Leftovers(ctx, o.Person, o.UID))
 	}
+	for _, list := range [][]string{r.Left, r.Removed} {
+		for i := range list {
+			list[i] = printable(list[i])
+		}
+	}
 	r.DoneAt = a.Clock.Now().Wall
 	return r, errors.Join(failed...)
 }
@@ -280,11 +285,6 @@ func (a *Agent) why(o Opened, now time.Time) string {
 // receipt records the host's signed word.
 func (a *Agent) receipt(ctx context.Context, o Opened, r ledger.Receipt) {
 	a.Log.InfoContext(ctx, "grant ended", "grant", o.Grant, "person", o.Person, "why", r.Why, "killed", r.Killed, "left", r.Left)
-	for _, list := range [][]string{r.Left, r.Removed} {
-		for i := range list {
-			list[i] = printable(list[i])
-		}
-	}
 	a.append(ledger.Entry{
 		Kind: ledger.Removed, At: r.DoneAt, Grant: o.Grant, Person: o.Person, Approvers: o.Approvers,
 		Took: max(0, r.DoneAt.Sub(r.EndedAt)), Receipt: r.Seal(a.ReceiptKey),

@@ -26,6 +26,7 @@ type halfSeen struct {
 	seen  enforce.State
 	err   error
 	stuck bool
+	blind error // what keeps it from looking for what an account left
 	steps []string
 }
 
@@ -68,8 +69,8 @@ func (*halfSeen) Managed(context.Context, string) (bool, error) {
 }
 func (*halfSeen) Processes(uint32) ([]int, error) { return nil, nil }
 func (*halfSeen) Argv(int) ([]string, error)      { return nil, nil }
-func (*halfSeen) Leftovers(context.Context, string, uint32) (looked, left []string, err error) {
-	return []string{"account"}, nil, nil
+func (h *halfSeen) Leftovers(context.Context, string, uint32) (looked, left []string, err error) {
+	return []string{"account"}, nil, h.blind
 }
 
 // noLabels are the labels of a host on which nothing runs.
@@ -243,6 +244,24 @@ func TestAReceiptLooksForTheRule(t *testing.T) {
 				t.Error(r[1].Looked)
 			}
 		})
+	}
+}
+
+// What goes on to be left is told once, whatever it is called.
+func TestAReceiptThatIsNotCleanIsMadeOnce(t *testing.T) {
+	h, m := &halfSeen{seen: enforce.State{}, blind: errors.New("one thing\nand another")}, &memory{at: noon}
+	a := agentOf(t, h, m, of("g-ana", "ana", grant.UIDMin, noon.Add(time.Hour)))
+	if _, err := a.Pass(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	m.at = noon.Add(time.Hour)
+	for range 3 {
+		if _, err := a.Pass(t.Context(), true); err == nil {
+			t.Error("it is not said")
+		}
+	}
+	if r := m.receipts(t, a.ReceiptKey); len(r) != 1 || r[0].Clean() {
+		t.Errorf("%+v", r)
 	}
 }
 
