@@ -73,7 +73,8 @@ func (k kept) heard() (at time.Time, err error) {
 }
 
 // keepHeard writes down when the control plane was heard, while a grant has a
-// lease: an agent that starts again must not take that for never.
+// lease: an agent that starts again must not take that for never. And it looks
+// that what is to outlive this agent is there.
 func (a *Agent) keepHeard(ctx context.Context, k kept) error {
 	var last time.Time
 	for {
@@ -85,11 +86,23 @@ func (a *Agent) keepHeard(ctx context.Context, k kept) error {
 			}
 			last = heard
 		}
+		a.again(k)
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-a.Clock.After(glance):
 		}
+	}
+}
+
+// again has the loop write down again which grants were begun, should somebody
+// take that away: the agent after this one owes their receipts.
+func (a *Agent) again(k kept) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.opened) > 0 && k.state.Missing(openedName) {
+		a.unsaved = true
+		a.Wake()
 	}
 }
 

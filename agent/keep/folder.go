@@ -68,6 +68,15 @@ func (f Folder) Load(name string, v any) (found bool, err error) {
 	return true, nil
 }
 
+// Missing reports whether there is no value of that name.
+func (f Folder) Missing(name string) bool {
+	file, err := f.file(name)
+	if err == nil {
+		_, err = os.Lstat(file)
+	}
+	return errors.Is(err, os.ErrNotExist)
+}
+
 // Drop removes the value of that name; that there is none is what we wanted.
 func (f Folder) Drop(name string) error {
 	file, err := f.file(name)

@@ -335,6 +335,21 @@ func TestAcceptOnAFullDisk(t *testing.T) {
 	}
 }
 
+// What is kept is written again where somebody took it away.
+func TestStateIsWrittenAgain(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	k := open(t, dir)
+	if _, err := k.Accept(ring(1, root, keyA), set(3, "db1", keyA), start); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.RemoveAll(dir), k.saveDirty()); err != nil {
+		t.Fatal(err)
+	}
+	if o, err := open(t, dir).Kept(); o.Revision != 3 || err != nil {
+		t.Error(o.Revision, err)
+	}
+}
+
 func TestTrustedTimeNeverGoesBack(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		dir := t.TempDir()

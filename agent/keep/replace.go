@@ -17,6 +17,9 @@ import (
 // crash leaves the old file or the new one. Callers write a name one at a time.
 func replace(name string, data []byte, mode os.FileMode) error {
 	dir, base := filepath.Split(name)
+	if err := os.MkdirAll(dir, 0o700); err != nil { // it may have been taken away
+		return err
+	}
 	temp := filepath.Join(dir, "."+base+".new")
 	if err := writeSynced(temp, data, mode); err != nil {
 		return errors.Join(err, forget(temp))

@@ -191,9 +191,14 @@ func (k *Keep) adopt(next state) {
 	}
 }
 
+// saveDirty writes what the disk did not take, and again what somebody took
+// away, for the agent that comes after this one. Not the roster: an operator
+// removes that on purpose (docs/roster.md).
 func (k *Keep) saveDirty() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	_, err := os.Lstat(k.path(stateFile))
+	k.dirty = k.dirty || k.state.revision > 0 && errors.Is(err, os.ErrNotExist)
 	return k.save()
 }
 

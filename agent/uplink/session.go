@@ -29,6 +29,7 @@ type session struct {
 	*Client
 	duplex grpc.BidiStreamingClient[uplink.Up, uplink.Down]
 
+	unread  string        // why records could not be read last; of whoever sends
 	offered chan struct{} // holds one when there is a state to offer
 	wake    chan struct{} // holds one when there may be something to send
 
@@ -231,7 +232,7 @@ func (s *session) send(ctx context.Context) error {
 				return s.lastWord(err)
 			}
 		}
-		more, err := s.records(&sent)
+		more, err := s.records(ctx, &sent)
 		if err != nil {
 			return s.lastWord(err)
 		}
@@ -244,7 +245,7 @@ func (s *session) send(ctx context.Context) error {
 		case <-s.wake:
 		case <-s.report:
 		case <-s.Appended:
-		case <-ask:
+		case <-ask: // and look again for records that could not be read
 			ask = s.Clock.After(askAgain)
 			s.mu.Lock()
 			s.answer = s.answer || s.Unsure()
@@ -314,7 +315,7 @@ func sameApplied(a, b *uplink.Applied) bool {
 
 // records sends what follows the number sent, as far as the window is open;
 // it reports whether something was sent.
-func (s *session) records(sent *uint64) (bool, error) {
+func (s *session) records(ctx context.Context, sent *uint64) (bool, error) {
 	s.mu.Lock()
 	size := 0
 	for _, b := range s.way {
@@ -327,8 +328,17 @@ func (s *session) records(sent *uint64) (bool, error) {
 		return false, nil
 	}
 	first, entries, err := s.Outbox.Next(*sent, batchBytes)
-	if err != nil || len(entries) == 0 {
-		return false, err
+	if err != nil {
+		// Records wait; the set that comes this way, and may revoke, does not.
+		if s.unread != err.Error() {
+			s.Log.WarnContext(ctx, "records are not sent", "err", err)
+		}
+		s.unread = err.Error()
+		return false, nil
+	}
+	s.unread = ""
+	if len(entries) == 0 {
+		return false, nil
 	}
 	b := batch{last: first + uint64(len(entries)) - 1}
 	r := &uplink.Records{}

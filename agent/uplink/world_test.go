@@ -154,6 +154,7 @@ type host struct {
 	settled atomic.Bool
 	renewed atomic.Int32
 	unsure  atomic.Bool
+	unread  atomic.Bool                   // its outbox
 	report  atomic.Pointer[doctor.Report] // of its doctor
 	answers atomic.Int32                  // of the control plane's clock, to a question
 	dial    func(ctx context.Context, address string) (net.Conn, error)
@@ -186,7 +187,7 @@ func (h *host) start() *host {
 		h.Fatal(err)
 	}
 	h.client, err = uplink.New(uplink.Config{
-		Server: h.address, Identity: h.id, Host: h, Rosters: h, Outbox: h.keep.Outbox(), Appended: h.keep.Outbox().Appended(),
+		Server: h.address, Identity: h.id, Host: h, Rosters: h, Outbox: deaf{h.keep.Outbox(), &h.unread}, Appended: h.keep.Outbox().Appended(),
 		Facts: func() uplink.Facts {
 			return uplink.Facts{AgentVersion: "v1", Boot: "boot", Mode: "label", Addresses: []string{"10.0.0.1:22", "bad address\n"}}
 		},

@@ -110,7 +110,7 @@ roles:
     approval: none
 groups:
   pager: {on_call: primary}
-  all: [ana, ben, dan, eva, fay, gus, hal, ida, jon, kia, kim, lou, mia, ned, oli, pia, quin, rex, sam, tia, uma, vic, wil, xia, yan, zoe, abe, bea, cid, dov, eli, fox, gil, hux, ivy, jay, kit, lea, mel, dee, eno, flo, hea, nat, noa, nic, nell, nora, eve, sky, sol, wyn, una, ula]
+  all: [ana, ben, dan, eva, fay, gus, hal, ida, jon, kia, kim, lou, mia, ned, oli, pia, quin, rex, sam, tia, uma, vic, wil, xia, yan, zoe, abe, bea, cid, dag, dov, eli, fox, gil, hux, ivy, jay, kit, lea, mel, dee, eno, flo, hea, nat, noa, nic, nell, nora, eve, sky, sol, wyn, una, ula]
 eligible:
   - {role: ops, groups: [all]}
   - {role: second, groups: [all]}

@@ -438,6 +438,26 @@ systemctl kill -s KILL curfew-agent; for i in {1..1100}; do : >/etc/systemd/syst
 	s.sh(t, "rm -r /root/etc-curfew")
 }
 
+// takenAway: who takes away all that the agent keeps does not keep the revocation
+// out, and the record and the receipt in; the next agent finds it all again.
+func takenAway(t *testing.T, s *scene) {
+	t.Helper()
+	p := s.person(t, "dag")
+	id := s.grant(t, p, "ops", "10m")
+	out, err := s.ssh(t, p, "sudo -n env sh -c 'rm -rf /var/lib/curfew; id -u'")
+	allowed(t, out, err)
+	s.until(t, "what the next agent has to know", func() error {
+		_, err := s.db1.Sh(t.Context(), "grep "+id+" /var/lib/curfew/opened.json")
+		return err
+	})
+	s.sh(t, "systemctl kill -s KILL curfew-agent")
+	s.over(t, "dag", id)
+	out, _, err = s.fleet.People["cleo"].Run(t.Context(), "", "timeline", id)
+	if err != nil || !strings.Contains(out, "rm -rf /var/lib/curfew") {
+		t.Errorf("what she did is not told: %v %s", err, out)
+	}
+}
+
 // unlabelled: on a kernel that refuses nothing before the end, whoever is root
 // takes the labels of all sessions away, and the agent with them. The next one
 // knows by her login what she left as root, and labels it again; what wrote
