@@ -13,12 +13,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 	"unicode"
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
+	"golang.org/x/sync/singleflight"
 
 	"curfew.internal/clock"
 	"curfew.internal/controlplane/roster"
@@ -108,9 +109,8 @@ type Provider struct {
 	redirect string
 	clock    clock.Clock
 	client   *http.Client
-
-	mu    sync.Mutex // guards what follows
-	found *oidc.Provider
+	asking   singleflight.Group
+	found    atomic.Pointer[oidc.Provider]
 }
 
 // NewProvider knows the provider that sends browsers back to a page of ours.
@@ -166,18 +166,22 @@ func (p *Provider) secret() (string, error) {
 	return "", fmt.Errorf("%s is empty: put the client's secret there", p.ClientSecretFile)
 }
 
-// discover asks the provider what it is, until it has answered once.
+// discover asks the provider what it is, until it has answered once. Whoever
+// comes while it is being asked has the same answer: people do not stand in
+// line for one that hangs, and one who gives up takes nobody along.
 func (p *Provider) discover(ctx context.Context) (*oidc.Provider, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.found == nil {
-		found, err := oidc.NewProvider(oidc.ClientContext(ctx, p.client), p.Issuer)
+	if found := p.found.Load(); found != nil {
+		return found, nil
+	}
+	_, err, _ := p.asking.Do("", func() (any, error) {
+		found, err := oidc.NewProvider(oidc.ClientContext(context.WithoutCancel(ctx), p.client), p.Issuer)
 		if err != nil {
 			return nil, fmt.Errorf("ask the provider what it is: %w", err)
 		}
-		p.found = found
-	}
-	return p.found, nil
+		p.found.Store(found)
+		return nil, nil
+	})
+	return p.found.Load(), err
 }
 
 // An errand is what a sign-in at the provider is known by when it comes back.
