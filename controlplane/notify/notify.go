@@ -41,6 +41,8 @@ type Store interface {
 	Request(ctx context.Context, id string) (roster.Request, error)
 	Forwarded(ctx context.Context, target string) (upTo uint64, found bool, err error)
 	KeepForwarded(ctx context.Context, target string, upTo uint64) error
+	// Alone runs f, unless another server runs what has the same name.
+	Alone(ctx context.Context, name string, f func(context.Context) error) (ran bool, err error)
 	Changed() <-chan struct{}
 }
 
@@ -105,11 +107,17 @@ func (n *Notifier) run(ctx context.Context, l *line) error {
 	wait, said := retryFirst, false
 	for ctx.Err() == nil {
 		changed := n.store.Changed() // before the look, so that nothing falls in between
-		more, err := n.turn(ctx, l)
+		more := false
+		ran, err := n.store.Alone(ctx, "notify/"+l.Name, func(ctx context.Context) (err error) {
+			more, err = n.turn(ctx, l)
+			return err
+		})
 		pause := lookAgain
 		switch {
 		case ctx.Err() != nil:
 			return nil
+		case err == nil && !ran:
+			changed = nil // another server tells what is new; should it end, we do
 		case err != nil:
 			if !said {
 				n.log.ErrorContext(ctx, "alert: people are not notified; it is tried again", "target", l.Name, "cause", err)

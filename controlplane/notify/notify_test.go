@@ -30,6 +30,8 @@ var noon = time.Date(2027, 1, 31, 12, 0, 0, 0, time.UTC)
 
 // world is a store and a clock.
 type world struct {
+	turns sync.Map // names of what somebody does alone
+
 	mu      sync.Mutex // guards what follows
 	now     time.Time
 	events  []roster.Event
@@ -88,6 +90,15 @@ func (w *world) KeepForwarded(_ context.Context, target string, upTo uint64) err
 	defer w.mu.Unlock()
 	w.cursors[target] = upTo
 	return nil
+}
+
+// Alone lets one do what has a name.
+func (w *world) Alone(ctx context.Context, name string, f func(context.Context) error) (bool, error) {
+	if _, busy := w.turns.LoadOrStore(name, true); busy {
+		return false, nil
+	}
+	defer w.turns.Delete(name)
+	return true, f(ctx)
 }
 
 func (w *world) happen(e ledger.Entry) {
@@ -334,4 +345,49 @@ func TestTargetsAreChecked(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// Two servers of one database tell what is new once between them, and one goes
+// on if the other ends.
+func TestTwoServersTellOnce(t *testing.T) {
+	w, r := newWorld(), newReceiver(t, 0)
+	target := Target{Name: "chat", Form: FormSlack, ToFile: file(t, r.URL)}
+	w.turn(t, target)
+	run := func() (stop func()) {
+		n, err := New("https://curfew.example:7443", []Target{target}, w, w, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- n.Run(ctx) }()
+		return sync.OnceFunc(func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	one, other := run(), run()
+	defer other()
+	told := func(want int) {
+		t.Helper()
+		for limit := time.After(time.Minute); len(r.all()) < want; {
+			select {
+			case <-limit:
+				t.Fatalf("%d of %d were told", len(r.all()), want)
+			case <-time.After(time.Millisecond):
+			}
+		}
+		if got := len(r.all()); got != want {
+			t.Fatalf("told %d times, and not %d", got, want)
+		}
+	}
+	for i := range 200 {
+		w.happen(ledger.Entry{Kind: ledger.Decision, Request: "r-1", Step: "approved", Person: "ben"})
+		told(i + 1)
+	}
+	one()
+	w.happen(ledger.Entry{Kind: ledger.Decision, Request: "r-1", Step: "approved", Person: "ben"})
+	told(201)
 }

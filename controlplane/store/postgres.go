@@ -65,7 +65,7 @@ func (s *Store) openPostgres(place string) error {
 	look := c.Copy()
 	look.RuntimeParams["default_transaction_read_only"] = "on"
 	s.shared = look
-	s.writer, s.reader = stdlib.OpenDB(*c), stdlib.OpenDB(*look)
+	s.writer, s.reader, s.turns = stdlib.OpenDB(*c), stdlib.OpenDB(*look), stdlib.OpenDB(*look)
 	s.one, s.read = conn{s.writer, onPostgres}, conn{s.reader, onPostgres}
 	return nil
 }

@@ -43,7 +43,8 @@ type Store struct {
 	shared *pgx.ConnConfig // nil: the database has no other server
 	writer *sql.DB
 	reader *sql.DB
-	one    conn // the one connection that writes
+	turns  *sql.DB // of servers, one after the other; nil as shared is
+	one    conn    // the one connection that writes
 	read   conn
 
 	shares gathered[share]
@@ -64,7 +65,11 @@ func (s *Store) Close() error {
 	for _, working := range []*sync.WaitGroup{&s.shares.working, &s.looks.hosts.working, &s.looks.states.working, &s.looks.ended.working} {
 		working.Wait()
 	}
-	return errors.Join(s.reader.Close(), s.writer.Close())
+	errs := []error{s.reader.Close(), s.writer.Close()}
+	if s.turns != nil {
+		errs = append(errs, s.turns.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // Ping reports whether the database answers.
