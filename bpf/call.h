@@ -13,6 +13,7 @@
 /* System calls that are told, as x86-64 and i386 number them. */
 static const __u8 calls[CALLS] = {
 	[2] = DID_OPEN,
+	[41] = DID_RAW,
 	[42] = DID_CONNECT,
 	[85] = DID_OPEN,
 	[101] = DID_TRACE,
@@ -41,6 +42,7 @@ static const __u8 calls[CALLS] = {
 	[425] = DID_RING,
 	[429] = DID_MOVE,
 	[437] = DID_OPEN,
+	[438] = DID_TAKE,
 	[442] = DID_SPREAD,
 };
 
@@ -80,12 +82,14 @@ static const __u8 calls32[CALLS] = {
 	[343] = DID_ADJUST,
 	[348] = DID_POKE,
 	[357] = DID_BPF,
+	[359] = DID_RAW,
 	[362] = DID_CONNECT,
 	[404] = DID_CLOCK,
 	[405] = DID_ADJUST,
 	[425] = DID_RING,
 	[429] = DID_MOVE,
 	[437] = DID_OPEN,
+	[438] = DID_TAKE,
 	[442] = DID_SPREAD,
 };
 
@@ -110,6 +114,7 @@ static const __u8 calls_arm[CALLS] = {
 	[152] = DID_IDS,
 	[170] = DID_CLOCK,
 	[171] = DID_ADJUST,
+	[198] = DID_RAW,
 	[203] = DID_CONNECT,
 	[265] = DID_OPEN,
 	[266] = DID_ADJUST,
@@ -119,6 +124,7 @@ static const __u8 calls_arm[CALLS] = {
 	[425] = DID_RING,
 	[429] = DID_MOVE,
 	[437] = DID_OPEN,
+	[438] = DID_TAKE,
 	[442] = DID_SPREAD,
 };
 

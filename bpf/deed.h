@@ -24,6 +24,8 @@
 #define AF_UNIX	       1
 #define AF_INET	       2
 #define AF_INET6       10
+#define AF_PACKET      17
+#define SOCK_RAW       3
 #define IPPROTO_TCP    6
 #define IPPROTO_MPTCP  262
 #define TCP_SYN_SENT   2
@@ -34,7 +36,8 @@
 #define BPF_TOLD                                                               \
 	((1U << 5) | (1U << 8) | (1U << 17) | (1U << 28) | (1U << 7) |         \
 	    (1U << 13) | (1U << 14) | (1U << 30))
-#define SOCKET_CONNECT 3 /* of socketcall(2) */
+#define SOCKET_MAKE    1 /* of socketcall(2) */
+#define SOCKET_CONNECT 3
 #define ANY_OPERATION  0xffff
 #define OPERATION_MAX  64
 #define PROG_NAME      16
@@ -120,14 +123,29 @@ matters(struct file *file)
 	return name[0] == 'm' && name[1] == 'e' && name[2] == 'm';
 }
 
+/* Whose descriptor was taken, as its own pid namespace numbers it. */
+static __always_inline __u32
+taken_from(struct task_struct *task, __u32 pidfd)
+{
+	struct file *file = file_of(task, pidfd);
+	struct pid *pid = BPF_CORE_READ(file, f_inode, i_private);
+
+	if (!pid) /* before Linux 6.9 */
+		pid = BPF_CORE_READ(file, private_data);
+	return number_at(pid, BPF_CORE_READ(pid, level)).nr;
+}
+
+/* A file that was opened, or that another process had open. */
 static __always_inline int
-describe_open(struct task_struct *task, struct deed *d, __s64 fd)
+describe_file(struct task_struct *task, struct deed *d, __u32 from, __s64 fd)
 {
 	struct board *board = bpf_map_lookup_elem(&path_buffer, &zero);
 	struct file *file = fd < 0 ? 0 : file_of(task, fd);
 
-	if (!board || !file || !matters(file))
+	if (!board || !file || (d->what == DID_OPEN && !matters(file)))
 		return 0;
+	if (d->what == DID_TAKE)
+		d->number = taken_from(task, from);
 	d->dev = BPF_CORE_READ(file, f_inode, i_sb, s_dev);
 	d->ino = BPF_CORE_READ(file, f_inode, i_ino);
 	d->first = write_path(board, &file->f_path, d->text);
@@ -200,6 +218,25 @@ describe_connect(struct task_struct *task, struct deed *d, __u32 fd, __s64 ret)
 	return 1;
 }
 
+/* A socket for packets as they are on the wire: where they go is in them. */
+static __always_inline int
+describe_raw(struct task_struct *task, struct deed *d, __s64 fd)
+{
+	struct file *file = fd < 0 ? 0 : file_of(task, fd);
+	struct socket *socket;
+
+	if (!file ||
+	    (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
+		return 0;
+	socket = BPF_CORE_READ(file, private_data);
+	d->family = BPF_CORE_READ(socket, sk, __sk_common.skc_family);
+	d->number = BPF_CORE_READ(socket, sk, sk_protocol);
+	if (d->family == AF_PACKET)
+		return 1;
+	return (d->family == AF_INET || d->family == AF_INET6) &&
+	       BPF_CORE_READ(socket, type) == SOCK_RAW;
+}
+
 static __always_inline int
 describe_bpf(struct task_struct *task, struct deed *d, __u32 cmd, __s64 ret)
 {
@@ -259,7 +296,10 @@ describe_call(struct task_struct *task, struct deed *d, const struct args *args,
 {
 	switch (d->what) {
 	case DID_OPEN:
-		return describe_open(task, d, ret);
+	case DID_TAKE:
+		return describe_file(task, d, args->a[0], ret);
+	case DID_RAW:
+		return describe_raw(task, d, ret);
 	case DID_CONNECT:
 		return describe_connect(task, d, args->a[0], ret);
 	case DID_TRACE:
@@ -299,11 +339,14 @@ tell_call(struct task_struct *task, struct label *label, struct pt_regs *regs,
 
 	read_args(regs, &args);
 	if (what == DID_SOCKETCALL) {
-		if (args.a[0] != SOCKET_CONNECT)
+		if (args.a[0] == SOCKET_MAKE)
+			what = DID_RAW;
+		else if (args.a[0] == SOCKET_CONNECT)
+			what = DID_CONNECT;
+		else
 			return;
 		bpf_probe_read_user(pair, sizeof(pair), (void *)args.a[1]);
 		args.a[0] = pair[0];
-		what = DID_CONNECT;
 	}
 	d = deed_of(what);
 	if (d && describe_call(task, d, &args, ret))
@@ -374,6 +417,7 @@ on_ring(__u64 *ctx)
 		[16] = 1, /* connect */
 		[18] = 1, /* openat */
 		[28] = 1, /* openat2 */
+		[45] = 1, /* socket */
 	};
 	struct task_struct *task = bpf_get_current_task_btf();
 	__u64 operation = BPF_CORE_READ((struct io_kiocb *)ctx[0], opcode);

@@ -84,6 +84,7 @@ struct inode {
 	unsigned long i_ino;
 	unsigned int i_nlink;
 	struct super_block *i_sb;
+	void *i_private;
 };
 
 struct qstr {
@@ -153,6 +154,7 @@ struct sock {
 };
 
 struct socket {
+	short type;
 	struct sock *sk;
 };
 

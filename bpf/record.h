@@ -163,6 +163,8 @@ enum did {
 	DID_SYMLINK,
 	DID_REMOVE,
 	DID_SEND,
+	DID_TAKE,
+	DID_RAW,
 };
 
 /* Of a rename or a link: only what it was taken from matters. */

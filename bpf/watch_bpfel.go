@@ -77,6 +77,8 @@ const (
 	WatchDidDID_SYMLINK    WatchDid = 21
 	WatchDidDID_REMOVE     WatchDid = 22
 	WatchDidDID_SEND       WatchDid = 23
+	WatchDidDID_TAKE       WatchDid = 24
+	WatchDidDID_RAW        WatchDid = 25
 )
 
 type WatchEnd struct {

@@ -59,6 +59,16 @@ var deeds = map[bpf.WatchDid]telling{
 	bpf.WatchDidDID_POKE: func(d *bpf.WatchDeed, _, _ string) (ledger.Kind, string, string) {
 		return ledger.Act, fmt.Sprintf("process %d", d.Number), fmt.Sprintf("wrote to the memory of process %d", d.Number)
 	},
+	bpf.WatchDidDID_TAKE: func(d *bpf.WatchDeed, path, _ string) (ledger.Kind, string, string) {
+		return ledger.Act, fmt.Sprintf("process %d", d.Number), fmt.Sprintf("took a descriptor of process %d: %s, %s", d.Number, cmp.Or(path, "no file"), file(d))
+	},
+	bpf.WatchDidDID_RAW: func(d *bpf.WatchDeed, _, _ string) (ledger.Kind, string, string) {
+		what := fmt.Sprintf("of protocol %d", d.Number)
+		if d.Family == unix.AF_PACKET {
+			what = "of packets"
+		}
+		return ledger.Act, "raw socket", "raw socket: made one " + what + ", where it sends to is not seen"
+	},
 	bpf.WatchDidDID_MOUNT: func(d *bpf.WatchDeed, at, from string) (ledger.Kind, string, string) {
 		return ledger.Act, at, fmt.Sprintf("mount: %s at %s, flags %#x%s", cmp.Or(from, "nothing"), at, d.Number, hearsay)
 	},
@@ -74,7 +84,7 @@ var deeds = map[bpf.WatchDid]telling{
 		return ledger.Act, "", fmt.Sprintf("clock: adjusted the time, modes %#x%s", d.Number, hearsay)
 	},
 	bpf.WatchDidDID_RING: func(d *bpf.WatchDeed, _, _ string) (ledger.Kind, string, string) {
-		what := cmp.Or(map[uint32]string{16: "a connection", 18: "to open a file", 28: "to open a file"}[d.Number], "made a ring")
+		what := cmp.Or(map[uint32]string{16: "a connection", 18: "to open a file", 28: "to open a file", 45: "a socket"}[d.Number], "made a ring")
 		if d.Number < anyOperation {
 			what = "asked for " + what + ", with whom or which is not seen"
 		}

@@ -50,6 +50,10 @@ def call(*args):
 os.makedirs(seen + "/deep/er")
 open(seen + "/deep/er/file", "w").close()
 open(seen + "/deep/er/file").close()
+os.close(os.open(seen + "/deep", os.O_TMPFILE | os.O_WRONLY))
+handle, mount = ctypes.create_string_buffer(struct.pack("Ii", 128, 0), 136), ctypes.c_int()
+call(303, -100, (seen + "/deep/er/file").encode(), handle, ctypes.byref(mount), 0)
+os.close(call(304, os.open(seen, os.O_RDONLY), handle, os.O_WRONLY))
 open(other + "/file", "w").close()
 open("/proc/self/mem", "r+b", 0).close()
 peer = socket.create_server(("127.0.0.1", 0)); port = peer.getsockname()[1]
@@ -63,6 +67,7 @@ u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.connect(("127.0.0.2", 53
 for name in (other + "/sock", "\0abstract-curfew"):
     l = socket.socket(socket.AF_UNIX); l.bind(name); l.listen()
     c = socket.socket(socket.AF_UNIX); c.connect(name)
+kept = open(other + "/file")
 child = os.fork()
 if child == 0:
     import time; time.sleep(60); os._exit(0)
@@ -70,6 +75,13 @@ call(101, 0x4206, child, 0, 0)
 local = ctypes.create_string_buffer(b"x")
 iov = struct.pack("QQ", ctypes.addressof(local), 1)
 call(311, child, iov, 1, iov, 1, 0)
+pidfd = os.pidfd_open(child)
+call(438, pidfd, kept.fileno(), 0)
+call(438, pidfd, u.fileno(), 0)
+socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)
+socket.socket(socket.AF_INET6, socket.SOCK_RAW, 255)
+socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
+socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
 call(272, 0x20000)
 call(165, b"none", b"/", None, 0x44000, None)
 call(165, b"tmpfs", other.encode(), b"tmpfs", 0, None)
@@ -107,12 +119,15 @@ print(child, port, six.getsockname()[1], flush=True)
 	}
 	want := []string{
 		fmt.Sprintf("open %s/deep/er/file | opened %[1]s/deep/er/file for writing: device %d:%d, inode %d", seen, unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino),
+		"open " + seen + "/deep/#", "open " + seen + "/deep/er/file | ",
 		"open /proc/" + fmt.Sprint(s.Process.Pid) + "/mem | ",
 		fmt.Sprintf("connect tcp://127.0.0.1:%d | began a connection to tcp://127.0.0.1:%[1]d", port),
 		"connect tcp://127.0.0.1:1 | began a connection to tcp://127.0.0.1:1",
 		fmt.Sprintf("connect tcp://[::1]:%d | ", six), fmt.Sprintf("connect tcp://127.0.0.1:%d | ", port), "connect udp://127.0.0.2:53 | ",
 		"connect unix:" + other + "/sock | ", "connect unix:@abstract-curfew | ",
 		fmt.Sprintf("act process %d | ptrace: traces process %[1]d", child), fmt.Sprintf("act process %d | wrote to the memory of process %[1]d", child),
+		fmt.Sprintf("act process %d | took a descriptor of process %[1]d: %s/file, device ", child, other), fmt.Sprintf("act process %d | took a descriptor of process %[1]d: ", child),
+		"act raw socket | raw socket: made one of protocol 1, ", "act raw socket | raw socket: made one of protocol 255, ", "act raw socket | raw socket: made one of packets, ",
 		"act / | mount: none at /, flags 0x44000 (as its memory had it afterwards)", "act " + other + " | mount: tmpfs at " + other, "act " + other + " | umount: " + other,
 		"act told | bpf: loaded a program told", "act io_uring | io_uring: made a ring",
 	}
@@ -194,8 +209,8 @@ func TestPrivilegeWithoutAGrantIsTold(t *testing.T) {
 		return python(t, `
 import os, subprocess
 input()
-open("/proc/self/loginuid", "w").write("70001")
-os.setgroups([]); os.setresgid(70001, 70001, 70001); os.setresuid(70001, 70001, 70001)
+open("/proc/self/loginuid", "w").write("1879048193")
+os.setgroups([]); os.setresgid(1879048193, 1879048193, 1879048193); os.setresuid(1879048193, 1879048193, 1879048193)
 `+text)
 	}
 	stays := login(`
@@ -204,14 +219,14 @@ subprocess.run(["unshare", "-Ur", "/bin/true", "own-namespace"])
 `)
 	setuid := login(`subprocess.run(["` + program + `", "-c", "import os, subprocess; os.setresuid(0, 0, 0); subprocess.run(['/bin/true', 'further'])"])`)
 	caps := login(`subprocess.run(["` + program + `-cap", "-c", "import os, subprocess; os.setresuid(0, 0, 0); subprocess.run(['/bin/true', 'further'])"])`)
-	root := python(t, "import os, subprocess\ninput()\nopen('/proc/self/loginuid', 'w').write('0')\nos.setresuid(70001, 70001, 0); os.seteuid(0)\nsubprocess.run(['/bin/true', 'root'])\n")
+	root := python(t, "import os, subprocess\ninput()\nopen('/proc/self/loginuid', 'w').write('0')\nos.setresuid(1879048193, 1879048193, 0); os.seteuid(0)\nsubprocess.run(['/bin/true', 'root'])\n")
 	// As the service manager does on the way to the user's own one.
 	keeps := python(t, `
 import ctypes, os
 input()
-open("/proc/self/loginuid", "w").write("70001")
+open("/proc/self/loginuid", "w").write("1879048193")
 ctypes.CDLL(None).prctl(8, 1, 0, 0, 0) # PR_SET_KEEPCAPS
-os.setgroups([]); os.setresgid(70001, 70001, 70001); os.setresuid(70001, 70001, 70001)
+os.setgroups([]); os.setresgid(1879048193, 1879048193, 1879048193); os.setresuid(1879048193, 1879048193, 1879048193)
 os.execv("/bin/true", ["true", "kept"])
 `)
 	// System calls are looked after as long as somebody has a label.
@@ -224,7 +239,7 @@ os.execv("/bin/true", ["true", "kept"])
 			t.Fatal(err)
 		}
 	}
-	ours := func(e ledger.Entry) bool { return e.Process.Login == 70001 || slices.Contains(e.Process.Argv, "root") }
+	ours := func(e ledger.Entry) bool { return e.Process.Login == 1879048193 || slices.Contains(e.Process.Argv, "root") }
 	until(t, "both gains", func() bool { return len(b.where(ledger.Privilege, ours)) >= 2 })
 	got := b.where(ledger.Privilege, ours)
 	if len(got) != 2 {
@@ -232,11 +247,11 @@ os.execv("/bin/true", ["true", "kept"])
 	}
 	for i, want := range []string{program, program + "-cap"} {
 		p := got[i].Process
-		if p.Argv[0] != want || p.OldIDs.UID != 70001 || got[i].Text != "privilege gained without a grant, by exec: login uid 70001" || got[i].Session != strangers {
+		if p.Argv[0] != want || p.OldIDs.UID != 1879048193 || got[i].Text != "privilege gained without a grant, by exec: login uid 1879048193" || got[i].Session != strangers {
 			t.Errorf("%+v %+v", got[i], p)
 		}
 	}
-	if first, second := got[0].Process, got[1].Process; first.IDs.UID != 70001 || first.IDs.EUID != 0 || second.IDs.EUID != 70001 || second.IDs.Caps != 1<<unix.CAP_SETUID {
+	if first, second := got[0].Process, got[1].Process; first.IDs.UID != 1879048193 || first.IDs.EUID != 0 || second.IDs.EUID != 1879048193 || second.IDs.Caps != 1<<unix.CAP_SETUID {
 		t.Errorf("%+v, %+v", first.IDs, second.IDs)
 	}
 }
