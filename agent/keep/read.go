@@ -135,9 +135,19 @@ func (o *Outbox) findEnd() (torn bool, err error) {
 		return true, nil
 	case cut > 0:
 		o.log.Warn("cut half a record off the outbox, as a crash in mid-write leaves it", "bytes", cut)
-		return false, os.Truncate(filepath.Join(o.dir, last.name()), last.size)
+		return false, o.cut(last)
 	}
 	return false, nil
+}
+
+// cut takes off a segment what is behind its last whole frame. It follows no
+// link out of the folder: that would cut somebody else's file.
+func (o *Outbox) cut(s *segment) error {
+	f, err := o.root().OpenFile(s.name(), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Truncate(s.size), f.Close())
 }
 
 func (o *Outbox) loadName() error {
