@@ -239,7 +239,9 @@ os.execv("/bin/true", ["true", "kept"])
 			t.Fatal(err)
 		}
 	}
-	ours := func(e ledger.Entry) bool { return e.Process.Login == 1879048193 || slices.Contains(e.Process.Argv, "root") }
+	ours := func(e ledger.Entry) bool {
+		return e.Process.Login == 1879048193 || slices.Contains(e.Process.Argv, "root")
+	}
 	until(t, "both gains", func() bool { return len(b.where(ledger.Privilege, ours)) >= 2 })
 	got := b.where(ledger.Privilege, ours)
 	if len(got) != 2 {

@@ -28,7 +28,7 @@ func TestThereIsAMessageOfWhateverAHostTells(t *testing.T) {
 				Took: time.Duration(rapid.Int64().Draw(rt, "took")), Process: &ledger.Process{Path: text.Draw(rt, "path"), Argv: []string{text.Draw(rt, "argv")}, Cwd: text.Draw(rt, "cwd"), TTY: text.Draw(rt, "tty"), Comm: text.Draw(rt, "comm")},
 			},
 		}
-		s, err := syslogOf("example").message(v)
+		s, err := syslogOf("fleet").message(v)
 		if err != nil {
 			rt.Fatalf("syslog: %v", err)
 		}
