@@ -127,6 +127,33 @@ func TestADeadlineCanMoveAndIsNotEarly(t *testing.T) {
 	}
 }
 
+// A granted root can take the ends away where the kernel takes no programs that
+// refuse. Told again when a session is over, the kernel ends it.
+func TestAnEndThatWasTakenAwayIsGivenAgain(t *testing.T) {
+	need.Root(t)
+	w := withoutAlarm(t, open(t, pins(t)))
+	defer closeIt(t, w)
+	s := shell(t, `/bin/echo one; read x; /bin/echo two; read x; /bin/echo three`)
+	now := uint64(clock.System{}.Now().Boot)
+	if err := w.Label(s.Process.Pid, -1, 0x2009, now+uint64(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	s.say(t)
+	s.hear(t)
+	if err := errors.Join(w.maps.Ends.Delete(uint64(0x2009)), w.Extend(0x2009, now+uint64(time.Hour))); err != nil {
+		t.Fatal(err)
+	}
+	s.say(t)
+	s.hear(t)
+	if err := errors.Join(w.maps.Ends.Delete(uint64(0x2009)), w.Extend(0x2009, now)); err != nil {
+		t.Fatal(err)
+	}
+	s.say(t)
+	if line, err := s.out.ReadString('\n'); err == nil {
+		t.Errorf("after the end: %q", line)
+	}
+}
+
 func TestTheTreeThatIsThereIsLabelled(t *testing.T) {
 	need.Root(t)
 	w := open(t, pins(t))

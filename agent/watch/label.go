@@ -79,9 +79,15 @@ func (w *Watch) begin(session, deadlineBootNS uint64) error {
 	return nil
 }
 
-// Extend moves a session's deadline. One that is being killed stays so.
+// Extend moves a session's deadline. One that is being killed stays so. Where
+// somebody took it away, and something of the session lives, it has one again.
 func (w *Watch) Extend(session, deadlineBootNS uint64) error {
 	err := w.end(session, func(e *bpf.WatchEnd) { e.DeadlineBootNs = deadlineBootNS })
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		if living, failed := w.Tasks(session); failed == nil && len(living) > 0 {
+			err = w.begin(session, deadlineBootNS)
+		}
+	}
 	return errors.Join(err, w.alarm.set())
 }
 
