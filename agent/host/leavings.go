@@ -42,22 +42,16 @@ func (h *Host) own(person string, uid uint32) (found []remains.Finding, skipped 
 }
 
 // Clear removes what the account left in places of its own: jobs that would
-// run again, and files in folders that everybody shares. It says what went.
+// run again, and files in folders that everybody shares. It says what went. Of
+// very much it takes a part: other people's ends wait for this one.
 func (h *Host) Clear(ctx context.Context, person string, uid uint32) ([]string, error) {
-	var removed []remains.Finding
-	for {
-		found, _, err := h.own(person, uid)
-		errs := []error{err}
-		went, left, err := h.take(ctx, found)
-		removed = append(removed, went...)
-		for _, f := range left[:min(len(left), told)] {
-			errs = append(errs, fmt.Errorf("remove %s: %w", f.Path, f.Err))
-		}
-		err = errors.Join(append(errs, err)...)
-		if err != nil || len(found) < remains.Most || len(went) == 0 {
-			return words(removed), err
-		}
+	found, _, err := h.own(person, uid)
+	errs := []error{err}
+	removed, left, err := h.take(ctx, found)
+	for _, f := range left[:min(len(left), told)] {
+		errs = append(errs, fmt.Errorf("remove %s: %w", f.Path, f.Err))
 	}
+	return words(removed), errors.Join(append(errs, err)...)
 }
 
 // take removes all of the findings.
