@@ -28,10 +28,12 @@ type when struct {
 
 // UnmarshalText reads 2027-01-31T14:00:00Z, and 90m, 4h, 7d.
 func (w *when) UnmarshalText(b []byte) error {
-	var err error
-	if w.ago, err = policy.ParseDuration(string(b)); err == nil {
+	var ok bool
+	if w.ago, ok = policy.ParseSpan(string(b)); ok {
 		return nil
 	}
+	var err error
+	w.ago = 0
 	if w.at, err = time.Parse(time.RFC3339, string(b)); err != nil {
 		return fmt.Errorf("%.40q is no time: write 2027-01-31T14:00:00Z, or 30m, 2h, 7d for so long ago", b)
 	}

@@ -11,6 +11,7 @@ func TestWhen(t *testing.T) {
 	for text, want := range map[string]time.Time{
 		"90m":                  now.Add(-90 * time.Minute),
 		"7d":                   now.Add(-7 * 24 * time.Hour),
+		"90d":                  now.AddDate(0, 0, -90), // a grant does not last that long
 		"2027-01-31T11:00:00Z": now.Add(-time.Hour),
 	} {
 		var w when
@@ -21,7 +22,7 @@ func TestWhen(t *testing.T) {
 	if (when{}).before(now) != nil {
 		t.Error("no flag is an instant")
 	}
-	for _, text := range []string{"", "-1h", "yesterday", "14:00", "2027-01-31"} {
+	for _, text := range []string{"", "-1h", "yesterday", "14:00", "2027-01-31", "40000d", "d", "+3d"} {
 		var w when
 		if err := w.UnmarshalText([]byte(text)); err == nil || !strings.Contains(err.Error(), "write") {
 			t.Errorf("%q: %v", text, err)

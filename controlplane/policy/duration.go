@@ -10,29 +10,35 @@ import (
 )
 
 // ParseDuration reads a duration as policies and people write it: whole
-// numbers of days, hours, minutes and seconds, such as 7d, 4h, 1h30m.
+// numbers of days, hours, minutes and seconds, such as 7d, 4h, 1h30m. It is no
+// longer than a grant may last.
 func ParseDuration(s string) (time.Duration, error) {
-	wrong := fmt.Errorf("%.40q is no duration: write 30m, 2h, 1h30m or 7d, up to %dd", s, int(grant.MaxDuration/(24*time.Hour)))
-	units := []struct {
+	d, ok := ParseSpan(s)
+	if !ok || d > grant.MaxDuration {
+		return 0, fmt.Errorf("%.40q is no duration: write 30m, 2h, 1h30m or 7d, up to %dd", s, int(grant.MaxDuration/(24*time.Hour)))
+	}
+	return d, nil
+}
+
+// ParseSpan reads what is written in the same way and is no grant's, of a
+// century at most.
+func ParseSpan(s string) (d time.Duration, ok bool) {
+	const day, century = 24 * time.Hour, 36525 * 24 * time.Hour
+	rest := s
+	for _, u := range []struct {
 		name string
 		is   time.Duration
-	}{{"d", 24 * time.Hour}, {"h", time.Hour}, {"m", time.Minute}, {"s", time.Second}}
-	var total time.Duration
-	rest := s
-	for _, u := range units {
+	}{{"d", day}, {"h", time.Hour}, {"m", time.Minute}, {"s", time.Second}} {
 		number, after, found := strings.Cut(rest, u.name)
 		if !found {
 			continue
 		}
-		n, err := strconv.ParseUint(number, 10, 31)
-		if err != nil || number == "" || number[0] == '+' || time.Duration(n) > grant.MaxDuration/u.is {
-			return 0, wrong
+		n, err := strconv.ParseUint(number, 10, 32)
+		if err != nil || number[0] == '+' || time.Duration(n) > century/u.is { //nolint:gosec // of 32 bits
+			return 0, false
 		}
-		total += time.Duration(n) * u.is
+		d += time.Duration(n) * u.is //nolint:gosec // as above
 		rest = after
 	}
-	if rest != "" || s == "" || total > grant.MaxDuration {
-		return 0, wrong
-	}
-	return total, nil
+	return d, rest == "" && s != "" && d <= century
 }
