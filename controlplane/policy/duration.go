@@ -34,10 +34,10 @@ func ParseSpan(s string) (d time.Duration, ok bool) {
 			continue
 		}
 		n, err := strconv.ParseUint(number, 10, 32)
-		if err != nil || number[0] == '+' || time.Duration(n) > century/u.is { //nolint:gosec // of 32 bits
+		if err != nil || number[0] == '+' || time.Duration(n) > century/u.is {
 			return 0, false
 		}
-		d += time.Duration(n) * u.is //nolint:gosec // as above
+		d += time.Duration(n) * u.is
 		rest = after
 	}
 	return d, rest == "" && s != "" && d <= century
