@@ -94,6 +94,9 @@ unshare -m sh -c 'mount -t overlay -o lowerdir=/usr/bin,upperdir=/run/evade/uppe
 	{name: "a child that she traces", try: `/usr/lib/lab/hide traced FILE`},
 	{name: "a connection by fast open", try: `/usr/lib/lab/hide fastopen FILE`, handed: `^connect .*object=tcp://127.0.0.1:6301 `},
 	{name: "a connection by io_uring", try: `/usr/lib/lab/hide ringconnect FILE`, handed: `^act .*io_uring: asked for a connection`},
+	{name: "a descriptor of another process", try: `/usr/lib/lab/hide take $(pgrep -f 'hide obey') FILE`, handed: `^act .*took a descriptor of process [0-9]+: /run/evade,`},
+	{name: "a raw socket", try: `/usr/lib/lab/hide raw FILE`, handed: `^act .*raw socket: made one of protocol 253`},
+	{name: "a datagram to a file's name", try: `/usr/lib/lab/hide box FILE`},
 	{name: "a word to somebody who listens", try: `echo 'touch FILE' >/run/evade/ear`},
 	{name: "a shell's own command", try: `: >FILE`},
 	{name: "code that an interpreter reads", try: `echo 'open("FILE", "w")' | python3`},
@@ -103,7 +106,7 @@ unshare -m sh -c 'mount -t overlay -o lowerdir=/usr/bin,upperdir=/run/evade/uppe
 // accomplices are processes of nobody's session, that others may use.
 const accomplices = `mkdir -m 1777 -p /run/evade; mkfifo -m 666 /run/evade/ear
 setsid sh -c 'while :; do read c </run/evade/ear && eval "$c"; done' >/dev/null 2>&1 </dev/null &
-setsid /usr/lib/lab/hide obey /run/evade/obey >/dev/null 2>&1 </dev/null &
+setsid /usr/lib/lab/hide obey /run/evade/obey >/dev/null 2>&1 </dev/null 9</run/evade &
 setsid /usr/lib/lab/hide pause x >/dev/null 2>&1 </dev/null &
 setsid /usr/lib/lab/hide hear x >/dev/null 2>&1 </dev/null &
 tmux new -d 'sleep 6300'

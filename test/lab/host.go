@@ -95,7 +95,7 @@ for c in "$1"/given/*; do [ ! -e "$c" ] || given+=("--load-credential=${c##*/}:$
 exec systemd-nspawn "${given[@]}" -q --register=no --keep-unit -D "$1/mnt" --network-namespace-path="/run/netns/$3" --machine="$4" --hostname="$4" \
 	--console=pipe --kill-signal=SIGRTMIN+3 --resolv-conf=off --timezone=off --link-journal=no \
 	--capability=CAP_BPF,CAP_PERFMON,CAP_NET_ADMIN,CAP_SYS_RESOURCE --system-call-filter=bpf --system-call-filter=perf_event_open \
-	--system-call-filter=fanotify_init --system-call-filter=fanotify_mark --system-call-filter=name_to_handle_at --boot`
+	--system-call-filter=fanotify_init --system-call-filter=fanotify_mark --system-call-filter=name_to_handle_at --system-call-filter=pidfd_getfd --boot`
 
 // Start boots the host: for the first time, or again on the same disk.
 func (h *Host) Start(ctx context.Context) error {

@@ -452,6 +452,8 @@ main(int argc, char **argv)
 	WAY("name", by_name(argv[2], argv));
 	WAY("ring", by_ring(argv[2]));
 	WAY("fastopen", by_fast_open(argv[2]));
+	WAY("raw", by_raw(argv[2]));
+	WAY("box", by_box(argv[2]));
 	WAY("ringconnect", by_ring_connect(argv[2]));
 	WAY("script", by_script(argv[2]));
 	WAY("traced", by_traced(argv[2]));
@@ -468,6 +470,7 @@ main(int argc, char **argv)
 		return 2;
 	WAY("race", race(atoi(argv[2]), argv[3]));
 	WAY("turn", turn(atoi(argv[2]), argv[3]));
+	WAY("take", by_descriptor(atoi(argv[2]), argv[3]));
 	WAY("inject", inject(atoi(argv[2]), argv[3]));
 	if (argc < 5)
 		return 2;
