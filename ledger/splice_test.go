@@ -24,8 +24,22 @@ func partsOf(t *testing.T, file []byte) [][]byte {
 	return parts
 }
 
+// claims are a bundle without the earlier checkpoint that its log goes on from: it
+// is shown by itself, and true in each bundle of that log.
+func claims(t *testing.T, file []byte) []byte {
+	t.Helper()
+	return slices.Concat(slices.DeleteFunc(partsOf(t, file), func(part []byte) (earlier bool) {
+		_ = canon.Read(part, func(f canon.Field) error { // a part that was made here
+			earlier = f.Num == 3 || f.Num == 4
+			return nil
+		})
+		return earlier
+	})...)
+}
+
 // Whatever is put together from parts of bundles, of one log at two times and of
-// another that the same key signed, is found, unless it is one of them.
+// another that the same key signed, is found, unless it says what one of them
+// says.
 func TestNothingThatIsPutTogetherFromBundlesVerifies(t *testing.T) {
 	every, trust := everyKind(t)
 	trust.Older = nil
@@ -69,7 +83,7 @@ func TestNothingThatIsPutTogetherFromBundlesVerifies(t *testing.T) {
 				}
 			}
 			file := slices.Concat(parts...)
-			if r := Verify(file, Trust{Key: trust.Key}); len(r.Findings) == 0 && !slices.ContainsFunc(files, func(f []byte) bool { return bytes.Equal(f, file) }) {
+			if r := Verify(file, Trust{Key: trust.Key}); len(r.Findings) == 0 && !slices.ContainsFunc(files, func(f []byte) bool { return bytes.Equal(claims(t, f), claims(t, file)) }) {
 				rt.Fatalf("it verifies: %+v", r)
 			}
 		}
