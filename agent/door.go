@@ -155,7 +155,7 @@ func (a *Agent) openSession(ctx context.Context, k Knock, g grant.Grant, live []
 		_ = a.drop(s) // nobody waits for the answer: nothing is opened
 		return no
 	}
-	err := a.Labels.Label(k.PID, k.FD, s.ID, a.deadline(g))
+	err := a.Labels.Label(k.PID, k.FD, s.ID, a.deadlineOf(s, g, live))
 	if err == nil && g.Role.Unguarded {
 		err = a.Labels.Guard(s.ID, false)
 	}

@@ -53,7 +53,7 @@ func (a *Agent) endSessions(ctx context.Context, b budget, live, held []grant.Gr
 			continue
 		}
 		if g, ok := of(live, s.Person); ok && s.Kind == LoginSession {
-			failed = append(failed, a.move(s, g)...)
+			failed = append(failed, a.move(s, g, live)...)
 			continue
 		}
 		over = append(over, s)
@@ -74,11 +74,11 @@ func (a *Agent) stretch(s Session, g grant.Grant, live []grant.Grant) []error {
 		}
 	}
 	if best.ID != g.ID {
-		return a.move(s, best)
+		return a.move(s, best, live)
 	}
 	// A young one is yet to be labelled, and gets its end with that.
 	if g.Lease > 0 && !a.Beside && !a.young(s) {
-		return []error{a.Labels.Extend(s.ID, a.deadline(g))}
+		return []error{a.Labels.Extend(s.ID, a.deadlineOf(s, g, live))}
 	}
 	return nil
 }
@@ -86,11 +86,11 @@ func (a *Agent) stretch(s Session, g grant.Grant, live []grant.Grant) []error {
 // move has a session go on under a grant, as that one guards it and until that
 // one ends: until the kernel has both, the session stays where it is, and the
 // next pass tries again.
-func (a *Agent) move(s Session, g grant.Grant) []error {
+func (a *Agent) move(s Session, g grant.Grant, live []grant.Grant) []error {
 	if err := a.Labels.Guard(s.ID, !g.Role.Unguarded); err != nil {
 		return []error{err}
 	}
-	if err := a.Labels.Extend(s.ID, a.deadline(g)); err != nil {
+	if err := a.Labels.Extend(s.ID, a.deadlineOf(s, g, live)); err != nil {
 		return []error{err}
 	}
 	s.Grant, s.Approvers = g.ID, approvers(g)

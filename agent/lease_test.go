@@ -181,3 +181,34 @@ func TestAnotherCAOfTheControlPlanesIsNobodysChange(t *testing.T) {
 		}
 	}
 }
+
+// The lease of one grant cuts no login that another stands for: the kernel does
+// not end it in the moment in which the loop moves it.
+func TestALeaseEndsNoLoginThatAnotherGrantStandsFor(t *testing.T) {
+	w := newWorld()
+	leased, other := held("g-a", "ana", 0, 3*time.Hour), held("g-b", "ana", 0, 2*time.Hour)
+	leased.Lease = time.Minute
+	w.offered.Grants = []grant.Grant{leased, other}
+	a := w.agent(t)
+	heard := noon
+	a.Heard = func() time.Time { return heard }
+	next, err := a.Pass(t.Context(), true)
+	if err != nil || !a.Knock(t.Context(), Knock{Open: true, Service: "sshd", User: "ana", PID: 7}).Allow {
+		t.Fatal(err)
+	}
+	for range 200 { // nobody is heard any more
+		if end := noon.Add(time.Duration(w.ends[w.tasks[7]]) - time.Hour); w.now.Before(other.NotAfter) && !end.Equal(other.NotAfter) {
+			t.Fatalf("at %v the kernel would end the login at %v, and %s stands until %v", w.now, end, other.ID, other.NotAfter)
+		}
+		w.now = next
+		if next, err = a.Pass(t.Context(), true); err != nil {
+			t.Fatal(err)
+		}
+		if next.IsZero() {
+			break
+		}
+	}
+	if w.now.Before(other.NotAfter) || w.tasks[7] != 0 {
+		t.Errorf("at %v: %v", w.now, w.tasks)
+	}
+}

@@ -156,6 +156,19 @@ func (a *Agent) deadline(g grant.Grant) uint64 {
 	return uint64(max(1, (r.Boot + left).Nanoseconds()))
 }
 
+// deadlineOf is the deadline of a session under the grant. A login goes on under
+// any grant of its person's that stands: the kernel is not to end it by the
+// lease of one before the loop has moved it to another.
+func (a *Agent) deadlineOf(s Session, g grant.Grant, live []grant.Grant) uint64 {
+	end := a.deadline(g)
+	for _, l := range live {
+		if s.Kind == LoginSession && l.Person.Name == s.Person {
+			end = max(end, a.deadline(l))
+		}
+	}
+	return end
+}
+
 // Record fills in what the kernel does not know of its events, and appends
 // them to the record.
 func (a *Agent) Record(_ context.Context, entries []ledger.Entry) error {

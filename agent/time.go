@@ -88,14 +88,14 @@ func (a *Agent) hang(ctx context.Context) {
 	a.mu.Lock()
 	opened := a.opened // never changed, only replaced
 	a.mu.Unlock()
-	all := true
+	all, live := true, a.standing(known, now)
 	for _, s := range a.sessionsNow() {
 		g, ok := find(known, s.Grant)
 		o := opened[s.Grant]
 		if !ok || !o.Ended.IsZero() || o.Over && g.LiveAt(now) || !now.Before(g.Drained()) {
 			continue
 		}
-		if err := a.Labels.Extend(s.ID, a.deadline(g)); err != nil {
+		if err := a.Labels.Extend(s.ID, a.deadlineOf(s, g, live)); err != nil {
 			all = false
 			a.Log.WarnContext(ctx, "a session's end in the kernel is that of before", "session", s.ID, "err", err)
 		}
