@@ -38,10 +38,11 @@ const (
 	idleFor    = 2 * time.Minute
 	stopWithin = 10 * time.Second
 	maxConns   = 4096
-	// Hosts that arrive at once share the processors: those who are let in are
-	// to be done before either side gives up, also where others are at work, and
-	// the rest comes again: a fleet of 10,000 is no later for it.
-	maxArriving = 512
+	// Hosts that arrive at once share the processors: those whose turn it is are
+	// to be done in a few seconds, also where others are at work. The rest
+	// waits, as long as a fleet of 10,000 takes.
+	maxArriving = 8192
+	arriveTurns = 128
 	// A join takes seconds.
 	strangerFor = time.Minute
 )
@@ -160,7 +161,7 @@ func (s *Server) listen(ctx context.Context) error {
 		}
 		switch to {
 		case &s.agents:
-			*to = &gate.Listener{Listener: l, Strangers: maxArriving, Stay: strangerFor, Clock: s.clock}
+			*to = &gate.Listener{Listener: l, Strangers: maxArriving, Turns: gate.Turns{Most: arriveTurns}, Stay: strangerFor, Clock: s.clock}
 		case &s.ops:
 			*to = netutil.LimitListener(l, maxConns)
 		default:

@@ -117,12 +117,19 @@ func (w *writer) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// A fleet comes at once, from one address and with fewer places than hosts,
-// while strangers take every place that they can get. All of it comes through,
-// and its streams last longer than strangers do.
+// A fleet comes at once, from one address and with fewer places, or fewer
+// turns, than hosts, while strangers take everything that they can get. All of it
+// comes through, and its streams last longer than strangers do.
 func TestFleetArrivesAmongStrangers(t *testing.T) {
-	const places, hosts = 16, 200
-	g := &gate.Listener{Strangers: places, Stay: 3 * time.Second, Clock: clock.System{}}
+	t.Run("few places", func(t *testing.T) { arriveAmongStrangers(t, &gate.Listener{Strangers: 16, Stay: 3 * time.Second}, 200) })
+	t.Run("few turns", func(t *testing.T) {
+		arriveAmongStrangers(t, &gate.Listener{Strangers: 400, Stay: 10 * time.Second, Turns: gate.Turns{Most: 4}}, 100)
+	})
+}
+
+func arriveAmongStrangers(t *testing.T, g *gate.Listener, hosts int) {
+	t.Helper()
+	g.Clock = clock.System{}
 	r := newRigAt(t, func(l net.Listener) net.Listener {
 		g.Listener = l
 		return g
@@ -134,7 +141,7 @@ func TestFleetArrivesAmongStrangers(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	for _, do := range []func(context.Context, net.Conn) error{silent, drips, enrols} {
-		all := r.strangers(ctx, places, do)
+		all := r.strangers(ctx, 16, do)
 		t.Cleanup(func() { cancel(); all.Wait() })
 	}
 	streams := make([]up, hosts)
@@ -164,6 +171,36 @@ func TestFleetArrivesAmongStrangers(t *testing.T) {
 		r.server.Changed(fmt.Sprintf("h%d", i))
 		for len(r.next(s).GetState().GetSet()) != 20 {
 		}
+	}
+}
+
+// arriving counts the turns that a connection asked for.
+type arriving struct {
+	net.Conn
+	turns chan struct{}
+}
+
+func (a arriving) Turn(time.Duration) (func(), bool) {
+	a.turns <- struct{}{}
+	return func() {}, false
+}
+
+func (arriving) Known(string) bool { return true }
+
+// Whoever says nothing has no turn: what others wait for is not hers.
+func TestNoTurnForWhoIsSilent(t *testing.T) {
+	for said, want := range map[string]int{"": 0, "\x16": 1} {
+		theirs, ours := net.Pipe()
+		k := arriving{ours, make(chan struct{}, 9)}
+		go func() {
+			_, _ = theirs.Write([]byte(said))
+			_ = theirs.Close()
+		}()
+		_, _, err := arrivals{now: time.Now}.ServerHandshake(k)
+		if err == nil || len(k.turns) != want {
+			t.Errorf("who says %q has %d turns, and not %d: %v", said, len(k.turns), want, err)
+		}
+		_ = ours.Close()
 	}
 }
 

@@ -134,15 +134,16 @@ func (s *Server) TLS() (*tls.Config, error) {
 }
 
 // Serve takes connections until ctx is done, and returns once every stream
-// has ended. It closes l, which is to bound how many there are: it is told
-// which of them are hosts', if it can be ([Known]).
+// has ended. It closes l, which is to bound how many there are, and how many are
+// worked for at once: it is told which of them are hosts', if it can be
+// ([Arriving]).
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	t, err := s.TLS()
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
 	g := grpc.NewServer(
-		grpc.Creds(arrivals{credentials.NewTLS(t), s.CA}),
+		grpc.Creds(arrivals{credentials.NewTLS(t), s.CA, func() time.Time { return s.Clock.Now().Wall }}),
 		grpc.MaxRecvMsgSize(MaxMessage),
 		grpc.MaxConcurrentStreams(callsAtOnce),
 		grpc.MaxHeaderListSize(headerBytes),
@@ -152,7 +153,6 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		// write buffer is shared by default.
 		grpc.ReadBufferSize(0), grpc.WriteBufferSize(4096),
 		grpc.WaitForHandlers(true),
-		// Shorter than agents are patient: nobody is worked for who has left.
 		grpc.ConnectionTimeout(arriveWithin),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			Time: 30 * time.Second, Timeout: 10 * time.Second,

@@ -32,11 +32,14 @@ type Listener struct {
 	// likes.
 	Stay  time.Duration
 	Clock clock.Clock
+	// Turns are had by those for whom there is work to do; see [Turns].
+	Turns Turns
 
 	mu        sync.Mutex // guards what follows, and what connections say of themselves
 	strangers map[string][]*conn
 	count     int // of strangers
 	known     map[string]int
+	closed    bool
 }
 
 // A conn stands in the line of its place, or is its name's.
@@ -44,6 +47,8 @@ type conn struct {
 	net.Conn
 	at    *Listener
 	place string
+
+	over chan struct{} // closed once it is closed
 
 	until time.Time // zero: there is no such time
 	name  string    // empty: a stranger's
@@ -57,7 +62,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		c := &conn{Conn: raw, at: l, place: Place(raw.RemoteAddr().String())}
+		c := &conn{Conn: raw, at: l, place: Place(raw.RemoteAddr().String()), over: make(chan struct{})}
 		if l.Stay > 0 {
 			c.until = l.Clock.Now().Wall.Add(l.Stay)
 			_ = c.SetDeadline(time.Time{}) // refused by a connection that is over, which reading finds
@@ -81,6 +86,9 @@ func (l *Listener) enter(c *conn) *conn {
 	}
 	l.strangers[c.place] = append(l.strangers[c.place], c)
 	l.count++
+	if l.closed {
+		return c
+	}
 	if l.count <= l.Strangers {
 		return nil
 	}
@@ -101,6 +109,7 @@ func (l *Listener) leave(c *conn) {
 		return
 	}
 	c.gone = true
+	close(c.over)
 	if c.name == "" {
 		l.step(c)
 		return
@@ -138,6 +147,28 @@ func (c *conn) Known(name string) bool {
 	c.name, c.until = name, time.Time{}
 	l.known[name]++
 	return true
+}
+
+// Turn waits until it is the connection's turn to be worked for; done gives it
+// back. There is none once the connection is closed, or after so long.
+func (c *conn) Turn(within time.Duration) (done func(), ok bool) {
+	return c.at.Turns.take(c.place, c.over, c.at.Clock.After(within))
+}
+
+// Close implements [net.Listener]. Strangers go with it: whoever serves them
+// waits for none of them.
+func (l *Listener) Close() error {
+	l.mu.Lock()
+	l.closed = true
+	var all []*conn
+	for _, line := range l.strangers {
+		all = append(all, line...)
+	}
+	l.mu.Unlock()
+	for _, c := range all {
+		_ = c.Close() // nobody had said whose it is
+	}
+	return l.Listener.Close()
 }
 
 // Close implements [net.Conn].
