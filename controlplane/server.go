@@ -42,7 +42,7 @@ const (
 	// to be done in a few seconds, also where others are at work. The rest
 	// waits, as long as a fleet of 10,000 takes.
 	maxArriving = 8192
-	arriveTurns = 128
+	arriveTurns = 256
 	// A join takes seconds.
 	strangerFor = time.Minute
 )
@@ -275,7 +275,7 @@ func (s *Server) end(ctx context.Context) error {
 		if said, err = s.checkpoint(ctx, said); err != nil {
 			return err
 		}
-		err = errors.Join(s.loadKeys(ctx), s.api.Due(ctx), s.api.Alert(ctx))
+		err = errors.Join(s.loadKeys(ctx), s.api.Due(ctx), s.api.Escalate(ctx), s.api.Alert(ctx))
 		// Without a policy nobody is given anything, and nothing is taken away.
 		if v := s.rules.edition(); v != policy && v != 0 && err == nil {
 			if err = s.api.Recheck(ctx); err == nil {

@@ -9,14 +9,13 @@ import (
 	"google.golang.org/grpc/credentials"
 )
 
-// How long a connection may take to be one: to say its first byte, then to
-// have its turn, then to be done with the handshake. In all that is shorter
-// than agents are patient: nobody is worked for who has left.
+// How long a connection may take to be one: to say its first byte and have its
+// turn, then to be done with the handshake. Together that is shorter than agents
+// are patient: nobody is worked for who has left.
 const (
-	sayWithin    = 5 * time.Second
-	waitWithin   = 15 * time.Second
-	workWithin   = 8 * time.Second
-	arriveWithin = sayWithin + waitWithin + workWithin
+	turnWithin   = 18 * time.Second
+	workWithin   = 10 * time.Second
+	arriveWithin = turnWithin + workWithin
 )
 
 // An Arriving connection waits for its turn, is told whose it is, and says
@@ -67,13 +66,13 @@ func (a arrivals) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo,
 func (a arrivals) inTurn(raw net.Conn, k Arriving) (net.Conn, credentials.AuthInfo, error) {
 	began := a.now()
 	first := []byte{0}
-	if err := raw.SetDeadline(began.Add(sayWithin)); err != nil {
+	if err := raw.SetDeadline(began.Add(turnWithin)); err != nil {
 		return nil, nil, err
 	}
 	if _, err := io.ReadFull(raw, first); err != nil {
 		return nil, nil, err
 	}
-	done, ok := k.Turn(waitWithin)
+	done, ok := k.Turn(turnWithin - a.now().Sub(began))
 	if !ok {
 		return nil, nil, errLate
 	}

@@ -123,7 +123,7 @@ func (w *writer) Write(b []byte) (int, error) {
 func TestFleetArrivesAmongStrangers(t *testing.T) {
 	t.Run("few places", func(t *testing.T) { arriveAmongStrangers(t, &gate.Listener{Strangers: 16, Stay: 3 * time.Second}, 200) })
 	t.Run("few turns", func(t *testing.T) {
-		arriveAmongStrangers(t, &gate.Listener{Strangers: 400, Stay: 10 * time.Second, Turns: gate.Turns{Most: 4}}, 100)
+		arriveAmongStrangers(t, &gate.Listener{Strangers: 400, Stay: 5 * time.Second, Turns: gate.Turns{Most: 8}}, 60)
 	})
 }
 
