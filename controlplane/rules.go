@@ -162,6 +162,9 @@ func (r *rules) MayApprove(person, requester, role string) bool {
 	return slices.Contains(r.inForce().MayApprove(role, requester), person)
 }
 
+// Escalates asks the policy in force.
+func (r *rules) Escalates(role string) time.Duration { return r.inForce().Escalates(role) }
+
 // StandIns asks the policy in force.
 func (r *rules) StandIns(role, requester string, all []roster.Delegation) []roster.Delegation {
 	return r.inForce().StandIns(role, requester, all)

@@ -68,6 +68,9 @@ type Rules interface {
 	// MayApprove reports whether the person is among the approvers of the
 	// role, for that requester.
 	MayApprove(person, requester, role string) bool
+	// Escalates is how long after it was asked, at the soonest, others may
+	// approve a request for the role than at first; 0: never.
+	Escalates(role string) time.Duration
 	// StandIns are those of the delegations by which somebody may approve in
 	// another's place what the person asks for. All stand now.
 	StandIns(role, requester string, all []roster.Delegation) []roster.Delegation
@@ -132,6 +135,11 @@ type Requests interface {
 	Ask(ctx context.Context, r roster.Request, at time.Time, c roster.Change) (roster.Request, error)
 	Change(ctx context.Context, id string, at time.Time, f func(roster.Request) (roster.Change, error)) (roster.Request, error)
 	Due(ctx context.Context, at time.Time) ([]string, error)
+	// Asked returns the requests that wait to be decided.
+	Asked(ctx context.Context) ([]roster.Request, error)
+	// Escalate keeps the step that f makes of a request that waits, unless one
+	// was kept since the time that f says.
+	Escalate(ctx context.Context, id string, f func(roster.Request) (since time.Time, step *roster.Decision)) error
 	Changed() <-chan struct{}
 }
 
@@ -200,9 +208,10 @@ type Server struct {
 
 	watchers watchers
 
-	away    turnedAway
-	alerted *uint64   // the event up to which [Server.Alert] has told; its alone
-	rosters time.Time // when it looked at the roster's end; its alone
+	away      turnedAway
+	escalated escalated // of [Server.Escalate] alone
+	alerted   *uint64   // the event up to which [Server.Alert] has told; its alone
+	rosters   time.Time // when it looked at the roster's end; its alone
 
 	keysMu sync.Mutex // guards what follows
 	keys   *grant.Roster

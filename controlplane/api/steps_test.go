@@ -1,11 +1,14 @@
 package api_test
 
 import (
+	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
 
+	capi "curfew.internal/controlplane/api"
 	"curfew.internal/controlplane/roster"
 	"curfew.internal/wire/api"
 )
@@ -55,6 +58,59 @@ func TestStepsAreTakenInTurn(t *testing.T) {
 	if len(g) != 1 {
 		t.Errorf("%d grants", len(g))
 	}
+}
+
+// That others may approve a step too is told when it is so, to the second and
+// once each: by a server that was away at that time, and whichever of two looks.
+func TestEscalationIsTold(t *testing.T) {
+	w, ctx := newWorld(t), t.Context()
+	w.rules.change(func() {
+		w.rules.approvers, w.rules.needed = []string{"ada"}, 3
+		w.rules.before = []roster.Step{
+			{By: []string{"cy"}, Count: 1, After: 10 * time.Minute, Later: []string{"cy", "eve"}},
+			{By: []string{"ben"}, Count: 1, After: 10 * time.Minute, Later: []string{"eve", "cy"}},
+		}
+	})
+	r := w.ask(t)
+	other := &capi.Server{Fleet: "lab", Store: w.store, Desk: w.desk, Rules: w.rules, Clock: w.clock, Log: slog.New(slog.DiscardHandler)}
+	told := func(want ...string) {
+		t.Helper()
+		for _, s := range []*capi.Server{w.server, other, w.server} {
+			must(t, s.Escalate(ctx))
+		}
+		all, err := w.ada.SearchEvents(ctx, &api.SearchEventsRequest{Kind: "decision"})
+		must(t, err)
+		var texts []string
+		for _, e := range all.Events {
+			if e.Step == roster.EscalatedStep && e.Request == r.Id {
+				texts = append(texts, e.Text)
+			}
+		}
+		slices.Sort(texts)
+		if !slices.Equal(texts, want) {
+			t.Errorf("at %v: told %q, not %q", w.clock.Now().Wall, texts, want)
+		}
+	}
+	w.clock.pass(r.AskedAt.AsTime().Add(10*time.Minute - time.Nanosecond).Sub(w.clock.Now().Wall))
+	told()
+	w.clock.pass(time.Nanosecond)
+	told("eve may approve it too")
+	w.clock.pass(-5 * time.Minute) // a clock that is set back
+	told("eve may approve it too")
+	w.clock.pass(10 * time.Minute)
+	now, err := w.eve.Approve(ctx, &api.ApproveRequest{Id: r.Id, Digest: r.Digest, Code: w.eve.fresh(t)})
+	must(t, err)
+	if now.WaitsFor == "" {
+		t.Error("it waits for nobody")
+	}
+	told("eve may approve it too")
+	w.clock.pass(20 * time.Minute)                                                                                   // and no server ran
+	other = &capi.Server{Fleet: "lab", Store: w.store, Desk: w.desk, Rules: w.rules, Clock: w.clock, Log: other.Log} // started again
+	told("cy may approve it too", "eve may approve it too")
+	_, err = w.ana.Withdraw(ctx, &api.WithdrawRequest{Id: r.Id})
+	must(t, err)
+	w.clock.pass(time.Minute)
+	told("cy may approve it too", "eve may approve it too")
 }
 
 // Whoever lost her place among the approvers of a step does not count in it

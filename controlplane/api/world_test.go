@@ -122,6 +122,17 @@ func (r *rules) MayApprove(person, requester, role string) bool {
 		slices.ContainsFunc(r.before, func(s roster.Step) bool { return slices.Contains(slices.Concat(s.By, s.Later), person) }))
 }
 
+func (r *rules) Escalates(string) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range r.before {
+		if s.After > 0 {
+			return s.After
+		}
+	}
+	return 0
+}
+
 // policy is the same, as the real one says who stands in.
 func (r *rules) policy() policy.Policy {
 	r.mu.Lock()

@@ -78,7 +78,7 @@ func (n *Notifier) decision(ctx context.Context, m Message, e ledger.Entry) (Mes
 		m.Text = fmt.Sprintf("%s asks for %s on %s for %v%s: %s", plain(r.Person), plain(r.Role), plain(strings.Join(r.Hosts, ", ")), r.Duration, from, plain(r.Reason))
 	case roster.InPlaceStep:
 		m.Text = fmt.Sprintf("%s %s: %s", plain(e.Person), plain(e.Text), who)
-	case "escalated":
+	case roster.EscalatedStep:
 		m.Text = who + " was not decided in time and goes on" + why
 	case "approved":
 		m.Text = who + " was approved by " + plain(e.Person) + why

@@ -23,9 +23,9 @@ type Step struct {
 	LaterNamed []string      // the same, as it is written
 }
 
-// without is all but one.
-func without(all []string, one string) []string {
-	return slices.DeleteFunc(slices.Clone(all), func(s string) bool { return s == one })
+// without is all but some.
+func without(all []string, some ...string) []string {
+	return slices.DeleteFunc(slices.Clone(all), func(s string) bool { return slices.Contains(some, s) })
 }
 
 // manager stands among approvers for the manager of whoever asks.
@@ -105,6 +105,8 @@ type Standing struct {
 	StandIns  []roster.Delegation
 	Later     []string // who may too, from then on
 	From      time.Time
+	Joined    []string // who may too, and could not at first
+	Since     time.Time
 	Nobody    string // why nobody is on call where somebody could approve, see [roster.Verdict]
 }
 
@@ -138,6 +140,7 @@ func Stand(steps []roster.Step, w Waiting, now time.Time) Standing {
 		words := s.By
 		if from := open.Add(s.After); s.After > 0 && !now.Before(from) {
 			words = slices.Concat(s.By, s.Later)
+			st.Joined, st.Since = still(without(s.Later, s.By...), w.Given), from
 		} else if s.After > 0 {
 			st.Later, st.From = s.Later, from
 		}
@@ -257,4 +260,16 @@ func (st Standing) String() string {
 		s += " (" + st.Nobody + ")"
 	}
 	return s
+}
+
+// Escalates is how long after it was asked, at the soonest, others may approve
+// a request for the role than at first; 0: never.
+func (p Policy) Escalates(role string) time.Duration {
+	var soonest time.Duration
+	for _, s := range p.Roles[role].Steps {
+		if s.After > 0 && (soonest == 0 || s.After < soonest) {
+			soonest = s.After
+		}
+	}
+	return soonest
 }

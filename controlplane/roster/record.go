@@ -65,11 +65,13 @@ type Decision struct {
 }
 
 // Steps in a request's life that are told apart: a grant was signed; a host has
-// not confirmed its grant's end; somebody said something.
+// not confirmed its grant's end; somebody said something; others may approve
+// too, since nobody did.
 const (
 	SignedStep      = "signed"
 	UnconfirmedStep = "unconfirmed"
 	RemarkStep      = "said"
+	EscalatedStep   = "escalated"
 )
 
 // Steps of sign-ins: somebody was let in, or was not; a session was ended by

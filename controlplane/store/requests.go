@@ -108,6 +108,33 @@ func (s *Store) Due(ctx context.Context, at time.Time) ([]string, error) {
 		UNION ALL SELECT request FROM grants WHERE ended_at = 0 AND drained <= ?`, ns(at), ns(at))
 }
 
+// Asked returns the requests that wait to be decided, the oldest first.
+func (s *Store) Asked(ctx context.Context) ([]roster.Request, error) {
+	return someRequests(ctx, s.read, `WHERE r.state = 'asked' ORDER BY r.asked_at, r.id`)
+}
+
+// Escalate keeps the step that f makes of a request that waits, unless one was
+// kept since the time that f says: each is told once, whichever server sees it
+// first.
+func (s *Store) Escalate(ctx context.Context, id string, f func(roster.Request) (since time.Time, step *roster.Decision)) error {
+	return s.write(ctx, func(t *tx) error {
+		r, err := oneRequest(ctx, t, id)
+		if err != nil {
+			return err
+		}
+		since, step := f(r)
+		if step == nil {
+			return nil
+		}
+		var told bool
+		err = t.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM decisions WHERE request = ? AND what = ? AND at >= ?)`, id, step.What, ns(since)).Scan(&told)
+		if err != nil || told {
+			return err
+		}
+		return t.steps(ctx, r, roster.Change{Steps: []roster.Decision{*step}})
+	})
+}
+
 // Ask keeps a new request, and what becomes of it at once: nothing, or its
 // grant. If the person asked with the same key before, it returns that
 // request, or [roster.ErrExists] if it asked for something else.
