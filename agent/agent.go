@@ -149,6 +149,10 @@ type Agent struct {
 	// somebody without a grant, and whether this host is in it.
 	Barred func(ctx context.Context, service, caller string) (barred, enforced bool, err error)
 
+	// Unhold ends those of the processes that hold up whoever opens a file, and
+	// names them.
+	Unhold func(pids []int) (ended []int)
+
 	// Beside says that another agent, which hangs, has the record: what is over
 	// is ended, and the receipt is left to that agent or the next.
 	Beside bool

@@ -110,7 +110,7 @@ func open(f Folders, sweeping, beside bool, log *slog.Logger) (*Agent, *parts, e
 	a := &Agent{
 		Identity: Identity{Fleet: p.identity.Fleet, Name: p.identity.Name, Boot: boot, ReceiptKey: p.identity.ReceiptKey},
 		Host:     p.host, Labels: labels, Keep: p.kept, Clock: p.clock, Log: log,
-		Resync: p.config.Resync, Retry: p.config.Retry, Beside: beside,
+		Resync: p.config.Resync, Retry: p.config.Retry, Beside: beside, Unhold: host.EndHolding,
 	}
 	heard, err := p.kept.heard()
 	if err != nil {
@@ -295,7 +295,7 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 	shells := &door.Shells{Path: filepath.Join(f.Run, "sudo.sock"), Talk: a.visit, Ours: func(uid uint32) bool { return a.personOf(uid) != "" }, Up: up, Log: log}
 	server := &door.Server{Path: filepath.Join(f.Run, "door.sock"), Decide: a.answer, Up: up, Log: log, Moved: a.doorMoved}
 	a.Parts = []func(context.Context) error{
-		p.kept.Run, client.Run, server.Serve, shells.Serve, a.warn, a.looks, a.access, desk.Serve,
+		p.kept.Run, client.Run, server.Serve, shells.Serve, a.warn, a.looks, a.access, desk.Serve, a.release,
 		func(ctx context.Context) error { return a.notify(ctx, ups) },
 		func(ctx context.Context) error { return a.terminals(ctx, terminals) },
 		func(ctx context.Context) error { return a.keepHeard(ctx, p.kept) },

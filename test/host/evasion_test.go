@@ -174,6 +174,7 @@ func (s *scene) equip(t *testing.T) {
 	for name, args := range map[string][]string{
 		"hide":    {"-static", "-pthread", "hide/hide.c"},
 		"storm":   {"-static", "hide/storm.c"},
+		"hold":    {"-static", "hide/hold.c"},
 		"late.so": {"-shared", "-fPIC", "hide/late.c"},
 	} {
 		file := filepath.Join(dir, name)

@@ -24,6 +24,7 @@ func TestOnRealHosts(t *testing.T) {
 		{"what was kept and is damaged stops nobody who takes away", damaged},
 		{"what an agent needs and is broken stops no sweep", spoiled},
 		{"what the agent keeps and somebody takes away is there again", takenAway},
+		{"whoever has the host wait before it opens a file is ended", heldUp},
 		{"whoever loses her label gets it again by her login", unlabelled},
 		{"a session that cannot be put under record is not opened, by sudo neither", unrecorded},
 		{"a sudo call ends with the grant that it came by", borrowed},

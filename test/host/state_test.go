@@ -73,3 +73,29 @@ func takenAway(t *testing.T, s *scene) {
 		t.Errorf("what she did is not told: %v %s", err, out)
 	}
 }
+
+// heldUp: a granted root has the whole host wait for her before it opens a file,
+// and answers nobody: no program could be started any more, neither systemd's
+// sweep nor another agent. Where the kernel has no timer she would outlast her
+// end.
+func heldUp(t *testing.T, s *scene) {
+	t.Helper()
+	s.equip(t)
+	p := s.person(t, "ana")
+	id := s.grant(t, p, "ops", "5m")
+	// The file that it makes wakes the loop.
+	out, err := s.ssh(t, p, "sudo -n env setsid -f /usr/lib/lab/hold / /run/curfew/managed/stir >/dev/null 2>&1 </dev/null")
+	s.until(t, "the end of who holds it", func() error {
+		_, err := s.db1.Sh(t.Context(), "! pgrep -x hold")
+		return err
+	})
+	s.until(t, "a login", func() error {
+		_, err := s.ssh(t, p, "sudo -n id")
+		return err
+	})
+	s.over(t, "ana", id)
+	told, _, failed := s.fleet.People["cleo"].Run(t.Context(), "", "timeline", id)
+	if failed != nil || !strings.Contains(told, "had this host wait for it") {
+		t.Errorf("%v %s; the login said %v %s", failed, told, err, out)
+	}
+}
