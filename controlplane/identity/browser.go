@@ -65,7 +65,11 @@ func (d *Desk) SignIn(ctx context.Context, answer []byte, browser string) (secre
 
 func (d *Desk) letIn(ctx context.Context, person, browser string) (string, roster.Session, error) {
 	secret, s := d.newBrowser(person, browser)
-	if err := d.Store.AddSession(ctx, s, s.Begun); err != nil {
+	err := d.Store.AddSession(ctx, s, s.Begun)
+	if errors.Is(err, roster.ErrDisabled) {
+		return "", s, ErrOver
+	}
+	if err != nil {
 		return "", s, fmt.Errorf("open session: %w", err)
 	}
 	return secret, s, nil

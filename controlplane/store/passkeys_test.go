@@ -88,6 +88,20 @@ func TestBrowserSessions(t *testing.T) {
 	want(t, "ended", err, roster.ErrUnknown)
 }
 
+// Who is disabled between her proof and her session has none, also when the
+// directory has her again.
+func TestNoSessionForWhoWasDisabledMeanwhile(t *testing.T) {
+	s, ctx := fresh(t), t.Context()
+	addPerson(t, s, "ana")
+	addPerson(t, s, "ben")
+	_, err := s.DisablePerson(ctx, "ana", roster.Act{By: "ben", At: noon})
+	must(t, err)
+	want(t, "disabled", s.AddSession(ctx, browser("w-1"), noon), roster.ErrDisabled)
+	if all, err := s.Sessions(ctx, "ana", noon); err != nil || len(all) > 0 {
+		t.Errorf("%+v, %v", all, err)
+	}
+}
+
 // enrol uses an invite with a passkey.
 func enrol(t *testing.T, s *Store, hash, id byte, adds bool) {
 	t.Helper()

@@ -269,10 +269,16 @@ func (s *Store) Device(ctx context.Context, key []byte) (roster.Device, error) {
 }
 
 // AddSession opens a session of a device that is known or of a browser, and
-// forgets those that are over.
+// forgets those that are over. Of who is disabled, with [roster.ErrDisabled], it
+// opens none.
 func (s *Store) AddSession(ctx context.Context, v roster.Session, at time.Time) error {
 	return s.write(ctx, func(t *tx) error {
 		if err := t.dropSessions(ctx, at); err != nil {
+			return err
+		}
+		// Who was disabled since she proved herself has no session that would
+		// stand again with her.
+		if err := enabled(ctx, t, v.Person); err != nil {
 			return err
 		}
 		add := addSession
