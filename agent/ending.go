@@ -272,7 +272,7 @@ func (a *Agent) why(o Opened, now time.Time) string {
 	defer a.mu.Unlock()
 	g, known := find(a.grants, o.Grant)
 	switch {
-	case known && a.suspended(g, now):
+	case known && (g.Lease > 0 && !a.lost || a.suspended(g, now)): // the control plane may be heard again since the pass began
 		return "lease"
 	case known || a.lost:
 		// It was not among those that this pass began with: they could not be

@@ -2,12 +2,14 @@ package agent
 
 import (
 	"context"
+	"crypto/ed25519"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"curfew.internal/agent/enforce"
 	"curfew.internal/clock"
 	"curfew.internal/grant"
 	"curfew.internal/ledger"
@@ -210,5 +212,42 @@ func TestALeaseEndsNoLoginThatAnotherGrantStandsFor(t *testing.T) {
 	}
 	if w.now.Before(other.NotAfter) || w.tasks[7] != 0 {
 		t.Errorf("at %v: %v", w.now, w.tasks)
+	}
+}
+
+// A wordHost hears the control plane again while it is looked at.
+type wordHost struct {
+	fakeHost
+	hear func()
+}
+
+func (h wordHost) Observe(ctx context.Context) (enforce.State, error) {
+	h.hear()
+	return h.fakeHost.Observe(ctx)
+}
+
+func TestAReceiptSaysThatItWasTheLeaseWhoeverIsHeardMeanwhile(t *testing.T) {
+	w := newWorld()
+	g := held("g-a", "ana", 0, 3*time.Hour)
+	g.Lease = time.Minute
+	w.offered.Grants = []grant.Grant{g}
+	a := w.agent(t)
+	heard := noon
+	a.Heard = func() time.Time { return heard }
+	if _, err := a.Pass(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	w.now = noon.Add(2 * time.Minute)
+	a.Host = wordHost{fakeHost{w}, func() { heard = w.now }}
+	if _, err := a.Pass(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	removed := w.told(ledger.Removed)
+	if len(removed) != 1 {
+		t.Fatalf("%+v", removed)
+	}
+	r, err := ledger.OpenReceipt(removed[0].Receipt, a.ReceiptKey.Public().(ed25519.PublicKey))
+	if err != nil || r.Why != "lease" {
+		t.Errorf("%+v %v", r, err)
 	}
 }
