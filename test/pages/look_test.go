@@ -32,6 +32,14 @@ func (v *tab) accessible(name string, rules ...string) {
 	}
 }
 
+// wide reports whether one has to scroll sideways. The window of a phone grows
+// with what is in it, and so says nothing.
+func (v *tab) wide() bool {
+	v.t.Helper()
+	wide, _ := v.eval("document.documentElement.scrollWidth > document.documentElement.clientWidth").(bool)
+	return wide
+}
+
 // at tries a page at each size and in both colours, and keeps pictures.
 func (v *tab) at(name, path, text string) {
 	v.t.Helper()
@@ -40,7 +48,7 @@ func (v *tab) at(name, path, text string) {
 	for suffix, d := range map[string]device{"": desktop, "-phone": phone} {
 		v.look(d)
 		v.accessible(name + suffix)
-		if wide, _ := v.eval("document.documentElement.scrollWidth > innerWidth").(bool); wide {
+		if v.wide() {
 			v.t.Errorf("%s%s: wider than the screen", name, suffix)
 		}
 		v.shoot(name + suffix)
@@ -131,6 +139,12 @@ func TestEveryPage(t *testing.T) {
 	ida.eval(`document.querySelector('main').append(Object.assign(document.createElement('img'), {src: '/nothing'}))`)
 	if found := ida.faults(); !strings.HasPrefix(found, "image-alt: ") {
 		t.Errorf("an image without a text: %q", found)
+	}
+	ida.look(phone)
+	ida.eval(`document.querySelector('main').append(Object.assign(document.createElement('pre'), {textContent: 'x'.repeat(900)}))
+		document.querySelector('main > pre').style.overflow = 'visible'`)
+	if !ida.wide() {
+		t.Error("what is wider than a phone is not found to be")
 	}
 
 	weight, _ := ana.eval(`(async () => { const all = [location.origin + '/', ...[...document.querySelectorAll('link[href], script[src], img[src]')].map(e => e.href || e.src)];
