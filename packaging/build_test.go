@@ -113,8 +113,37 @@ print -r -- "$said"' zsh "$2"`,
 	"fish": `HOME=$1 fish -c 'complete -C $argv[1]' "$2"`,
 }
 
+// unpacksBelow is a PATH whose cpio unpacks below its folder. rpmlint has it
+// unpack RPMs as root, and in ours names begin with a slash: it would write
+// over the machine's own files, and find none to look at.
+func unpacksBelow(t *testing.T) string {
+	t.Helper()
+	cpio, err := exec.LookPath("cpio")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "cpio"), []byte("#!/bin/sh\nexec "+cpio+` --no-absolute-filenames "$@"`+"\n"), 0o755); err != nil { //nolint:gosec // it is run
+		t.Fatal(err)
+	}
+	return "PATH=" + dir + ":" + os.Getenv("PATH")
+}
+
+// onMachine is when the files whose names RPMs have were made on this machine.
+func onMachine(t *testing.T, rpms []string) map[string]string {
+	t.Helper()
+	made := map[string]string{}
+	for name := range strings.Lines(output(t.Context(), t, "rpm", append([]string{"-qpl"}, rpms...)...)) {
+		name = strings.TrimSpace(name)
+		if st, err := os.Lstat(name); err == nil && !st.IsDir() {
+			made[name] = st.ModTime().String()
+		}
+	}
+	return made
+}
+
 func TestPackages(t *testing.T) {
-	need.Program(t, "lintian", "rpm", "rpmlint", "dpkg-deb", "gcc", "objdump")
+	need.Program(t, "lintian", "rpm", "rpmlint", "cpio", "dpkg-deb", "gcc", "objdump")
 	tree := repository(t)
 	first := build(t, tree, "0.9.1", "ARCHES=amd64 arm64")
 
@@ -154,7 +183,12 @@ func TestPackages(t *testing.T) {
 		}
 	})
 	t.Run("rpmlint finds nothing", func(t *testing.T) {
-		out := output(t.Context(), t, "rpmlint", append([]string{"-c", "rpmlint.toml"}, packages(t, first, "*.rpm")...)...)
+		rpms := packages(t, first, "*.rpm")
+		before := onMachine(t, rpms)
+		out := run(t, exec.CommandContext(t.Context(), "rpmlint", append([]string{"-c", "rpmlint.toml"}, rpms...)...), "LC_ALL=C", "HOME="+t.TempDir(), unpacksBelow(t))
+		if diff := cmp.Diff(before, onMachine(t, rpms)); diff != "" {
+			t.Errorf("the machine is not what it was: %s", diff)
+		}
 		if !strings.Contains(out, " 6 packages and 0 specfiles checked; 0 errors, 0 warnings") {
 			t.Error(out)
 		}
