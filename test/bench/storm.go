@@ -38,6 +38,7 @@ var (
 	beside     = weather{name: "the same, beside somebody who is labelled", short: "beside a label", agent: true, beside: true}
 	recorded   = weather{name: "the same, labelled and recorded", short: "recorded", agent: true, ours: true}
 	audited    = weather{name: "the same, agent absent, auditd with an execve rule", short: "auditd", log: true}
+	both       = weather{name: "the same, labelled and recorded, beside auditd", short: "both", agent: true, ours: true, log: true}
 )
 
 // storm measures what the record costs, in turns.
@@ -59,12 +60,14 @@ func (b *bench) auditd(ctx context.Context) error {
 		fmt.Printf("auditd was not compared: %v\n", why)
 		return b.agent(ctx, true)
 	}
-	m, err := b.storms(ctx, 10, absent, recorded, audited)
+	m, err := b.storms(ctx, 10, absent, recorded, audited, both)
 	if err != nil {
 		return err
 	}
 	over("recorded over absent, medians", m[1], m[0])
 	over("auditd over absent, medians", m[2], m[0])
+	over("both over absent, medians", m[3], m[0])
+	over("both over auditd, medians", m[3], m[2])
 	return b.agent(ctx, true)
 }
 
