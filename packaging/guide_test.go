@@ -35,7 +35,7 @@ func TestGuide(t *testing.T) {
 	w := &town{hosts: map[string]*lab.Host{}, people: []string{"ana", "ben", "cleo", "dora"}, seen: map[string]string{}}
 	for name, suite := range map[string]string{
 		"plane": lab.Trixie, "db1": lab.Bookworm, "web1": lab.Trixie, "web2": lab.Cloud, "web3": lab.Cloud, "web4": lab.Trixie, "image": lab.Cloud, "laptop": lab.Bookworm,
-		"plane2": lab.Bookworm, "pg1": lab.Bookworm, "pg2": lab.Trixie,
+		"plane2": lab.Bookworm, "witness": lab.Bookworm, "pg1": lab.Bookworm, "pg2": lab.Trixie,
 	} {
 		if w.hosts[name], err = l.HostOf(t.Context(), suite, name, dist...); err != nil {
 			t.Fatal(err)
@@ -53,6 +53,7 @@ func TestGuide(t *testing.T) {
 		"docs/runbook.md",
 		"docs/production.md",
 		"docs/postgresql.md",
+		"docs/witness.md",
 	} {
 		if !t.Run(page, func(t *testing.T) { w.follow(t, page) }) {
 			for _, h := range []string{"plane", "db1"} {

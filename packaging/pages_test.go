@@ -74,7 +74,7 @@ type town struct {
 }
 
 // nicknames are what control planes are called by others.
-var nicknames = map[string]string{"plane": "curfew.example", "plane2": "curfew.corp.example", "pg1": "shared.example", "pg2": "shared.example"}
+var nicknames = map[string]string{"plane": "curfew.example", "plane2": "curfew.corp.example", "witness": "witness.example", "pg1": "shared.example", "pg2": "shared.example"}
 
 const desk = "/srv/desk"
 
