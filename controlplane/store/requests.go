@@ -95,10 +95,12 @@ func (s *Store) Requests(ctx context.Context, all bool, limit int) ([]roster.Req
 }
 
 // LiveOn returns the person's requests whose grants stand on the host, the
-// one that ends last first.
+// one that ends last first: not those of which the host has signed that it ended
+// them, as by a clock that was ahead, and which it did not install again.
 func (s *Store) LiveOn(ctx context.Context, person, host string, at time.Time) ([]roster.Request, error) {
 	return someRequests(ctx, s.read, `JOIN request_hosts rh ON rh.request = r.id JOIN hosts h ON h.name = rh.host
 		WHERE r.person = ? AND rh.host = ? AND h.decommissioned = 0 AND g.ended_at = 0 AND g.issued_at >= h.fresh_at AND g.not_before <= ? AND g.not_after > ?
+			AND NOT `+strings.ReplaceAll(confirmed, "r.host", "rh.host")+`
 		ORDER BY g.not_after DESC`, person, host, ns(at), ns(at))
 }
 

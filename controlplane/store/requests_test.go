@@ -343,6 +343,9 @@ func TestRevokedGrantsKeepAHostLeaving(t *testing.T) {
 			}
 			_, err = s.KeepRecords(ctx, "db1", "o", records)
 			must(t, err)
+			if live, err := s.LiveOn(ctx, "ana", "db1", noon); err != nil || (len(live) == 1) != c.leaving {
+				t.Error("whom a login is given for:", live, err)
+			}
 			_, err = s.Change(ctx, rid, noon, func(roster.Request) (roster.Change, error) { return roster.Change{State: "revoked", By: "ben"}, nil })
 			must(t, err)
 			h, err := s.DecommissionHost(ctx, "db1", roster.Act{By: "ana", At: noon})
