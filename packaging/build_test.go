@@ -129,11 +129,17 @@ func unpacksBelow(t *testing.T) string {
 	return "PATH=" + dir + ":" + os.Getenv("PATH")
 }
 
+// rpm asks about packages, and keeps no books at home.
+func rpm(t *testing.T, args ...string) string {
+	t.Helper()
+	return run(t, exec.CommandContext(t.Context(), "rpm", args...), "LC_ALL=C", "HOME="+t.TempDir())
+}
+
 // onMachine is when the files whose names RPMs have were made on this machine.
 func onMachine(t *testing.T, rpms []string) map[string]string {
 	t.Helper()
 	made := map[string]string{}
-	for name := range strings.Lines(output(t.Context(), t, "rpm", append([]string{"-qpl"}, rpms...)...)) {
+	for name := range strings.Lines(rpm(t, append([]string{"-qpl"}, rpms...)...)) {
 		name = strings.TrimSpace(name)
 		if st, err := os.Lstat(name); err == nil && !st.IsDir() {
 			made[name] = st.ModTime().String()
@@ -197,7 +203,7 @@ func TestPackages(t *testing.T) {
 	own := regexp.MustCompile(`^d\S+ .* /usr/((share/doc|libexec)/curfew(-agent|-server)?|share/(zsh(/site-functions)?|fish(/vendor_completions.d)?))$`)
 	t.Run("an RPM owns its own files and folders alone", func(t *testing.T) {
 		for _, f := range packages(t, first, "*.rpm") {
-			for line := range strings.Lines(output(t.Context(), t, "rpm", "-qplv", f)) {
+			for line := range strings.Lines(rpm(t, "-qplv", f)) {
 				words := strings.Fields(line)
 				if len(words) < 9 || words[0][0] != '-' && !own.MatchString(strings.TrimSpace(line)) || words[2] != "root" || words[3] != "root" || strings.Contains(words[0][1:], "s") {
 					t.Errorf("%s: %s", filepath.Base(f), line)
@@ -208,9 +214,9 @@ func TestPackages(t *testing.T) {
 	t.Run("a deb and an RPM hold the same programs", func(t *testing.T) {
 		for _, p := range []string{"curfew", "curfew-agent", "curfew-server"} {
 			deb := output(t.Context(), t, "sh", "-c", `dpkg-deb --fsys-tarfile "$1" | tar -xO ./usr/bin/"$2" | sha256sum`, "sum", filepath.Join(first, p+"_0.9.1_amd64.deb"), p)
-			rpm := output(t.Context(), t, "rpm", "-qp", "--qf", "[%{FILENAMES} %{FILEDIGESTS}\n]", filepath.Join(first, p+"-0.9.1-1.x86_64.rpm"))
-			if !strings.Contains(rpm, "/usr/bin/"+p+" "+strings.Fields(deb)[0]) {
-				t.Errorf("%s: %s is not in %s", p, deb, rpm)
+			all := rpm(t, "-qp", "--qf", "[%{FILENAMES} %{FILEDIGESTS}\n]", filepath.Join(first, p+"-0.9.1-1.x86_64.rpm"))
+			if !strings.Contains(all, "/usr/bin/"+p+" "+strings.Fields(deb)[0]) {
+				t.Errorf("%s: %s is not in %s", p, deb, all)
 			}
 		}
 	})
