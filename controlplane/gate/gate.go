@@ -155,9 +155,12 @@ func (c *conn) Turn(within time.Duration) (done func(), ok bool) {
 	return c.at.Turns.take(c.place, c.over, c.at.Clock.After(within))
 }
 
-// Close implements [net.Listener]. Strangers go with it: whoever serves them
-// waits for none of them.
+// Close implements [net.Listener]. Where there are turns, strangers go with it:
+// whoever serves them waits for nobody's turn. Elsewhere, what runs may finish.
 func (l *Listener) Close() error {
+	if l.Turns.Most <= 0 {
+		return l.Listener.Close()
+	}
 	l.mu.Lock()
 	l.closed = true
 	var all []*conn

@@ -128,7 +128,17 @@ func TestWhoLeavesTakesNoTurnAlong(t *testing.T) {
 	})
 }
 
-// A gate that is closed keeps nobody waiting, a turn or a word.
+// A gate without turns is closed to those who come, and leaves who is there.
+func TestWhatRunsOutlivesTheGate(t *testing.T) {
+	r := newRig(t, 9, 0)
+	theirs, ours := r.in("127.0.0.1")
+	if err := r.gate.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r.stands("who came before", theirs, ours)
+}
+
+// A gate with turns that is closed keeps nobody waiting, a turn or a word.
 func TestStrangersGoWithTheGate(t *testing.T) {
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
