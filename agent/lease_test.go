@@ -251,3 +251,32 @@ func TestAReceiptSaysThatItWasTheLeaseWhoeverIsHeardMeanwhile(t *testing.T) {
 		t.Errorf("%+v %v", r, err)
 	}
 }
+
+// What a lease ended was here, also where its end by time comes before the
+// control plane is heard again.
+func TestWhatALeaseEndedIsNotSaidToHaveNeverBeenHere(t *testing.T) {
+	w := newWorld()
+	g := held("g-a", "ana", -time.Hour, time.Hour)
+	g.Lease = time.Minute
+	w.offered.Grants = []grant.Grant{g}
+	o := openedOf(g, noon.Add(-time.Hour))
+	o.Installed, o.Ended, o.Told = true, noon, true
+	w.opened[g.ID] = o
+	a := w.agent(t)
+	a.Heard = func() time.Time { return noon.Add(-2 * time.Minute) }
+	for _, w.now = range []time.Time{noon.Add(time.Second), g.NotAfter.Add(time.Second)} {
+		if _, err := a.Pass(t.Context(), true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if said := append(w.told(ledger.SetRefused), w.told(ledger.Removed)...); len(said) != 0 {
+		t.Errorf("%+v", said)
+	}
+	w.offered.Grants = nil
+	if _, err := a.Accept(t.Context(), nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Pass(t.Context(), true); err != nil || len(w.opened) != 0 {
+		t.Errorf("%v %v", w.opened, err)
+	}
+}

@@ -268,7 +268,8 @@ func (a *Agent) leftovers(ctx context.Context, o Opened, found host.Leavings) le
 }
 
 // discharge takes the grants off the list whose leftovers were looked for,
-// and returns them. One that ended by time is listed for as long as it is sent.
+// and returns them. One is listed for as long as it is sent: by its time it was
+// here, and a lease may bring it back.
 func (a *Agent) discharge(opened map[string]Opened) []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -282,7 +283,7 @@ func (a *Agent) discharge(opened map[string]Opened) []string {
 	}
 	for id, o := range opened {
 		// Without any grant, it may be that the set could not be read.
-		if _, sent := find(a.grants, id); o.Told && (!o.Over || !sent && len(a.grants) > 0) {
+		if _, sent := find(a.grants, id); o.Told && !sent && (!o.Over || len(a.grants) > 0) {
 			delete(opened, id)
 		}
 	}
