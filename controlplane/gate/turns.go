@@ -10,7 +10,8 @@ import (
 
 // Turns are had by few at once, so that what is begun for somebody is done
 // before she gives up; the others wait, which costs nearly nothing. The next is
-// who comes from the address that has fewest turns, however many wait there.
+// who comes from the address that has fewest turns, however many wait there;
+// none has more than half, so that one alone keeps nobody waiting.
 // Among equals it is the newest: when more come than can be served in time, the
 // oldest are those who are about to leave, and what was done for one of them
 // would be lost with her.
@@ -99,7 +100,7 @@ func (t *Turns) leave(place string, w *waiter) {
 
 // next gives turns while there are some.
 func (t *Turns) next() {
-	for t.had < t.Most && len(t.order) > 0 {
+	for t.had < t.Most && len(t.order) > 0 && t.order[0].had < max(1, t.Most/2) {
 		q := t.order[0]
 		last := len(q.wait) - 1
 		w := q.wait[last]

@@ -52,10 +52,12 @@ func waits(t *testing.T, what string, got <-chan func()) {
 // there, and whoever came first.
 func TestTurnsGoToTheAddressThatHasFewest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		turns := &Turns{Most: 2}
+		turns := &Turns{Most: 4}
 		first, second := has(t, "the first", ask(turns, "crowd", nil)), has(t, "the second", ask(turns, "crowd", nil))
-		host := ask(turns, "host", nil)
 		crowd := ask(turns, "crowd", nil)
+		waits(t, "the crowd, which has half", crowd)
+		third, fourth := has(t, "another", ask(turns, "others", nil)), has(t, "one more", ask(turns, "others", nil))
+		host := ask(turns, "host", nil)
 		waits(t, "the host", host)
 		first()
 		first() // counts once
@@ -65,9 +67,10 @@ func TestTurnsGoToTheAddressThatHasFewest(t *testing.T) {
 		done()
 		waits(t, "the crowd", crowd)
 		has(t, "another host", other)()
-		third := has(t, "the crowd, once nobody else waits", crowd)
-		second()
-		third()
+		last := has(t, "the crowd, once nobody else waits", crowd)
+		for _, done := range []func(){second, third, fourth, last} {
+			done()
+		}
 		if turns.had != 0 || len(turns.by) != 0 || len(turns.order) != 0 {
 			t.Errorf("left: %d had, %d addresses, %d in order", turns.had, len(turns.by), len(turns.order))
 		}
