@@ -368,7 +368,9 @@ func leased(t *testing.T, s *scene) {
 	if err := s.fleet.Cable(t.Context(), "db1", false); err != nil {
 		t.Fatal(err)
 	}
-	s.sh(t, "systemctl kill -s KILL curfew-agent; sleep 4; systemctl is-active curfew-agent && curfew-agent sweep")
+	s.sh(t, `was=$(systemctl show -p MainPID --value curfew-agent); systemctl kill -s KILL curfew-agent
+for i in {1..300}; do test $(systemctl show -p MainPID --value curfew-agent) != $was && systemctl is-active curfew-agent && break; sleep 0.1; done
+systemctl is-active curfew-agent && curfew-agent sweep`)
 	s.sh(t, "pgrep -f '^sleep 6161' && runuser -u zoe -- sudo -n id")
 	if err := s.fleet.Cable(t.Context(), "db1", true); err != nil {
 		t.Fatal(err)
