@@ -44,7 +44,7 @@ test: ## install what tests need, build, and run every test, those on hosts as r
 	@tools/deps.sh build test packages
 	@$(MAKE) --no-print-directory build
 	@$(tally)
-	@{ go test -json -timeout 20m $$(go list ./... | grep -v /test/vm$$) || rc=1; go test -json -timeout 20m ./test/vm || rc=1; exit $${rc:-0}; } 2>&1 | bin/tally -o bin/tests.txt
+	@{ go test -json -timeout 40m $$(go list ./... | grep -v /test/vm$$) || rc=1; go test -json -timeout 40m ./test/vm || rc=1; exit $${rc:-0}; } 2>&1 | bin/tally -o bin/tests.txt
 
 test-vm: ## try each kernel that we support, and packages, in emulated machines (root; an hour and a half)
 	@tools/deps.sh build test packages
