@@ -215,6 +215,25 @@ func TestALeaseEndsNoLoginThatAnotherGrantStandsFor(t *testing.T) {
 	}
 }
 
+// Another grant holds a login until it ends itself: its drain is for what runs
+// under it, and the kernel is not to wait for that with the agent dead.
+func TestTheDrainOfAnotherGrantHoldsNoLogin(t *testing.T) {
+	w := newWorld()
+	later, drains := held("g-a", "ana", 0, time.Hour), held("g-b", "ana", 0, 50*time.Minute)
+	drains.Role.Drain = 30 * time.Minute
+	w.offered.Grants = []grant.Grant{later, drains}
+	a := w.agent(t)
+	if _, err := a.Pass(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	if !a.Knock(t.Context(), Knock{Open: true, Service: "sshd", User: "ana", PID: 7}).Allow {
+		t.Fatal("she is not let in")
+	}
+	if end := noon.Add(time.Duration(w.ends[w.tasks[7]]) - time.Hour); !end.Equal(later.NotAfter) {
+		t.Errorf("the kernel would end the login at %v, and it is over at %v", end, later.NotAfter)
+	}
+}
+
 // A wordHost hears the control plane again while it is looked at.
 type wordHost struct {
 	fakeHost

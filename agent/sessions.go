@@ -146,9 +146,12 @@ func (a *Agent) killedOf(grant string) uint64 {
 // deadline is when what runs under the grant has to be over, on the boot-time
 // clock: by its end, or by its lease, which each pass pushes out for as long as
 // the control plane is heard.
-func (a *Agent) deadline(g grant.Grant) uint64 {
+func (a *Agent) deadline(g grant.Grant) uint64 { return a.dueBy(g, g.Drained()) }
+
+// dueBy is the end, or the lease of the grant if that is sooner, on the boot-time
+// clock.
+func (a *Agent) dueBy(g grant.Grant, end time.Time) uint64 {
 	r := a.Clock.Now()
-	end := g.Drained()
 	if g.Lease > 0 {
 		end = sooner(end, sooner(a.Heard(), a.Keep.Trusted(r)).Add(g.Lease)) // a sign of life that is yet to come is none
 	}
@@ -158,12 +161,13 @@ func (a *Agent) deadline(g grant.Grant) uint64 {
 
 // deadlineOf is the deadline of a session under the grant. A login goes on under
 // any grant of its person's that stands: the kernel is not to end it by the
-// lease of one before the loop has moved it to another.
+// lease of one before the loop has moved it to another. Those hold it until they
+// end; their drain is for what runs under them.
 func (a *Agent) deadlineOf(s Session, g grant.Grant, live []grant.Grant) uint64 {
 	end := a.deadline(g)
 	for _, l := range live {
 		if s.Kind == LoginSession && l.Person.Name == s.Person {
-			end = max(end, a.deadline(l))
+			end = max(end, a.dueBy(l, l.NotAfter))
 		}
 	}
 	return end
