@@ -27,6 +27,7 @@
 #define BEFORE_MOVE	   0x1e1020 /* flags that the kernel looks at first */
 #define SET_FLAGS	   0x6602   /* of ioctl(2), without the size */
 #define SET_XATTR	   0x5820
+#define ASKED		   0x170000 /* FAN_OPEN_PERM and its like: each wants an answer */
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -264,6 +265,17 @@ HOOK(file_ioctl)
 HOOK(file_ioctl_compat)
 {
 	return flags(ctx);
+}
+
+/* To be asked before anybody opens a file, and answer nobody. */
+HOOK(path_notify)
+{
+	struct label *label;
+
+	if (!(ctx[1] & ASKED))
+		return 0;
+	label = held();
+	return label ? refuse(label, HOLD) : 0;
 }
 
 /* How changes spread between mounts hides nothing: unshare(1) changes it. With

@@ -27,6 +27,7 @@ const (
 	GuardActREMOVE     GuardAct = 9
 	GuardActATTRIBUTES GuardAct = 10
 	GuardActMOUNT      GuardAct = 11
+	GuardActHOLD       GuardAct = 12
 )
 
 type GuardEnd struct {
@@ -122,6 +123,7 @@ const (
 	GuardProgGuardKernelModuleRequest = "guard_kernel_module_request"
 	GuardProgGuardKernelReadFile      = "guard_kernel_read_file"
 	GuardProgGuardMoveMount           = "guard_move_mount"
+	GuardProgGuardPathNotify          = "guard_path_notify"
 	GuardProgGuardPtraceAccessCheck   = "guard_ptrace_access_check"
 	GuardProgGuardSbMount             = "guard_sb_mount"
 	GuardProgGuardSbPivotroot         = "guard_sb_pivotroot"
@@ -200,6 +202,7 @@ type GuardProgramSpecs struct {
 	GuardKernelModuleRequest *ebpf.ProgramSpec `ebpf:"guard_kernel_module_request"`
 	GuardKernelReadFile      *ebpf.ProgramSpec `ebpf:"guard_kernel_read_file"`
 	GuardMoveMount           *ebpf.ProgramSpec `ebpf:"guard_move_mount"`
+	GuardPathNotify          *ebpf.ProgramSpec `ebpf:"guard_path_notify"`
 	GuardPtraceAccessCheck   *ebpf.ProgramSpec `ebpf:"guard_ptrace_access_check"`
 	GuardSbMount             *ebpf.ProgramSpec `ebpf:"guard_sb_mount"`
 	GuardSbPivotroot         *ebpf.ProgramSpec `ebpf:"guard_sb_pivotroot"`
@@ -323,6 +326,7 @@ type GuardPrograms struct {
 	GuardKernelModuleRequest *ebpf.Program `ebpf:"guard_kernel_module_request"`
 	GuardKernelReadFile      *ebpf.Program `ebpf:"guard_kernel_read_file"`
 	GuardMoveMount           *ebpf.Program `ebpf:"guard_move_mount"`
+	GuardPathNotify          *ebpf.Program `ebpf:"guard_path_notify"`
 	GuardPtraceAccessCheck   *ebpf.Program `ebpf:"guard_ptrace_access_check"`
 	GuardSbMount             *ebpf.Program `ebpf:"guard_sb_mount"`
 	GuardSbPivotroot         *ebpf.Program `ebpf:"guard_sb_pivotroot"`
@@ -359,6 +363,7 @@ func (p *GuardPrograms) Close() error {
 		p.GuardKernelModuleRequest,
 		p.GuardKernelReadFile,
 		p.GuardMoveMount,
+		p.GuardPathNotify,
 		p.GuardPtraceAccessCheck,
 		p.GuardSbMount,
 		p.GuardSbPivotroot,

@@ -127,6 +127,7 @@ enum act {
 	REMOVE = 9,
 	ATTRIBUTES = 10,
 	MOUNT = 11,
+	HOLD = 12,
 };
 
 /* An exit, a change of ids, or a refusal. */

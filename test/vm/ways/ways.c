@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/fanotify.h>
 #include <sys/mount.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
@@ -73,6 +74,8 @@ try(const char *way)
 	WAY("disguised",
 	    mount("/root", "/etc/pam.d", "", MS_BIND | MS_PRIVATE, ""));
 	WAY("bpf", syscall(SYS_bpf, 0, "\1\0\0\0\4\0\0\0\4\0\0\0\1\0\0\0", 16));
+	WAY("hold", fanotify_mark(fanotify_init(FAN_CLASS_CONTENT, O_RDONLY),
+			FAN_MARK_ADD, FAN_OPEN_PERM, AT_FDCWD, "/root"));
 	WAY("module", load(open("/ways/module", O_RDONLY)));
 	gettimeofday(&now, NULL);
 	WAY("uring", syscall(SYS_io_uring_setup, 8, calloc(1, 120)));
