@@ -398,8 +398,9 @@ func (a *Agent) append(entries ...ledger.Entry) {
 	}
 	if err := a.Keep.Append(entries...); err != nil {
 		a.Log.Error("record not kept", "err", err, "entries", len(entries))
-		if errors.Is(err, keep.ErrLost) {
-			a.tear([]ledger.Entry{{Kind: ledger.Gap}}) // as the outbox will say
+		var lost *keep.LostError
+		if errors.As(err, &lost) {
+			a.missed(lost.Of)
 		}
 	}
 }

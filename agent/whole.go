@@ -56,6 +56,24 @@ func (a *Agent) tear(entries []ledger.Entry) {
 	}
 }
 
+// missed has those sessions end, of whose records something found no room, that
+// belong to roles which do not put up with it, and says so. How much it is, the
+// outbox tells once there is room.
+func (a *Agent) missed(of []uint64) {
+	for _, id := range of {
+		gap := ledger.Entry{Kind: ledger.Gap, At: a.Clock.Now().Wall, Session: id, Text: noRoom}
+		if s, ok := a.session(id); ok {
+			gap.Grant, gap.Person, gap.Approvers = s.Grant, s.Person, s.Approvers
+		}
+		gaps := []ledger.Entry{gap}
+		if a.tear(gaps); gaps[0].Text != noRoom {
+			a.append(gaps...)
+		}
+	}
+}
+
+const noRoom = "the host has no room for all that is to be recorded"
+
 func (a *Agent) tearOne(s Session) grant.Audit {
 	g, ok := find(a.known(), s.Grant)
 	if !ok {

@@ -13,7 +13,7 @@ func (o *Outbox) sayHeld() {
 		return
 	}
 	o.mu.Lock()
-	n := o.spared
+	n := o.missing()
 	if o.failing == nil {
 		o.owed = 0 // its gap was written with the rest
 	} else {
@@ -55,5 +55,5 @@ func (o *Outbox) takeHeld() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.owed, o.saidHeld = n, n
-	o.queue(o.gap(ledger.Entry{Lost: n, Text: text}))
+	o.queue(nobody, o.gap(ledger.Entry{Lost: n, Text: text}))
 }

@@ -69,12 +69,15 @@ type Outbox struct {
 	durable      uint64     // last number on disk
 	pending      []pending
 	pendingBytes int
-	lost         uint64        // entries dropped since the last gap
-	spared       uint64        // the same, of what goes first
-	owed         uint64        // entries of an agent before this one, whose gap is pending
-	attempt      chan struct{} // closed after the next write, done or not
-	failing      error         // why the last write did not happen
-	stuck        bool          // the last write has been going on too long
+	pendingBy    map[uint64]int64   // the same, of each owner
+	by           map[uint64]int64   // bytes that wait of each owner, on disk as well, since this agent began
+	missed       map[uint64]*missed // what of each session was not taken
+	lost         uint64             // entries that memory had no room for, since the last gap
+	lostSince    time.Time          // when the first of them was
+	owed         uint64             // entries of an agent before this one, whose gap is pending
+	attempt      chan struct{}      // closed after the next write, done or not
+	failing      error              // why the last write did not happen
+	stuck        bool               // the last write has been going on too long
 	seals        sealing
 	running      bool // run writes
 	closed       bool // nothing is written any more
@@ -84,14 +87,16 @@ type pending struct {
 	seq   uint64
 	entry []byte
 	seal  bool
+	owner uint64
 }
 
 // A segment is one file.
 type segment struct {
 	first  uint64
 	size   int64
-	frames []frame // of the last segment, and of the one in the cache
-	out    file    // of the last segment, once it is written: it can be read where its name is gone
+	by     map[uint64]int64 // of that, what each owner has
+	frames []frame          // of the last segment, and of the one in the cache
+	out    file             // of the last segment, once it is written: it can be read where its name is gone
 }
 
 func (s *segment) name() string { return segmentName(s.first) }
@@ -141,9 +146,20 @@ func (o *Outbox) Writing() error {
 		return fmt.Errorf("%w: %w", ErrHeld, o.failing)
 	case o.stuck || o.closed:
 		return ErrHeld
+	case !o.roomy():
+		return errQuota
 	}
 	return nil
 }
+
+// A LostError is an [ErrLost] that says of which sessions more was lost than
+// was told before: zero stands for any.
+type LostError struct{ Of []uint64 }
+
+func (e *LostError) Error() string { return ErrLost.Error() }
+
+// Unwrap makes it an [ErrLost].
+func (e *LostError) Unwrap() error { return ErrLost }
 
 // Append puts entries at the end, and waits until the disk has them, but not
 // long: who enforces does not hang on a disk.
@@ -151,10 +167,15 @@ func (o *Outbox) Append(entries ...ledger.Entry) error {
 	if len(entries) == 0 {
 		return nil
 	}
+	var lost *LostError
 	o.mu.Lock()
-	lost := false
 	for _, e := range entries {
-		lost = !o.put(e) || lost
+		if taken, begun := o.put(e); !taken {
+			if lost == nil {
+				lost = &LostError{}
+			}
+			lost.Of = append(lost.Of, begun...)
+		}
 	}
 	last, running := o.next-1, o.running
 	o.mu.Unlock()
@@ -163,10 +184,10 @@ func (o *Outbox) Append(entries ...ledger.Entry) error {
 		_ = o.commit() // wait says what came of it
 	}
 	poke(o.work)
-	if lost {
-		return ErrLost
+	if err := o.wait(last); lost == nil {
+		return err
 	}
-	return o.wait(last)
+	return lost
 }
 
 // wait returns once the disk has the entry of the number, or why it has not.
@@ -196,9 +217,9 @@ func (o *Outbox) wait(seq uint64) error {
 	}
 }
 
-// put numbers an entry, and reports whether there was room for it; the caller
-// holds mu.
-func (o *Outbox) put(e ledger.Entry) bool {
+// put numbers an entry, and reports whether there was room for it; if not, also
+// whose record begins to miss something. The caller holds mu.
+func (o *Outbox) put(e ledger.Entry) (taken bool, begun []uint64) {
 	b := e.Bytes()
 	if len(b) > maxEntry {
 		b = o.gap(ledger.Entry{
@@ -206,19 +227,20 @@ func (o *Outbox) put(e ledger.Entry) bool {
 			Text: fmt.Sprintf("an entry of %d bytes is more than the record takes", len(b)),
 		})
 	}
-	if o.pendingBytes+len(b) > o.memory {
-		o.lost++
-		return false
-	}
-	if spare := o.hasSpare(len(b)); spare {
-		o.tellSpared()
-	} else if sparable(e.Kind) {
-		o.spare()
-		return false
+	switch of := share(e.Kind); {
+	case o.fits(of, owner(e), frameHead+int64(len(b))):
+	case of != wholeShare:
+		return false, o.miss(e)
+	default:
+		if o.lost++; o.lost == 1 {
+			o.lostSince, begun = e.At, []uint64{nobody}
+		}
+		return false, begun
 	}
 	o.closeGap()
-	o.queue(b)
-	return true
+	o.tellBefore(e)
+	o.queue(owner(e), b)
+	return true, nil
 }
 
 // closeGap says, before anything else is said, how much is missing here.
@@ -226,20 +248,28 @@ func (o *Outbox) closeGap() {
 	if o.lost == 0 {
 		return
 	}
-	b := o.gap(ledger.Entry{Lost: o.lost, Text: "neither disk nor memory of the host had room"})
+	b := o.gap(ledger.Entry{Lost: o.lost, Since: o.lostSince, Text: "neither disk nor memory of the host had room"})
 	o.lost = 0
-	o.queue(b)
+	o.queue(nobody, b)
 }
 
-func (o *Outbox) queue(b []byte) {
-	o.pending = append(o.pending, pending{o.next, b, false})
-	o.pendingBytes += len(b)
-	o.next++
+func (o *Outbox) queue(owner uint64, b []byte) {
+	o.enqueue(pending{o.next, b, false, owner})
 	o.noteOpen(b)
 }
 
-func (o *Outbox) gap(e ledger.Entry) []byte {
-	e.Kind, e.At, e.Host, e.Boot = ledger.Gap, o.clock.Now().Wall, o.host, o.boot
+func (o *Outbox) enqueue(p pending) {
+	o.pending = append(o.pending, p)
+	o.pendingBytes += len(p.entry)
+	count(o.pendingBy, p.owner, int64(len(p.entry)))
+	count(o.by, p.owner, frameHead+int64(len(p.entry)))
+	o.next++
+}
+
+func (o *Outbox) gap(e ledger.Entry) []byte { return o.gapAt(e, o.clock.Now().Wall) }
+
+func (o *Outbox) gapAt(e ledger.Entry, at time.Time) []byte {
+	e.Kind, e.At, e.Host, e.Boot = ledger.Gap, at, o.host, o.boot
 	return e.Bytes()
 }
 
@@ -290,6 +320,9 @@ func (o *Outbox) setRunning(is bool) {
 
 // close writes what is left; what is appended later stays in memory.
 func (o *Outbox) close() error {
+	o.mu.Lock()
+	o.tellAll()
+	o.mu.Unlock()
 	o.sealNow()
 	err := o.commit()
 	o.mu.Lock()

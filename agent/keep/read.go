@@ -30,7 +30,8 @@ func openOutbox(c Config, mine bool) (*Outbox, error) {
 	o := &Outbox{
 		dir: filepath.Join(c.Dir, "outbox"), host: c.Host, boot: c.Boot, clock: c.Clock, log: c.Log,
 		quota: c.Quota, memory: c.Memory, create: createFile, broken: true,
-		held: Folder{Dir: c.Run}, seals: sealing{key: c.Key, fleet: c.Fleet}, appended: make(chan struct{}, 1), work: make(chan struct{}, 1), attempt: make(chan struct{}),
+		held: Folder{Dir: c.Run}, seals: sealing{key: c.Key, fleet: c.Fleet}, pendingBy: map[uint64]int64{}, by: map[uint64]int64{}, missed: map[uint64]*missed{},
+		appended: make(chan struct{}, 1), work: make(chan struct{}, 1), attempt: make(chan struct{}),
 	}
 	if o.quota <= 0 {
 		o.quota = defaultQuota
@@ -61,7 +62,7 @@ func openOutbox(c Config, mine bool) (*Outbox, error) {
 	}
 	o.takeHeld()
 	if torn {
-		o.queue(o.gap(ledger.Entry{Lost: 1, Text: "at least one: the host's disk lost the end of what an agent before this one wrote"}))
+		o.queue(nobody, o.gap(ledger.Entry{Lost: 1, Text: "at least one: the host's disk lost the end of what an agent before this one wrote"}))
 	}
 	poke(o.appended)
 	poke(o.work)
@@ -345,8 +346,8 @@ func (o *Outbox) Kept(upTo uint64, first bool) error {
 	behind := first && len(o.segments) > 0 && upTo+o.base+1 < o.segments[0].first
 	if !ahead && !behind {
 		gone := o.drop(upTo + o.base)
-		if o.spared > 0 && o.hasSpare(0) {
-			o.tellSpared()
+		if len(o.missed) > 0 && o.roomy() {
+			o.tellAll()
 			poke(o.work)
 		}
 		o.mu.Unlock()
@@ -361,7 +362,7 @@ func (o *Outbox) Kept(upTo uint64, first bool) error {
 		text = "the control plane had confirmed records that it no longer has: its database was set back"
 	}
 	o.mu.Lock()
-	o.queue(o.gap(ledger.Entry{Text: text}))
+	o.queue(nobody, o.gap(ledger.Entry{Text: text}))
 	o.mu.Unlock()
 	poke(o.work)
 	return ErrRenamed
@@ -376,6 +377,9 @@ func (o *Outbox) drop(upTo uint64) (gone []string) {
 	}
 	for len(o.segments) > 1 && o.segments[1].first <= upTo+1 {
 		gone = append(gone, o.segments[0].name())
+		for session, n := range o.segments[0].by {
+			count(o.by, session, -n)
+		}
 		o.segments = o.segments[1:]
 	}
 	return gone

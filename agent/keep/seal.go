@@ -57,10 +57,8 @@ func (o *Outbox) seal() {
 		Text: fmt.Sprintf("seal %d, of %d entries", is.Number, len(is.Digests)),
 	}
 	b := e.Bytes()
-	o.pending = append(o.pending, pending{o.next, b, true})
-	o.pendingBytes += len(b)
+	o.enqueue(pending{o.next, b, true, nobody})
 	s.number, s.before, s.open, s.bytes = is.Number, is.Digest(), nil, 0
-	o.next++
 }
 
 // sealNow seals what there is.

@@ -36,6 +36,9 @@ func (o *Outbox) commit() error {
 		if err == nil {
 			o.written(take)
 			o.closeGap()
+			if len(o.missed) > 0 && o.roomy() {
+				o.tellAll()
+			}
 		}
 		close(o.attempt)
 		o.attempt = make(chan struct{})
@@ -100,6 +103,9 @@ func (o *Outbox) write(take []pending) error {
 	defer o.mu.Unlock()
 	s.frames = append(s.frames, frames...)
 	s.size += int64(len(buf))
+	for _, p := range take {
+		count(s.by, p.owner, frameHead+int64(len(p.entry)))
+	}
 	return nil
 }
 
@@ -110,7 +116,7 @@ func (o *Outbox) begin(first uint64) (*segment, error) {
 		_ = o.out.Close()
 		o.out = nil
 	}
-	s := &segment{first: first}
+	s := &segment{first: first, by: map[uint64]int64{}}
 	out, err := o.newFile(s.name())
 	if err != nil {
 		o.broken = true
@@ -208,6 +214,7 @@ func (o *Outbox) onDisk() int64 {
 func (o *Outbox) written(take []pending) {
 	for _, p := range take {
 		o.pendingBytes -= len(p.entry)
+		count(o.pendingBy, p.owner, -int64(len(p.entry)))
 		if p.seal {
 			o.seals.at = p.seq
 		}
