@@ -396,10 +396,12 @@ func (a *Agent) append(entries ...ledger.Entry) {
 		entries[i].Host, entries[i].Boot = a.Name, a.Boot
 		entries[i].Text = printable(entries[i].Text)
 	}
-	if err := a.Keep.Append(entries...); err != nil {
+	var lost *keep.LostError
+	switch err := a.Keep.Append(entries...); {
+	case errors.As(err, &lost) && len(lost.Of) == 0: // said before
+	case err != nil:
 		a.Log.Error("record not kept", "err", err, "entries", len(entries))
-		var lost *keep.LostError
-		if errors.As(err, &lost) {
+		if lost != nil {
 			a.missed(lost.Of)
 		}
 	}

@@ -227,10 +227,11 @@ func (o *Outbox) put(e ledger.Entry) (taken bool, begun []uint64) {
 			Text: fmt.Sprintf("an entry of %d bytes is more than the record takes", len(b)),
 		})
 	}
+	need := frameHead + int64(len(b))
 	switch of := share(e.Kind); {
-	case o.fits(of, owner(e), frameHead+int64(len(b))):
+	case o.fits(of, owner(e), need):
 	case of != wholeShare:
-		return false, o.miss(e)
+		return false, o.miss(e, need)
 	default:
 		if o.lost++; o.lost == 1 {
 			o.lostSince, begun = e.At, []uint64{nobody}
@@ -321,7 +322,7 @@ func (o *Outbox) setRunning(is bool) {
 // close writes what is left; what is appended later stays in memory.
 func (o *Outbox) close() error {
 	o.mu.Lock()
-	o.tellAll()
+	o.tellRoom(true)
 	o.mu.Unlock()
 	o.sealNow()
 	err := o.commit()

@@ -346,10 +346,8 @@ func (o *Outbox) Kept(upTo uint64, first bool) error {
 	behind := first && len(o.segments) > 0 && upTo+o.base+1 < o.segments[0].first
 	if !ahead && !behind {
 		gone := o.drop(upTo + o.base)
-		if len(o.missed) > 0 && o.roomy() {
-			o.tellAll()
-			poke(o.work)
-		}
+		o.tellRoom(false)
+		poke(o.work)
 		o.mu.Unlock()
 		return remove(o.root(), gone)
 	}

@@ -85,7 +85,9 @@ type missed struct {
 	grant, person string
 	approvers     []string
 	session       uint64
+	owner         uint64    // whose share it took
 	of            int64     // the largest share that it was refused for
+	need          int64     // bytes that the last had needed
 	lost          uint64    // since the last gap
 	first, next   uint64    // numbers of the session; next is zero where those between are not all of them
 	since, at     time.Time // of the first, and of the last
@@ -95,7 +97,7 @@ type missed struct {
 // miss counts an entry that is not taken, and reports whose record begins to
 // miss something by it, if it is the first since that was last told: a
 // session's, or [nobody]'s in particular. The caller holds mu.
-func (o *Outbox) miss(e ledger.Entry) (begun []uint64) {
+func (o *Outbox) miss(e ledger.Entry, need int64) (begun []uint64) {
 	id := owner(e)
 	m := o.missed[id]
 	if m == nil && len(o.missed) >= missedOf {
@@ -103,7 +105,7 @@ func (o *Outbox) miss(e ledger.Entry) (begun []uint64) {
 		m = o.missed[nobody]
 	}
 	if m == nil {
-		m = &missed{session: e.Session, enough: missedAtOnce}
+		m = &missed{owner: id, session: e.Session, enough: missedAtOnce}
 		o.missed[id] = m
 	}
 	if m.lost == 0 {
@@ -124,7 +126,7 @@ func (o *Outbox) miss(e ledger.Entry) (begun []uint64) {
 	if e.At.After(m.at) {
 		m.at = e.At
 	}
-	m.of = max(m.of, share(e.Kind))
+	m.of, m.need = max(m.of, share(e.Kind)), need
 	if m.lost++; m.lost >= m.enough {
 		// So that the count is on disk; less often the longer it goes on.
 		m.enough = min(2*m.enough, missedMost)
@@ -162,10 +164,14 @@ func (o *Outbox) tellBefore(e ledger.Entry) {
 	}
 }
 
-// tellAll tells what all sessions missed; the caller holds mu.
-func (o *Outbox) tellAll() {
+// tellRoom tells what those sessions missed for which there is room again, or
+// what all did; the caller holds mu.
+func (o *Outbox) tellRoom(all bool) {
 	for _, id := range slices.Sorted(maps.Keys(o.missed)) {
 		m := o.missed[id]
+		if !all && !o.fits(m.of, m.owner, m.need) {
+			continue
+		}
 		if o.tellMissed(m); m.lost == 0 {
 			delete(o.missed, id)
 		}

@@ -36,9 +36,7 @@ func (o *Outbox) commit() error {
 		if err == nil {
 			o.written(take)
 			o.closeGap()
-			if len(o.missed) > 0 && o.roomy() {
-				o.tellAll()
-			}
+			o.tellRoom(false)
 		}
 		close(o.attempt)
 		o.attempt = make(chan struct{})
