@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -71,7 +72,7 @@ func (s *Server) SearchEvents(ctx context.Context, m *api.SearchEventsRequest) (
 		}
 		reply.Gaps, reply.Lost = told.sum()
 	}
-	if len(events) == q.Limit {
+	if roster.More(events, q.Limit) {
 		reply.Next = events[len(events)-1].ID
 	}
 	return reply, nil
@@ -112,7 +113,7 @@ func (s *Server) sendEvents(ctx context.Context, q roster.Search, send func(*api
 			}
 			q.After = e.ID
 		}
-		if len(events) < q.Limit {
+		if !roster.More(events, q.Limit) {
 			return q.After, nil
 		}
 	}
@@ -159,6 +160,8 @@ func (s *Server) tellHosts(ctx context.Context, r roster.Request, reply *api.Tim
 			At: timestamppb.New(d.At), What: "sent", Host: d.Host, Text: "the host holds the grant", Took: since(r.IssuedAt, d.At),
 		})
 	}
+	var deeds, size int
+	left := &api.Moment{What: "left-out"}
 	for q := (roster.Search{Grant: r.Grant.ID, Limit: maxEvents}); ; {
 		events, err := s.Store.Events(ctx, q)
 		if err != nil {
@@ -166,15 +169,34 @@ func (s *Server) tellHosts(ctx context.Context, r roster.Request, reply *api.Tim
 		}
 		for _, e := range events {
 			q.After = e.ID
-			if e.Entry.Kind != ledger.Decision { // told as a step already
-				reply.Moments = append(reply.Moments, moment(r, e))
+			switch {
+			case e.Entry.Kind == ledger.Decision: // told as a step already
+				continue
+			case e.Entry.Process != nil && e.Entry.SessionSeq > 0:
+				if deeds, size = deeds+1, size+e.Size; deeds > mostDeeds || size > deedBytes {
+					left.At = timestamppb.New(e.Entry.At)
+					continue
+				}
 			}
+			reply.Moments = append(reply.Moments, moment(r, e))
 		}
-		if len(events) < q.Limit {
-			return nil
+		if !roster.More(events, q.Limit) {
+			break
 		}
 	}
+	if left.At != nil {
+		left.Text = fmt.Sprintf("not all of the %d things that were done under it are told here: curfew audit search --grant %s --limit 0", deeds, r.Grant.ID)
+		reply.Moments = append(reply.Moments, left)
+	}
+	return nil
 }
+
+// A grant's story tells so much of what was done under it: a page has an end,
+// and the record has all.
+const (
+	mostDeeds = 20_000
+	deedBytes = 16 << 20
+)
 
 func moment(r roster.Request, e roster.Event) *api.Moment {
 	m := &api.Moment{

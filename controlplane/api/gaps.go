@@ -45,12 +45,13 @@ func (s *Server) tellGaps(ctx context.Context, r roster.Request, m *api.Request)
 		until = s.now()
 	}
 	for _, h := range r.Hosts {
-		hosts, err := s.gaps(ctx, roster.Search{Host: h, Since: r.IssuedAt, Until: until})
+		// One may be told long after what it is about.
+		hosts, err := s.gaps(ctx, roster.Search{Host: h, Since: r.IssuedAt})
 		if err != nil {
 			return err
 		}
 		for _, e := range hosts {
-			if e.Entry.Grant == "" {
+			if from := e.Entry.Since; e.Entry.Grant == "" && (e.Entry.At.Before(until) || !from.IsZero() && from.Before(until)) {
 				all = append(all, e)
 			}
 		}

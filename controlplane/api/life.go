@@ -295,7 +295,7 @@ func (s *Server) alertTold(ctx context.Context) error {
 					s.Log.ErrorContext(ctx, "alert: a host tells what somebody has to look at", "kind", e.Kind, "host", e.Host, "event", e.ID, "what", e.Entry.Text)
 				}
 			}
-			if len(events) < q.Limit {
+			if !roster.More(events, q.Limit) {
 				break
 			}
 		}

@@ -148,7 +148,7 @@ func (f *Forwarder) next(ctx context.Context, l *line) (more bool, err error) {
 		return false, fmt.Errorf("keep how far %s has come: %w", l.Name, err)
 	}
 	l.upTo.Store(last)
-	return len(events) == atOnce, nil
+	return roster.More(events, atOnce), nil
 }
 
 // from is the last event that the target took.

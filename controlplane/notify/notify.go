@@ -167,7 +167,7 @@ func (n *Notifier) turn(ctx context.Context, l *line) (more bool, err error) {
 	if quiet > upTo {
 		failed = errors.Join(failed, n.store.KeepForwarded(ctx, cursor, quiet))
 	}
-	return failed == nil && len(events) == atOnce, failed
+	return failed == nil && roster.More(events, atOnce), failed
 }
 
 // from is how far a cursor has come; a new one begins at where.

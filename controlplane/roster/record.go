@@ -31,6 +31,21 @@ type Event struct {
 	ReceiptKey ed25519.PublicKey // that the host had when it sent its receipt
 	Entry      ledger.Entry
 	Deleted    bool // but for what it is about
+	Size       int  // bytes of the entry as it came
+}
+
+// EventBytes is about as many bytes of events as are looked at together: one
+// entry may have megabytes of a program's arguments.
+const EventBytes = 4 << 20
+
+// More reports whether there may be more events behind those that a search for
+// so many returned.
+func More(events []Event, limit int) bool {
+	size := 0
+	for _, v := range events {
+		size += v.Size
+	}
+	return len(events) > 0 && (len(events) >= limit || size >= EventBytes)
 }
 
 // A Search says which events are wanted. Empty fields do not narrow it.

@@ -107,10 +107,24 @@ func (t *tx) about(ctx context.Context, r row) (searchable, error) {
 
 const maxEvents = 1000
 
-// Events returns the events that are searched for, oldest first.
+// Events returns the events that are searched for, oldest first: up to the
+// limit, or to about [roster.EventBytes].
 func (s *Store) Events(ctx context.Context, q roster.Search) ([]roster.Event, error) {
 	query, args := s.search(q)
-	return list(ctx, s.read, scanEvent, query, args...)
+	rows, err := s.read.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close() //nolint:errcheck // rows.Err below tells
+	var all []roster.Event
+	for size := 0; size < roster.EventBytes && rows.Next(); {
+		v, err := scanEvent(rows)
+		if err != nil {
+			return nil, err
+		}
+		all, size = append(all, v), size+v.Size
+	}
+	return all, rows.Err()
 }
 
 // search is the statement for a search.
@@ -200,6 +214,7 @@ func scanEvent(r scanner) (roster.Event, error) {
 	if err != nil {
 		return v, err
 	}
+	v.Size = len(raw)
 	if v.Deleted {
 		v.Entry = ledger.Entry{Kind: ledger.KindNamed(v.Kind), At: at, Host: v.Host, Grant: grant, Person: person, Text: "what this entry told was deleted, as the retention of its role says"}
 		return v, nil
