@@ -3,12 +3,16 @@ package forward
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"strings"
 )
+
+// errTooMuch means that a receiver does not take as much at once.
+var errTooMuch = errors.New("that was more than it takes at once")
 
 // maxReply bounds what is read of a receiver's answer.
 const maxReply = 64 << 10
@@ -43,6 +47,9 @@ func (c caller) post(ctx context.Context, kind string, body []byte) ([]byte, err
 	reply, err := io.ReadAll(io.LimitReader(r.Body, maxReply))
 	if err != nil {
 		return nil, fmt.Errorf("read its answer: %w", err)
+	}
+	if r.StatusCode == http.StatusRequestEntityTooLarge {
+		return nil, fmt.Errorf("it answered %s: %w", r.Status, errTooMuch)
 	}
 	if r.StatusCode/100 != 2 {
 		return nil, fmt.Errorf("it answered %s", r.Status)

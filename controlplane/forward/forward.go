@@ -8,6 +8,7 @@ package forward
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
@@ -137,10 +138,8 @@ func (f *Forwarder) next(ctx context.Context, l *line) (more bool, err error) {
 	if err != nil || len(events) == 0 {
 		return false, err
 	}
-	sending, cancel := context.WithTimeout(ctx, sendWithin)
-	err = l.sink.send(sending, events)
-	cancel()
-	if err != nil {
+	all := len(events)
+	if events, err = l.send(ctx, events); err != nil {
 		return false, err
 	}
 	last := events[len(events)-1].ID
@@ -148,7 +147,21 @@ func (f *Forwarder) next(ctx context.Context, l *line) (more bool, err error) {
 		return false, fmt.Errorf("keep how far %s has come: %w", l.Name, err)
 	}
 	l.upTo.Store(last)
-	return roster.More(events, atOnce), nil
+	return len(events) < all || roster.More(events, atOnce), nil
+}
+
+// send sends events, or the first of them if all are too much for the target,
+// and returns those that it took.
+func (l *line) send(ctx context.Context, events []roster.Event) ([]roster.Event, error) {
+	for {
+		sending, cancel := context.WithTimeout(ctx, sendWithin)
+		err := l.sink.send(sending, events)
+		cancel()
+		if !errors.Is(err, errTooMuch) || len(events) == 1 {
+			return events, err
+		}
+		events = events[:len(events)/2]
+	}
 }
 
 // from is the last event that the target took.

@@ -2,6 +2,10 @@ package forward
 
 import (
 	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -43,4 +47,62 @@ func TestThereIsAMessageOfWhateverAHostTells(t *testing.T) {
 			rt.Fatalf("OTLP: %v", err)
 		}
 	})
+}
+
+// No command line, and no text of a host that was broken into, makes a message
+// that a receiver with a limit of a megabyte refuses for ever.
+func TestMessagesAreBounded(t *testing.T) {
+	long := strings.Repeat("\x01\"", 1<<19)
+	many := make([]string, 1<<19)
+	for name, argv := range map[string][]string{"one long argument": {"true", long}, "very many empty ones": many, "the second is long": {long, long, "end"}} {
+		v := newShelf(1).events[0]
+		e := &v.Entry
+		v.Host, v.Role = long, long
+		e.Text, e.Object, e.Person, e.Grant, e.Request, e.Step, e.Service, e.Boot, e.Approvers = long, long, long, long, long, long, long, long, many
+		p := *e.Process
+		p.Argv, p.Path, p.Cwd, p.Comm = argv, long, long, long
+		e.Process = &p
+		lines, err := ocsfLines("example", []roster.Event{v})
+		if err != nil || len(lines) > 1<<20 || !strings.Contains(string(lines), "in the record") {
+			t.Errorf("%s: OCSF: %d bytes, %v", name, len(lines), err)
+		}
+		b, err := proto.Marshal(logRecord(v, 1))
+		if err != nil || len(b) > 1<<20 {
+			t.Errorf("%s: OTLP: %d bytes, %v", name, len(b), err)
+		}
+		if len(e.Process.Argv) != len(argv) || len(e.Text) != len(long) {
+			t.Errorf("%s: the event itself was cut", name)
+		}
+	}
+	v := newShelf(1).events[0]
+	v.Entry.Process.Argv = []string{"echo", "\u009b31m", "two\r\nlines\u2028three"}
+	if got := sentence(v); strings.ContainsAny(got, "\u009b\r\n\u2028") {
+		t.Errorf("%q", got)
+	}
+}
+
+// A receiver that takes less at once gets less at once, and all of it in order.
+func TestASmallReceiver(t *testing.T) {
+	for name, most := range map[string]int{"seven at a time": 7, "one at a time": 1} {
+		var got []string
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			b, _ := io.ReadAll(r.Body)
+			lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+			if len(lines) > most {
+				w.WriteHeader(http.StatusRequestEntityTooLarge)
+				return
+			}
+			got = append(got, lines...)
+		}))
+		newShelf(40).forward(t, Target{Form: FormOCSF, To: server.URL})
+		server.Close()
+		if len(got) != 40 {
+			t.Fatalf("%s: %d came", name, len(got))
+		}
+		for i, l := range got {
+			if !strings.Contains(l, fmt.Sprintf(`"sequence":%d,`, i+1)) {
+				t.Fatalf("%s: number %d is %s", name, i+1, l)
+			}
+		}
+	}
 }

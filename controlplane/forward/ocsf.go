@@ -78,6 +78,7 @@ func class(v roster.Event) (uid, activity int) {
 
 // ocsf is one event in the schema.
 func ocsf(fleet string, v roster.Event) object {
+	v = short(v)
 	e := v.Entry
 	uid, activity := class(v)
 	o := object{

@@ -61,6 +61,7 @@ func (o otlp) send(ctx context.Context, events []roster.Event) error {
 }
 
 func logRecord(v roster.Event, now uint64) *logs.LogRecord {
+	v = short(v)
 	e := v.Entry
 	g := gravityOf(v)
 	r := &logs.LogRecord{

@@ -2,7 +2,9 @@ package forward
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+	"unicode"
 
 	"curfew.internal/controlplane/roster"
 	"curfew.internal/ledger"
@@ -90,11 +92,50 @@ func command(p *ledger.Process) string {
 // oneLine keeps a hostile argument from looking like a line of its own.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == 0x2028 || r == 0x2029 {
+		if unicode.IsControl(r) || r == 0x2028 || r == 0x2029 {
 			return ' '
 		}
 		return r
 	}, s)
+}
+
+const (
+	// maxText and maxArgs keep what is posted of one event under the megabyte
+	// that many receivers take at most: one that takes none of an event would
+	// have to be asked for ever, and got nothing that came after.
+	maxText, maxArgs = 8 << 10, 32 << 10
+	maxNames         = 64
+)
+
+// short is an event with long texts and command lines cut.
+func short(v roster.Event) roster.Event {
+	e := &v.Entry
+	for _, s := range []*string{&v.Host, &v.Role, &e.Boot, &e.Grant, &e.Person, &e.Service, &e.Text, &e.Request, &e.Step, &e.Object} {
+		*s = cut(*s, maxText)
+	}
+	e.Approvers = e.Approvers[:min(len(e.Approvers), maxNames)]
+	if e.Process == nil {
+		return v
+	}
+	p := *e.Process
+	e.Process = &p
+	for _, s := range []*string{&p.Comm, &p.Path, &p.Cwd, &p.TTY} {
+		*s = cut(*s, maxText)
+	}
+	all, room := p.Argv, maxArgs
+	for i, a := range all {
+		const perArgument = 8 // an empty one takes room, too
+		if room -= perArgument + len(a); room >= 0 {
+			continue
+		}
+		left := 0
+		for _, b := range all[i:] {
+			left += 1 + len(b)
+		}
+		p.Argv = append(slices.Clone(all[:i]), cut(a, max(0, room+len(a))), fmt.Sprintf("… (%d arguments, of %d bytes, from here on, are whole in the record)", len(all)-i, left))
+		break
+	}
+	return v
 }
 
 // cut bounds a text, and says by how much it is short.
