@@ -29,9 +29,10 @@ type session struct {
 	*Client
 	duplex grpc.BidiStreamingClient[uplink.Up, uplink.Down]
 
-	unread  string        // why records could not be read last; of whoever sends
-	offered chan struct{} // holds one when there is a state to offer
-	wake    chan struct{} // holds one when there may be something to send
+	unread  string           // why records could not be read last; of whoever sends
+	rest    <-chan time.Time // until then none are sent; the same
+	offered chan struct{}    // holds one when there is a state to offer
+	wake    chan struct{}    // holds one when there may be something to send
 
 	mu      sync.Mutex // guards what follows
 	state   *uplink.State
@@ -245,6 +246,8 @@ func (s *session) send(ctx context.Context) error {
 		case <-s.wake:
 		case <-s.report:
 		case <-s.Appended:
+		case <-s.rest:
+			s.rest = nil
 		case <-ask: // and look again for records that could not be read
 			ask = s.Clock.After(askAgain)
 			s.mu.Lock()
@@ -253,6 +256,10 @@ func (s *session) send(ctx context.Context) error {
 		}
 	}
 }
+
+// gather is how long what is new waits for more after a batch was sent, unless
+// that was a large one: the control plane makes a change of its database of each.
+const gather = 200 * time.Millisecond
 
 // askAgain is how long a host waits that is unsure of its time.
 const askAgain = 10 * time.Second
@@ -314,7 +321,7 @@ func sameApplied(a, b *uplink.Applied) bool {
 }
 
 // records sends what follows the number sent, as far as the window is open;
-// it reports whether something was sent.
+// it reports whether there may be more to send at once.
 func (s *session) records(ctx context.Context, sent *uint64) (bool, error) {
 	s.mu.Lock()
 	size := 0
@@ -322,7 +329,7 @@ func (s *session) records(ctx context.Context, sent *uint64) (bool, error) {
 		size += b.bytes
 	}
 	*sent = max(*sent, s.kept)
-	ready := s.started && size < windowBytes
+	ready := s.started && size < windowBytes && s.rest == nil
 	s.mu.Unlock()
 	if !ready {
 		return false, nil
@@ -353,6 +360,9 @@ func (s *session) records(ctx context.Context, sent *uint64) (bool, error) {
 		return false, err
 	}
 	*sent = b.last
+	if b.bytes < batchBytes/2 {
+		s.rest = s.Clock.After(gather)
+	}
 	return true, nil
 }
 

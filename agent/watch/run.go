@@ -16,6 +16,12 @@ const (
 	// beat is how often the ring is emptied. The kernel does not wake us for
 	// each record: that would cost more than the record.
 	beat = 20 * time.Millisecond
+	// gather is how many beats lie between two batches, unless there is a lot to
+	// hand on: for each the disk and the control plane write.
+	gather = 10
+	// lot is how many bytes that is: half of what has to be in the ring before
+	// sessions get no more than their share.
+	lot = 512 << 10
 	// audit is how many beats lie between two looks for holes.
 	audit = 50
 	// most is how many entries go to the sink at once.
@@ -37,6 +43,8 @@ type follower struct {
 	accounts numbers
 	batch    []ledger.Entry
 	pos      uint64 // where the batch ends in the ring
+	kept     uint64 // up to where the sink has it
+	beats    int    // since it was given something
 	touched  map[uint64]bool
 	taken    map[uint64]uint64 // bytes of the ring that were read of each session since the last release
 	told     uint64            // events without a session that were reported
@@ -51,7 +59,7 @@ func (w *Watch) Run(ctx context.Context, sink Sink) error {
 		Watch: w, sink: sink, decoder: newDecoder(), accounts: numbers{},
 		pos: w.ring.start(), touched: map[uint64]bool{}, taken: map[uint64]uint64{},
 	}
-	f.told = f.position(noSession)
+	f.told, f.kept = f.position(noSession), f.pos
 	if w.Broken != "" {
 		f.batch = append(f.batch, ledger.Entry{Kind: ledger.Gap, At: w.clock.Now().Wall, Text: w.Broken})
 	}
@@ -60,7 +68,8 @@ func (w *Watch) Run(ctx context.Context, sink Sink) error {
 		if err != nil {
 			return err
 		}
-		empty, err := f.drain(ctx)
+		f.beats++
+		empty, err := f.drain(ctx, made != nil)
 		if err != nil {
 			return err
 		}
@@ -74,7 +83,8 @@ func (w *Watch) Run(ctx context.Context, sink Sink) error {
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			_, err := f.drain(context.WithoutCancel(ctx), true)
+			return err
 		case <-w.clock.After(beat):
 		}
 	}
@@ -99,13 +109,17 @@ func (f *follower) made(beats int) (map[uint64]bpf.WatchSession, error) {
 	return made, nil
 }
 
-// drain hands all on that is in the ring. It reports false if the sink did
-// not take it: then the ring keeps it, and the next beat tries again.
-func (f *follower) drain(ctx context.Context) (bool, error) {
+// drain reads what is in the ring and hands it on, unless it is to wait for more.
+// It reports false if the sink did not get or take it all: then the ring keeps
+// it, and a later beat tries again.
+func (f *follower) drain(ctx context.Context, all bool) (bool, error) {
 	for {
 		more, err := f.fill(ctx)
 		if err != nil {
 			return false, err
+		}
+		if !all && !more && len(f.batch) > 0 && f.beats < gather && f.pos-f.kept < lot {
+			return false, nil
 		}
 		if !f.deliver(ctx) {
 			return false, nil
@@ -177,7 +191,7 @@ func (f *follower) deliver(ctx context.Context) bool {
 			return false
 		}
 		f.failing = false
-		f.batch = nil
+		f.batch, f.beats = nil, 0
 	}
 	for session := range f.touched {
 		upTo := f.told
@@ -191,6 +205,7 @@ func (f *follower) deliver(ctx context.Context) bool {
 	clear(f.touched)
 	f.giveBack(ctx)
 	f.ring.release(f.pos)
+	f.kept = f.pos
 	return true
 }
 
