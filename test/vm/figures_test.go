@@ -31,42 +31,88 @@ func BenchmarkLock(b *testing.B) {
 	}
 }
 
-// ends says how late what runs under a grant ends.
+// ends says how late what runs under a grant ends. Who has one process running
+// ends beside others, and who has 200 by herself.
 func (s *scene) ends(b *testing.B) {
-	var people []*lab.Person
-	for _, name := range []string{"abe", "ana", "bea"} {
-		people = append(people, s.person(b, name))
-	}
-	for _, e := range emulatedEnds {
-		var late []time.Duration
-		for _, p := range people {
-			late = append(late, s.late(b, p, e))
+	people := []*lab.Person{s.person(b, "abe"), s.person(b, "ana"), s.person(b, "bea")}
+	for _, fault := range emulatedFaults {
+		for _, w := range fault.works {
+			var late []time.Duration
+			for beside := range slices.Chunk(people, max(1, len(people)/w.n)) {
+				late = append(late, s.late(b, beside, fault.quiet, fault.awake, w)...)
+			}
+			b.Log(figure("a grant's end, "+fault.name+" -> last of "+w.name+" dead", late))
 		}
-		b.Log(figure("a grant's end, "+e.name, late))
 	}
 }
 
-// emulatedEnds are the faults that an end is measured with, and what she has
-// running.
-var emulatedEnds = []struct{ name, work, quiet, awake string }{
-	{"agent alive -> last of 5 sleepers dead", sleepers, "true", "true"},
-	{
-		"agent killed, systemd's timer there -> last of 5 sleepers dead", sleepers,
-		"systemctl mask --runtime curfew-agent; systemctl kill -s KILL curfew-agent", "systemctl unmask --runtime curfew-agent; systemctl start curfew-agent",
-	},
-	{
-		"nothing of ours alive -> one that opens files for writing dead", "exec -a figure bash -c 'while :; do :>/tmp/figure; done' & disown",
-		"systemctl mask --runtime curfew-agent curfew-sweep; systemctl stop curfew-sweep.timer; systemctl kill -s KILL curfew-agent",
-		"systemctl unmask --runtime curfew-agent curfew-sweep; systemctl start curfew-agent curfew-sweep.timer",
-	},
+// A running is what she has running.
+type running struct {
+	name   string
+	n      int
+	script string // of each
 }
 
-const sleepers = "for i in 1 2 3 4 5; do exec -a figure sleep 7300 & disown; done"
+// Spinning processes begin to when nobody needs the machine any more.
+const (
+	sleeping = "exec -a figure-$1 sleep 7300"
+	spinning = `exec -a figure-$1 bash -c "until ((EPOCHSECONDS >= $2)); do sleep 1; done; while :; do :; done"`
+	writing  = "exec -a figure-$1 bash -c 'while :; do :>/tmp/figure; done'"
+)
 
-// late is how long after the end of her grant her last process is dead.
-func (s *scene) late(b *testing.B, p *lab.Person, e struct{ name, work, quiet, awake string }) time.Duration {
+var (
+	works = []running{{"1 sleeping", 1, sleeping}, {"200 sleeping", 200, sleeping}, {"1 spinning", 1, spinning}, {"200 spinning", 200, spinning}}
+
+	// emulatedFaults are the faults that an end is measured with.
+	emulatedFaults = []struct {
+		name, quiet, awake string
+		works              []running
+	}{
+		{"agent alive", "true", "true", works},
+		{
+			"agent killed", "systemctl mask --runtime curfew-agent; systemctl kill -s KILL curfew-agent",
+			"systemctl unmask --runtime curfew-agent; systemctl start curfew-agent", works,
+		},
+		{
+			"agent stopped", "systemctl mask --runtime curfew-agent; systemctl kill -s STOP curfew-agent",
+			"systemctl kill -s KILL curfew-agent; systemctl unmask --runtime curfew-agent; systemctl start curfew-agent", works,
+		},
+		{
+			"nothing of ours alive", "systemctl mask --runtime curfew-agent curfew-sweep; systemctl stop curfew-sweep.timer; systemctl kill -s KILL curfew-agent",
+			"systemctl unmask --runtime curfew-agent curfew-sweep; systemctl start curfew-agent curfew-sweep.timer",
+			[]running{{"1 that opens files for writing", 1, writing}},
+		},
+	}
+)
+
+// late is how long after the end of her grant each one's last process is dead.
+func (s *scene) late(b *testing.B, people []*lab.Person, quiet, awake string, w running) (late []time.Duration) {
 	b.Helper()
-	out, err := p.Prove(b.Context(), "request", "ops", "--on", "db1", "--for", "50s", "--no-wait", "-o", "json")
+	ends := map[string]time.Time{}
+	for _, p := range people {
+		ends[p.Name] = s.busy(b, p, w)
+	}
+	s.sh(b, quiet)
+	for name, end := range ends {
+		if !time.Now().Before(end.Add(-5 * time.Second)) {
+			b.Fatalf("%s was not ready before the end: nothing would be measured", name)
+		}
+	}
+	for line := range strings.Lines(s.sh(b, "chrt -f 1 bash -c "+quoted(lastDead))) {
+		name, dead, _ := strings.Cut(strings.TrimSpace(line), " ")
+		late = append(late, s.clock(b, dead).Sub(ends[name])-s.ahead(b))
+	}
+	s.sh(b, awake)
+	for _, p := range people {
+		s.nothing(b, p.Name)
+	}
+	return late
+}
+
+// busy has her run something, and says when her grant ends.
+func (s *scene) busy(b *testing.B, p *lab.Person, w running) time.Time {
+	b.Helper()
+	out, err := p.Prove(b.Context(), "request", "ops", "--on", "db1", "--for", "60s", "--no-wait", "-o", "json")
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -81,18 +127,25 @@ func (s *scene) late(b *testing.B, p *lab.Person, e struct{ name, work, quiet, a
 		_, err := s.vm.Sh(b.Context(), "test -e /run/curfew/managed/"+p.Name+" && test -e /run/curfew/sudoers.d/"+id)
 		return err
 	})
-	if out, err := s.ssh(b, p, "exec >/dev/null 2>&1 </dev/null; sudo -n env setsid bash -c "+quoted(e.work)); err != nil {
+	each := strings.NewReplacer("$1", p.Name, "$2", strconv.FormatInt(r.NotAfter.Unix()-4, 10)).Replace(w.script)
+	start := fmt.Sprintf("for ((i = 0; i < %d; i++)); do (%s) & disown; done", w.n, each)
+	if out, err := s.ssh(b, p, "exec >/dev/null 2>&1 </dev/null; sudo -n env setsid bash -c "+quoted(start)); err != nil {
 		b.Fatalf("%v: %s", err, out)
 	}
-	s.sh(b, "pgrep -f ^figure >/root/figures; "+e.quiet)
-	if !time.Now().Before(r.NotAfter) {
-		b.Fatal("it was not ready before the end: nothing would be measured")
-	}
-	dead := strings.TrimSpace(s.sh(b, "for p in $(cat /root/figures); do tail --pid=$p -s 0.01 -f /dev/null; done; echo ${EPOCHREALTIME/./}"))
-	s.sh(b, e.awake)
-	s.nothing(b, p.Name)
-	return s.clock(b, dead).Sub(r.NotAfter) - s.ahead(b)
+	s.until(b, "what she has running", func() error {
+		out, err := s.vm.Sh(b.Context(), "mkdir -p /run/figures; pgrep -f ^figure-"+p.Name+" >/run/figures/"+p.Name+"; wc -l </run/figures/"+p.Name)
+		if n := strings.TrimSpace(out); err == nil && n != strconv.Itoa(w.n) {
+			err = fmt.Errorf("%s run, not %d", n, w.n)
+		}
+		return err
+	})
+	return r.NotAfter
 }
+
+// lastDead says when each one's last process is dead, goes before what spins,
+// and starts nothing meanwhile.
+const lastDead = `cd /run/figures; mkfifo ../never; exec 9<>../never; rm ../never
+for name in *; do (for p in $(<$name); do while [ -e /proc/$p ]; do read -t 0.01 -u 9; done; done; echo $name ${EPOCHREALTIME/./}) & done; wait; rm *`
 
 // ahead is by how much the machine's clock is before ours, which the control
 // plane goes by: it begins with whole seconds. As good as half of what it takes to ask.
