@@ -12,6 +12,9 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/pquerna/otp/totp"
 
 	"curfew.internal/controlplane"
 	"curfew.internal/controlplane/identity"
@@ -186,22 +189,20 @@ func curfew(t *testing.T) func(args ...string) *exec.Cmd {
 	}
 }
 
-func TestCommandLineSignsInAtTheProvider(t *testing.T) {
-	w, _ := withProvider(t)
-	f := ownAccount(t, w, enrolled(t, w, "ana"))
-	run := curfew(t)
-
-	login := run("login", find(t, fleetOf, newForms(t, w).get("/sign-in")))
-	said, err := login.StderrPipe()
+// sentAway starts a login, and has a browser go where that sends it. What the
+// page is to be answered with is returned, and what the login goes on to say.
+func sentAway(t *testing.T, w *town, f *forms, login *exec.Cmd) (pass url.Values, said *bufio.Scanner) {
+	t.Helper()
+	errs, err := login.StderrPipe()
 	must(t, err)
 	must(t, login.Start())
-	lines := bufio.NewScanner(said)
+	said = bufio.NewScanner(errs)
 	var at, check string
-	for check == "" && lines.Scan() {
-		if strings.HasPrefix(lines.Text(), "https://") {
-			at = lines.Text()
+	for check == "" && said.Scan() {
+		if strings.HasPrefix(said.Text(), "https://") {
+			at = said.Text()
 		}
-		if rest, ok := strings.CutPrefix(lines.Text(), "It has to show "); ok {
+		if rest, ok := strings.CutPrefix(said.Text(), "It has to show "); ok {
 			check, _, _ = strings.Cut(rest, " ")
 		}
 	}
@@ -209,7 +210,74 @@ func TestCommandLineSignsInAtTheProvider(t *testing.T) {
 	if check == "" || !strings.Contains(a.body, check) {
 		t.Fatalf("the page does not show %q: %s", check, a.body)
 	}
-	pass := url.Values{"pass": {find(t, passForm, a)}}
+	return url.Values{"pass": {find(t, passForm, a)}}, said
+}
+
+// byCode enrols a computer with the code that her page makes for it, and with
+// the first code of a second factor.
+func byCode(t *testing.T, f *forms, run func(...string) *exec.Cmd) {
+	t.Helper()
+	made := f.pass("/me/device", url.Values{"token": {f.token()}})
+	login := run("login", find(t, regexp.MustCompile(`(curfew-invite-[A-Za-z0-9_-]+)`), made))
+	in, err := login.StdinPipe()
+	must(t, err)
+	out, err := login.StdoutPipe()
+	must(t, err)
+	must(t, login.Start())
+	shown := bufio.NewScanner(out)
+	shown.Scan()
+	u, err := url.Parse(shown.Text())
+	must(t, err)
+	code, err := totp.GenerateCode(u.Query().Get("secret"), time.Now())
+	must(t, err)
+	_, err = in.Write([]byte(code + "\n"))
+	must(t, err)
+	for shown.Scan() { // to its end
+	}
+	must(t, login.Wait())
+}
+
+// TestWhatItsPageSaysSignsIn types the commands of docs/sign-in.md, in their
+// order.
+func TestWhatItsPageSaysSignsIn(t *testing.T) {
+	page, err := os.ReadFile("../../docs/sign-in.md")
+	must(t, err)
+	typed := regexp.MustCompile(`(?m)^curfew (login.*?) *(?:#.*)?$`).FindAllStringSubmatch(string(page), -1)
+	if len(typed) != 3 {
+		t.Fatalf("the page has other commands: %q", typed)
+	}
+	w, _ := withProvider(t)
+	ana := enrolled(t, w, "ana")
+	f, run := ownAccount(t, w, ana), curfew(t)
+	for i, line := range typed {
+		if i == 2 { // on a computer that was enrolled with a code
+			run = curfew(t)
+			byCode(t, ana, run)
+		}
+		login := run(strings.Fields(strings.ReplaceAll(line[1], "curfew-fleet-...", find(t, fleetOf, newForms(t, w).get("/sign-in"))))...)
+		pass, said := sentAway(t, w, f, login)
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, find(t, landing, f.post("/sign-in/line", pass)), nil)
+		must(t, err)
+		if a := f.do(r); a.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %d %s", line[0], a.StatusCode, a.body)
+		}
+		for said.Scan() { // to its end
+		}
+		must(t, login.Wait())
+		who, err := run("whoami").Output()
+		if must(t, err); !strings.HasPrefix(string(who), "ana (Ana) of harbour") {
+			t.Errorf("%s: %s", line[0], who)
+		}
+	}
+}
+
+func TestCommandLineSignsInAtTheProvider(t *testing.T) {
+	w, _ := withProvider(t)
+	f := ownAccount(t, w, enrolled(t, w, "ana"))
+	run := curfew(t)
+
+	login := run("login", find(t, fleetOf, newForms(t, w).get("/sign-in")))
+	pass, lines := sentAway(t, w, f, login)
 	to, err := url.Parse(find(t, landing, f.post("/sign-in/line", pass)))
 	must(t, err)
 	if a := f.post("/sign-in/line", pass); a.StatusCode != http.StatusUnauthorized {
