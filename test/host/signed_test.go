@@ -49,42 +49,78 @@ func (s *scene) browse(t *testing.T, name string) *lab.Browser {
 	return b
 }
 
-// roster draws up the first roster as people do, and publishes it: of two
-// owners, with every role free but the one that is signed for.
+// roster draws up the first roster and publishes it, by typing what
+// docs/roster.md says: of two owners, with every role free but the one that is
+// signed for.
 func (s *scene) roster(t *testing.T) {
 	t.Helper()
 	cleo, dir := s.fleet.People["cleo"], t.TempDir()
-	run := func(args ...string) string {
-		t.Helper()
-		out, err := cleo.Administer(t.Context(), append([]string{"roster"}, args...)...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return out
+	if err := os.Symlink(s.fleet.RootKey(), filepath.Join(dir, "root.key")); err != nil {
+		t.Fatal(err)
 	}
-	at := func(name string) string { return filepath.Join(dir, name) }
-	owners := "owners:\n- " + strings.TrimSpace(run("owner", at("ida.key"))) + "\n- " + strings.TrimSpace(run("owner", at("joe.key")))
-	var free []string
+	var free, owners []string
 	for _, m := range regexp.MustCompile(`(?m)^  ([a-z]+):\n    (?:description|hosts)`).FindAllStringSubmatch(policy, -1) {
 		if m[1] != "sealed" {
 			free = append(free, m[1])
 		}
 	}
-	text := run("draft", "--free", strings.Join(free, ","))
-	text = strings.Replace(text, "owners: []", owners, 1)
-	text = strings.Replace(text, "name: isa\n  approves: false", "name: isa\n  approves: true", 1)
-	if err := os.WriteFile(at("draft.yaml"), []byte(text), 0o600); err != nil {
+	typed := rosterLines(t)
+	for i, line := range typed {
+		out, err := typeRoster(t, cleo, dir, strings.ReplaceAll(line, "ROLES", strings.Join(free, ",")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case strings.Contains(line, " owner "):
+			owners = append(owners, strings.TrimSpace(out))
+		case strings.Contains(line, ">draft.yaml"):
+			out = strings.Replace(out, "owners: []", "owners:\n- "+strings.Join(owners, "\n- "), 1)
+			out = strings.Replace(out, "name: isa\n  approves: false", "name: isa\n  approves: true", 1)
+			if err := os.WriteFile(filepath.Join(dir, "draft.yaml"), []byte(out), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		case strings.Contains(line, "root.key"):
+			if _, err := typeRoster(t, cleo, dir, typed[len(typed)-1]); err == nil || !strings.Contains(err.Error(), "too few owners signed the roster") {
+				t.Errorf("%s, by one owner of two, before line %d: %v", typed[len(typed)-1], i+1, err)
+			}
+		}
+	}
+	s.recorded(t, "roster 1 of people's keys is held")
+}
+
+// rosterLines are what docs/roster.md says to type; the last publishes it.
+func rosterLines(t *testing.T) []string {
+	t.Helper()
+	page, err := os.ReadFile("../../docs/roster.md")
+	if err != nil {
 		t.Fatal(err)
 	}
-	run("make", at("draft.yaml"), at("roster.bin"))
-	run("sign", at("roster.bin"), "--key", at("ida.key"))
-	run("sign", at("roster.bin"), "--key", s.fleet.RootKey())
-	if _, err := cleo.Administer(t.Context(), "roster", "publish", at("roster.bin")); err == nil || !strings.Contains(err.Error(), "too few owners signed the roster") {
-		t.Errorf("by one owner of two: %v", err)
+	block := regexp.MustCompile("(?s)```\n(curfew roster owner .*?)```").FindSubmatch(page)
+	if block == nil {
+		t.Fatal("docs/roster.md has no commands any more")
 	}
-	run("sign", at("roster.bin"), "--key", at("joe.key"))
-	run("publish", at("roster.bin"))
-	s.recorded(t, "roster 1 of people's keys is held")
+	var lines []string
+	for line := range strings.Lines(string(block[1])) {
+		line, _, _ = strings.Cut(line, "#")
+		lines = append(lines, strings.TrimSpace(line))
+	}
+	if !strings.Contains(lines[len(lines)-1], "roster publish") {
+		t.Fatalf("the last line does not publish the roster: %q", lines)
+	}
+	return lines
+}
+
+// typeRoster types one line, in a folder of its own.
+func typeRoster(t *testing.T, p *lab.Person, dir, line string) (string, error) {
+	t.Helper()
+	line, _, _ = strings.Cut(line, ">") // what is written is for who edits it
+	args := strings.Fields(line)[1:]
+	for i, a := range args {
+		if strings.HasSuffix(a, ".key") || strings.HasSuffix(a, ".yaml") || strings.HasSuffix(a, ".bin") {
+			args[i] = filepath.Join(dir, a)
+		}
+	}
+	return p.Administer(t.Context(), args...)
 }
 
 // recorded waits until db1 has told so.
