@@ -170,6 +170,11 @@ func (s *life) install(t *testing.T) {
 	t.Helper()
 	s.sh(t, s.plane, "dpkg -i /srv/curfew-server_0.9.1_amd64.deb")
 	for _, h := range s.hosts() {
+		// What dpkg would take away without asking wires nothing.
+		s.sh(t, h, `dpkg --unpack /srv/curfew-agent_0.9.2_amd64.deb && for c in install join; do ! said=$(curfew-agent $c </dev/null 2>&1) && [[ $said = *"dpkg --configure -a"* ]] || exit 1; done; dpkg --purge curfew-agent`)
+		for _, c := range s.before[h].Changes(look(t, h)) {
+			t.Error(c)
+		}
 		s.sh(t, h, "dpkg -i /srv/curfew-agent_0.9.1_amd64.deb")
 		for _, c := range s.before[h].Changes(look(t, h)) {
 			name, _, _ := strings.Cut(c, ":")
@@ -340,6 +345,13 @@ func (s *life) remove(t *testing.T) {
 	s.works(t)
 }
 
+// halves are removals that would leave something: by a program that is not
+// whole, and by one that does not know which host it is on while something is
+// granted there.
+const halves = `exec 2>&1
+mv /usr/bin/curfew-agent /usr/bin/whole && install -m 0755 /dev/null /usr/bin/curfew-agent && ! dpkg --purge curfew-agent && mv /usr/bin/whole /usr/bin/curfew-agent &&
+mv /etc/curfew/host.crt /run/ && ! dpkg --purge curfew-agent && mv /run/host.crt /etc/curfew/ && test -e /etc/sudoers.d/curfew && getent passwd ana`
+
 // purgeAgents: one host is in the middle of an upgrade, and people are at work
 // on both.
 func (s *life) purgeAgents(t *testing.T) {
@@ -352,7 +364,8 @@ func (s *life) purgeAgents(t *testing.T) {
 		return err
 	})
 	s.purge(t, s.db1, "dpkg --unpack /srv/curfew-agent_0.9.2_amd64.deb && dpkg --purge curfew-agent")
-	s.purge(t, s.db2, "dpkg -i /srv/curfew-agent_0.9.2_amd64.deb && apt-get purge -y curfew-agent")
+	s.sh(t, s.db2, "dpkg -i /srv/curfew-agent_0.9.2_amd64.deb && "+halves)
+	s.purge(t, s.db2, "systemctl mask curfew-sweep.timer && apt-get purge -y curfew-agent && rm /etc/systemd/system/curfew-sweep.timer")
 }
 
 // both makes the control plane's machine a host, on which dan is at work. Its

@@ -50,8 +50,23 @@ type joinCmd struct {
 	Labels  string            `type:"existingfile" placeholder:"FILE" help:"A file of such labels, one KEY=VALUE a line."`
 }
 
+// unpacked is there until dpkg has configured the package.
+const unpacked = "/usr/libexec/curfew-agent/before"
+
+// configured refuses to make anything of a host whose package dpkg would take
+// away without asking it to leave (docs/decisions/0190-unpacked.md).
+func configured() error {
+	if _, err := os.Stat(unpacked); err == nil {
+		return errors.New("this package is unpacked, and not configured yet: run `dpkg --configure -a` first")
+	}
+	return nil
+}
+
 // Run joins a fleet.
 func (j joinCmd) Run(ctx context.Context, p *program) error {
+	if err := configured(); err != nil {
+		return err
+	}
 	token := j.Token
 	if token == "" {
 		line, err := bufio.NewReader(io.LimitReader(os.Stdin, 8192)).ReadString('\n')
@@ -119,6 +134,9 @@ type installCmd struct {
 
 // Run wires the host.
 func (i installCmd) Run(ctx context.Context) error {
+	if err := configured(); err != nil {
+		return err
+	}
 	return agent.Install(ctx, agent.Access{Enforce: i.Enforce, Observe: i.Observe, Breakglass: i.Breakglass})
 }
 

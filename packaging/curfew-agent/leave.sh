@@ -15,6 +15,19 @@ if [ "$uid" -ge 70000 ] && [ "$uid" -le 524287 ]; then
 	exit 1
 fi
 
+# A program that was cut to nothing does nothing, and says that it did.
+if [ -z "$(curfew-agent version)" ]; then
+	say "the program is not whole: install the package again, and remove it then."
+	exit 1
+fi
+
+if [ ! -e /etc/curfew/host.crt ] && [ ! -e /run/curfew/leave-anyway ] &&
+	[ -n "$(find /run/curfew/managed /run/curfew/sudoers.d -mindepth 1 2>/dev/null)" ]; then
+	say "this host does not know any more which one it is, and cannot take away what is granted on it." \
+		"Reboot it, which takes that away, or have it join again, and remove the package then. All the same: touch /run/curfew/leave-anyway"
+	exit 1
+fi
+
 if [ -d /run/systemd/system ]; then
 	# From here on the PAM module has nobody to ask: people under a grant
 	# are refused, and everybody else is let through.
@@ -48,5 +61,8 @@ curfew-agent uninstall
 
 if [ -d /run/systemd/system ]; then
 	systemctl --quiet disable curfew-sweep.timer curfew-sweep.service curfew-agent.service curfew-join.service
+	# Of a unit that is masked, it leaves them.
+	rm -f /etc/systemd/system/*.wants/curfew-sweep.timer /etc/systemd/system/*.wants/curfew-sweep.service \
+		/etc/systemd/system/*.wants/curfew-agent.service /etc/systemd/system/*.wants/curfew-join.service
 fi
 rm -rf --one-file-system /sys/fs/bpf/curfew

@@ -8,14 +8,15 @@ remove)
 	if [ -e "$before/leave" ]; then
 		# What was unpacked was not configured, and prerm not asked.
 		PATH=$before:$PATH "$before/leave"
-		rm -rf /usr/libexec/curfew-agent
 	fi
+	rm -rf /usr/libexec/curfew-agent
 	rm -rf --one-file-system /run/curfew
 	rmdir --ignore-fail-on-non-empty /run/userdb 2>/dev/null || true
 	[ ! -d /run/systemd/system ] || systemctl daemon-reload
 	;;
-abort-upgrade)
+abort-install | abort-upgrade)
 	rm -rf "$before"
+	rmdir --ignore-fail-on-non-empty /usr/libexec/curfew-agent 2>/dev/null || true
 	;;
 purge)
 	rm -rf --one-file-system /run/curfew /etc/curfew /var/lib/curfew
