@@ -48,6 +48,7 @@ func TestGuide(t *testing.T) {
 	for _, page := range []string{
 		"docs/quickstart.md",
 		"docs/audit.md",
+		"docs/terminals.md",
 		"docs/join.md",
 		"docs/hardening.md",
 		"docs/runbook.md",
