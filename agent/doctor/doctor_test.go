@@ -227,6 +227,9 @@ func TestFindings(t *testing.T) {
 		{"the clock waits", func(f *Facts) { f.Clock = Clock{Service: "chrony.service"} }, "clock", Warning, "chrony.service runs", "systemctl restart chrony.service"},
 		{"the clock was set back", func(f *Facts) { f.Agent.At = noon.Add(time.Hour) }, "clock", Broken, "1h0m0s before the latest time", "journalctl"},
 		{"the clock is not the control plane's", func(f *Facts) { f.Agent.Clock = "this host's clock is 3m0s behind" }, "clock", Broken, "3m0s behind", "timedatectl set-ntp true"},
+		{"the clock is not the control plane's, whoever keeps it", func(f *Facts) {
+			f.Agent.Clock, f.Clock.Service = "this host's clock is 3m0s behind", "chrony.service"
+		}, "clock", Broken, "3m0s behind", "systemctl restart chrony.service"},
 		{"room not looked at", func(f *Facts) { f.Rooms[0] = Room{Path: "/var/lib/curfew", Err: "gone"} }, "room", Warning, "gone", "df"},
 		{"full", func(f *Facts) { f.Rooms[0].Free = 1000 }, "room", Broken, "/var/lib/curfew is full", "du -xahS /var/lib/curfew"},
 		{"nearly full", func(f *Facts) { f.Rooms[1].Free = 4 << 20 }, "room", Warning, "/run is nearly full: 4 MB of 100", "du"},

@@ -20,23 +20,26 @@ const ahead = time.Minute
 func clock(f Facts) []Finding {
 	var found []Finding
 	by := f.Agent.At.Sub(f.Now)
+	c, mend := f.Clock, "apt-get install -y systemd-timesyncd && timedatectl set-ntp true"
+	if c.Service != "" {
+		mend = "systemctl restart " + quote(c.Service)
+	}
 	switch {
 	case !f.alive():
 	case f.Agent.Clock != "":
-		found = append(found, broken("timedatectl set-ntp true && systemctl restart systemd-timesyncd.service", "%s", f.Agent.Clock))
+		found = append(found, broken(mend, "%s", f.Agent.Clock))
 	case by > ahead:
 		found = append(found, broken("date; journalctl -g clock -n 20 -u curfew-agent.service",
 			"the clock stands %v before the latest time that was seen here, by which grants end: the control plane's time puts that right, once it is heard", by.Round(time.Second)))
 	}
-	c := f.Clock
 	switch {
 	case c.Synced || c.Container:
 	case c.Err != "":
 		found = append(found, warning("timedatectl", "the clock could not be looked at: %s", c.Err))
 	case c.Service != "":
-		found = append(found, warning("systemctl restart "+quote(c.Service), "the clock is not kept right yet: %s runs and has heard no time", c.Service))
+		found = append(found, warning(mend, "the clock is not kept right yet: %s runs and has heard no time", c.Service))
 	default:
-		found = append(found, warning("apt-get install -y systemd-timesyncd && timedatectl set-ntp true", "nothing keeps the clock right: grants begin and end by it"))
+		found = append(found, warning(mend, "nothing keeps the clock right: grants begin and end by it"))
 	}
 	return found
 }

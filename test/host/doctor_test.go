@@ -66,7 +66,7 @@ func doctored(t *testing.T, s *scene) {
 	well(t, s)
 	ctx := context.WithoutCancel(t.Context())
 	t.Cleanup(func() { // whatever fails: the tests after this one need the host
-		if _, err := s.db1.Sh(ctx, "grep -q '^@includedir' /etc/sudoers || echo '@includedir /etc/sudoers.d' >>/etc/sudoers; rm -f /etc/sudoers.d/zz*; curfew-agent install; systemctl unmask curfew-sweep.timer; systemctl start curfew-agent curfew-sweep.timer"); err != nil {
+		if _, err := s.db1.Sh(ctx, "grep -q '^@includedir' /etc/sudoers || echo '@includedir /etc/sudoers.d' >>/etc/sudoers; rm -f /etc/sudoers.d/zz* /etc/systemd/system/nscd.service; curfew-agent install; systemctl unmask curfew-sweep.timer; systemctl start curfew-agent curfew-sweep.timer"); err != nil {
 			t.Error(err)
 		}
 	})
@@ -94,6 +94,7 @@ func doctored(t *testing.T, s *scene) {
 		{"the change taken up", "true", "units", "curfew-sweep.timer is overridden"},
 		{"the sweep failed", failed, "units", "curfew-sweep.service failed"},
 		{"sweep timer stopped", "systemctl stop curfew-sweep.timer", "units", "curfew-sweep.timer is inactive"},
+		{"names kept by another", cache, "names", "nscd.service keeps names"},
 		{"nobody may pass without a grant", "curfew-agent install --enforce", "wiring", "no group may pass without one"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -101,11 +102,16 @@ func doctored(t *testing.T, s *scene) {
 			mends(t, s, c.check, c.says)
 		})
 	}
+	s.sh(t, "! systemctl is-enabled nscd.service && rm /etc/systemd/system/nscd.service && systemctl daemon-reload")
 	s.sh(t, "getent group breakglass && curfew-agent install --observe && groupdel breakglass")
 	s.sh(t, "mv /root/sshd_config /etc/ssh/ && rm -f /etc/sudoers.d/zz* && systemctl reload ssh")
 	unmendable(t, s)
 	well(t, s)
 }
+
+// cache is a unit by the name of what keeps names: that is what is looked for.
+const cache = `printf '[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n' >/etc/systemd/system/nscd.service
+systemctl daemon-reload && systemctl enable --now nscd.service`
 
 // failed is a sweep that failed, and that no timer starts again. One that is
 // under way as the command comes is ended before: systemd would take its start
