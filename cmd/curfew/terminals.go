@@ -27,9 +27,17 @@ func (t terminalsCmd) Run(ctx context.Context, p *program) error {
 		return err
 	}
 	now := p.clock.Now().Wall
-	r, err := c.ListTerminals(ctx, &api.ListTerminalsRequest{
+	q := &api.ListTerminalsRequest{
 		Id: t.ID, Person: t.Person, Host: t.Host, Words: strings.Join(t.Text, " "), Since: t.Since.before(now), Until: t.Until.before(now), Limit: t.Limit,
-	})
+	}
+	r, err := c.ListTerminals(ctx, q)
+	for err == nil && r.Until != nil { // there is more to look through
+		before := r.Terminals
+		q.Until = r.Until
+		if r, err = c.ListTerminals(ctx, q); err == nil {
+			r.Terminals = append(before, r.Terminals...)
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -45,7 +53,7 @@ func (t terminalsCmd) Run(ctx context.Context, p *program) error {
 			}
 		}
 		switch {
-		case len(r.Terminals) == 0:
+		case len(r.Terminals) == 0 && !r.More:
 			fmt.Fprintln(p.err, "No recording that you may see is like that.")
 		case r.More:
 			fmt.Fprintln(p.err, "There are older ones: raise --limit, or narrow it down with --until.")

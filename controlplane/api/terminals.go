@@ -77,10 +77,13 @@ func (s *Server) ListTerminals(ctx context.Context, m *api.ListTerminalsRequest)
 			if t.Deleted {
 				continue
 			}
-			if looked += t.Bytes; looked > maxSearched {
-				reply.More = true
+			// One that is longer than all that is looked through at a time is
+			// looked through whole: nothing hides behind a flood.
+			if looked > 0 && looked+t.Bytes > maxSearched {
+				reply.More, reply.Until = true, timestamppb.New(t.Started.Add(1))
 				break
 			}
+			looked += t.Bytes
 			if one.Lines, err = s.lines(ctx, t, m.Words); err != nil {
 				return nil, err
 			}

@@ -5671,7 +5671,8 @@ func (x *ListTerminalsRequest) GetLimit() uint32 {
 type ListTerminalsReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Terminals     []*Terminal            `protobuf:"bytes,1,rep,name=terminals,proto3" json:"terminals,omitempty"`
-	More          bool                   `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"` // there are older ones that were not looked at
+	More          bool                   `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`  // there are older ones that were not looked at
+	Until         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=until,proto3" json:"until,omitempty"` // of a search that looked through as much as it does at once: pass it to go on with those
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5718,6 +5719,13 @@ func (x *ListTerminalsReply) GetMore() bool {
 		return x.More
 	}
 	return false
+}
+
+func (x *ListTerminalsReply) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
 }
 
 type Terminal struct {
@@ -6953,10 +6961,11 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x05words\x18\x04 \x01(\tR\x05words\x120\n" +
 	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
 	"\x05until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x14\n" +
-	"\x05limit\x18\a \x01(\rR\x05limit\"_\n" +
+	"\x05limit\x18\a \x01(\rR\x05limit\"\x91\x01\n" +
 	"\x12ListTerminalsReply\x125\n" +
 	"\tterminals\x18\x01 \x03(\v2\x17.curfew.api.v1.TerminalR\tterminals\x12\x12\n" +
-	"\x04more\x18\x02 \x01(\bR\x04more\"\xc7\x03\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\x120\n" +
+	"\x05until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\xc7\x03\n" +
 	"\bTerminal\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12\x18\n" +
@@ -7256,104 +7265,105 @@ var file_wire_api_api_proto_depIdxs = []int32{
 	98,  // 80: curfew.api.v1.ListTerminalsRequest.since:type_name -> google.protobuf.Timestamp
 	98,  // 81: curfew.api.v1.ListTerminalsRequest.until:type_name -> google.protobuf.Timestamp
 	79,  // 82: curfew.api.v1.ListTerminalsReply.terminals:type_name -> curfew.api.v1.Terminal
-	98,  // 83: curfew.api.v1.Terminal.started:type_name -> google.protobuf.Timestamp
-	98,  // 84: curfew.api.v1.Terminal.seen:type_name -> google.protobuf.Timestamp
-	98,  // 85: curfew.api.v1.Terminal.ended:type_name -> google.protobuf.Timestamp
-	80,  // 86: curfew.api.v1.Terminal.lines:type_name -> curfew.api.v1.TerminalLine
-	99,  // 87: curfew.api.v1.TerminalLine.at:type_name -> google.protobuf.Duration
-	87,  // 88: curfew.api.v1.GetRosterReply.people:type_name -> curfew.api.v1.PersonKeys
-	88,  // 89: curfew.api.v1.PersonKeys.keys:type_name -> curfew.api.v1.PublicKey
-	76,  // 90: curfew.api.v1.PolicyStatusReply.DirectoryEntry.value:type_name -> curfew.api.v1.Members
-	74,  // 91: curfew.api.v1.OnCall.RotationsEntry.value:type_name -> curfew.api.v1.Turns
-	0,   // 92: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
-	2,   // 93: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
-	3,   // 94: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
-	4,   // 95: curfew.api.v1.Curfew.BeginSignIn:input_type -> curfew.api.v1.BeginSignInRequest
-	6,   // 96: curfew.api.v1.Curfew.FinishSignIn:input_type -> curfew.api.v1.FinishSignInRequest
-	8,   // 97: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
-	10,  // 98: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
-	13,  // 99: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
-	16,  // 100: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
-	22,  // 101: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
-	23,  // 102: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
-	22,  // 103: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
-	25,  // 104: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
-	33,  // 105: curfew.api.v1.Curfew.Sign:input_type -> curfew.api.v1.SignRequest
-	35,  // 106: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
-	34,  // 107: curfew.api.v1.Curfew.Comment:input_type -> curfew.api.v1.CommentRequest
-	36,  // 108: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
-	37,  // 109: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
-	38,  // 110: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
-	27,  // 111: curfew.api.v1.Curfew.Delegate:input_type -> curfew.api.v1.DelegateRequest
-	29,  // 112: curfew.api.v1.Curfew.ListDelegations:input_type -> curfew.api.v1.ListDelegationsRequest
-	31,  // 113: curfew.api.v1.Curfew.EndDelegation:input_type -> curfew.api.v1.EndDelegationRequest
-	39,  // 114: curfew.api.v1.Curfew.OpenPages:input_type -> curfew.api.v1.OpenPagesRequest
-	41,  // 115: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
-	43,  // 116: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	43,  // 117: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	49,  // 118: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
-	52,  // 119: curfew.api.v1.Curfew.GetCheckpoint:input_type -> curfew.api.v1.GetCheckpointRequest
-	55,  // 120: curfew.api.v1.Curfew.ExportRecord:input_type -> curfew.api.v1.ExportRecordRequest
-	77,  // 121: curfew.api.v1.Curfew.ListTerminals:input_type -> curfew.api.v1.ListTerminalsRequest
-	81,  // 122: curfew.api.v1.Curfew.ReplayTerminal:input_type -> curfew.api.v1.ReplayTerminalRequest
-	83,  // 123: curfew.api.v1.Curfew.EndHostSession:input_type -> curfew.api.v1.EndHostSessionRequest
-	57,  // 124: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
-	58,  // 125: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
-	60,  // 126: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
-	61,  // 127: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
-	63,  // 128: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
-	66,  // 129: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
-	70,  // 130: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
-	71,  // 131: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
-	85,  // 132: curfew.api.v1.Curfew.GetRoster:input_type -> curfew.api.v1.GetRosterRequest
-	89,  // 133: curfew.api.v1.Curfew.PublishRoster:input_type -> curfew.api.v1.PublishRosterRequest
-	1,   // 134: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
-	7,   // 135: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
-	7,   // 136: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
-	5,   // 137: curfew.api.v1.Curfew.BeginSignIn:output_type -> curfew.api.v1.BeginSignInReply
-	7,   // 138: curfew.api.v1.Curfew.FinishSignIn:output_type -> curfew.api.v1.SessionReply
-	9,   // 139: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
-	11,  // 140: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
-	14,  // 141: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
-	19,  // 142: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
-	19,  // 143: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
-	24,  // 144: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
-	19,  // 145: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
-	19,  // 146: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
-	19,  // 147: curfew.api.v1.Curfew.Sign:output_type -> curfew.api.v1.Request
-	19,  // 148: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
-	19,  // 149: curfew.api.v1.Curfew.Comment:output_type -> curfew.api.v1.Request
-	19,  // 150: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
-	19,  // 151: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
-	19,  // 152: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
-	28,  // 153: curfew.api.v1.Curfew.Delegate:output_type -> curfew.api.v1.DelegateReply
-	30,  // 154: curfew.api.v1.Curfew.ListDelegations:output_type -> curfew.api.v1.ListDelegationsReply
-	32,  // 155: curfew.api.v1.Curfew.EndDelegation:output_type -> curfew.api.v1.EndDelegationReply
-	40,  // 156: curfew.api.v1.Curfew.OpenPages:output_type -> curfew.api.v1.OpenPagesReply
-	42,  // 157: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
-	44,  // 158: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
-	45,  // 159: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
-	50,  // 160: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
-	53,  // 161: curfew.api.v1.Curfew.GetCheckpoint:output_type -> curfew.api.v1.GetCheckpointReply
-	56,  // 162: curfew.api.v1.Curfew.ExportRecord:output_type -> curfew.api.v1.ExportPart
-	78,  // 163: curfew.api.v1.Curfew.ListTerminals:output_type -> curfew.api.v1.ListTerminalsReply
-	82,  // 164: curfew.api.v1.Curfew.ReplayTerminal:output_type -> curfew.api.v1.TerminalPart
-	84,  // 165: curfew.api.v1.Curfew.EndHostSession:output_type -> curfew.api.v1.EndHostSessionReply
-	59,  // 166: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
-	59,  // 167: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
-	12,  // 168: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
-	62,  // 169: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
-	64,  // 170: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
-	67,  // 171: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
-	68,  // 172: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
-	72,  // 173: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
-	86,  // 174: curfew.api.v1.Curfew.GetRoster:output_type -> curfew.api.v1.GetRosterReply
-	90,  // 175: curfew.api.v1.Curfew.PublishRoster:output_type -> curfew.api.v1.PublishRosterReply
-	134, // [134:176] is the sub-list for method output_type
-	92,  // [92:134] is the sub-list for method input_type
-	92,  // [92:92] is the sub-list for extension type_name
-	92,  // [92:92] is the sub-list for extension extendee
-	0,   // [0:92] is the sub-list for field type_name
+	98,  // 83: curfew.api.v1.ListTerminalsReply.until:type_name -> google.protobuf.Timestamp
+	98,  // 84: curfew.api.v1.Terminal.started:type_name -> google.protobuf.Timestamp
+	98,  // 85: curfew.api.v1.Terminal.seen:type_name -> google.protobuf.Timestamp
+	98,  // 86: curfew.api.v1.Terminal.ended:type_name -> google.protobuf.Timestamp
+	80,  // 87: curfew.api.v1.Terminal.lines:type_name -> curfew.api.v1.TerminalLine
+	99,  // 88: curfew.api.v1.TerminalLine.at:type_name -> google.protobuf.Duration
+	87,  // 89: curfew.api.v1.GetRosterReply.people:type_name -> curfew.api.v1.PersonKeys
+	88,  // 90: curfew.api.v1.PersonKeys.keys:type_name -> curfew.api.v1.PublicKey
+	76,  // 91: curfew.api.v1.PolicyStatusReply.DirectoryEntry.value:type_name -> curfew.api.v1.Members
+	74,  // 92: curfew.api.v1.OnCall.RotationsEntry.value:type_name -> curfew.api.v1.Turns
+	0,   // 93: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
+	2,   // 94: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
+	3,   // 95: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
+	4,   // 96: curfew.api.v1.Curfew.BeginSignIn:input_type -> curfew.api.v1.BeginSignInRequest
+	6,   // 97: curfew.api.v1.Curfew.FinishSignIn:input_type -> curfew.api.v1.FinishSignInRequest
+	8,   // 98: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
+	10,  // 99: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
+	13,  // 100: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
+	16,  // 101: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
+	22,  // 102: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
+	23,  // 103: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
+	22,  // 104: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
+	25,  // 105: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
+	33,  // 106: curfew.api.v1.Curfew.Sign:input_type -> curfew.api.v1.SignRequest
+	35,  // 107: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
+	34,  // 108: curfew.api.v1.Curfew.Comment:input_type -> curfew.api.v1.CommentRequest
+	36,  // 109: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
+	37,  // 110: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
+	38,  // 111: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
+	27,  // 112: curfew.api.v1.Curfew.Delegate:input_type -> curfew.api.v1.DelegateRequest
+	29,  // 113: curfew.api.v1.Curfew.ListDelegations:input_type -> curfew.api.v1.ListDelegationsRequest
+	31,  // 114: curfew.api.v1.Curfew.EndDelegation:input_type -> curfew.api.v1.EndDelegationRequest
+	39,  // 115: curfew.api.v1.Curfew.OpenPages:input_type -> curfew.api.v1.OpenPagesRequest
+	41,  // 116: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
+	43,  // 117: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	43,  // 118: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	49,  // 119: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
+	52,  // 120: curfew.api.v1.Curfew.GetCheckpoint:input_type -> curfew.api.v1.GetCheckpointRequest
+	55,  // 121: curfew.api.v1.Curfew.ExportRecord:input_type -> curfew.api.v1.ExportRecordRequest
+	77,  // 122: curfew.api.v1.Curfew.ListTerminals:input_type -> curfew.api.v1.ListTerminalsRequest
+	81,  // 123: curfew.api.v1.Curfew.ReplayTerminal:input_type -> curfew.api.v1.ReplayTerminalRequest
+	83,  // 124: curfew.api.v1.Curfew.EndHostSession:input_type -> curfew.api.v1.EndHostSessionRequest
+	57,  // 125: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
+	58,  // 126: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
+	60,  // 127: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
+	61,  // 128: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
+	63,  // 129: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
+	66,  // 130: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
+	70,  // 131: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
+	71,  // 132: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
+	85,  // 133: curfew.api.v1.Curfew.GetRoster:input_type -> curfew.api.v1.GetRosterRequest
+	89,  // 134: curfew.api.v1.Curfew.PublishRoster:input_type -> curfew.api.v1.PublishRosterRequest
+	1,   // 135: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
+	7,   // 136: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
+	7,   // 137: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
+	5,   // 138: curfew.api.v1.Curfew.BeginSignIn:output_type -> curfew.api.v1.BeginSignInReply
+	7,   // 139: curfew.api.v1.Curfew.FinishSignIn:output_type -> curfew.api.v1.SessionReply
+	9,   // 140: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
+	11,  // 141: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
+	14,  // 142: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
+	19,  // 143: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
+	19,  // 144: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
+	24,  // 145: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
+	19,  // 146: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
+	19,  // 147: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
+	19,  // 148: curfew.api.v1.Curfew.Sign:output_type -> curfew.api.v1.Request
+	19,  // 149: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
+	19,  // 150: curfew.api.v1.Curfew.Comment:output_type -> curfew.api.v1.Request
+	19,  // 151: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
+	19,  // 152: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
+	19,  // 153: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
+	28,  // 154: curfew.api.v1.Curfew.Delegate:output_type -> curfew.api.v1.DelegateReply
+	30,  // 155: curfew.api.v1.Curfew.ListDelegations:output_type -> curfew.api.v1.ListDelegationsReply
+	32,  // 156: curfew.api.v1.Curfew.EndDelegation:output_type -> curfew.api.v1.EndDelegationReply
+	40,  // 157: curfew.api.v1.Curfew.OpenPages:output_type -> curfew.api.v1.OpenPagesReply
+	42,  // 158: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
+	44,  // 159: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
+	45,  // 160: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
+	50,  // 161: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
+	53,  // 162: curfew.api.v1.Curfew.GetCheckpoint:output_type -> curfew.api.v1.GetCheckpointReply
+	56,  // 163: curfew.api.v1.Curfew.ExportRecord:output_type -> curfew.api.v1.ExportPart
+	78,  // 164: curfew.api.v1.Curfew.ListTerminals:output_type -> curfew.api.v1.ListTerminalsReply
+	82,  // 165: curfew.api.v1.Curfew.ReplayTerminal:output_type -> curfew.api.v1.TerminalPart
+	84,  // 166: curfew.api.v1.Curfew.EndHostSession:output_type -> curfew.api.v1.EndHostSessionReply
+	59,  // 167: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
+	59,  // 168: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
+	12,  // 169: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
+	62,  // 170: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
+	64,  // 171: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
+	67,  // 172: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
+	68,  // 173: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
+	72,  // 174: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
+	86,  // 175: curfew.api.v1.Curfew.GetRoster:output_type -> curfew.api.v1.GetRosterReply
+	90,  // 176: curfew.api.v1.Curfew.PublishRoster:output_type -> curfew.api.v1.PublishRosterReply
+	135, // [135:177] is the sub-list for method output_type
+	93,  // [93:135] is the sub-list for method input_type
+	93,  // [93:93] is the sub-list for extension type_name
+	93,  // [93:93] is the sub-list for extension extendee
+	0,   // [0:93] is the sub-list for field type_name
 }
 
 func init() { file_wire_api_api_proto_init() }
