@@ -144,7 +144,7 @@ type hostsCmd struct {
 }
 
 type tokenCmd struct {
-	Label map[string]string `placeholder:"KEY=VALUE;..." help:"Labels of the host; they decide who gets in."`
+	Label map[string]string `placeholder:"KEY=VALUE;..." help:"Labels of the host; they decide who gets in. Without any, a host of the fleet that is named keeps those that it has."`
 	Host  string            `placeholder:"NAME" help:"Only for the host of this name."`
 }
 

@@ -75,7 +75,8 @@ func (s *Store) PutJoinToken(ctx context.Context, k roster.JoinToken, at time.Ti
 // UseJoinToken uses the token up for the host: it is in the fleet afterwards,
 // with a set of its own. A host that is in the fleet already is refused, with
 // [roster.ErrExists], unless the token was made for it by name. Its labels are
-// the token's; if it expects others, it is refused with [roster.ErrLabels].
+// the token's, or, if that has none, those that it has; if it expects others,
+// it is refused with [roster.ErrLabels].
 func (s *Store) UseJoinToken(ctx context.Context, hash [32]byte, h roster.Host, at time.Time) (roster.Host, error) {
 	if err := grant.CheckHost(h.Name); err != nil {
 		return roster.Host{}, err
@@ -119,6 +120,16 @@ func useToken(ctx context.Context, t *tx, hash [32]byte, name string, at time.Ti
 	}
 	if k.Host != "" && k.Host != name {
 		return k, fmt.Errorf("join token is for a host of another name: %w", roster.ErrUnknown)
+	}
+	if k.Host != "" && len(k.Labels) == 0 {
+		// The same host again, as its doctor says: its grants go on, and so
+		// does what it is let in as.
+		switch was, err := host(ctx, t, name); {
+		case err == nil && !was.Decommissioned:
+			k.Labels = was.Labels
+		case err != nil && !errors.Is(err, roster.ErrUnknown):
+			return k, err
+		}
 	}
 	return k, t.exec(ctx, `UPDATE join_tokens SET used_at = ? WHERE hash = ?`, ns(at), hash[:])
 }

@@ -248,6 +248,35 @@ func TestJoin(t *testing.T) {
 	}
 }
 
+// A code for a host by name, as its doctor has an administrator make, is no
+// word on what it is let in as: as long as it is in the fleet.
+func TestTheSameHostAgainKeepsItsLabels(t *testing.T) {
+	s, ctx := fresh(t), t.Context()
+	is := addHost(t, s, "db1").Labels
+	again := func(id byte, labels map[string]string) map[string]string {
+		t.Helper()
+		k := roster.JoinToken{Hash: [32]byte{id}, Host: "db1", Labels: labels, Expires: noon.Add(time.Hour)}
+		must(t, s.PutJoinToken(ctx, k, noon))
+		h := newHost("db1")
+		h.Labels = labels // those that it expects
+		h, err := s.UseJoinToken(ctx, k.Hash, h, noon)
+		must(t, err)
+		return h.Labels
+	}
+	if diff := cmp.Diff(is, again(51, map[string]string{})); diff != "" {
+		t.Error("it lost its labels:", diff)
+	}
+	other := map[string]string{"tier": "db"}
+	if diff := cmp.Diff(other, again(52, other)); diff != "" {
+		t.Error("the labels are the token's, if it has some:", diff)
+	}
+	_, err := s.DecommissionHost(ctx, "db1", roster.Act{By: "root", At: noon})
+	must(t, err)
+	if got := again(53, map[string]string{}); len(got) != 0 {
+		t.Error("a later host of the name has the old one's labels:", got)
+	}
+}
+
 func TestHostReports(t *testing.T) {
 	s, ctx := fresh(t), t.Context()
 	addHost(t, s, "db1")
