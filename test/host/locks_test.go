@@ -252,7 +252,7 @@ func killedOften(t *testing.T, s *scene) {
 	t.Logf("killed %d times", <-killed)
 	for i, id := range ids {
 		s.nothing(t, names[i])
-		if out, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "timeline", id); err == nil && !strings.Contains(out, " db1 ") {
+		if out, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "timeline", id); err == nil && !strings.Contains(out, "  db1 ") {
 			t.Logf("no agent lived long enough to get it: %s", out)
 			continue
 		}
