@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"curfew.internal/wire/api"
+	"curfew.internal/wire/api/apiconnect"
 )
 
 type terminalsCmd struct {
@@ -30,14 +31,7 @@ func (t terminalsCmd) Run(ctx context.Context, p *program) error {
 	q := &api.ListTerminalsRequest{
 		Id: t.ID, Person: t.Person, Host: t.Host, Words: strings.Join(t.Text, " "), Since: t.Since.before(now), Until: t.Until.before(now), Limit: t.Limit,
 	}
-	r, err := c.ListTerminals(ctx, q)
-	for err == nil && r.Until != nil { // there is more to look through
-		before := r.Terminals
-		q.Until = r.Until
-		if r, err = c.ListTerminals(ctx, q); err == nil {
-			r.Terminals = append(before, r.Terminals...)
-		}
-	}
+	r, err := lookThrough(ctx, c, q)
 	if err != nil {
 		return err
 	}
@@ -60,6 +54,23 @@ func (t terminalsCmd) Run(ctx context.Context, p *program) error {
 		}
 		return nil
 	})
+}
+
+// lookThrough asks until there is no more to look through.
+func lookThrough(ctx context.Context, c apiconnect.CurfewClient, q *api.ListTerminalsRequest) (*api.ListTerminalsReply, error) {
+	var found []*api.Terminal
+	for {
+		r, err := c.ListTerminals(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, r.Terminals...)
+		if r.Until == nil {
+			r.Terminals = found
+			return r, nil
+		}
+		q.Until = r.Until
+	}
 }
 
 // recording is one recording on a line.

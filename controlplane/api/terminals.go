@@ -69,31 +69,39 @@ func (s *Server) ListTerminals(ctx context.Context, m *api.ListTerminalsRequest)
 		if err := s.Terminals.Tell(ctx, s.act(ctx), "searched recordings of terminals for %q", m.Words); err != nil {
 			return nil, err
 		}
+		return reply, s.lookThrough(ctx, found, m.Words, reply)
 	}
-	looked := uint64(0)
 	for _, t := range found {
-		one := terminalMessage(t)
-		if m.Words != "" {
-			if t.Deleted {
-				continue
-			}
-			// One that is longer than all that is looked through at a time is
-			// looked through whole: nothing hides behind a flood.
-			if looked > 0 && looked+t.Bytes > maxSearched {
-				reply.More, reply.Until = true, timestamppb.New(t.Started.Add(1))
-				break
-			}
-			looked += t.Bytes
-			if one.Lines, err = s.lines(ctx, t, m.Words); err != nil {
-				return nil, err
-			}
-			if len(one.Lines) == 0 {
-				continue
-			}
-		}
-		reply.Terminals = append(reply.Terminals, one)
+		reply.Terminals = append(reply.Terminals, terminalMessage(t))
 	}
 	return reply, nil
+}
+
+// lookThrough adds those recordings that show a text.
+func (s *Server) lookThrough(ctx context.Context, found []roster.Terminal, words string, reply *api.ListTerminalsReply) error {
+	looked := uint64(0)
+	for _, t := range found {
+		if t.Deleted {
+			continue
+		}
+		// One that is longer than all that is looked through at a time is
+		// looked through whole: nothing hides behind a flood.
+		if looked > 0 && looked+t.Bytes > maxSearched {
+			reply.More, reply.Until = true, timestamppb.New(t.Started.Add(1))
+			return nil
+		}
+		looked += t.Bytes
+		lines, err := s.lines(ctx, t, words)
+		if err != nil {
+			return err
+		}
+		if len(lines) > 0 {
+			one := terminalMessage(t)
+			one.Lines = lines
+			reply.Terminals = append(reply.Terminals, one)
+		}
+	}
+	return nil
 }
 
 func (s *Server) terminalSearch(ctx context.Context, m *api.ListTerminalsRequest) (roster.TerminalSearch, error) {
