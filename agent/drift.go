@@ -149,7 +149,7 @@ func (a *Agent) wiring(ctx context.Context, p *parts) (news bool) {
 	e := ledger.Entry{Kind: ledger.Drift, At: a.Clock.Now().Wall, Text: "sshd, sudo and PAM ask the agent again"}
 	if len(missing) > 0 {
 		w, ok := p.writers.Take(missing[0])
-		e = a.drifted("not asked any more by way of "+strings.Join(missing, ", ")+", changed", "`curfew-agent install` mends it", w, ok)
+		e = a.drifted("not asked any more by way of "+strings.Join(missing, ", ")+", changed", "`curfew-agent doctor` says what mends it", w, ok)
 	}
 	tell(e)
 	p.examined.ask()

@@ -166,6 +166,9 @@ func TestFindings(t *testing.T) {
 		{"nothing refuses", func(f *Facts) { f.Agent.Mode = "tracing+timer"; f.Kernel.LSMs = "lockdown,apparmor" }, "kernel", Note, "takes no programs that refuse", "lsm=lockdown,apparmor,bpf "},
 		{"no module", func(f *Facts) { f.Wiring.Module = false }, "wiring", Broken, "pam_curfew.so is in none", "--reinstall curfew-agent"},
 		{"not wired", func(f *Facts) { f.Wiring.Wired = false }, "wiring", Broken, "is not wired", "curfew-agent install"},
+		{"a service's file deleted", func(f *Facts) {
+			f.Wiring.Lacks["/etc/pam.d/su"], f.Wiring.Gone = "it is not there", []string{"su"}
+		}, "wiring", Broken, "/etc/pam.d/su: it is not there", "apt-get install --reinstall -o Dpkg::Options::=--force-confmiss util-linux"},
 		{"a line lost", func(f *Facts) { f.Wiring.Lacks["/etc/pam.d/sudo"] = "its first account line is not ours" }, "wiring", Broken, "/etc/pam.d/sudo: its first account", "curfew-agent install"},
 		{"no rules", func(f *Facts) { f.Wiring.NoRules = true }, "wiring", Broken, "does not read /etc/sudoers.d", "visudo"},
 		{"no config", func(f *Facts) { f.Wiring.NoConfig = true }, "wiring", Broken, "does not read /etc/ssh/sshd_config.d", "sed -i '1i Include"},

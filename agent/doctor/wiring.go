@@ -13,12 +13,16 @@ type Wiring struct {
 	NoGroup    bool              // there is no such group
 	Module     bool              // PAM finds pam_curfew.so
 	Lacks      map[string]string // file: what is wrong with it
+	Gone       []string          // services whose file is not there any more
 	Hard       []string          // services whose lines keep everybody out if the module is gone
 	NoRules    bool              // /etc/sudoers does not include its folder
 	NoConfig   bool              // sshd_config does not include its folder
 }
 
 const install = "curfew-agent install"
+
+// packageOf has the service's file in /etc/pam.d.
+var packageOf = map[string]string{"sshd": "openssh-server", "sudo": "sudo", "sudo-i": "sudo", "su": "util-linux", "su-l": "util-linux", "login": "login"}
 
 func wiring(f Facts) []Finding {
 	w := f.Wiring
@@ -40,7 +44,11 @@ func wiring(f Facts) []Finding {
 		return append(found, broken(install, "this host is not wired: sshd, sudo and su do not ask the agent"))
 	}
 	for _, file := range sorted(w.Lacks) {
-		found = append(found, broken(install, "%s: %s", file, w.Lacks[file]))
+		mend := install
+		if s := strings.TrimPrefix(file, "/etc/pam.d/"); slices.Contains(w.Gone, s) {
+			mend = "apt-get install --reinstall -o Dpkg::Options::=--force-confmiss " + packageOf[s] // the agent wires it then
+		}
+		found = append(found, broken(mend, "%s: %s", file, w.Lacks[file]))
 	}
 	if len(w.Hard) > 0 {
 		found = append(found, warning(install, "the lines of an earlier version in %s keep everybody out, root as well, if pam_curfew.so is deleted", strings.Join(w.Hard, ", ")))

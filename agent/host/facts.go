@@ -62,11 +62,19 @@ func (h *Host) wiringFacts(ctx context.Context) doctor.Wiring {
 		f.NoConfig = !includesConfig(string(main))
 	}
 	for _, file := range h.Unwired() {
-		f.Lacks[file] = "it is not as it was written"
-		if b, err := os.ReadFile(h.path(file)); errors.Is(err, fs.ErrNotExist) {
+		service, _ := strings.CutPrefix(file, "/etc/pam.d/")
+		pam := slices.Contains(services, service)
+		b, err := os.ReadFile(h.path(file))
+		switch gone := errors.Is(err, fs.ErrNotExist); {
+		case gone && pam:
+			f.Lacks[file] = "it is not there: PAM goes by /etc/pam.d/other, which does not ask the agent"
+			f.Gone = append(f.Gone, service)
+		case gone:
 			f.Lacks[file] = "it is not there"
-		} else if service, ok := strings.CutPrefix(file, "/etc/pam.d/"); ok && slices.Contains(services, service) {
-			f.Lacks[file], _ = lacks(string(b), w, was && err == nil)
+		case pam:
+			f.Lacks[file], _ = lacks(string(b), w, was)
+		default:
+			f.Lacks[file] = "it is not as it was written"
 		}
 	}
 	for _, s := range services {

@@ -20,9 +20,16 @@ import (
 type Wiring struct {
 	Enforce    bool   `json:"enforce"`    // sudo and su only with a live grant
 	Breakglass string `json:"breakglass"` // group that enforce mode lets through
+	// Services had a file in /etc/pam.d to be wired.
+	Services []string `json:"services,omitempty"`
 }
 
 var services = []string{"sshd", "sudo", "sudo-i", "su", "su-l", "login"}
+
+// programOf is what a service is for: where it is gone, so may the service be.
+var programOf = map[string]string{
+	"sshd": "usr/sbin/sshd", "sudo": "usr/bin/sudo", "sudo-i": "usr/bin/sudo", "su": "usr/bin/su", "su-l": "usr/bin/su", "login": "usr/bin/login",
+}
 
 const (
 	sudoersFile = "etc/sudoers.d/curfew"
@@ -46,7 +53,17 @@ func (h *Host) Install(ctx context.Context, w Wiring) error {
 	if err := h.install(ctx, w, func(string) bool { return true }); err != nil {
 		return err
 	}
+	for _, s := range services {
+		if !slices.Contains(w.Services, s) && h.there("etc/pam.d/"+s) {
+			w.Services = append(slices.Clip(w.Services), s)
+		}
+	}
 	return h.remember(w)
+}
+
+func (h *Host) there(name string) bool {
+	_, err := os.Stat(h.path(name))
+	return err == nil
 }
 
 // install wires those of the files that are asked for.
@@ -122,7 +139,8 @@ func (h *Host) Wiring() (w Wiring, was bool, err error) {
 // Mend puts right what somebody took out of the wiring, or altered, and says
 // what that was: that alone, so that whatever is altered meanwhile is found by
 // the next look. A host that was not wired, or by an earlier version, is left
-// as it is; what is then missing is what is left.
+// as it is; what is then missing is what is left. So is a service's file that
+// was deleted: what else stood in it is not known, and PAM goes by another.
 func (h *Host) Mend(ctx context.Context) (mended, left []string, err error) {
 	missing := h.Unwired()
 	if len(missing) == 0 {
@@ -132,10 +150,19 @@ func (h *Host) Mend(ctx context.Context) (mended, left []string, err error) {
 	if err != nil || !was {
 		return nil, missing, err
 	}
-	if err := h.install(ctx, w, func(file string) bool { return slices.Contains(missing, file) }); err != nil {
+	for _, s := range services {
+		if file := "/etc/pam.d/" + s; slices.Contains(missing, file) && !h.there(file) {
+			left = append(left, file)
+		}
+	}
+	mended = slices.DeleteFunc(slices.Clone(missing), func(file string) bool { return slices.Contains(left, file) })
+	if len(mended) == 0 {
+		return nil, left, nil
+	}
+	if err := h.install(ctx, w, func(file string) bool { return slices.Contains(mended, file) }); err != nil {
 		return nil, missing, fmt.Errorf("put the wiring right: %w", err)
 	}
-	return missing, nil, nil
+	return mended, left, nil
 }
 
 // hasSSHD says whether there is an sshd to wire.
@@ -198,6 +225,9 @@ func (h *Host) Unwired() []string {
 	}
 	for _, s := range services {
 		b, err := os.ReadFile(h.path("etc/pam.d", s))
+		if errors.Is(err, fs.ErrNotExist) && slices.Contains(w.Services, s) && h.there(programOf[s]) {
+			missing = append(missing, "/etc/pam.d/"+s)
+		}
 		if err != nil {
 			continue
 		}

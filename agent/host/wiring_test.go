@@ -88,6 +88,38 @@ func TestMend(t *testing.T) {
 	}
 }
 
+func TestAServiceWhoseFileIsDeletedIsTold(t *testing.T) {
+	h := debian(t)
+	const file = "/etc/pam.d/su"
+	text := "auth sufficient pam_rootok.so\n@include common-account\n@include common-session\n"
+	put(t, h, file, text)
+	put(t, h, "usr/bin/su", "x")
+	must(t, h.Install(t.Context(), Wiring{Enforce: true}))
+	must(t, os.Remove(h.path(file)))
+	for range 2 {
+		if mended, left, err := h.Mend(t.Context()); err != nil || len(mended) > 0 || !slices.Equal(left, []string{file}) {
+			t.Errorf("it was put right: %v, left %v, %v", mended, left, err)
+		}
+	}
+	put(t, h, sudoersFile, "ALL ALL=(ALL) ALL\n")
+	if mended, left, err := h.Mend(t.Context()); err != nil || !slices.Equal(mended, []string{"/" + sudoersFile}) || !slices.Equal(left, []string{file}) {
+		t.Errorf("beside another: %v, left %v, %v", mended, left, err)
+	}
+	f := h.wiringFacts(t.Context())
+	if !slices.Equal(f.Gone, []string{"su"}) || !strings.Contains(f.Lacks[file], "PAM goes by") {
+		t.Errorf("the doctor hears %+v", f)
+	}
+	put(t, h, file, text) // as its package has it
+	if mended, left, err := h.Mend(t.Context()); err != nil || !slices.Equal(mended, []string{file}) || len(left) > 0 {
+		t.Errorf("once it is there again: %v, left %v, %v", mended, left, err)
+	}
+	must(t, os.Remove(h.path(file)))
+	must(t, os.Remove(h.path("usr/bin/su")))
+	if left := h.Unwired(); len(left) > 0 {
+		t.Errorf("with the program away: %v", left)
+	}
+}
+
 func TestNothingIsWiredWithoutTheModule(t *testing.T) {
 	h := debian(t)
 	must(t, os.Remove(h.path("usr/lib/x86_64-linux-gnu/security/pam_curfew.so")))

@@ -201,6 +201,12 @@ rm /etc/sudoers.d/curfew; echo 'TrustedUserCAKeys none' > /etc/ssh/sshd_config.d
 	s.until(t, "word of it", state("UNWIRED: /etc/sudoers.d/curfew"))
 	s.sh(t, "mv /root/sudoers /etc/sudoers.d/curfew && mv /root/wiring.json /etc/curfew/")
 	s.until(t, "word that all is well", state("connected"))
+	// As is a file of PAM's that is not there: what else stood in it is not known.
+	s.sh(t, "mv /etc/pam.d/su-l /root/")
+	s.until(t, "word of it", state("UNWIRED: /etc/pam.d/su-l"))
+	s.sh(t, "curfew-agent doctor | grep -A1 '/etc/pam.d/su-l: it is not there' | grep -q force-confmiss; sed -i /pam_curfew/d /root/su-l; mv /root/su-l /etc/pam.d/")
+	s.until(t, "word that all is well", state("connected"))
+	s.sh(t, "diff -r /etc/pam.d /root/pam.d")
 	s.until(t, "the record of both", func() error {
 		out, _, err := cleo.Run(t.Context(), "", "audit", "search", "--kind", "drift", "--host", "db1")
 		for _, w := range []string{"the door's socket", "/etc/pam.d/sudo was changed or removed", "not asked any more by way of /etc/sudoers.d/curfew", "ask the agent again"} {
