@@ -184,6 +184,12 @@ func (p *parts) marked(dir string) {
 	}
 }
 
+// goesOn has systemd wait another minute, if this is a start that it waits for
+// (sd_notify(3)): a slow machine gets there, and what hangs does not keep it.
+func goesOn() {
+	_, _ = daemon.SdNotify(false, "EXTEND_TIMEOUT_USEC=60000000") // without it, systemd starts us again
+}
+
 // labels opens the kernel's. The sweep of a boot on which there were no
 // sessions yet loads nothing for it: logins wait until it is over.
 func (p *parts) labels(sweeping, beside bool) (Labels, error) {
@@ -192,7 +198,8 @@ func (p *parts) labels(sweeping, beside bool) (Labels, error) {
 		return noLabels{}, nil
 	}
 	var err error
-	if p.watch, err = watch.Open(watch.Config{PinDir: pins, Log: p.log, Clock: p.clock, Places: func() []watch.Place { return p.places(p.host) }}); err != nil {
+	c := watch.Config{PinDir: pins, Log: p.log, Clock: p.clock, Places: func() []watch.Place { return p.places(p.host) }, Progress: goesOn}
+	if p.watch, err = watch.Open(c); err != nil {
 		return heldLabels{}, err
 	}
 	return p.watch, nil

@@ -35,6 +35,9 @@ type Config struct {
 	// Places looks up the files and folders that matter. Those that are not
 	// there are passed over.
 	Places func() []Place
+	// Progress is called after each part of the start: what the kernel checks
+	// may take it a minute on a slow machine. It may be nil.
+	Progress func()
 }
 
 // Watch is the agent's hold on the kernel.
@@ -72,7 +75,10 @@ var ErrBusy = errors.New("another agent watches this host")
 // place, and proves that the kernel does what they ask.
 func Open(c Config) (*Watch, error) {
 	w := &Watch{dir: c.PinDir, places: c.Places, log: c.Log, clock: c.Clock}
-	err := w.open(c.PinDir)
+	if c.Progress == nil {
+		c.Progress = func() {}
+	}
+	err := w.open(c.PinDir, c.Progress)
 	if err == nil {
 		err = w.prove()
 	}
@@ -85,7 +91,7 @@ func Open(c Config) (*Watch, error) {
 	return w, nil
 }
 
-func (w *Watch) open(dir string) error {
+func (w *Watch) open(dir string, progress func()) error {
 	var err error
 	if w.lock, err = claim(dir); err != nil {
 		return err
@@ -93,21 +99,26 @@ func (w *Watch) open(dir string) error {
 	if err := w.takeMaps(dir); err != nil {
 		return err
 	}
+	progress()
 	if err := w.settle(); err != nil {
 		return err
 	}
 	if err := w.takeOver(dir); err != nil {
 		return err
 	}
+	progress()
 	if w.alarm, err = openAlarm(dir); err != nil {
 		w.log.Warn("the kernel cannot end sessions by itself", "err", err)
 	}
+	progress()
 	if w.gate, err = w.openGate(atEnd, nil); err != nil {
 		w.log.Warn("the kernel cannot refuse by itself", "err", err)
 	}
+	progress()
 	if w.guard, err = w.openGate(before, w.know); err != nil {
 		w.log.Warn("the kernel cannot keep us from a granted root", "err", err)
 	}
+	progress()
 	if w.guard == nil {
 		if err := w.know(nil); err != nil {
 			return err
@@ -116,6 +127,7 @@ func (w *Watch) open(dir string) error {
 	if w.after, err = w.openGate(after, nil); err != nil {
 		w.log.Warn("the kernel does not tell renames, links and datagrams", "err", err)
 	}
+	progress()
 	if w.tasks, err = link.AttachIter(link.IterOptions{Program: w.progs["tasks"]}); err != nil {
 		return fmt.Errorf("attach the task iterator: %w", err)
 	}
