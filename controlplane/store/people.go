@@ -99,7 +99,30 @@ func (s *Store) disable(ctx context.Context, t *tx, name string, a roster.Act) e
 	if err := errors.Join(s.endAllOf(ctx, t, name, a), t.endDelegations(ctx, name, a, ": the account of one of them was disabled")); err != nil {
 		return err
 	}
+	if err := t.endApprovals(ctx, name, a); err != nil {
+		return err
+	}
 	return t.tell(ctx, a, "disabled %s", name)
+}
+
+// endApprovals takes what the person said yes to and still waits for somebody
+// else: no grant is to come to stand on the word of one who is out. The story
+// of each request has both.
+func (t *tx) endApprovals(ctx context.Context, name string, a roster.Act) error {
+	all, err := someRequests(ctx, t, `JOIN approvals a ON a.request = r.id WHERE a.person = ? AND r.state = 'asked' ORDER BY r.id`, name)
+	if err != nil {
+		return err
+	}
+	for _, r := range all {
+		if err := t.exec(ctx, `DELETE FROM approvals WHERE request = ? AND person = ?`, r.ID, name); err != nil {
+			return err
+		}
+		c := roster.Change{Steps: []roster.Decision{{At: a.At, What: roster.UnsaidStep, Person: a.By, Text: name + "'s approval counts no more: the account was disabled"}}}
+		if err := t.steps(ctx, r, c); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // endCodes ends the codes that would let the person in, and those that she
