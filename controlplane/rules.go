@@ -37,6 +37,9 @@ type rules struct {
 	kept func(context.Context) (roster.Directory, error)
 	// onCall asks who is on call from elsewhere than the policy.
 	onCall *oncall.Source
+	// keep puts a version that comes into force into the record.
+	keep func(ctx context.Context, version string, at time.Time) error
+	told string // the version that the record has; load's alone
 
 	mu    sync.Mutex // guards what follows
 	taken policy.Policy
@@ -51,7 +54,7 @@ type rules struct {
 }
 
 func newRules(c Config, s *store.Store, k clock.Clock, log *slog.Logger) *rules {
-	r := &rules{dir: c.PolicyDir, store: s, clock: k, log: log}
+	r := &rules{dir: c.PolicyDir, store: s, clock: k, log: log, keep: s.KeepPolicy}
 	r.kept, r.onCall = r.fromClaims, oncall.New(c.OnCall, k, log, r.handOver)
 	return r
 }
@@ -185,6 +188,9 @@ func (r *rules) load(ctx context.Context) {
 	if err != nil {
 		wrong = []string{err.Error()}
 	}
+	if len(wrong) == 0 {
+		r.tell(ctx, p.Version, now)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(wrong) > 0 {
@@ -201,9 +207,21 @@ func (r *rules) load(ctx context.Context) {
 	r.taken, r.now, r.state.Version, r.state.LoadedAt, r.state.Files = p, p.With(r.now.Kept), p.Version, now, p.Files
 	r.turn++
 	r.log.InfoContext(ctx, "policy in force", "version", p.Version, "roles", len(p.Roles), "warnings", warnings)
-	if err := r.store.KeepPolicy(ctx, p.Version, now); err != nil {
-		r.log.ErrorContext(ctx, "cannot note the policy's version", "version", p.Version, "cause", err)
+}
+
+// tell has the record tell of a version before anybody is judged by it. Nothing
+// is locked meanwhile: whoever is judged within a change holds the database's
+// turn, and would wait for us as we wait for her. A version that the database
+// did not take comes into force all the same, and is told at a later look.
+func (r *rules) tell(ctx context.Context, version string, now time.Time) {
+	if version == r.told {
+		return
 	}
+	if err := r.keep(ctx, version, now); err != nil {
+		r.log.ErrorContext(ctx, "cannot note the policy's version", "version", version, "cause", err)
+		return
+	}
+	r.told = version
 }
 
 // strangers warns of people whom the fleet does not know. If they cannot be

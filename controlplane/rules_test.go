@@ -1,6 +1,8 @@
 package controlplane
 
 import (
+	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -11,6 +13,8 @@ import (
 	"curfew.internal/clock"
 	"curfew.internal/controlplane/oncall"
 	"curfew.internal/controlplane/policy"
+	"curfew.internal/controlplane/roster"
+	"curfew.internal/controlplane/store"
 )
 
 // handClock shows what it is set to.
@@ -111,4 +115,81 @@ eligible:
 	says("", "the one before counts until 2027-01-11T08:05:00Z")
 	put("cleo")
 	says("cleo", "")
+}
+
+// readRules are those of a folder with one role, and a database with ana, whom
+// a directory has.
+func readRules(t *testing.T) (r *rules, ana roster.DirUser) {
+	t.Helper()
+	dir := t.TempDir()
+	s, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "db"), "lab")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	c := &handClock{now: time.Date(2027, 1, 11, 8, 0, 0, 0, time.UTC)}
+	text := "roles:\n  ops: {all_hosts: true, max_duration: 1h, approval: {by: [ben]}}\neligible:\n  - {role: ops, people: [ana]}\n"
+	if err := os.WriteFile(filepath.Join(dir, "p.yaml"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ana, err = s.AddDirUser(t.Context(), roster.DirUser{ID: "u-1", Person: "ana", UserName: "ana", Active: true}, roster.Act{By: "root", At: c.now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newRules(Config{PolicyDir: dir}, s, c, slog.New(slog.DiscardHandler)), ana
+}
+
+// Whoever is judged within a change of the database's holds its turn, which a
+// policy that comes into force waits for.
+func TestNobodyWaitsForAPolicyThatWaitsForHer(t *testing.T) {
+	r, ana := readRules(t)
+	waits, loaded, judged := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	keep := r.keep
+	r.keep = func(ctx context.Context, version string, at time.Time) error {
+		close(waits)
+		return keep(ctx, version, at)
+	}
+	go func() {
+		_, err := r.store.ChangeDirUser(context.WithoutCancel(t.Context()), ana.ID, roster.Act{By: "root", At: r.clock.Now().Wall}, func(u roster.DirUser) (roster.DirUser, error) {
+			go func() {
+				r.load(context.WithoutCancel(t.Context()))
+				close(loaded)
+			}()
+			<-waits
+			r.Offers("ana", nil, r.clock.Now().Wall)
+			return u, nil
+		})
+		judged <- err
+	}()
+	select {
+	case err := <-judged:
+		if err != nil {
+			t.Fatal(err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("she waits for the policy, and the policy for her")
+	}
+	<-loaded
+	if len(r.Offers("ana", nil, r.clock.Now().Wall)) != 1 {
+		t.Error("the policy did not come into force")
+	}
+}
+
+// A policy of which the database did not take that it came into force is told
+// later, and once.
+func TestThePolicyInForceIsInTheRecord(t *testing.T) {
+	r, _ := readRules(t)
+	keep := r.keep
+	r.keep = func(context.Context, string, time.Time) error { return errors.New("disk full") }
+	r.load(t.Context())
+	if len(r.Offers("ana", nil, r.clock.Now().Wall)) != 1 {
+		t.Error("the policy did not come into force")
+	}
+	r.keep = keep
+	r.load(t.Context())
+	r.load(t.Context())
+	events, err := r.store.Events(t.Context(), roster.Search{Words: []string{"came", "into", "force"}, Limit: 10})
+	if err != nil || len(events) != 1 || !strings.Contains(events[0].Entry.Text, r.State().Version) {
+		t.Errorf("%v, %v", events, err)
+	}
 }
