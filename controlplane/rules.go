@@ -267,6 +267,8 @@ func (r *rules) watch(ctx context.Context, reload <-chan struct{}) error {
 	// folder is read when it has been quiet, also for the first time, which
 	// is for what changed before it was watched.
 	quiet := r.clock.After(settle)
+	// Once for all that happens meanwhile: on a busy server something does, always.
+	again := r.clock.After(lookAgain)
 	changed := r.store.Changed()
 	for {
 		select {
@@ -285,7 +287,8 @@ func (r *rules) watch(ctx context.Context, reload <-chan struct{}) error {
 			r.load(ctx)
 		case <-reload:
 			r.load(ctx)
-		case <-r.clock.After(lookAgain):
+		case <-again:
+			again = r.clock.After(lookAgain)
 			_ = w.Add(r.dir) // it may be a new folder
 			quiet = r.clock.After(settle)
 		}

@@ -193,3 +193,94 @@ func TestThePolicyInForceIsInTheRecord(t *testing.T) {
 		t.Errorf("%v, %v", events, err)
 	}
 }
+
+// minutes is a clock whose minute is over when minute says so. The first wait
+// for a quiet folder never ends, each later one at once.
+type minutes struct {
+	handClock
+	minute, quiet chan time.Time
+	waits         int
+}
+
+func (c *minutes) After(d time.Duration) <-chan time.Time {
+	switch c.waits++; {
+	case d == lookAgain && c.minute == nil:
+		c.minute = make(chan time.Time, 1)
+		return c.minute
+	case d == settle && c.waits > 1:
+		return c.quiet
+	}
+	return nil
+}
+
+// A folder that gives no sign is read again after a minute, however much
+// happens on the server meanwhile.
+func TestTheFolderIsReadEachMinute(t *testing.T) {
+	r, ana := readRules(t)
+	c := &minutes{handClock: handClock{now: r.clock.Now().Wall}, quiet: make(chan time.Time)}
+	close(c.quiet)
+	r.clock = c
+	text := "groups: {sre: {directory: SRE}}\nroles:\n  ops: {all_hosts: true, max_duration: 1h, approval: {by: [ben]}}\neligible:\n  - {role: ops, people: [ana]}\n"
+	put := func(text string) {
+		t.Helper()
+		if err := os.MkdirAll(r.dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(r.dir, "p.yaml"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(text)
+	r.load(t.Context())
+	was := r.State().Version
+	if err := os.RemoveAll(r.dir); err != nil { // so that nothing of it can be watched
+		t.Fatal(err)
+	}
+	looked, came := make(chan struct{}), make(chan struct{})
+	r.kept = func(context.Context) (roster.Directory, error) {
+		looked <- struct{}{}
+		return roster.Directory{}, nil
+	}
+	r.keep = func(context.Context, string, time.Time) error {
+		close(came)
+		return nil
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- r.watch(ctx, nil) }()
+	for n, seen := 0, false; !seen; n++ {
+		if _, err := r.store.ChangeDirUser(t.Context(), ana.ID, roster.Act{By: "root", At: c.now}, func(u roster.DirUser) (roster.DirUser, error) {
+			u.FullName = "Ana " + strings.Repeat("x", n%50)
+			return u, nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-looked:
+			seen = true
+		case <-time.After(100 * time.Millisecond): // it does not look yet
+		}
+	}
+	put(text + "  - {role: ops, people: [cleo]}\n")
+	c.minute <- c.now
+	deadline := time.After(30 * time.Second)
+	for read := false; !read; {
+		select {
+		case <-looked: // of what came before
+		case <-came:
+			read = true
+		case <-deadline:
+			t.Fatalf("policy %s is in force as before", was)
+		}
+	}
+	stop()
+	for over := false; !over; {
+		select {
+		case <-looked:
+		case err := <-ended:
+			if over = true; err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
