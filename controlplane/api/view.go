@@ -66,7 +66,7 @@ func (s *Server) GetRequest(ctx context.Context, m *api.GetRequestRequest) (*api
 
 // ListRequests implements the API.
 func (s *Server) ListRequests(ctx context.Context, m *api.ListRequestsRequest) (*api.ListRequestsReply, error) {
-	all, err := s.Store.Requests(ctx, m.All, maxRequests)
+	all, err := s.candidates(ctx, m)
 	if err != nil {
 		return nil, err
 	}
@@ -96,6 +96,22 @@ func (s *Server) ListRequests(ctx context.Context, m *api.ListRequestsRequest) (
 		reply.Requests = append(reply.Requests, v)
 	}
 	return reply, nil
+}
+
+// candidates are the requests among which the caller looks for hers, the newest
+// first: of those whose life is not over all, so that what others have hides
+// none; of the rest the newest of the fleet.
+func (s *Server) candidates(ctx context.Context, m *api.ListRequestsRequest) ([]roster.Request, error) {
+	if m.ForApproval {
+		all, err := s.Store.Asked(ctx)
+		slices.Reverse(all)
+		return all, err
+	}
+	most := maxOpen
+	if m.All {
+		most = maxRequests
+	}
+	return s.Store.Requests(ctx, m.All, most)
 }
 
 // waitsFor reports whether the request waits for this person's word.

@@ -36,10 +36,16 @@ func scanRequest(row scanner) (roster.Request, error) {
 	return r, err
 }
 
-func scanApproval(row scanner) (roster.Approval, error) {
-	var a roster.Approval
+// given is an approval of a request's.
+type given struct {
+	request string
+	roster.Approval
+}
+
+func scanGiven(row scanner) (given, error) {
+	var a given
 	var seconds int64
-	err := row.Scan(&a.Person, &a.Factor, instant{&a.At}, &a.Note, &seconds, inJSON{&a.Hosts}, &a.Word, &a.InPlaceOf)
+	err := row.Scan(&a.request, &a.Person, &a.Factor, instant{&a.At}, &a.Note, &seconds, inJSON{&a.Hosts}, &a.Word, &a.InPlaceOf)
 	a.Duration = time.Duration(seconds) * time.Second
 	return a, err
 }
@@ -50,14 +56,30 @@ func someRequests(ctx context.Context, q querier, rest string, args ...any) ([]r
 	if err != nil {
 		return nil, err
 	}
-	for i := range all {
-		r := &all[i]
-		r.Approvals, err = list(ctx, q, scanApproval, `SELECT person, factor, at, note, seconds, hosts, word, in_place_of FROM approvals WHERE request = ? ORDER BY at, person`, r.ID)
-		if err != nil {
+	for some := range slices.Chunk(all, approvedAtOnce) {
+		if err := withApprovals(ctx, q, some); err != nil {
 			return nil, err
 		}
 	}
 	return all, nil
+}
+
+// approvedAtOnce is of how many requests the approvals are asked for together:
+// each question costs a round trip on PostgreSQL.
+const approvedAtOnce = 500
+
+// withApprovals puts the requests' approvals to them.
+func withApprovals(ctx context.Context, q querier, some []roster.Request) error {
+	ids, of := make([]string, len(some)), make(map[string]*roster.Request, len(some))
+	for i := range some {
+		ids[i], of[some[i].ID] = some[i].ID, &some[i]
+	}
+	all, err := list(ctx, q, scanGiven, `SELECT request, person, factor, at, note, seconds, hosts, word, in_place_of FROM approvals
+		WHERE request IN `+among(ids)+` ORDER BY at, person`, args(ids)...)
+	for _, a := range all {
+		of[a.request].Approvals = append(of[a.request].Approvals, a.Approval)
+	}
+	return err
 }
 
 func oneRequest(ctx context.Context, q querier, id string) (roster.Request, error) {
