@@ -46,9 +46,14 @@ func (s *Server) home(ctx context.Context, _ *http.Request) (page, error) {
 	if err != nil {
 		return page{}, err
 	}
+	open, err := s.API.ListRequests(ctx, &api.ListRequestsRequest{}) // of all only the newest are told
+	if err != nil {
+		return page{}, err
+	}
 	v, now := homeView{Waiting: waiting.Requests}, s.Clock.Now().Wall
-	own := slices.DeleteFunc(all.Requests, func(q *api.Request) bool { return q.Person != me.Person.Name })
-	for _, q := range own {
+	others := func(q *api.Request) bool { return q.Person != me.Person.Name }
+	own := slices.DeleteFunc(all.Requests, others)
+	for _, q := range slices.DeleteFunc(open.Requests, others) {
 		switch q.State {
 		case "asked":
 			v.Asked = append(v.Asked, q)

@@ -77,10 +77,8 @@ func (s *Server) request(ctx context.Context, r *http.Request) (page, error) {
 	if n := len(v.Moments); n > most {
 		v.Moments, v.Cut = v.Moments[:most], n-most
 	}
-	for _, o := range all.Requests {
-		if o.Role == q.Role && o.Person != q.Person && stands(o, now) {
-			v.Others = append(v.Others, o)
-		}
+	if v.Others, err = s.others(ctx, q, now); err != nil {
+		return page{}, err
 	}
 	if v.Last, err = s.lastTime(ctx, q, all.Requests); err != nil {
 		return page{}, err
@@ -104,6 +102,17 @@ func (s *Server) request(ctx context.Context, r *http.Request) (page, error) {
 		v.Extensions = []time.Duration{15 * time.Minute, 30 * time.Minute, time.Hour}
 	}
 	return page{Name: "request", Title: q.Role + " for " + q.Person, Data: v}, nil
+}
+
+// others are the grants of a request's role that other people have now.
+func (s *Server) others(ctx context.Context, q *api.Request, now time.Time) ([]*api.Request, error) {
+	open, err := s.API.ListRequests(ctx, &api.ListRequestsRequest{}) // of all only the newest are told
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(open.Requests, func(o *api.Request) bool {
+		return o.Role != q.Role || o.Person == q.Person || !stands(o, now)
+	}), nil
 }
 
 // shorter are the lengths to choose from for less than was asked for.
