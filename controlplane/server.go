@@ -277,10 +277,12 @@ func (s *Server) end(ctx context.Context) error {
 		}
 		err = errors.Join(s.loadKeys(ctx), s.api.Due(ctx), s.api.Escalate(ctx), s.api.Alert(ctx))
 		// Without a policy nobody is given anything, and nothing is taken away.
-		if v := s.rules.edition(); v != policy && v != 0 && err == nil {
-			if err = s.api.Recheck(ctx); err == nil {
+		if v := s.rules.edition(); v != policy && v != 0 {
+			failed := s.api.Recheck(ctx)
+			if failed == nil {
 				policy = v
 			}
+			err = errors.Join(err, failed)
 		}
 		if err != nil && ctx.Err() == nil {
 			s.log.ErrorContext(ctx, "cannot end what is over: hosts end it by themselves", "cause", err)

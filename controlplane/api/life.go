@@ -237,20 +237,21 @@ func decided(r roster.Request) error {
 }
 
 // Due ends by time what time ends: requests that nobody decided on, and
-// grants that are over.
+// grants that are over. One of them that cannot be ended keeps no other.
 func (s *Server) Due(ctx context.Context) error {
 	ids, err := s.Store.Due(ctx, s.now())
 	if err != nil {
 		return fmt.Errorf("look for what is over: %w", err)
 	}
+	var errs []error
 	for _, id := range ids {
 		now := s.now()
 		_, err := s.Store.Change(ctx, id, now, func(r roster.Request) (roster.Change, error) { return overBy(r, now), nil })
 		if err != nil {
-			return fmt.Errorf("end %s: %w", id, err)
+			errs = append(errs, fmt.Errorf("end %s: %w", id, err))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // A host has so long to sign for a grant's end before its silence is an alert,
@@ -352,6 +353,7 @@ func (s *Server) Recheck(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("look at what stands: %w", err)
 	}
+	var errs []error
 	for _, r := range open {
 		if r.State != stateIssued || s.eligible(r) {
 			continue
@@ -365,11 +367,12 @@ func (s *Server) Recheck(ctx context.Context) error {
 			return roster.Change{State: stateRevoked, Note: why, Steps: []roster.Decision{{At: now, What: stateRevoked, Text: why}}}, nil
 		})
 		if err != nil {
-			return fmt.Errorf("revoke %s: %w", r.Grant.ID, err)
+			errs = append(errs, fmt.Errorf("revoke %s: %w", r.Grant.ID, err))
+			continue // it keeps no other
 		}
 		s.Log.InfoContext(ctx, "grant revoked, its person is not eligible any more", "grant", r.Grant.ID, "person", r.Person, "role", r.Role)
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // maxOpen is more than there can be: a request takes a person and a code.
