@@ -215,7 +215,7 @@ func (s *Server) issue(r roster.Request, v roster.Verdict, sc scene, approvals [
 		return roster.Change{}, err
 	}
 	return roster.Change{State: stateIssued, Grant: g, Steps: []roster.Decision{{
-		At: sc.now, What: roster.SignedStep, Text: fmt.Sprintf("grant %s until %s", g.ID, g.NotAfter.Format(time.RFC3339)),
+		At: sc.now, What: roster.SignedStep, Text: fmt.Sprintf("grant %s until %s, by policy %s", g.ID, g.NotAfter.Format(time.RFC3339), v.Version),
 	}}}, nil
 }
 

@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -296,6 +297,27 @@ func TestPolicyChangesMeanwhile(t *testing.T) {
 				t.Error("a grant all the same")
 			}
 		})
+	}
+}
+
+// Of each grant the record says which version of the policy gave it: another one
+// than it was asked under, if that still gave it.
+func TestTheRecordSaysWhichPolicyGaveAGrant(t *testing.T) {
+	w := newWorld(t)
+	r := w.ask(t)
+	w.rules.change(func() { w.rules.version = "v2" })
+	r, err := w.ben.Approve(t.Context(), &api.ApproveRequest{Id: r.Id, Digest: r.Digest, Code: w.ben.fresh(t)})
+	must(t, err)
+	events, err := w.store.Events(t.Context(), roster.Search{Grant: r.Grant, Kind: ledger.Decision.String(), Limit: 100})
+	must(t, err)
+	if !slices.ContainsFunc(events, func(e roster.Event) bool {
+		return e.Entry.Step == roster.SignedStep && strings.HasSuffix(e.Entry.Text, ", by policy v2")
+	}) {
+		t.Errorf("%v", events)
+	}
+	kept, err := w.store.Request(t.Context(), r.Id)
+	if err != nil || kept.Policy != "v1" {
+		t.Errorf("it was asked under %q, %v", kept.Policy, err)
 	}
 }
 

@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -72,6 +73,7 @@ type rules struct {
 	from      string         // whence requests have to come; empty: from anywhere
 	onCall    map[string]string
 	nobody    string // why nobody is on call; nothing is allowed then
+	version   string // empty: v1
 }
 
 func (r *rules) change(f func()) {
@@ -103,7 +105,7 @@ func (r *rules) Judge(q roster.Question, hosts []roster.Host, _ time.Time) (rost
 			return roster.Verdict{}, roster.Refuse(roster.Invalid, "%s is not among tier=db", name)
 		}
 	}
-	return roster.Verdict{Role: r.role, Needed: r.needed, Steps: r.steps(q.Person), Approvers: slices.Clone(r.approvers), Waits: time.Hour, Version: "v1", Apart: r.apart[q.Role], OnCall: r.onCall}, nil
+	return roster.Verdict{Role: r.role, Needed: r.needed, Steps: r.steps(q.Person), Approvers: slices.Clone(r.approvers), Waits: time.Hour, Version: cmp.Or(r.version, "v1"), Apart: r.apart[q.Role], OnCall: r.onCall}, nil
 }
 
 // steps are one of all approvers, if one is needed.
