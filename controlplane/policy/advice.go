@@ -111,13 +111,18 @@ func (p Policy) People() []string {
 	return slices.Sorted(maps.Keys(all))
 }
 
-// Aged warns of eligibility that had ended by then.
+// Aged warns of eligibility that had ended by then, or was to be looked at.
 func (p Policy) Aged(at time.Time) []Problem {
 	var all []Problem
 	for _, e := range p.Eligible {
 		if !e.Until.IsZero() && !at.Before(e.Until) {
 			last := e.Until.AddDate(0, 0, -1).Format(time.DateOnly)
 			all = append(all, p.warning(e.At, "eligible", fmt.Sprintf("the eligibility for %s ended with %s", e.Role, last), "take the line out, or write a later day"))
+			continue
+		}
+		if !e.Review.IsZero() && !at.Before(e.Review) {
+			all = append(all, p.warning(e.At, "eligible", fmt.Sprintf("the eligibility for %s was to be looked at again on %s", e.Role, e.Review.Format(time.DateOnly)),
+				"take out who needs it no more, then write a later review"))
 		}
 	}
 	return all

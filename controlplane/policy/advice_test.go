@@ -73,6 +73,30 @@ func TestEligibilityThatEndedIsWarnedOf(t *testing.T) {
 	}
 }
 
+// From the day of its review on, an eligibility is warned of, and counts as
+// before.
+func TestEligibilityThatIsToBeLookedAtIsWarnedOf(t *testing.T) {
+	p := must(t, strings.Replace(rules, "until: 2027-01-30", "until: 2027-03-30, review: 2027-01-30", 1))
+	day := time.Date(2027, 1, 30, 0, 0, 0, 0, time.UTC)
+	for at, want := range map[time.Time][]string{
+		day.Add(-time.Nanosecond): {},
+		day: {
+			"roles.yaml:43:5: warning: eligible: the eligibility for look was to be looked at again on 2027-01-30: take out who needs it no more, then write a later review",
+		},
+	} {
+		if diff := cmp.Diff(want, said(p.Aged(at))); diff != "" {
+			t.Errorf("%v: %s", at, diff)
+		}
+	}
+	if ended := said(p.Aged(day.AddDate(0, 3, 0))); strings.Contains(strings.Join(ended, "\n"), "looked at again") {
+		t.Errorf("what has ended is to be looked at: %v", ended)
+	}
+	if _, problems := Parse(map[string][]byte{"roles.yaml": []byte(strings.Replace(rules, "until: 2027-01-30", "review: soon", 1))}); Holds(problems) ||
+		!strings.Contains(strings.Join(texts(problems), "\n"), "review: no date: write YEAR-MONTH-DAY") {
+		t.Errorf("%v", problems)
+	}
+}
+
 func TestStrangersAreWarnedOf(t *testing.T) {
 	p := must(t, rules)
 	want := []string{

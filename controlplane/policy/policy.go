@@ -61,6 +61,7 @@ type Eligibility struct {
 	People []string  // sorted, groups resolved
 	Named  []string  // the same, as it is written: names and group:NAME
 	Until  time.Time // excluded; zero: no end
+	Review time.Time // from then on, it is warned of until somebody has looked at it; zero: never
 	At     Place
 }
 

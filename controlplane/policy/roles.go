@@ -263,14 +263,13 @@ func (r *reader) eligibility(n ast.Node, field string) {
 			people, named, known := r.members(v, field+".groups")
 			e.People, e.Named, whole = append(e.People, people...), append(e.Named, named...), whole && known
 		case "until":
-			t, err := time.Parse("2006-01-02", r.text(v, field+".until"))
-			if err != nil || t.Year() < 2000 || t.Year() > 9000 {
-				r.wrong(v, field+".until", "no date", "write YEAR-MONTH-DAY; eligibility ends when that day ends, UTC")
-				return
+			if t, ok := r.day(v, field+".until", "eligibility ends when that day ends, UTC"); ok {
+				e.Until = t.AddDate(0, 0, 1)
 			}
-			e.Until = t.AddDate(0, 0, 1)
+		case "review":
+			e.Review, _ = r.day(v, field+".review", "from that day on, UTC, it is warned of")
 		default:
-			r.wrong(k, join(field, key), "unknown key", "eligibility has role, people, groups and until")
+			r.wrong(k, join(field, key), "unknown key", "eligibility has role, people, groups, until and review")
 		}
 	})
 	if e.Role == "" {
@@ -283,6 +282,16 @@ func (r *reader) eligibility(n ast.Node, field string) {
 	e.People = slices.Compact(e.People)
 	r.lonely(n, field, e)
 	r.policy.Eligible = append(r.policy.Eligible, e)
+}
+
+// day reads a day: the instant at which it begins.
+func (r *reader) day(n ast.Node, field, means string) (time.Time, bool) {
+	t, err := time.Parse(time.DateOnly, r.text(n, field))
+	if err != nil || t.Year() < 2000 || t.Year() > 9000 {
+		r.wrong(n, field, "no date", "write YEAR-MONTH-DAY; "+means)
+		return time.Time{}, false
+	}
+	return t, true
 }
 
 // askers reads people who may ask: each is named, or in a group.
