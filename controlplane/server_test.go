@@ -33,7 +33,7 @@ import (
 	"curfew.internal/wire/signature"
 )
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -41,7 +41,7 @@ func must(t *testing.T, err error) {
 }
 
 // until waits for what another goroutine is to bring about.
-func until(t *testing.T, what string, so func() bool) {
+func until(t testing.TB, what string, so func() bool) {
 	t.Helper()
 	limit := time.After(2 * time.Minute)
 	for !so() {
@@ -75,6 +75,7 @@ func (l *logBook) String() string {
 type town struct {
 	plan   Plan
 	code   string // of ada, the first admin
+	also   func(*Config)
 	log    logBook
 	server *Server
 	reload chan struct{}
@@ -82,7 +83,7 @@ type town struct {
 	cancel context.CancelFunc
 }
 
-func freePort(t *testing.T) string {
+func freePort(t testing.TB) string {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	must(t, err)
@@ -90,7 +91,7 @@ func freePort(t *testing.T) string {
 	return l.Addr().String()
 }
 
-func newTown(t *testing.T) *town {
+func newTown(t testing.TB) *town {
 	t.Helper()
 	dir := t.TempDir()
 	people := freePort(t)
@@ -107,10 +108,13 @@ func newTown(t *testing.T) *town {
 	return w
 }
 
-func (w *town) start(t *testing.T) {
+func (w *town) start(t testing.TB) {
 	t.Helper()
 	c, err := ReadConfig(w.plan.ConfigFile)
 	must(t, err)
+	if w.also != nil {
+		w.also(&c)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	w.server, err = Open(ctx, c, Options{Clock: clock.System{}, Log: slog.New(slog.NewTextHandler(&w.log, nil)), Version: "test"})
 	must(t, err)

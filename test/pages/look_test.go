@@ -147,6 +147,9 @@ func TestEveryPage(t *testing.T) {
 		t.Error("what is wider than a phone is not found to be")
 	}
 
+	ana.visit("/")
+	painted, _ := ana.eval(`performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0`).(float64)
+	t.Logf("the first page shows something %.0f ms after it is asked for", painted)
 	weight, _ := ana.eval(`(async () => { const all = [location.origin + '/', ...[...document.querySelectorAll('link[href], script[src], img[src]')].map(e => e.href || e.src)];
 		let n = 0; for (const u of new Set(all)) n += (await (await fetch(u, {cache: 'reload'})).arrayBuffer()).byteLength; return n; })()`).(float64)
 	if t.Logf("the first view has %.0f bytes", weight); weight == 0 || weight >= 100_000 {
