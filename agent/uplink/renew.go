@@ -70,7 +70,7 @@ func (c *Client) renewNow(ctx context.Context) error {
 	}
 	id := c.Identity
 	id.Certificate = reply.GetCertificate()
-	if err := id.check(c.Clock.Now().Wall); err != nil {
+	if err := id.check(); err != nil {
 		return err
 	}
 	leaf, err := x509.ParseCertificate(id.Certificate)

@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -314,10 +315,15 @@ func kindOf(err error) string {
 }
 
 func explain(err error) string {
+	text := err.Error()
 	if s, ok := status.FromError(err); ok {
-		return s.Message()
+		text = s.Message()
 	}
-	return err.Error()
+	// A handshake's error comes as text, see refused.
+	if strings.Contains(text, x509.CertificateInvalidError{Reason: x509.Expired}.Error()) {
+		text += ": if this host's clock is wrong, put that right first (timedatectl)"
+	}
+	return text
 }
 
 func poke(c chan struct{}) {

@@ -89,6 +89,25 @@ func TestJoinRefused(t *testing.T) {
 	}
 }
 
+// A host whose clock is behind is told so before its token is spent; if the
+// clock lets it come so far, it joins, and the doctor speaks of the clock.
+func TestJoinWithAClockThatIsBehind(t *testing.T) {
+	w := newWorld(t)
+	w.serve()
+	w.put("db1", 1)
+	code, behind := w.code("secret-of-db1"), &setClock{}
+	behind.by.Add(int64(-24 * time.Hour))
+	_, err := uplink.Join(t.Context(), behind, code, uplink.Newcomer{Name: "db1"})
+	if err == nil || !strings.Contains(err.Error(), "timedatectl") {
+		t.Errorf("got %v, want what to do", err)
+	}
+	behind.by.Store(int64(-7 * time.Minute)) // before the host's certificate, not before the server's
+	w.clock.by.Add(int64(5 * time.Minute))
+	if _, err := uplink.Join(t.Context(), behind, code, uplink.Newcomer{Name: "db1"}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestStateReachesTheHost(t *testing.T) {
 	w := newWorld(t)
 	w.serve()
