@@ -181,6 +181,7 @@ func TestFindings(t *testing.T) {
 		{"root refused", func(f *Facts) { f.PAM.Tries[0].Code, f.PAM.Tries[0].Text = 13, "expired" }, "pam", Warning, "refuses root by way of sshd: expired", "/etc/pam.d/sshd"},
 		{"not asked", func(f *Facts) { f.PAM.Tries[1].Said = "" }, "pam", Broken, "sshd does not come to ask", "curfew-agent install"},
 		{"no sudo", func(f *Facts) { f.Sudo = Sudo{Err: "sudo is not on this host"} }, "sudo", Broken, "not on this host", "--reinstall sudo"},
+		{"sudo in Rust", func(f *Facts) { f.Sudo.Version, f.Sudo.Rust = "0.2.5", true }, "sudo", Broken, "sudo-rs 0.2.5", "update-alternatives"},
 		{"an old sudo", func(f *Facts) { f.Sudo.Version = "1.8.19p1" }, "sudo", Broken, "does not know NOTAFTER", "install sudo"},
 		{"a broken file", func(f *Facts) { f.Sudo.Wrong = "/etc/sudoers.d/zz:1:8: syntax error\nfoo bar\n" }, "sudo", Broken, "zz:1:8: syntax error", "mv /etc/sudoers.d/zz /etc/sudoers.d/zz.broken"},
 		{"ours broken", func(f *Facts) { f.Sudo.Wrong = ">>> /etc/sudoers.d/curfew: syntax error near line 1 <<<" }, "sudo", Broken, "syntax error", "curfew-agent install"},

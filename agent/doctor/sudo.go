@@ -14,6 +14,7 @@ import (
 type Sudo struct {
 	Err     string            // why it cannot be asked
 	Version string            // such as 1.9.13p3
+	Rust    bool              // it is sudo-rs, which counts its versions anew
 	Wrong   string            // what `visudo -c` finds wrong, or nothing
 	Rules   string            // all of it, as `cvtsudoers -e -f json` tells it
 	Files   map[string]string // what it is written in: file, text
@@ -70,6 +71,9 @@ func sudo(f Facts) []Finding {
 		return []Finding{broken("apt-get install --reinstall sudo", "sudo cannot be asked: %s", s.Err)}
 	}
 	var found []Finding
+	if s.Rust {
+		return []Finding{broken("update-alternatives --config sudo", "sudo is sudo-rs %s, which does not know NOTAFTER and takes no rule of a grant: choose sudo.ws, which is the package sudo", s.Version)}
+	}
 	if v := numbers(s.Version); len(v) > 0 && slices.Compare(v, oldest) < 0 {
 		found = append(found, broken("apt-get install sudo", "sudo %s does not know NOTAFTER, and refuses the rules of grants: 1.8.20 is the first that does", s.Version))
 	}

@@ -130,8 +130,9 @@ func (h *Host) sudoFacts(ctx context.Context) doctor.Sudo {
 	if err != nil {
 		return doctor.Sudo{Err: err.Error()}
 	}
-	first, _, _ := strings.Cut(out, "\n")
-	f.Version = strings.TrimPrefix(first, "visudo version ")
+	first, rest, _ := strings.Cut(out, "\n")
+	f.Version = strings.TrimSpace(strings.TrimPrefix(first, "visudo version "))
+	f.Rust = !strings.Contains(rest, "grammar version") // sudo-rs says its version alone
 	if out, err := h.run(ctx, "visudo", "-c"); err != nil {
 		f.Wrong = out
 		if strings.TrimSpace(out) == "" {
