@@ -75,8 +75,12 @@ func (s *Server) wanted(ctx context.Context, m *api.CreateRequestRequest) ([]str
 	if err != nil {
 		return nil, err
 	}
+	at := s.now()
+	if m.Start.AsTime().After(at) {
+		at = m.Start.AsTime()
+	}
 	var covered []string // no more than the role: nobody learns of other hosts by asking
-	for _, o := range s.Rules.Offers(who(ctx).Name, all, s.now()) {
+	for _, o := range s.Rules.Offers(who(ctx).Name, all, at) {
 		if o.Role.Name == m.Role {
 			covered = o.Hosts
 		}

@@ -379,8 +379,12 @@ func (s *Server) Recheck(ctx context.Context) error {
 const maxOpen = 1 << 20
 
 // eligible reports whether the policy in force would have let the request's
-// person ask when its grant was issued: a grant of the last day of an
-// eligibility may end after that day.
+// person have its grant when it was issued, or began if that came later: a grant
+// of the last day of an eligibility may end after that day.
 func (s *Server) eligible(r roster.Request) bool {
-	return slices.ContainsFunc(s.Rules.Offers(r.Person, nil, r.IssuedAt), func(o roster.Offer) bool { return o.Role.Name == r.Role })
+	at := r.IssuedAt
+	if r.Grant.NotBefore.After(at) {
+		at = r.Grant.NotBefore
+	}
+	return slices.ContainsFunc(s.Rules.Offers(r.Person, nil, at), func(o roster.Offer) bool { return o.Role.Name == r.Role })
 }

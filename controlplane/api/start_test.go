@@ -54,6 +54,36 @@ func TestAGrantBeginsWhenItIsTo(t *testing.T) {
 	}
 }
 
+// A grant that is to begin is looked at as of its beginning: a policy that makes
+// its person eligible from then on gave it, and one that ends before takes it.
+func TestAGrantThatIsToBeginIsJudgedAsOfItsBeginning(t *testing.T) {
+	w, ctx := newWorld(t), t.Context()
+	r, err := w.ana.CreateRequest(ctx, question(t, w.ana, func(m *api.CreateRequestRequest) {
+		m.Start = timestamppb.New(w.clock.Now().Wall.Add(6 * time.Hour))
+		w.rules.change(func() { w.rules.since = m.Start.AsTime() })
+		m.Hosts, m.Labels = nil, map[string]string{"tier": "db"}
+	}))
+	must(t, err)
+	r, err = w.ben.Approve(ctx, &api.ApproveRequest{Id: r.Id, Digest: r.Digest, Code: w.ben.fresh(t)})
+	must(t, err)
+	for _, c := range []struct {
+		name         string
+		since, until time.Duration // from its beginning on
+		want         string
+	}{
+		{"eligible from then on", 0, time.Minute, "issued"},
+		{"not eligible then any more", -10 * time.Hour, -time.Minute, "revoked"},
+	} {
+		w.rules.change(func() {
+			w.rules.since, w.rules.until = r.NotBefore.AsTime().Add(c.since), r.NotBefore.AsTime().Add(c.until)
+		})
+		must(t, w.server.Recheck(ctx))
+		if got, err := w.ana.GetRequest(ctx, &api.GetRequestRequest{Id: r.Id}); err != nil || got.State != c.want {
+			t.Errorf("%s: %v, %v", c.name, got, err)
+		}
+	}
+}
+
 // When it begins is part of what is asked for.
 func TestAnotherStartIsAnotherRequest(t *testing.T) {
 	w, ctx := newWorld(t), t.Context()

@@ -64,7 +64,8 @@ type rules struct {
 	mu        sync.Mutex
 	role      grant.Role
 	eligible  []string
-	until     time.Time // of their eligibility; zero: no end
+	since     time.Time // of their eligibility
+	until     time.Time // of the same; zero: no end
 	approvers []string
 	before    []roster.Step // of the approval, each with one approval
 	needed    int
@@ -155,7 +156,7 @@ func (r *rules) Lends(d roster.Delegation) (roles, not []string) { return r.poli
 func (r *rules) Offers(person string, hosts []roster.Host, at time.Time) []roster.Offer {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !slices.Contains(r.eligible, person) || !r.until.IsZero() && !at.Before(r.until) {
+	if !slices.Contains(r.eligible, person) || at.Before(r.since) || !r.until.IsZero() && !at.Before(r.until) {
 		return nil
 	}
 	var names []string

@@ -113,22 +113,33 @@ func (x *explainer) eligibility() (until time.Time, ok bool) {
 			continue
 		}
 		named = true
-		f := Finding{Rule: "eligibility", Says: Allows, Text: x.c.Person + " is eligible " + x.by(e.Named) + ", without end", Place: e.At}
-		if last := e.Until.AddDate(0, 0, -1).Format(time.DateOnly); !e.Until.IsZero() && x.c.At.Before(e.Until) {
-			f.Text = fmt.Sprintf("%s is eligible %s, to the end of %s", x.c.Person, x.by(e.Named), last)
-		} else if !e.Until.IsZero() {
-			f.Text, f.Fix = fmt.Sprintf("%s was eligible %s, and that ended with %s", x.c.Person, x.by(e.Named), last), "write a later day, if she still needs it"
-			if ok { // by another line
-				continue
-			}
-			f.Says = Refuses
+		if e.Stands(x.c.At) || !ok { // else by another line
+			x.found = append(x.found, x.entry(e))
 		}
-		x.found = append(x.found, f)
 	}
 	if !named {
 		x.nobody()
 	}
 	return until, ok
+}
+
+// entry tells of a line that names the person whether it counts, and if not,
+// when it did or will.
+func (x *explainer) entry(e Eligibility) Finding {
+	f := Finding{Rule: "eligibility", Says: Refuses, Place: e.At}
+	last := e.Until.AddDate(0, 0, -1).Format(time.DateOnly)
+	switch who := x.c.Person; {
+	case x.c.At.Before(e.From):
+		f.Text = fmt.Sprintf("%s will be eligible %s, and that begins on %s", who, x.by(e.Named), e.From.Format(time.DateOnly))
+		f.Fix = "ask for a start from then on, or write an earlier from, if she needs it now"
+	case !e.Stands(x.c.At):
+		f.Text, f.Fix = fmt.Sprintf("%s was eligible %s, and that ended with %s", who, x.by(e.Named), last), "write a later day, if she still needs it"
+	case e.Until.IsZero():
+		f.Says, f.Text = Allows, who+" is eligible "+x.by(e.Named)+", without end"
+	default:
+		f.Says, f.Text = Allows, fmt.Sprintf("%s is eligible %s, to the end of %s", who, x.by(e.Named), last)
+	}
+	return f
 }
 
 // nobody tells who is eligible, where the person is not.
@@ -240,7 +251,7 @@ func (x *explainer) duration(until time.Time) {
 	}
 	if d > 0 && !until.IsZero() && x.c.At.Add(d).After(until) {
 		i := slices.IndexFunc(x.policy.Eligible, func(e Eligibility) bool {
-			return e.Role == x.role.Name && e.Until.Equal(until) && slices.Contains(e.People, x.c.Person)
+			return e.Role == x.role.Name && e.Stands(x.c.At) && e.Until.Equal(until) && slices.Contains(e.People, x.c.Person)
 		})
 		x.found = append(x.found, Finding{
 			Rule: "until", Says: Refuses, Text: fmt.Sprintf("the grant would outlast the eligibility, which ends at %s", until.Format("2006-01-02 15:04 MST")),

@@ -14,7 +14,7 @@ import (
 )
 
 func TestExplainTellsEachRuleAndItsPlace(t *testing.T) {
-	p := must(t, rules)
+	p := must(t, rules+"  - {role: look, people: [gil], from: 2027-02-03}\n")
 	host := func(name string) *roster.Host {
 		i := slices.IndexFunc(hosts, func(h roster.Host) bool { return h.Name == name })
 		return &hosts[i]
@@ -34,6 +34,24 @@ func TestExplainTellsEachRuleAndItsPlace(t *testing.T) {
 				"duration allows 21: a grant lasts 30m at most",
 				"ticket needs 23: a ticket",
 				"approval needs 25: 2 approvals by ben, cleo, dan",
+			},
+		},
+		{
+			"eligibility that has not begun says when it does",
+			Case{Person: "gil", Role: "look"},
+			[]string{
+				"eligibility refuses 44: gil will be eligible by name, and that begins on 2027-02-03: ask for a start from then on, or write an earlier from, if she needs it now",
+				"approval allows 32: nobody has to approve: a second factor is enough",
+			},
+		},
+		{
+			"and with its first day it is as any other",
+			Case{Person: "gil", Role: "look", At: time.Date(2027, 2, 3, 0, 0, 0, 0, time.UTC)},
+			[]string{
+				"eligibility allows 44: gil is eligible by name, without end",
+				"hosts allows 28: the role covers every host",
+				"duration allows 30: a grant lasts 1h at most",
+				"approval allows 32: nobody has to approve: a second factor is enough",
 			},
 		},
 		{

@@ -16,6 +16,10 @@ import (
 func (p Policy) Judge(q roster.Question, hosts []roster.Host, at time.Time) (roster.Verdict, error) {
 	role, known := p.Roles[q.Role]
 	until, ok := p.EligibleUntil(q.Person, q.Role, at)
+	if from := p.eligibleFrom(q.Person, q.Role, at); known && !ok && !from.IsZero() {
+		return roster.Verdict{}, roster.Refuse(roster.Denied, "you are eligible for role %s from %s on, and not before: ask for a start from then on",
+			q.Role, from.Format("2006-01-02 15:04 MST"))
+	}
 	if !known || !ok {
 		return roster.Verdict{}, roster.Refuse(roster.Denied, "you are not eligible for role %.64q: %s", q.Role, p.others(q.Person, at))
 	}

@@ -337,6 +337,37 @@ func TestEligibilityEndsWithItsLastDay(t *testing.T) {
 	}
 }
 
+// Who is to be eligible from a day on is told so, and may ask for a start
+// then; whoever is not learns nothing of the role.
+func TestEligibilityBeginsWithItsFirstDay(t *testing.T) {
+	p := must(t, strings.Replace(rules, "people: [eva], until: 2027-01-30", "people: [eva], from: 2027-02-03, until: 2027-02-03", 1))
+	day := time.Date(2027, 2, 3, 0, 0, 0, 0, time.UTC)
+	q := asked(func(q *roster.Question) { q.Person, q.Role, q.Duration = "eva", "look", time.Hour })
+	const early = "you are eligible for role look from 2027-02-03 00:00 UTC on, and not before: ask for a start from then on"
+	for _, c := range []struct {
+		name string
+		at   time.Time
+		want string
+	}{
+		{"not in the second before", day.Add(-time.Second), early},
+		{"in its first", day, ""},
+		{"in its first, said in another zone", day.In(time.FixedZone("", -7200)), ""},
+		{"not when it has ended", day.AddDate(0, 0, 1), `you are not eligible for role "look": there is no role that you may ask for; ask who keeps the policy to make you eligible`},
+	} {
+		said := ""
+		if _, err := p.Judge(q, hosts, c.at); err != nil {
+			said = err.Error()
+		}
+		if said != c.want || (len(p.Offers("eva", hosts, c.at)) == 1) != (c.want == "") {
+			t.Errorf("%s: %q", c.name, said)
+		}
+	}
+	q.Person = "zoe"
+	if _, err := p.Judge(q, hosts, day.Add(-time.Second)); err == nil || strings.Contains(err.Error(), "2027") {
+		t.Errorf("a stranger is told %v", err)
+	}
+}
+
 func TestOffersTellWhatIsHers(t *testing.T) {
 	p := must(t, rules)
 	var got []string

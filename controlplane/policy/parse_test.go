@@ -105,7 +105,7 @@ func TestParseReadsEveryKey(t *testing.T) {
 			},
 		},
 		Eligible: []Eligibility{
-			{Role: "db-admin", People: []string{"ana", "dan", "eva"}, Named: []string{"ana", "group:dev"}, Until: time.Date(2027, 7, 1, 0, 0, 0, 0, time.UTC)},
+			{Role: "db-admin", People: []string{"ana", "dan", "eva"}, Named: []string{"ana", "group:dev"}, From: time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC), Until: time.Date(2027, 7, 1, 0, 0, 0, 0, time.UTC)},
 			{Role: "fleet-root", People: []string{"gil"}, Named: []string{"gil"}},
 		},
 	}

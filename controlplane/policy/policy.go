@@ -60,6 +60,7 @@ type Eligibility struct {
 	Role   string
 	People []string  // sorted, groups resolved
 	Named  []string  // the same, as it is written: names and group:NAME
+	From   time.Time // zero: since ever
 	Until  time.Time // excluded; zero: no end
 	Review time.Time // from then on, it is warned of until somebody has looked at it; zero: never
 	At     Place
@@ -145,11 +146,16 @@ func (r Role) Grant() grant.Role {
 	}
 }
 
+// Stands reports whether the entry counts at that instant.
+func (e Eligibility) Stands(at time.Time) bool {
+	return !at.Before(e.From) && (e.Until.IsZero() || at.Before(e.Until))
+}
+
 // EligibleUntil reports whether the person may ask for the role at that
 // instant, and until when (zero: no end).
 func (p Policy) EligibleUntil(person, role string, at time.Time) (until time.Time, ok bool) {
 	for _, e := range p.Eligible {
-		if e.Role != role || !slices.Contains(e.People, person) || !e.Until.IsZero() && !at.Before(e.Until) {
+		if e.Role != role || !slices.Contains(e.People, person) || !e.Stands(at) {
 			continue
 		}
 		if e.Until.IsZero() {
@@ -160,6 +166,18 @@ func (p Policy) EligibleUntil(person, role string, at time.Time) (until time.Tim
 		}
 	}
 	return until, ok
+}
+
+// eligibleFrom is when the person, who may not ask for the role at that instant,
+// may next; zero: never.
+func (p Policy) eligibleFrom(person, role string, at time.Time) time.Time {
+	var next time.Time
+	for _, e := range p.Eligible {
+		if e.Role == role && e.From.After(at) && slices.Contains(e.People, person) && (next.IsZero() || e.From.Before(next)) {
+			next = e.From
+		}
+	}
+	return next
 }
 
 // MayApprove lists who may approve the person's request for the role: never

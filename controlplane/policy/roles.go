@@ -262,6 +262,8 @@ func (r *reader) eligibility(n ast.Node, field string) {
 		case "groups":
 			people, named, known := r.members(v, field+".groups")
 			e.People, e.Named, whole = append(e.People, people...), append(e.Named, named...), whole && known
+		case "from":
+			e.From, _ = r.day(v, field+".from", "eligibility begins when that day begins, UTC")
 		case "until":
 			if t, ok := r.day(v, field+".until", "eligibility ends when that day ends, UTC"); ok {
 				e.Until = t.AddDate(0, 0, 1)
@@ -269,7 +271,7 @@ func (r *reader) eligibility(n ast.Node, field string) {
 		case "review":
 			e.Review, _ = r.day(v, field+".review", "from that day on, UTC, it is warned of")
 		default:
-			r.wrong(k, join(field, key), "unknown key", "eligibility has role, people, groups, until and review")
+			r.wrong(k, join(field, key), "unknown key", "eligibility has role, people, groups, from, until and review")
 		}
 	})
 	if e.Role == "" {
@@ -277,6 +279,9 @@ func (r *reader) eligibility(n ast.Node, field string) {
 	}
 	if len(e.People) == 0 && whole {
 		r.wrong(n, field+".people", "nobody", "name people or groups")
+	}
+	if !e.Until.IsZero() && !e.From.Before(e.Until) {
+		r.wrong(n, field+".until", "before from: nobody would ever be eligible", "write a later until, or an earlier from")
 	}
 	slices.Sort(e.People)
 	e.People = slices.Compact(e.People)

@@ -45,15 +45,17 @@ func Compare(from, to policy.Policy, at time.Time) []Change {
 	}
 	all := kept(from, to)
 	before, after := asks(from, at), asks(to, at)
+	was, is := ahead(from, before, at), ahead(to, after, at)
 	for _, name := range slices.Sorted(maps.Keys(roles)) {
-		c := &comparer{from: from, to: to, a: from.Roles[name], b: to.Roles[name], role: name, before: before[name], after: after[name]}
-		_, was := from.Roles[name]
-		_, is := to.Roles[name]
+		c := &comparer{from: from, to: to, a: from.Roles[name], b: to.Roles[name], role: name, before: before[name], after: after[name], was: was[name], is: is[name]}
+		_, had := from.Roles[name]
+		_, has := to.Roles[name]
 		c.eligibility()
+		c.ahead()
 		switch {
-		case !was:
+		case !had:
 			c.add(Other, "role", "the role is new: read it as a whole", nil)
-		case !is:
+		case !has:
 			c.add(Narrower, "role", "the role is gone", nil)
 		default:
 			c.content()
@@ -101,6 +103,7 @@ type comparer struct {
 	a, b          policy.Role
 	role          string
 	before, after map[string]time.Time // who may ask, and until when
+	was, is       map[string][]spell   // who may from a later day on
 	found         []Change
 }
 
@@ -124,7 +127,7 @@ func place(p policy.Policy, role, key string) policy.Place {
 func asks(p policy.Policy, at time.Time) map[string]map[string]time.Time {
 	all := map[string]map[string]time.Time{}
 	for _, e := range p.Eligible {
-		if !e.Until.IsZero() && !at.Before(e.Until) {
+		if !e.Stands(at) {
 			continue
 		}
 		if all[e.Role] == nil {
@@ -162,14 +165,82 @@ func (c *comparer) eligibility() {
 			lose[at] = append(lose[at], person)
 		}
 	}
+	c.comeAndGo(gain, lose)
+	c.ends(Wider, later)
+	c.ends(Narrower, sooner)
+}
+
+func (c *comparer) comeAndGo(gain, lose map[policy.Place][]string) {
 	for _, at := range slices.SortedFunc(maps.Keys(gain), byPlace) {
 		c.found = append(c.found, Change{Direction: Wider, Role: c.role, Kind: "eligible", Text: strings.Join(gain[at], ", ") + " may ask for it", People: gain[at], New: at})
 	}
 	for _, at := range slices.SortedFunc(maps.Keys(lose), byPlace) {
 		c.found = append(c.found, Change{Direction: Narrower, Role: c.role, Kind: "eligible", Text: strings.Join(lose[at], ", ") + " may no longer ask for it", People: lose[at], Old: at})
 	}
-	c.ends(Wider, later)
-	c.ends(Narrower, sooner)
+}
+
+// A spell is a time that is to come, in which somebody may ask.
+type spell struct {
+	from, until time.Time
+	at          policy.Place
+}
+
+// ahead are, by role and person, the spells that begin after that time, and let
+// her ask for longer than she may already.
+func ahead(p policy.Policy, now map[string]map[string]time.Time, at time.Time) map[string]map[string][]spell {
+	all := map[string]map[string][]spell{}
+	for _, e := range p.Eligible {
+		if !e.From.After(at) {
+			continue
+		}
+		if all[e.Role] == nil {
+			all[e.Role] = map[string][]spell{}
+		}
+		for _, person := range e.People {
+			if until, has := now[e.Role][person]; !within(e.Until, until, has) {
+				all[e.Role][person] = append(all[e.Role][person], spell{e.From, e.Until, e.At})
+			}
+		}
+	}
+	return all
+}
+
+// within reports whether who may ask until the one time may until the other
+// anyway.
+func within(until, anyway time.Time, has bool) bool {
+	return has && (anyway.IsZero() || !until.IsZero() && !until.After(anyway))
+}
+
+// ahead notes who may ask from a later day on, and could not before.
+func (c *comparer) ahead() {
+	come, gone := begin(c.is, c.was, nil), begin(c.was, c.is, c.after)
+	for _, s := range slices.SortedFunc(maps.Keys(come), bySpell) {
+		text := fmt.Sprintf("%s may ask for it from %s on", strings.Join(come[s], ", "), s.from.Format(time.DateOnly))
+		if !s.until.IsZero() {
+			text += ", to " + last(s.until)
+		}
+		c.found = append(c.found, Change{Direction: Wider, Role: c.role, Kind: "from", Text: text, People: come[s], New: s.at})
+	}
+	for _, s := range slices.SortedFunc(maps.Keys(gone), bySpell) {
+		text := fmt.Sprintf("%s may not ask for it from %s on any more", strings.Join(gone[s], ", "), s.from.Format(time.DateOnly))
+		c.found = append(c.found, Change{Direction: Narrower, Role: c.role, Kind: "from", Text: text, People: gone[s], Old: s.at})
+	}
+}
+
+// begin are by spell those who have it here and not there, unless they may ask
+// anyway.
+func begin(here, there map[string][]spell, anyway map[string]time.Time) map[spell][]string {
+	all := map[spell][]string{}
+	for _, person := range slices.Sorted(maps.Keys(here)) {
+		until, has := anyway[person]
+		for _, s := range here[person] {
+			same := func(o spell) bool { return o.from.Equal(s.from) && o.until.Equal(s.until) }
+			if !within(s.until, until, has) && !slices.ContainsFunc(there[person], same) {
+				all[s] = append(all[s], person)
+			}
+		}
+	}
+	return all
 }
 
 func (c *comparer) ends(direction string, moved map[string][]string) {
@@ -185,6 +256,8 @@ func (c *comparer) ends(direction string, moved map[string][]string) {
 func byPlace(a, b policy.Place) int {
 	return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 }
+
+func bySpell(a, b spell) int { return byPlace(a.at, b.at) }
 
 // line is where it is written that the person may ask until then.
 func line(p policy.Policy, role, person string, until time.Time) policy.Place {

@@ -74,6 +74,22 @@ func TestCompareTellsEachChangeAndItsDirection(t *testing.T) {
 			[]string{"narrower db-admin 16>16: approval.by: fay is taken out"},
 		},
 		{
+			"a person gains the role from a day on", "eligible:", "eligible:\n  - {role: db-admin, people: [gil, eva], from: 2027-03-01, until: 2027-03-31}",
+			[]string{"wider db-admin 0>18: gil may ask for it from 2027-03-01 on, to 2027-03-31"},
+			[]string{"narrower db-admin 18>0: gil may not ask for it from 2027-03-01 on any more"},
+		},
+		{
+			"who may ask already may for longer", "eligible:", "eligible:\n  - {role: db-admin, people: [ana], from: 2027-03-01}",
+			[]string{"wider db-admin 0>18: ana may ask for it from 2027-03-01 on"},
+			[]string{"narrower db-admin 18>0: ana may not ask for it from 2027-03-01 on any more"},
+		},
+		{
+			"what stood begins later", "people: [eva]", "people: [eva], from: 2027-03-01",
+			[]string{"narrower db-admin 19>0: eva may no longer ask for it", "wider db-admin 0>19: eva may ask for it from 2027-03-01 on"},
+			[]string{"wider db-admin 0>19: eva may ask for it"},
+		},
+		{"a first day that is past changes nothing", "people: [eva]", "people: [eva], from: 2027-01-31", nil, nil},
+		{
 			"the last day moves", "2027-06-30", "2027-09-30",
 			[]string{"wider db-admin 18>18: eligibility of ana moves from 2027-06-30 to 2027-09-30"},
 			[]string{"narrower db-admin 18>18: eligibility of ana moves from 2027-09-30 to 2027-06-30"},

@@ -25,6 +25,7 @@ roles:
 eligible:
   - {role: db-admin, people: [ana], until: 2027-06-30}
   - {role: db-admin, groups: [dba]}
+  - {role: db-admin, people: [dan], from: 2027-02-01}
 `
 
 const good = `tests:
@@ -46,6 +47,8 @@ const good = `tests:
     at: 2027-07-01T00:00:00Z
     expect: refused
     because: [eligibility]
+  - {name: dan is eligible from February on, who: dan, role: db-admin, at: 2027-02-01T00:00:00Z, expect: allowed}
+  - {name: and not before, who: dan, role: db-admin, at: 2027-01-31T23:59:59Z, expect: refused, because: [eligibility]}
 `
 
 var noon = time.Date(2027, 1, 31, 12, 0, 0, 0, time.UTC)
@@ -74,7 +77,10 @@ func run(t *testing.T, text string) []string {
 }
 
 func TestTestsThatHold(t *testing.T) {
-	want := []string{"t.yaml:2:5 ana restarts the database true", "t.yaml:13:6 not on web servers true", "t.yaml:14:5 nor after June true"}
+	want := []string{
+		"t.yaml:2:5 ana restarts the database true", "t.yaml:13:6 not on web servers true", "t.yaml:14:5 nor after June true",
+		"t.yaml:20:6 dan is eligible from February on true", "t.yaml:21:6 and not before true",
+	}
 	if diff := cmp.Diff(want, run(t, good)); diff != "" {
 		t.Error(diff)
 	}
