@@ -54,13 +54,14 @@ func (p Policy) advice() []Problem {
 		all = append(all, p.commandAdvice(r)...)
 		all = append(all, p.conditionAdvice(r)...)
 	}
-	return all
+	return append(all, p.productionAdvice()...)
 }
 
 func (p Policy) approvalAdvice(r Role, everybody []string) []Problem {
 	field := "roles." + r.Name + ".approval"
 	_, written := p.Places[field]
 	switch {
+	case slices.Contains(p.Production.Unapproved, r.Name): // somebody has thought of it
 	case written && len(r.Steps) == 0:
 		return []Problem{p.warn(field, "nobody approves this role", "whoever is eligible has it with a second factor alone")}
 	case len(r.Steps) == 1 && len(everybody) >= crowd && len(r.Steps[0].By) == len(everybody):

@@ -303,7 +303,11 @@ func (x *explainer) apart() {
 
 func (x *explainer) approval() {
 	if len(x.role.Steps) == 0 {
-		x.say("approval", "approval", Allows, "nobody has to approve: a second factor is enough", "")
+		text := "nobody has to approve: a second factor is enough"
+		if p := x.policy.Production; slices.Contains(p.Unapproved, x.role.Name) {
+			text += fmt.Sprintf(", in production too, as is said of the role by name (%s)", x.policy.Places["production.unapproved"])
+		}
+		x.say("approval", "approval", Allows, text, "")
 		return
 	}
 	steps := x.role.For(x.c.Person)

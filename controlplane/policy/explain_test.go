@@ -178,3 +178,12 @@ func TestExplainAgreesWithJudge(t *testing.T) {
 		}
 	})
 }
+
+func TestExplainTellsWhoSaidThatNobodyApprovesInProduction(t *testing.T) {
+	p := must(t, rules+"production:\n  all_hosts: true\n  unapproved: [look, unused]\n")
+	for _, f := range p.Explain(Case{Person: "ana", Role: "look", At: noon}).Findings {
+		if want := "nobody has to approve: a second factor is enough, in production too, as is said of the role by name (roles.yaml:46:3)"; f.Rule == "approval" && f.Text != want {
+			t.Errorf("%q", f.Text)
+		}
+	}
+}

@@ -76,7 +76,7 @@ func Parse(files map[string][]byte) (Policy, []Problem) {
 	for _, step := range []struct {
 		name string
 		read func(ast.Node)
-	}{{"labels", r.labels}, {"groups", r.groups}, {"roles", r.roles}, {"eligible", r.eligible}, {"apart", r.apart}} {
+	}{{"labels", r.labels}, {"groups", r.groups}, {"roles", r.roles}, {"production", r.production}, {"eligible", r.eligible}, {"apart", r.apart}} {
 		for _, s := range sections[step.name] {
 			r.file = s.file
 			step.read(s.node)
@@ -167,8 +167,8 @@ func (r *reader) sections(b []byte) []section {
 			continue
 		}
 		r.pairs(doc.Body, "", func(key string, k, v ast.Node) {
-			if !slices.Contains([]string{"labels", "groups", "roles", "eligible", "apart"}, key) {
-				r.wrong(k, key, "unknown key", "a file has labels, groups, roles, eligible and apart")
+			if !slices.Contains([]string{"labels", "groups", "roles", "eligible", "apart", "production"}, key) {
+				r.wrong(k, key, "unknown key", "a file has labels, groups, roles, eligible, apart and production")
 				return
 			}
 			found = append(found, section{r.file, key, v})

@@ -92,11 +92,13 @@ type Policy struct {
 	Roles    map[string]Role
 	Eligible []Eligibility
 	Apart    []Apart
-	Kept     roster.Directory // what the directory was said to know
-	Answer   roster.Calls     // what the on-call source was said to have said
-	Places   map[string]Place // by field, such as roles.db-admin.max_duration
-	Files    map[string][]byte
-	AsOf     time.Time // who is on call then is; see OnCall
+	// Production says on which hosts nobody is to have a role unapproved.
+	Production Production
+	Kept       roster.Directory // what the directory was said to know
+	Answer     roster.Calls     // what the on-call source was said to have said
+	Places     map[string]Place // by field, such as roles.db-admin.max_duration
+	Files      map[string][]byte
+	AsOf       time.Time // who is on call then is; see OnCall
 }
 
 // version is a digest over names and bytes.

@@ -43,7 +43,7 @@ func Compare(from, to policy.Policy, at time.Time) []Change {
 			roles[name] = true
 		}
 	}
-	all := kept(from, to)
+	all := append(kept(from, to), production(from, to)...)
 	before, after := asks(from, at), asks(to, at)
 	was, is := ahead(from, before, at), ahead(to, after, at)
 	for _, name := range slices.Sorted(maps.Keys(roles)) {
@@ -96,6 +96,23 @@ func kept(from, to policy.Policy) []Change {
 		}
 	}
 	return all
+}
+
+// production is a change of which hosts are production, and of the roles that
+// nobody approves there.
+func production(from, to policy.Policy) []Change {
+	was, is := from.Production, to.Production
+	if was.Selector() == is.Selector() && slices.Equal(was.Unapproved, is.Unapproved) {
+		return nil
+	}
+	text := "no hosts are said to be production: nothing keeps a role from being given unapproved there"
+	if hosts := is.Selector(); hosts != "" {
+		text = "production is " + hosts + ": no role there is without an approval"
+		if len(is.Unapproved) > 0 {
+			text += ", but for " + strings.Join(is.Unapproved, ", ")
+		}
+	}
+	return []Change{{Direction: Other, Role: "-", Kind: "production", Text: text, Old: was.At, New: is.At}}
 }
 
 type comparer struct {

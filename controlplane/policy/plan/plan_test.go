@@ -90,6 +90,11 @@ func TestCompareTellsEachChangeAndItsDirection(t *testing.T) {
 		},
 		{"a first day that is past changes nothing", "people: [eva]", "people: [eva], from: 2027-01-31", nil, nil},
 		{
+			"some hosts are production", "eligible:", "production:\n  hosts: {tier: db}\neligible:",
+			[]string{"other - 0>17: production is tier=db: no role there is without an approval"},
+			[]string{"other - 17>0: no hosts are said to be production: nothing keeps a role from being given unapproved there"},
+		},
+		{
 			"the last day moves", "2027-06-30", "2027-09-30",
 			[]string{"wider db-admin 18>18: eligibility of ana moves from 2027-06-30 to 2027-09-30"},
 			[]string{"narrower db-admin 18>18: eligibility of ana moves from 2027-09-30 to 2027-06-30"},
