@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"curfew.internal/clock"
 )
 
 // Retention says how long the record tells what sessions did: which programs
@@ -66,6 +68,45 @@ func (r Retention) ofTerminals(role string) time.Duration {
 	return r.of(role)
 }
 
+// far is how much further than at the last look the clock may say that it is. One
+// that says more was moved, or the server was off: it is believed once it has gone on from there for so long.
+const far = day
+
+// A doubt is whether the clock that says what is too old is right.
+type doubt struct {
+	since clock.Reading // zero: there is none
+	aged  time.Time
+}
+
+// about reports how long it is until the clock is believed, which the record was last
+// noted by at a time; 0: it is.
+func (d *doubt) about(now clock.Reading, aged time.Time) time.Duration {
+	if gone := now.Wall.Sub(aged); aged.IsZero() || gone > -far && gone < far {
+		*d = doubt{}
+		return 0
+	}
+	stood := now.Boot - d.since.Boot
+	moved := now.Wall.Sub(d.since.Wall) - stood
+	// A note that came meanwhile is another server's, by another clock.
+	if d.since.Wall.IsZero() || !d.aged.Equal(aged) || moved.Abs() > forgetEvery {
+		*d, stood = doubt{now, aged}, 0
+	}
+	return max(0, far-stood)
+}
+
+// age notes how far the record goes by now, if the clock is to be believed.
+func (s *Server) age(ctx context.Context, now clock.Reading) error {
+	aged, err := s.store.Aged(ctx)
+	if err != nil {
+		return err
+	}
+	if left := s.doubt.about(now, aged); left > 0 {
+		return fmt.Errorf("the clock says %s, and at the last look it said %s: it was moved, or no server ran. Nothing is deleted by it before it has gone on from there for another %v",
+			now.Wall.Format(time.RFC3339), aged.Format(time.RFC3339), left.Round(time.Minute))
+	}
+	return s.store.Age(ctx, now.Wall)
+}
+
 // retain deletes what is too old.
 func (s *Server) retain(ctx context.Context) error {
 	for {
@@ -83,6 +124,9 @@ func (s *Server) retain(ctx context.Context) error {
 func (s *Server) forget(ctx context.Context) error {
 	roles, err := s.store.Roles(ctx)
 	if err != nil {
+		return err
+	}
+	if err := s.age(ctx, s.clock.Now()); err != nil {
 		return err
 	}
 	now := s.clock.Now().Wall

@@ -1,9 +1,13 @@
 package controlplane
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"curfew.internal/clock"
+	"curfew.internal/controlplane/store"
 )
 
 func TestRetention(t *testing.T) {
@@ -42,5 +46,77 @@ func TestRetention(t *testing.T) {
 		if (c.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", c.name, err)
 		}
+	}
+}
+
+// A clock that jumped is not believed at once: by one that is a year ahead, all that
+// the record tells would be too old.
+func TestAClockThatJumpedIsDoubted(t *testing.T) {
+	type look struct {
+		wall, boot, aged time.Duration // aged 0: it was never noted
+		left             time.Duration
+	}
+	const year, start = 365 * day, 1000 * time.Hour
+	for _, c := range []struct {
+		name  string
+		looks []look
+	}{
+		{"the first look of all", []look{{start, 1, 0, 0}}},
+		{"an hour goes by", []look{{start + time.Hour, 1, start, 0}}},
+		{"it is set back by a minute", []look{{start - time.Minute, 1, start, 0}}},
+		{"it jumps ahead by a year, and back", []look{{start + year, 1, start, day}, {start + year + time.Hour, 1 + time.Hour, start, day - time.Hour}, {start + 2*time.Hour, 1 + 2*time.Hour, start, 0}}},
+		{"it jumps back by a year", []look{{start + year, 1, start + 2*year, day}}},
+		{"it goes on from there for a day", []look{{start + year, 1, start, day}, {start + year + day, 1 + day, start, 0}}},
+		{"it jumps again", []look{{start + year, 1, start, day}, {start + 2*year, 1 + day, start, day}, {start + 2*year + day, 1 + 2*day, start, 0}}},
+		{"it goes too fast", []look{{start + year, 1, start, day}, {start + 2*year, 1 + 2*day, start, day}}},
+		{"another server goes by another clock", []look{{start + year, 1, start, day}, {start + year + day, 1 + day, start + time.Hour, day}}},
+		{"it jumps, and later jumps anew", []look{{start + year, 1, start, day}, {start, 2, start, 0}, {start + year + day, 1 + day, start, day}}},
+		{"the machine starts anew", []look{{start + year, day, start, day}, {start + year + time.Hour, 1, start, day}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var d doubt
+			for i, l := range c.looks {
+				var aged time.Time
+				if l.aged > 0 {
+					aged = time.Unix(0, int64(l.aged)).UTC()
+				}
+				if left := d.about(clock.Reading{Wall: time.Unix(0, int64(l.wall)).UTC(), Boot: l.boot}, aged); left != l.left {
+					t.Errorf("look %d: it is doubted for %v, want %v", i+1, left, l.left)
+				}
+			}
+		})
+	}
+}
+
+// ticking is a clock that stands where it is put.
+type ticking struct{ now clock.Reading }
+
+func (c *ticking) Now() clock.Reading                   { return c.now }
+func (c *ticking) After(time.Duration) <-chan time.Time { return nil }
+
+// While the clock is doubted nothing is deleted, and the record's age is not noted by it.
+func TestNothingIsDeletedByAClockThatJumped(t *testing.T) {
+	ctx := t.Context()
+	kept, err := store.Open(ctx, filepath.Join(t.TempDir(), "db"), "lab")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kept.Close()
+	start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	c := &ticking{clock.Reading{Wall: start}}
+	s := &Server{plane: &plane{store: kept, clock: c, config: Config{Retention: Retention{DefaultDays: 1}}}, terminals: &terminals{Store: kept}}
+	if err := s.forget(ctx); err != nil {
+		t.Fatal(err)
+	}
+	c.now = clock.Reading{Wall: start.Add(365 * day), Boot: time.Hour}
+	if err := s.forget(ctx); err == nil || !strings.Contains(err.Error(), "it was moved") {
+		t.Errorf("a year later within an hour: %v", err)
+	}
+	if aged, err := kept.Aged(ctx); err != nil || !aged.Equal(start) {
+		t.Errorf("it was noted at %v: %v", aged, err)
+	}
+	c.now = clock.Reading{Wall: start.Add(2 * time.Hour), Boot: 2 * time.Hour}
+	if err := s.forget(ctx); err != nil {
+		t.Error(err)
 	}
 }

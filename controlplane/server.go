@@ -73,6 +73,7 @@ type Server struct {
 	notify  *notify.Notifier
 
 	terminals *terminals
+	doubt     doubt // of what retains
 
 	people, agents, ops, web net.Listener // web: nil without pages
 	stop                     chan struct{}

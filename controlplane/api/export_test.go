@@ -39,6 +39,7 @@ func TestExportOfWhatWasDeleted(t *testing.T) {
 	if got := exported(t, w.ada, &api.ExportRecordRequest{}); len(got.Findings) > 0 || len(got.Deleted) > 0 || len(got.Signers) != 1 || got.Signers[0].Receipts != 2 || got.Signers[0].Seals != 1 || got.Unsealed != 0 {
 		t.Fatalf("%+v", got)
 	}
+	must(t, w.store.Age(t.Context(), w.clock.Now().Wall))
 	end := w.clock.Now().Wall.Add(24 * time.Hour)
 	n, err := w.store.Forget(t.Context(), r.Role, end, end)
 	if err != nil || n != 1 {

@@ -54,15 +54,41 @@ func (s *Store) Roles(ctx context.Context) ([]string, error) {
 	return list(ctx, s.read, scanText, `SELECT DISTINCT role FROM grants ORDER BY role`)
 }
 
+// Age notes that the record goes as far as it does at a time. What an earlier
+// note says of a later time was a wrong clock's.
+func (s *Store) Age(ctx context.Context, at time.Time) error {
+	err := s.write(ctx, func(t *tx) error {
+		t.quiet = true
+		if err := t.run(ctx, `DELETE FROM record_ages WHERE at >= ?`, ns(at)); err != nil {
+			return err
+		}
+		return t.run(ctx, `INSERT INTO record_ages (at, last) SELECT CAST(? AS BIGINT), coalesce(max(id), 0) FROM entries`, ns(at))
+	})
+	if err != nil {
+		return fmt.Errorf("note how far the record goes: %w", err)
+	}
+	return nil
+}
+
+// Aged is when that was noted last; the zero time: never.
+func (s *Store) Aged(ctx context.Context) (at time.Time, err error) {
+	err = s.read.QueryRowContext(ctx, `SELECT coalesce(max(at), 0) FROM record_ages`).Scan(instant{&at})
+	return at, err
+}
+
 // Forget deletes, of some entries, what sessions of a role did before a time,
 // and puts into the record that it did. It returns of how many. Their leaves'
 // hashes stay, so that the log can be checked as before.
+//
+// Before that time they also have to be in the record, as [Store.Age] noted:
+// root on a host sets the clock there, and would have what he did deleted.
 func (s *Store) Forget(ctx context.Context, role string, before, at time.Time) (int, error) {
 	var numbers []uint64
 	err := s.write(ctx, func(t *tx) error {
 		var err error
-		numbers, err = list(ctx, t, scanNumber, `SELECT id FROM entries WHERE role = ? AND at < ? AND erased = 0 AND role <> '' AND kind IN `+among(details)+` ORDER BY id LIMIT ?`,
-			append(append([]any{role, ns(before)}, args(details)...), forgetAtOnce)...)
+		numbers, err = list(ctx, t, scanNumber, `SELECT id FROM entries WHERE role = ? AND at < ? AND erased = 0 AND role <> ''
+			AND id <= (SELECT coalesce(max(last), 0) FROM record_ages WHERE at < ?) AND kind IN `+among(details)+` ORDER BY id LIMIT ?`,
+			append(append([]any{role, ns(before), ns(before)}, args(details)...), forgetAtOnce)...)
 		if err != nil || len(numbers) == 0 {
 			return err
 		}

@@ -28,6 +28,7 @@ func TestForget(t *testing.T) {
 	must(t, err)
 	was, err := s.Tree(ctx)
 	must(t, err)
+	must(t, s.Age(ctx, noon.Add(time.Minute)))
 	roles, err := s.Roles(ctx)
 	if diff := cmp.Diff([]string{r.Role}, roles); err != nil || diff != "" {
 		t.Error(diff, err)
@@ -104,6 +105,7 @@ func TestForgetGoesOnFromWhereItStopped(t *testing.T) {
 	}
 	_, err = s.KeepRecords(ctx, "db1", "o", batch)
 	must(t, err)
+	must(t, s.Age(ctx, noon))
 	var deleted []int
 	for range 3 {
 		n, err := s.Forget(ctx, r.Role, noon.Add(1), noon)
@@ -112,5 +114,43 @@ func TestForgetGoesOnFromWhereItStopped(t *testing.T) {
 	}
 	if diff := cmp.Diff([]int{forgetAtOnce, 20, 0}, deleted); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// Root on a host sets its clock back by a year, so that what he does is too old
+// at once. It is told for as long as all else that came when it did.
+func TestForgetGoesByTheControlPlanesClock(t *testing.T) {
+	s, ctx := scene(t), t.Context()
+	ask(t, s, rid)
+	r, err := s.Change(ctx, rid, noon, approve)
+	must(t, err)
+	const year = 365 * 24 * time.Hour
+	for i, came := range []time.Time{noon, noon.Add(48 * time.Hour)} {
+		_, err := s.KeepRecords(ctx, "db1", "o", []roster.Record{entry(uint64(i+1), func(e *ledger.Entry) { e.Grant, e.At = r.Grant.ID, noon.Add(-2*year) })})
+		must(t, err)
+		must(t, s.Age(ctx, came))
+	}
+	for _, c := range []struct {
+		after time.Duration
+		want  int
+	}{{year, 0}, {year + 1, 1}, {year + 48*time.Hour, 0}, {year + 48*time.Hour + 1, 1}} {
+		now := noon.Add(c.after)
+		if n, err := s.Forget(ctx, r.Role, now.Add(-year), now); err != nil || n != c.want {
+			t.Errorf("after %v %d were deleted, want %d: %v", c.after, n, c.want, err)
+		}
+	}
+}
+
+// What was noted by a clock that was ahead does not count once it is right.
+func TestAgesOfAWrongClock(t *testing.T) {
+	s, ctx := scene(t), t.Context()
+	if at, err := s.Aged(ctx); err != nil || !at.IsZero() {
+		t.Errorf("of a new record: %v, %v", at, err)
+	}
+	for _, at := range []time.Time{noon, noon.Add(1000 * time.Hour), noon.Add(time.Hour), noon.Add(time.Hour)} {
+		must(t, s.Age(ctx, at))
+		if aged, err := s.Aged(ctx); err != nil || !aged.Equal(at) {
+			t.Errorf("it is %v, want %v: %v", aged, at, err)
+		}
 	}
 }
