@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -77,8 +78,8 @@ type Notifier struct {
 type line struct {
 	Target
 	sink  sink
-	tried map[string]time.Time // messages that are not taken yet, since when
-	told  map[string]bool      // warnings of ends, until their cursor has moved
+	tried map[string]*try // messages that are not taken yet
+	told  map[string]bool // warnings of ends, until their cursor has moved
 }
 
 // New puts a notifier together; pages is where people's are, empty if nowhere.
@@ -89,7 +90,7 @@ func New(pages string, targets []Target, s Store, c clock.Clock, log *slog.Logge
 		if err != nil {
 			return nil, fmt.Errorf("notify %s: %w", t.Name, err)
 		}
-		n.lines = append(n.lines, &line{Target: t, sink: k, tried: map[string]time.Time{}, told: map[string]bool{}})
+		n.lines = append(n.lines, &line{Target: t, sink: k, tried: map[string]*try{}, told: map[string]bool{}})
 	}
 	return n, nil
 }
@@ -140,34 +141,86 @@ func (n *Notifier) run(ctx context.Context, l *line) error {
 // turn tells what is new, and whether there is more.
 func (n *Notifier) turn(ctx context.Context, l *line) (more bool, err error) {
 	failed := n.ends(ctx, l)
+	aside, err := n.again(ctx, l)
+	if err != nil {
+		return false, errors.Join(failed, err)
+	}
 	cursor := "notify/" + l.Name
 	upTo, err := n.from(ctx, cursor, n.store.LastEvent)
 	if err != nil {
 		return false, errors.Join(failed, err)
 	}
-	events, err := n.store.Events(ctx, roster.Search{After: upTo, Limit: atOnce})
-	if err != nil || len(events) == 0 {
-		return false, errors.Join(failed, err)
-	}
-	quiet := upTo // nobody is told anything up to here
-	for _, v := range events {
-		m, ok, err := n.message(ctx, v)
-		if err == nil && ok && l.wants(m) {
-			if err = n.tell(ctx, l, m); err == nil {
-				// What was taken is kept at once, though we are to stop.
-				err = n.store.KeepForwarded(context.WithoutCancel(ctx), cursor, v.ID)
-			}
-			upTo = v.ID
-		}
-		if err != nil {
+	t := &telling{n: n, l: l, cursor: cursor, aside: aside, upTo: upTo, quiet: upTo, seen: upTo}
+	for more = true; more; {
+		if more, err = t.batch(ctx); err != nil {
 			return false, errors.Join(failed, err)
 		}
-		quiet = v.ID
+		if len(t.held) == 0 {
+			break // what is quiet is kept before more is looked at
+		}
 	}
-	if quiet > upTo {
-		failed = errors.Join(failed, n.store.KeepForwarded(ctx, cursor, quiet))
+	if len(t.held) > 0 {
+		return false, errors.Join(failed, t.why) // nothing came after it that could tell
 	}
-	return failed == nil && roster.More(events, atOnce), failed
+	if t.quiet > t.upTo {
+		failed = errors.Join(failed, n.store.KeepForwarded(ctx, cursor, t.quiet))
+	}
+	return failed == nil && more, failed
+}
+
+// telling is one look at what is new for a target.
+type telling struct {
+	n           *Notifier
+	l           *line
+	cursor      string
+	aside       []uint64       // events that stand aside
+	upTo, quiet uint64         // told up to there; and from there on, nothing is to be told up to here
+	seen        uint64         // looked at up to here
+	held        []roster.Event // refused, while it is not known whether anything is taken
+	why         error
+}
+
+// batch tells the next events, and whether there are more.
+func (t *telling) batch(ctx context.Context) (more bool, err error) {
+	events, err := t.n.store.Events(ctx, roster.Search{After: t.seen, Limit: atOnce})
+	if err != nil || len(events) == 0 {
+		return false, err
+	}
+	for _, v := range events {
+		if err := t.event(ctx, v); err != nil {
+			return false, err
+		}
+		t.seen = v.ID
+	}
+	return roster.More(events, atOnce), nil
+}
+
+// event tells one event, if it is news for the target.
+func (t *telling) event(ctx context.Context, v roster.Event) error {
+	m, ok, err := t.n.message(ctx, v)
+	if err != nil {
+		return err
+	}
+	if ok && t.l.wants(m) && !slices.Contains(t.aside, v.ID) {
+		err = t.n.tell(ctx, t.l, m)
+		if err != nil && t.l.refused(m, err) && len(t.held) < free(t.aside) {
+			t.held, t.why = append(t.held, v), err
+			return nil
+		}
+		if err == nil {
+			err = t.n.stepAside(ctx, t.l, t.aside, t.held, t.why)
+		}
+		if err != nil {
+			return err
+		}
+		t.held, t.upTo = nil, v.ID
+		// What was taken is kept at once, though we are to stop.
+		if err = t.n.store.KeepForwarded(context.WithoutCancel(ctx), t.cursor, v.ID); err != nil {
+			return err
+		}
+	}
+	t.quiet = v.ID
+	return nil
 }
 
 // from is how far a cursor has come; a new one begins at where.
@@ -186,21 +239,22 @@ func (n *Notifier) from(ctx context.Context, cursor string, where func(context.C
 // nothing is believed, so that is counted from the first try.
 func (n *Notifier) tell(ctx context.Context, l *line, m Message) error {
 	now := n.clock.Now().Wall
-	since, tried := l.tried[m.ID]
-	if !tried {
-		since = now
+	t := l.tried[m.ID]
+	if t == nil {
+		t = &try{since: now}
 		if m.About == AboutRequests {
-			since = m.At
+			t.since = m.At
 		}
-		l.tried[m.ID] = since
+		l.tried[m.ID] = t
 	}
-	if now.Sub(since) > news {
+	if now.Sub(t.since) > news {
 		delete(l.tried, m.ID)
 		n.log.WarnContext(ctx, "too late to notify", "target", l.Name, "what", m.What, "of", m.At)
 		return nil
 	}
 	sending, cancel := context.WithTimeout(ctx, sendWithin)
 	defer cancel()
+	t.times++
 	err := l.sink.send(sending, m)
 	if err == nil {
 		delete(l.tried, m.ID)
@@ -222,16 +276,24 @@ func (n *Notifier) ends(ctx context.Context, l *line) error {
 	if err != nil {
 		return err
 	}
+	var refused error
 	for _, r := range open {
 		for _, m := range n.near(r, from, until) {
 			if !l.wants(m) || l.told[m.ID] {
 				continue
 			}
-			if err := n.tell(ctx, l, m); err != nil {
+			switch err := n.tell(ctx, l, m); {
+			case err == nil:
+				l.told[m.ID] = true
+			case l.refused(m, err):
+				refused = err // the others' ends are as near
+			default:
 				return err
 			}
-			l.told[m.ID] = true
 		}
+	}
+	if refused != nil {
+		return refused
 	}
 	if err := n.store.KeepForwarded(context.WithoutCancel(ctx), cursor, until); err != nil {
 		return err

@@ -154,7 +154,7 @@ func post(ctx context.Context, client *http.Client, to string, header http.Heade
 		if errors.As(err, &inner) {
 			err = inner.Err
 		}
-		return fmt.Errorf("send: %w", err)
+		return fmt.Errorf("%w: %w", errAway, err)
 	}
 	defer r.Body.Close()                                     //nolint:errcheck // it is only read
 	_, _ = io.Copy(io.Discard, io.LimitReader(r.Body, 4096)) // so that the connection can be used again
