@@ -105,6 +105,16 @@ type Store interface {
 	Record
 	Proof
 	Rosters
+	Alerts
+}
+
+// Alerts keeps how far the record was looked at for what somebody has to look at.
+type Alerts interface {
+	// Alone runs f, unless another server runs what has the same name.
+	Alone(ctx context.Context, name string, f func(context.Context) error) (ran bool, err error)
+	// Forwarded is the last event that was looked at; found is false if none ever was.
+	Forwarded(ctx context.Context, cursor string) (upTo uint64, found bool, err error)
+	KeepForwarded(ctx context.Context, cursor string, upTo uint64) error
 }
 
 // People keeps people, their sessions, and hosts.
@@ -209,9 +219,9 @@ type Server struct {
 	watchers watchers
 
 	away      turnedAway
-	escalated escalated // of [Server.Escalate] alone
-	alerted   *uint64   // the event up to which [Server.Alert] has told; its alone
-	rosters   time.Time // when it looked at the roster's end; its alone
+	escalated escalated             // of [Server.Escalate] alone
+	alerted   [len(alerting)]uint64 // the events up to which [Server.Alert] has found nothing more; its alone
+	rosters   time.Time             // when it looked at the roster's end; its alone
 
 	keysMu sync.Mutex // guards what follows
 	keys   *grant.Roster

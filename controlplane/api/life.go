@@ -16,7 +16,6 @@ import (
 	"curfew.internal/controlplane/request"
 	"curfew.internal/controlplane/roster"
 	"curfew.internal/grant"
-	"curfew.internal/ledger"
 )
 
 // The states of a request's life, as messages and the store have them.
@@ -272,37 +271,6 @@ func (s *Server) Unconfirmed(ctx context.Context) ([]roster.Unconfirmed, error) 
 // should look at, and of a roster that ends soon.
 func (s *Server) Alert(ctx context.Context) error {
 	return errors.Join(s.alertUnconfirmed(ctx), s.alertTold(ctx), s.tellTurnedAway(ctx), s.alertRoster(ctx))
-}
-
-// alertTold logs what came since the last look. What came while no server ran
-// stands in the record.
-func (s *Server) alertTold(ctx context.Context) error {
-	last, err := s.Store.LastEvent(ctx)
-	if err != nil {
-		return fmt.Errorf("look for alerts: %w", err)
-	}
-	if s.alerted == nil {
-		s.alerted = &last
-	}
-	for _, kind := range []ledger.Kind{ledger.Privilege, ledger.Gap} {
-		for q := (roster.Search{Kind: kind.String(), After: *s.alerted, Limit: maxEvents}); ; {
-			events, err := s.Store.Events(ctx, q)
-			if err != nil {
-				return fmt.Errorf("look for alerts: %w", err)
-			}
-			for _, e := range events {
-				q.After = e.ID
-				if kind == ledger.Privilege || strings.Contains(e.Entry.Text, ledger.Demanded) || e.Host == "" && strings.HasPrefix(e.Entry.Text, roster.BadSeal) {
-					s.Log.ErrorContext(ctx, "alert: a host tells what somebody has to look at", "kind", e.Kind, "host", e.Host, "event", e.ID, "what", e.Entry.Text)
-				}
-			}
-			if !roster.More(events, q.Limit) {
-				break
-			}
-		}
-	}
-	s.alerted = &last
-	return nil
 }
 
 func (s *Server) alertUnconfirmed(ctx context.Context) error {
