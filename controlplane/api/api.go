@@ -120,6 +120,7 @@ type Alerts interface {
 // People keeps people, their sessions, and hosts.
 type People interface {
 	Person(ctx context.Context, name string) (roster.Person, error)
+	Knows(ctx context.Context, name string) (bool, error)
 	People(ctx context.Context) ([]roster.Person, error)
 	AddPerson(ctx context.Context, p roster.Person, a roster.Act) (roster.Person, error)
 	DisablePerson(ctx context.Context, name string, a roster.Act) (roster.Person, error)

@@ -37,10 +37,10 @@ func (s *Server) TurnAway(ctx context.Context, person string, why error) {
 	if person == "" || !errors.As(why, &r) {
 		return
 	}
-	switch _, err := s.Store.Person(context.WithoutCancel(ctx), person); {
-	case err == nil:
+	switch known, err := s.Store.Knows(context.WithoutCancel(ctx), person); {
+	case known:
 		s.away.note(person, r.Text, s.now())
-	case !is(err, roster.ErrUnknown):
+	case err != nil:
 		s.Log.ErrorContext(ctx, "that somebody was not let in is not in the record", "person", person, "cause", err)
 	}
 }

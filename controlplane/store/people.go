@@ -32,6 +32,13 @@ func (s *Store) Person(ctx context.Context, name string) (roster.Person, error) 
 	return person(ctx, s.read, name)
 }
 
+// Knows reports whether there is such a person, at the same pains whether there
+// is or not: strangers may have it asked.
+func (s *Store) Knows(ctx context.Context, name string) (known bool, err error) {
+	err = s.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM people WHERE name = ?)`, name).Scan(&known)
+	return known, err
+}
+
 // People returns everybody, by name.
 func (s *Store) People(ctx context.Context) ([]roster.Person, error) {
 	return list(ctx, s.read, scanPerson, `SELECT `+personColumns+` FROM people ORDER BY name`)
