@@ -165,10 +165,7 @@ func (r *Record) field(f canon.Field) error {
 	case 1:
 		return f.Blob(&r.Leaf)
 	case 2:
-		var h tlog.Hash
-		err := hash(f, &h)
-		r.Proof = append(r.Proof, h)
-		return err
+		return proof(f, (*[]tlog.Hash)(&r.Proof))
 	case 3:
 		return f.Blob(&r.Digest)
 	}
@@ -219,16 +216,36 @@ func (b Bundle) head() []byte {
 func (b *Bundle) headField(f canon.Field) error {
 	switch f.Num {
 	case 1:
-		return f.Blob(&b.Checkpoint)
+		return once(f, &b.Checkpoint)
 	case 2:
-		return f.Blob(&b.Manifest)
+		return once(f, &b.Manifest)
 	case 3:
-		return f.Blob(&b.Older)
+		return once(f, &b.Older)
 	case 4:
-		var h tlog.Hash
-		err := hash(f, &h)
-		b.Growth = append(b.Growth, h)
-		return err
+		return proof(f, (*[]tlog.Hash)(&b.Growth))
 	}
 	return f.Unknown()
+}
+
+// once reads what stands there once, and is not empty. A file of nothing but the
+// beginnings of heads would fill the memory before its end shows that.
+func once(f canon.Field, to *[]byte) error {
+	if len(*to) > 0 {
+		return fmt.Errorf("field %d twice: %w", f.Num, canon.ErrNotCanonical)
+	}
+	err := f.Blob(to)
+	if err == nil && len(*to) == 0 {
+		err = fmt.Errorf("field %d is empty: %w", f.Num, canon.ErrNotCanonical)
+	}
+	return err
+}
+
+func proof(f canon.Field, to *[]tlog.Hash) error {
+	var h tlog.Hash
+	err := hash(f, &h)
+	if err == nil && len(*to) == maxProof {
+		err = fmt.Errorf("a proof of over %d hashes: %w", maxProof, canon.ErrMalformed)
+	}
+	*to = append(*to, h)
+	return err
 }

@@ -15,24 +15,30 @@ func compare(pairs ...string) int {
 	return 0
 }
 
-// outboxed is where an outbox stands: its newest number, and the entry with it.
-type outboxed struct{ seq, number uint64 }
+// outboxed is where an outbox stands: its newest number, the entry with it, and
+// how many were deleted before that.
+type outboxed struct {
+	seq, number uint64
+	gone        int
+}
 
 // complete looks at the numbers that hosts gave what they sent. Only where the
-// bundle has every entry of a stretch of the log does a hole say something.
+// bundle has every entry of a stretch of the log does a hole say something. What
+// was deleted had a number, too, and its digest does not say which.
 func (v *verifier) complete(p placed) {
-	if p.Number != v.newest+1 {
+	gone := len(v.gone)
+	if p.Number != v.newest+1+uint64(gone-v.passed) { //nolint:gosec // it only grows
 		clear(v.told)
 	}
-	v.newest = p.Number
+	v.newest, v.passed = p.Number, gone
 	if p.Seq == 0 {
 		return // the control plane's own word about an outbox
 	}
 	k := box{p.Host, p.Outbox}
-	if was, ok := v.told[k]; ok && p.Seq != was.seq+1 {
+	if was, ok := v.told[k]; ok && (p.Seq <= was.seq || p.Seq-was.seq-1 > uint64(gone-was.gone)) { //nolint:gosec // as above
 		v.find(p.Number, "it is number %d of what %s sent, and entry %d, before it, was number %d", p.Seq, sender(p.Host), was.number, was.seq)
 	}
-	v.told[k] = outboxed{p.Seq, p.Number}
+	v.told[k] = outboxed{p.Seq, p.Number, gone}
 }
 
 func sender(host string) string {

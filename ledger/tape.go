@@ -129,8 +129,8 @@ func (v *verifier) tapes(broken error) {
 func (v *verifier) taped() map[uint64]Segment {
 	wanted := Untold(v.said)
 	var erased []uint64
-	for _, n := range v.erased {
-		if _, is := wanted[n]; is {
+	for _, n := range slices.Sorted(maps.Keys(wanted)) {
+		if within(v.erased, n) {
 			erased = append(erased, n)
 			delete(wanted, n)
 		}

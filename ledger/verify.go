@@ -13,8 +13,12 @@ import (
 	"curfew.internal/dsse"
 )
 
-// maxExport bounds what a manifest makes its reader count.
-const maxExport = 1 << 28
+const (
+	// maxExport bounds what a manifest makes its reader count.
+	maxExport = 1 << 28
+	// maxFindings are told one by one. A bundle of which much is missing has no end of them.
+	maxFindings = 10_000
+)
 
 // Trust is what whoever checks a bundle holds already.
 type Trust struct {
@@ -56,6 +60,7 @@ type Report struct {
 	Erased     []Range      // entries of segments of which the log says that what they show was deleted
 	Unsealed   int          // entries of hosts that no seal is for, or none yet
 	Findings   []Finding
+	More       uint64 // findings beside these
 
 	Takes []Take `json:"-"` // these segments, and the ends of recordings
 }
@@ -117,9 +122,9 @@ type verifier struct {
 	trust   Trust
 	bundle  *laid
 	signers map[Signer]*Signer
-	deleted []uint64 // that the manifest says were
-	erased  []uint64 // entries of segments of which it says that what they show was
-	behind  error    // why the bundle cannot be read any further behind its records
+	deleted []Range // that the manifest says were
+	erased  []Range // entries of segments of which it says that what they show was
+	behind  error   // why the bundle cannot be read any further behind its records
 
 	manifested Manifest // zero, if it does not count
 	unknown    uint64   // numbers of sessions that what was deleted may have had
@@ -127,6 +132,7 @@ type verifier struct {
 
 	// What the entries told so far that the checkpoint vouches for, in their order.
 	newest uint64             // its number
+	passed int                // of the deleted, those before it
 	told   map[box]outboxed   // the newest of each outbox, in a stretch without holes
 	boxes  map[box]*seals     // what no seal is for yet
 	chains map[Signer]*links  // of seals
@@ -143,6 +149,10 @@ type placed struct {
 }
 
 func (v *verifier) find(number uint64, format string, args ...any) {
+	if len(v.Findings) == maxFindings {
+		v.More++
+		return
+	}
 	v.Findings = append(v.Findings, Finding{number, fmt.Sprintf(format, args...)})
 }
 
@@ -236,27 +246,22 @@ func (v *verifier) kept(kept, older Checkpoint) {
 
 // manifest returns the numbers of the entries that the bundle is to have. If
 // the manifest does not count, that is what the records say themselves.
-func (v *verifier) manifest() []uint64 {
+func (v *verifier) manifest() []Range {
 	m, err := OpenManifest(v.bundle.Manifest, v.trust.Key)
 	if err == nil && (m.Fleet != v.Checkpoint.Fleet || m.Tree != v.Checkpoint.Tree) {
 		err = fmt.Errorf("manifest: it is about another state of the log than the checkpoint")
 	}
-	var numbers []uint64
-	if err == nil {
-		numbers, err = count(m.Numbers, m.Size)
+	for _, all := range [][]Range{m.Numbers, m.Deleted, m.Erased} {
+		if err == nil {
+			err = ordered(all, m.Size)
+		}
 	}
 	if err == nil {
-		v.deleted, err = count(m.Deleted, m.Size)
-	}
-	if err == nil {
-		v.erased, err = count(m.Erased, m.Size)
-	}
-	if err == nil {
-		v.Asked, v.manifested = m.Asked, m
-		return numbers
+		v.Asked, v.manifested, v.deleted, v.erased = m.Asked, m, m.Deleted, m.Erased
+		return m.Numbers
 	}
 	v.find(0, "what the bundle is to hold is not known: %v", err)
-	numbers = nil
+	var numbers []uint64
 	for i := range v.bundle.records {
 		r, err := v.bundle.record(i)
 		if l, lerr := ParseLeaf(r.Leaf); err == nil && lerr == nil {
@@ -264,104 +269,23 @@ func (v *verifier) manifest() []uint64 {
 		}
 	}
 	slices.Sort(numbers)
-	return slices.Compact(numbers)
+	return Ranges(slices.Compact(numbers))
 }
 
-// count spells out the numbers of ranges in a tree of a size.
-func count(ranges []Range, size uint64) ([]uint64, error) {
-	var numbers []uint64
-	for _, r := range ranges {
+// ordered reports an error unless ranges name numbers of a tree of a size, each once
+// and in their order.
+func ordered(ranges []Range, size uint64) error {
+	last := uint64(0)
+	for i, r := range ranges {
 		if r.To-r.From > maxExport {
-			return nil, fmt.Errorf("manifest: it promises more than a bundle can hold")
+			return fmt.Errorf("manifest: it promises more than a bundle can hold")
 		}
-		if r.From == 0 || r.From > r.To || r.To > size || len(numbers) > 0 && r.From <= numbers[len(numbers)-1]+1 {
-			return nil, fmt.Errorf("manifest: its numbers are out of order")
+		if r.From == 0 || r.From > r.To || r.To > size || i > 0 && r.From <= last+1 {
+			return fmt.Errorf("manifest: its numbers are out of order")
 		}
-		for n := r.From; n <= r.To; n++ {
-			numbers = append(numbers, n)
-		}
+		last = r.To
 	}
-	return numbers, nil
-}
-
-// records lays the records beside the numbers that they are to have.
-func (v *verifier) records(numbers []uint64, broken error) {
-	if broken != nil {
-		v.broken(numbers, broken)
-		numbers = numbers[:min(len(numbers), len(v.bundle.records))]
-	}
-	var at map[uint64]int // nil: each in its place
-	if len(v.bundle.records) != len(numbers) {
-		at = v.places(numbers)
-	}
-	for i, n := range numbers {
-		known := at == nil
-		if !known {
-			i, known = at[n]
-		}
-		if !known {
-			v.find(n, "it is missing")
-		} else if v.record(n, i) {
-			v.Numbers = added(v.Numbers, n)
-		}
-	}
-	v.Deleted = Ranges(v.gone)
-}
-
-// broken says where the bundle cannot be read any further.
-func (v *verifier) broken(numbers []uint64, err error) {
-	if n := len(v.bundle.records); n < len(numbers) {
-		v.find(numbers[n], "the bundle is cut or broken here, and ends for the checker: %v", err)
-		return
-	}
-	if v.manifested.Tapes {
-		v.behind = err
-		return
-	}
-	v.find(0, "the bundle is broken behind its last entry: %v", err)
-}
-
-// places finds the records by what they call themselves, for a bundle that has
-// too many or too few.
-func (v *verifier) places(numbers []uint64) map[uint64]int {
-	at := map[uint64]int{}
-	last, gone := uint64(0), 0
-	for i := range v.bundle.records {
-		r, err := v.bundle.record(i)
-		if r.deleted() && gone < len(v.deleted) {
-			// It does not say which it is: they stand in their order.
-			n := v.deleted[gone]
-			if _, twice := at[n]; twice {
-				v.find(n, "it was put in beside the digest that is left of it")
-			}
-			at[n] = i
-			gone++
-			continue
-		}
-		var l Leaf
-		if err == nil {
-			l, err = ParseLeaf(r.Leaf)
-		}
-		if err != nil {
-			v.find(0, "record %d of the bundle cannot be read: %v", i+1, err)
-			continue
-		}
-		_, twice := at[l.Number]
-		_, meant := slices.BinarySearch(numbers, l.Number)
-		switch {
-		case twice:
-			v.find(l.Number, "it stands there twice")
-			continue
-		case !meant:
-			v.find(l.Number, "it was put in: the export did not have it")
-			continue
-		case l.Number < last:
-			v.find(l.Number, "it stands out of order, after entry %d", last)
-		}
-		last = max(last, l.Number)
-		at[l.Number] = i
-	}
-	return at
+	return nil
 }
 
 // record checks the record of entry n, which stands in a place of the bundle.
@@ -394,7 +318,7 @@ func (v *verifier) record(n uint64, place int) bool {
 		v.find(n, "it was changed, or its proof was: the checkpoint does not vouch for it")
 		return false
 	}
-	if _, said := slices.BinarySearch(v.deleted, n); said {
+	if within(v.deleted, n) {
 		v.find(n, "it was put back: the log had nothing but its digest when this was exported")
 	}
 	v.vouched(l)
@@ -404,7 +328,7 @@ func (v *verifier) record(n uint64, place int) bool {
 // digest checks what is left of an entry that was deleted. That it was, the log
 // itself has to say: on the way, somebody could take out what he likes.
 func (v *verifier) digest(n uint64, r Record) {
-	if _, said := slices.BinarySearch(v.deleted, n); !said {
+	if !within(v.deleted, n) {
 		v.find(n, "what it said was taken out: the log had it when this was exported")
 		return
 	}

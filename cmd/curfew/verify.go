@@ -154,9 +154,12 @@ func verified(r ledger.Report) string {
 		b.WriteString("VERIFIED: nothing was changed, left out or put in.\n")
 		return b.String()
 	}
-	fmt.Fprintf(&b, "NOT VERIFIED, %d findings:\n", len(r.Findings))
+	fmt.Fprintf(&b, "NOT VERIFIED, %d findings:\n", uint64(len(r.Findings))+r.More)
 	for _, f := range r.Findings {
 		fmt.Fprintf(&b, "  %s\n", clean(f.String()))
+	}
+	if r.More > 0 {
+		fmt.Fprintf(&b, "  and %d more\n", r.More)
 	}
 	return b.String()
 }
