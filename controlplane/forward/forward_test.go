@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"io"
 	"log/slog"
 	"math/big"
@@ -21,6 +22,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -28,6 +30,7 @@ import (
 	"github.com/leodido/go-syslog/v4/octetcounting"
 	"github.com/leodido/go-syslog/v4/rfc5424"
 	logsservice "go.opentelemetry.io/proto/slim/otlp/collector/logs/v1"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
 	"curfew.internal/clock"
@@ -317,6 +320,53 @@ func TestReceiverDiesInTheMiddle(t *testing.T) {
 	}
 	if !strings.Contains(log, "alert") || !strings.Contains(log, "forwarded again") {
 		t.Error("the operator was not told:", log)
+	}
+}
+
+// A receiver that ends while a batch is on its way to it closes its side as if it had read
+// all. What was on the way is sent again.
+func TestReceiverEndsWhileABatchIsOnItsWay(t *testing.T) {
+	const n = 400
+	cert, ca := certificate(t)
+	for _, scheme := range []string{"tcp", "tls"} {
+		t.Run(scheme, func(t *testing.T) {
+			var g got
+			// It has room for little, so that the rest stays on the way.
+			narrow := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+				var err error
+				return errors.Join(c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 4096) }), err)
+			}}
+			l, err := narrow.Listen(t.Context(), "tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			target := Target{Form: FormSyslog, To: scheme + "://" + l.Addr().String(), CAFile: ca}
+			if scheme == "tls" {
+				l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12})
+			} else {
+				target.CAFile = ""
+			}
+			listen(t, l, func(i int, c net.Conn) {
+				if i > 0 {
+					g.takeMessages(t, c)
+					return
+				}
+				one := make([]byte, 1)
+				if _, err := io.ReadFull(c, one); err != nil {
+					t.Error(err)
+				}
+				side, ok := c.(interface{ NetConn() net.Conn })
+				if ok {
+					c = side.NetConn()
+				}
+				if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+					t.Error(err)
+				}
+				<-time.After(300 * time.Millisecond) // for one who believes it
+			})
+			newShelf(n).forward(t, target)
+			g.inOrder(t, n)
+		})
 	}
 }
 

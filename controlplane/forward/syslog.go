@@ -11,9 +11,11 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/leodido/go-syslog/v4/rfc5424"
+	"golang.org/x/sys/unix"
 
 	"curfew.internal/clock"
 	"curfew.internal/controlplane/roster"
@@ -127,7 +129,7 @@ func (s syslogSink) send(ctx context.Context, events []roster.Event) error {
 	if datagrams {
 		return nil
 	}
-	return s.handOver(c, all.Bytes())
+	return s.handOver(ctx, c, all.Bytes())
 }
 
 func (s syslogSink) dial(ctx context.Context) (c net.Conn, datagrams bool, err error) {
@@ -152,7 +154,7 @@ func (s syslogSink) dial(ctx context.Context) (c net.Conn, datagrams bool, err e
 // halfCloser is a stream whose one direction can end before the other.
 type halfCloser interface{ CloseWrite() error }
 
-func (s syslogSink) handOver(c net.Conn, all []byte) error {
+func (s syslogSink) handOver(ctx context.Context, c net.Conn, all []byte) error {
 	if _, err := c.Write(all); err != nil {
 		return err
 	}
@@ -169,12 +171,57 @@ func (s syslogSink) handOver(c net.Conn, all []byte) error {
 	switch _, err := io.Copy(io.Discard, c); {
 	// Of TLS receivers some, like rsyslog, end without a word of TLS.
 	case err == nil, errors.Is(err, io.ErrUnexpectedEOF):
-		return nil
+		return s.arrived(ctx, c)
 	case errors.Is(err, context.DeadlineExceeded), isTimeout(err):
-		return fmt.Errorf("it did not close the connection within %v after the last message: nobody knows whether it read all", answerWithin)
+		return errUnknown
 	default:
 		return fmt.Errorf("it went away before it had read everything: %w", err)
 	}
+}
+
+var errUnknown = fmt.Errorf("it did not close the connection within %v after the last message: nobody knows whether it read all", answerWithin)
+
+// arriveEvery is how often it is looked whether all has arrived.
+const arriveEvery = 10 * time.Millisecond
+
+// arrived waits until the receiver's kernel has all that was sent. One that ends while
+// something is on its way to it closes its side like one that has read all; what comes
+// after that its kernel refuses.
+func (s syslogSink) arrived(ctx context.Context, c net.Conn) error {
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
+	socket, ok := c.(syscall.Conn)
+	if !ok {
+		return fmt.Errorf("%s: nobody knows what has arrived", s.to.Scheme)
+	}
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return err
+	}
+	for until := s.clock.Now().Wall.Add(answerWithin); s.clock.Now().Wall.Before(until); {
+		var left, failed int
+		var looked error
+		if err := raw.Control(func(fd uintptr) {
+			if left, looked = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ); looked == nil {
+				failed, looked = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+			}
+		}); err != nil || looked != nil {
+			return errors.Join(err, looked)
+		}
+		if failed != 0 {
+			return fmt.Errorf("it went away before everything had arrived: %w", syscall.Errno(failed))
+		}
+		if left == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.clock.After(arriveEvery):
+		}
+	}
+	return errUnknown
 }
 
 func isTimeout(err error) bool {
