@@ -12,7 +12,7 @@ import (
 // a PATCH says, as that somebody is gone. A manager has the form of the standard,
 // where Entra ID writes her id alone, or a list with her in it. What has no value
 // is removed (RFC 7643, 2.5), and what is of a schema that we do not know is left
-// out: we keep none of it.
+// out: we keep none of it. That somebody is active or not may be wrapped.
 func tidied(body []byte) []byte {
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.UseNumber()
@@ -47,19 +47,20 @@ func tidied(body []byte) []byte {
 }
 
 func tidyOperation(o map[string]any) {
-	ofManager := false
-	for key, v := range o {
-		path, _ := v.(string)
-		ofManager = ofManager || strings.EqualFold(key, "path") && strings.EqualFold(path, enterprise+":manager")
-	}
+	path, _ := o[field(o, "path")].(string)
+	ofManager, ofActive := strings.EqualFold(path, enterprise+":manager"), strings.EqualFold(strings.TrimPrefix(strings.ToLower(path), core+":"), "active")
 	for key, v := range o {
 		if !strings.EqualFold(key, "value") {
 			continue
 		}
-		if attributes, ok := v.(map[string]any); ok && !ofManager {
-			tidy(attributes)
-		} else if ofManager {
+		attributes, ok := v.(map[string]any)
+		switch {
+		case ofManager:
 			o[key] = manager(v)
+		case ofActive:
+			o[key] = bare(v)
+		case ok:
+			tidy(attributes)
 		}
 	}
 }
@@ -125,10 +126,27 @@ func field(o map[string]any, name string) string {
 	return name
 }
 
-// tidy puts right the manager among a user's attributes.
+// bare is a value that some directories wrap: [{"$ref": null, "value": "False"}].
+func bare(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		if inner, has := v[field(v, "value")]; has {
+			return bare(inner)
+		}
+	case []any:
+		if len(v) == 1 {
+			return bare(v[0])
+		}
+	}
+	return v
+}
+
+// tidy puts right the manager, and whether she is active, among a user's attributes.
 func tidy(attributes map[string]any) {
 	for key, v := range attributes {
 		switch {
+		case strings.EqualFold(key, "active"), strings.EqualFold(key, core+":active"):
+			attributes[key] = bare(v)
 		case strings.EqualFold(key, enterprise+":manager"):
 			attributes[key] = manager(v)
 		case strings.EqualFold(key, enterprise):

@@ -208,6 +208,15 @@ func TestDeactivatedUserIsDisabled(t *testing.T) {
 		"as Okta writes it": func(d *desk, id string) {
 			d.want(200, "PATCH", users+"/"+id, patchOf(`{"op":"replace","value":{"active":false}}`))
 		},
+		"as Entra ID wrote it": func(d *desk, id string) {
+			d.want(200, "PATCH", users+"/"+id, patchOf(`{"op":"Replace","path":"active","value":[{"$ref":null,"value":"False"}]}`))
+		},
+		"wrapped, with the path's schema": func(d *desk, id string) {
+			d.want(200, "PATCH", users+"/"+id, patchOf(`{"op":"replace","path":"urn:ietf:params:scim:schemas:core:2.0:User:active","value":{"value":false}}`))
+		},
+		"wrapped, without a path": func(d *desk, id string) {
+			d.want(200, "PATCH", users+"/"+id, patchOf(`{"op":"replace","value":{"active":[{"value":"false"}]}}`))
+		},
 		"with the name's schema": func(d *desk, id string) {
 			d.want(200, "PATCH", users+"/"+id, patchOf(`{"op":"replace","value":{"urn:ietf:params:scim:schemas:core:2.0:User:active":false}}`))
 		},
