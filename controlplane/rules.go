@@ -160,6 +160,11 @@ func (r *rules) Offers(person string, hosts []roster.Host, at time.Time) []roste
 	return r.inForce().Offers(person, hosts, at)
 }
 
+// Ahead asks the policy in force.
+func (r *rules) Ahead(person string, hosts []roster.Host, at time.Time) []roster.Offer {
+	return r.inForce().Ahead(person, hosts, at)
+}
+
 // MayApprove asks the policy in force.
 func (r *rules) MayApprove(person, requester, role string) bool {
 	return slices.Contains(r.inForce().MayApprove(role, requester), person)

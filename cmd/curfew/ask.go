@@ -37,6 +37,9 @@ func (rolesCmd) Run(ctx context.Context, p *program) error {
 			if len(role.Conditions) > 0 {
 				approval += ", if " + strings.Join(role.Conditions, "; ")
 			}
+			if role.EligibleFrom != nil {
+				approval += ", for you from " + role.EligibleFrom.AsTime().Format(time.DateOnly) + " on: --at"
+			}
 			rows = append(rows, []string{role.Name, strings.Join(role.Hosts, ","), span(role.MaxDuration.AsDuration()), approval, role.Description})
 		}
 		return table(p.out, "ROLE HOSTS LONGEST APPROVAL DESCRIPTION", rows)

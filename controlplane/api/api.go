@@ -78,6 +78,8 @@ type Rules interface {
 	Lends(d roster.Delegation) (roles, not []string)
 	// Offers lists what the person may ask for.
 	Offers(person string, hosts []roster.Host, at time.Time) []roster.Offer
+	// Ahead lists what she may ask for from a later day on.
+	Ahead(person string, hosts []roster.Host, at time.Time) []roster.Offer
 	State() roster.PolicyState
 }
 

@@ -25,7 +25,8 @@ func (s *Server) ListRoles(ctx context.Context, _ *api.ListRolesRequest) (*api.L
 		return nil, err
 	}
 	reply := &api.ListRolesReply{}
-	for _, o := range s.Rules.Offers(who(ctx).Name, hosts, s.now()) {
+	name, now := who(ctx).Name, s.now()
+	for _, o := range slices.Concat(s.Rules.Offers(name, hosts, now), s.Rules.Ahead(name, hosts, now)) {
 		m := &api.Role{
 			Name: o.Role.Name, Description: o.Description, Hosts: o.Hosts, Selector: o.Selector,
 			MaxDuration: durationpb.New(o.MaxDuration), ReasonRequired: o.ReasonRequired, TicketRequired: o.TicketRequired,
@@ -35,6 +36,9 @@ func (s *Server) ListRoles(ctx context.Context, _ *api.ListRolesRequest) (*api.L
 		}
 		if !o.Until.IsZero() {
 			m.EligibleUntil = timestamppb.New(o.Until)
+		}
+		if !o.From.IsZero() {
+			m.EligibleFrom = timestamppb.New(o.From)
 		}
 		reply.Roles = append(reply.Roles, m)
 	}

@@ -61,6 +61,9 @@ func TestAGrantThatIsToBeginIsJudgedAsOfItsBeginning(t *testing.T) {
 	r, err := w.ana.CreateRequest(ctx, question(t, w.ana, func(m *api.CreateRequestRequest) {
 		m.Start = timestamppb.New(w.clock.Now().Wall.Add(6 * time.Hour))
 		w.rules.change(func() { w.rules.since = m.Start.AsTime() })
+		if roles, err := w.ana.ListRoles(ctx, &api.ListRolesRequest{}); err != nil || len(roles.Roles) != 1 || !roles.Roles[0].EligibleFrom.AsTime().Equal(m.Start.AsTime()) {
+			t.Errorf("she is told of %v, %v", roles, err)
+		}
 		m.Hosts, m.Labels = nil, map[string]string{"tier": "db"}
 	}))
 	must(t, err)

@@ -168,6 +168,21 @@ func (r *rules) Offers(person string, hosts []roster.Host, at time.Time) []roste
 	return []roster.Offer{{Role: r.role, Needed: r.needed, MaxDuration: 2 * time.Hour, Hosts: names}}
 }
 
+// Ahead is the role itself, if they are eligible for it later.
+func (r *rules) Ahead(person string, hosts []roster.Host, at time.Time) []roster.Offer {
+	r.mu.Lock()
+	since := r.since
+	r.mu.Unlock()
+	if !at.Before(since) {
+		return nil
+	}
+	all := r.Offers(person, hosts, since)
+	for i := range all {
+		all[i].From = since
+	}
+	return all
+}
+
 func (*rules) State() roster.PolicyState {
 	return roster.PolicyState{Version: "v1", LoadedAt: noon, Files: map[string][]byte{"r.yaml": []byte("roles: {}\n")}}
 }

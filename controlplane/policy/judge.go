@@ -121,25 +121,43 @@ func (r Role) wrongWords(q roster.Question) []string {
 func (p Policy) Offers(person string, hosts []roster.Host, at time.Time) []roster.Offer {
 	var offers []roster.Offer
 	for _, name := range slices.Sorted(maps.Keys(p.Roles)) {
-		r := p.Roles[name]
-		until, ok := p.EligibleUntil(person, name, at)
-		if !ok {
-			continue
+		if until, ok := p.EligibleUntil(person, name, at); ok {
+			offers = append(offers, p.offer(name, person, hosts, until))
 		}
-		var covered []string
-		for _, h := range hosts {
-			if r.Covers(h.Labels) {
-				covered = append(covered, h.Name)
-			}
-		}
-		slices.Sort(covered)
-		offers = append(offers, roster.Offer{
-			Role: r.Grant(), Description: r.Description, Hosts: covered, Selector: r.Selector(), MaxDuration: r.MaxDuration,
-			ReasonRequired: r.ReasonRequired, TicketRequired: r.TicketRequired,
-			Approvers: p.MayApprove(name, person), Needed: total(r.For(person)), Until: until, When: conditions(r),
-		})
 	}
 	return offers
+}
+
+// Ahead lists what the person may not ask for yet, and may from a later day on.
+func (p Policy) Ahead(person string, hosts []roster.Host, at time.Time) []roster.Offer {
+	var offers []roster.Offer
+	for _, name := range slices.Sorted(maps.Keys(p.Roles)) {
+		from := p.eligibleFrom(person, name, at)
+		if _, already := p.EligibleUntil(person, name, at); already || from.IsZero() {
+			continue
+		}
+		until, _ := p.EligibleUntil(person, name, from)
+		o := p.offer(name, person, hosts, until)
+		o.From = from
+		offers = append(offers, o)
+	}
+	return offers
+}
+
+func (p Policy) offer(name, person string, hosts []roster.Host, until time.Time) roster.Offer {
+	r := p.Roles[name]
+	var covered []string
+	for _, h := range hosts {
+		if r.Covers(h.Labels) {
+			covered = append(covered, h.Name)
+		}
+	}
+	slices.Sort(covered)
+	return roster.Offer{
+		Role: r.Grant(), Description: r.Description, Hosts: covered, Selector: r.Selector(), MaxDuration: r.MaxDuration,
+		ReasonRequired: r.ReasonRequired, TicketRequired: r.TicketRequired,
+		Approvers: p.MayApprove(name, person), Needed: total(r.For(person)), Until: until, When: conditions(r),
+	}
 }
 
 // conditions are the role's, as people read them.

@@ -361,6 +361,10 @@ func TestEligibilityBeginsWithItsFirstDay(t *testing.T) {
 		if said != c.want || (len(p.Offers("eva", hosts, c.at)) == 1) != (c.want == "") {
 			t.Errorf("%s: %q", c.name, said)
 		}
+		ahead := p.Ahead("eva", hosts, c.at)
+		if told := len(ahead) == 1 && ahead[0].From.Equal(day) && ahead[0].Until.Equal(day.AddDate(0, 0, 1)); told != (c.want == early) || len(ahead) > 1 {
+			t.Errorf("%s: ahead of her are %+v", c.name, ahead)
+		}
 	}
 	q.Person = "zoe"
 	if _, err := p.Judge(q, hosts, day.Add(-time.Second)); err == nil || strings.Contains(err.Error(), "2027") {

@@ -50,7 +50,8 @@ type Offer struct {
 	TicketRequired bool
 	Approvers      []string
 	Needed         int
-	Until          time.Time // end of eligibility; zero: open
+	From           time.Time // beginning of eligibility; zero: it stands
+	Until          time.Time // its end; zero: open
 	When           []string  // conditions that have to hold
 }
 

@@ -71,13 +71,16 @@ func (s *Server) home(ctx context.Context, _ *http.Request) (page, error) {
 // as it was.
 func lastOf(o *api.Role, own []*api.Request) *api.Request {
 	for _, q := range own { // the newest is the first
-		if q.Role == o.Name && q.Extends == "" && q.Duration.AsDuration() <= o.MaxDuration.AsDuration() &&
+		if o.EligibleFrom == nil && q.Role == o.Name && q.Extends == "" && q.Duration.AsDuration() <= o.MaxDuration.AsDuration() &&
 			!slices.ContainsFunc(q.Hosts, func(h string) bool { return !slices.Contains(o.Hosts, h) }) {
 			return q
 		}
 	}
 	return nil
 }
+
+// atForm is how a browser writes a time that is picked.
+const atForm = "2006-01-02T15:04"
 
 // askView is the form of a request.
 type askView struct {
@@ -116,6 +119,9 @@ func (s *Server) askForm(ctx context.Context, r *http.Request) (page, error) {
 		}
 		v.On, v.Reason, v.Ticket, v.For = q.Hosts, q.Reason, q.Ticket, q.Duration.AsDuration()
 	}
+	if v.At == "" && o.EligibleFrom != nil && r.Method != http.MethodPost {
+		v.At = o.EligibleFrom.AsTime().Format(atForm)
+	}
 	if len(v.On) == 0 && len(o.Hosts) == 1 {
 		v.On = o.Hosts
 	}
@@ -146,7 +152,7 @@ func (s *Server) ask(ctx context.Context, r *http.Request) (outcome, error) {
 		Reason: strings.TrimSpace(r.PostFormValue("why")), Ticket: strings.TrimSpace(r.PostFormValue("ticket")), Key: r.PostFormValue("key"),
 	}
 	if at := r.PostFormValue("at"); at != "" {
-		start, err := time.Parse("2006-01-02T15:04", at)
+		start, err := time.Parse(atForm, at)
 		if err != nil {
 			return outcome{}, roster.Refuse(roster.Invalid, "when it begins: write it like 2027-01-31T22:30, in UTC")
 		}

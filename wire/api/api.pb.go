@@ -877,8 +877,9 @@ type Role struct {
 	Approvers       []string               `protobuf:"bytes,10,rep,name=approvers,proto3" json:"approvers,omitempty"`
 	ApprovalsNeeded uint32                 `protobuf:"varint,11,opt,name=approvals_needed,json=approvalsNeeded,proto3" json:"approvals_needed,omitempty"`
 	EligibleUntil   *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=eligible_until,json=eligibleUntil,proto3" json:"eligible_until,omitempty"`
-	Terminals       string                 `protobuf:"bytes,13,opt,name=terminals,proto3" json:"terminals,omitempty"`   // as in Request
-	Conditions      []string               `protobuf:"bytes,20,rep,name=conditions,proto3" json:"conditions,omitempty"` // that have to hold when it is asked for and approved
+	EligibleFrom    *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=eligible_from,json=eligibleFrom,proto3" json:"eligible_from,omitempty"` // only if that is to come: a grant may begin then, and not before
+	Terminals       string                 `protobuf:"bytes,13,opt,name=terminals,proto3" json:"terminals,omitempty"`                           // as in Request
+	Conditions      []string               `protobuf:"bytes,20,rep,name=conditions,proto3" json:"conditions,omitempty"`                         // that have to hold when it is asked for and approved
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -993,6 +994,13 @@ func (x *Role) GetApprovalsNeeded() uint32 {
 func (x *Role) GetEligibleUntil() *timestamppb.Timestamp {
 	if x != nil {
 		return x.EligibleUntil
+	}
+	return nil
+}
+
+func (x *Role) GetEligibleFrom() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EligibleFrom
 	}
 	return nil
 }
@@ -6537,7 +6545,7 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\benrolled\x18\x06 \x01(\bR\benrolled\"\x12\n" +
 	"\x10ListRolesRequest\";\n" +
 	"\x0eListRolesReply\x12)\n" +
-	"\x05roles\x18\x01 \x03(\v2\x13.curfew.api.v1.RoleR\x05roles\"\xfb\x03\n" +
+	"\x05roles\x18\x01 \x03(\v2\x13.curfew.api.v1.RoleR\x05roles\"\xbc\x04\n" +
 	"\x04Role\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x14\n" +
@@ -6551,7 +6559,8 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\tapprovers\x18\n" +
 	" \x03(\tR\tapprovers\x12)\n" +
 	"\x10approvals_needed\x18\v \x01(\rR\x0fapprovalsNeeded\x12A\n" +
-	"\x0eeligible_until\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\religibleUntil\x12\x1c\n" +
+	"\x0eeligible_until\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\religibleUntil\x12?\n" +
+	"\religible_from\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\feligibleFrom\x12\x1c\n" +
 	"\tterminals\x18\r \x01(\tR\tterminals\x12\x1e\n" +
 	"\n" +
 	"conditions\x18\x14 \x03(\tR\n" +
@@ -7188,182 +7197,183 @@ var file_wire_api_api_proto_depIdxs = []int32{
 	15,  // 3: curfew.api.v1.ListRolesReply.roles:type_name -> curfew.api.v1.Role
 	99,  // 4: curfew.api.v1.Role.max_duration:type_name -> google.protobuf.Duration
 	98,  // 5: curfew.api.v1.Role.eligible_until:type_name -> google.protobuf.Timestamp
-	99,  // 6: curfew.api.v1.CreateRequestRequest.duration:type_name -> google.protobuf.Duration
-	98,  // 7: curfew.api.v1.CreateRequestRequest.start:type_name -> google.protobuf.Timestamp
-	91,  // 8: curfew.api.v1.CreateRequestRequest.labels:type_name -> curfew.api.v1.CreateRequestRequest.LabelsEntry
-	98,  // 9: curfew.api.v1.Approval.at:type_name -> google.protobuf.Timestamp
-	99,  // 10: curfew.api.v1.Approval.duration:type_name -> google.protobuf.Duration
-	98,  // 11: curfew.api.v1.Remark.at:type_name -> google.protobuf.Timestamp
-	99,  // 12: curfew.api.v1.Request.duration:type_name -> google.protobuf.Duration
-	98,  // 13: curfew.api.v1.Request.asked_at:type_name -> google.protobuf.Timestamp
-	98,  // 14: curfew.api.v1.Request.lapses_at:type_name -> google.protobuf.Timestamp
-	17,  // 15: curfew.api.v1.Request.approvals:type_name -> curfew.api.v1.Approval
-	98,  // 16: curfew.api.v1.Request.not_before:type_name -> google.protobuf.Timestamp
-	98,  // 17: curfew.api.v1.Request.not_after:type_name -> google.protobuf.Timestamp
-	21,  // 18: curfew.api.v1.Request.host_states:type_name -> curfew.api.v1.HostState
-	98,  // 19: curfew.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
-	99,  // 20: curfew.api.v1.Request.drain:type_name -> google.protobuf.Duration
-	20,  // 21: curfew.api.v1.Request.origin:type_name -> curfew.api.v1.Origin
-	18,  // 22: curfew.api.v1.Request.remarks:type_name -> curfew.api.v1.Remark
-	98,  // 23: curfew.api.v1.Request.start:type_name -> google.protobuf.Timestamp
-	98,  // 24: curfew.api.v1.HostState.at:type_name -> google.protobuf.Timestamp
-	19,  // 25: curfew.api.v1.ListRequestsReply.requests:type_name -> curfew.api.v1.Request
-	99,  // 26: curfew.api.v1.ApproveRequest.duration:type_name -> google.protobuf.Duration
-	98,  // 27: curfew.api.v1.Delegation.from:type_name -> google.protobuf.Timestamp
-	98,  // 28: curfew.api.v1.Delegation.until:type_name -> google.protobuf.Timestamp
-	98,  // 29: curfew.api.v1.Delegation.made_at:type_name -> google.protobuf.Timestamp
-	98,  // 30: curfew.api.v1.DelegateRequest.from:type_name -> google.protobuf.Timestamp
-	98,  // 31: curfew.api.v1.DelegateRequest.until:type_name -> google.protobuf.Timestamp
-	26,  // 32: curfew.api.v1.DelegateReply.delegation:type_name -> curfew.api.v1.Delegation
-	26,  // 33: curfew.api.v1.ListDelegationsReply.delegations:type_name -> curfew.api.v1.Delegation
-	26,  // 34: curfew.api.v1.EndDelegationReply.delegation:type_name -> curfew.api.v1.Delegation
-	99,  // 35: curfew.api.v1.ExtendRequest.duration:type_name -> google.protobuf.Duration
-	98,  // 36: curfew.api.v1.OpenPagesReply.expires:type_name -> google.protobuf.Timestamp
-	98,  // 37: curfew.api.v1.IssueSSHCertificateReply.expires:type_name -> google.protobuf.Timestamp
-	98,  // 38: curfew.api.v1.SearchEventsRequest.since:type_name -> google.protobuf.Timestamp
-	98,  // 39: curfew.api.v1.SearchEventsRequest.until:type_name -> google.protobuf.Timestamp
-	45,  // 40: curfew.api.v1.SearchEventsReply.events:type_name -> curfew.api.v1.Event
-	98,  // 41: curfew.api.v1.Event.at:type_name -> google.protobuf.Timestamp
-	47,  // 42: curfew.api.v1.Event.process:type_name -> curfew.api.v1.Process
-	99,  // 43: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
-	48,  // 44: curfew.api.v1.Event.receipt:type_name -> curfew.api.v1.Receipt
-	98,  // 45: curfew.api.v1.Event.since:type_name -> google.protobuf.Timestamp
-	46,  // 46: curfew.api.v1.Process.ids:type_name -> curfew.api.v1.IDs
-	46,  // 47: curfew.api.v1.Process.old_ids:type_name -> curfew.api.v1.IDs
-	99,  // 48: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
-	98,  // 49: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
-	98,  // 50: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
-	98,  // 51: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
-	19,  // 52: curfew.api.v1.TimelineReply.request:type_name -> curfew.api.v1.Request
-	51,  // 53: curfew.api.v1.TimelineReply.moments:type_name -> curfew.api.v1.Moment
-	98,  // 54: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
-	99,  // 55: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
-	45,  // 56: curfew.api.v1.Moment.event:type_name -> curfew.api.v1.Event
-	54,  // 57: curfew.api.v1.GetCheckpointReply.witnesses:type_name -> curfew.api.v1.Witness
-	98,  // 58: curfew.api.v1.Witness.at:type_name -> google.protobuf.Timestamp
-	98,  // 59: curfew.api.v1.Witness.since:type_name -> google.protobuf.Timestamp
-	98,  // 60: curfew.api.v1.ExportRecordRequest.since:type_name -> google.protobuf.Timestamp
-	12,  // 61: curfew.api.v1.InviteReply.person:type_name -> curfew.api.v1.Person
-	98,  // 62: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
-	12,  // 63: curfew.api.v1.ListPeopleReply.people:type_name -> curfew.api.v1.Person
-	92,  // 64: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
-	98,  // 65: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
-	68,  // 66: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
-	93,  // 67: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
-	98,  // 68: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
-	98,  // 69: curfew.api.v1.Host.examined:type_name -> google.protobuf.Timestamp
-	69,  // 70: curfew.api.v1.Host.findings:type_name -> curfew.api.v1.Finding
-	98,  // 71: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
-	94,  // 72: curfew.api.v1.PolicyStatusReply.files:type_name -> curfew.api.v1.PolicyStatusReply.FilesEntry
-	95,  // 73: curfew.api.v1.PolicyStatusReply.directory:type_name -> curfew.api.v1.PolicyStatusReply.DirectoryEntry
-	96,  // 74: curfew.api.v1.PolicyStatusReply.managers:type_name -> curfew.api.v1.PolicyStatusReply.ManagersEntry
-	73,  // 75: curfew.api.v1.PolicyStatusReply.on_call:type_name -> curfew.api.v1.OnCall
-	97,  // 76: curfew.api.v1.OnCall.rotations:type_name -> curfew.api.v1.OnCall.RotationsEntry
-	75,  // 77: curfew.api.v1.Turns.turns:type_name -> curfew.api.v1.Turn
-	98,  // 78: curfew.api.v1.Turn.from:type_name -> google.protobuf.Timestamp
-	98,  // 79: curfew.api.v1.Turn.until:type_name -> google.protobuf.Timestamp
-	98,  // 80: curfew.api.v1.ListTerminalsRequest.since:type_name -> google.protobuf.Timestamp
-	98,  // 81: curfew.api.v1.ListTerminalsRequest.until:type_name -> google.protobuf.Timestamp
-	79,  // 82: curfew.api.v1.ListTerminalsReply.terminals:type_name -> curfew.api.v1.Terminal
-	98,  // 83: curfew.api.v1.ListTerminalsReply.until:type_name -> google.protobuf.Timestamp
-	98,  // 84: curfew.api.v1.Terminal.started:type_name -> google.protobuf.Timestamp
-	98,  // 85: curfew.api.v1.Terminal.seen:type_name -> google.protobuf.Timestamp
-	98,  // 86: curfew.api.v1.Terminal.ended:type_name -> google.protobuf.Timestamp
-	80,  // 87: curfew.api.v1.Terminal.lines:type_name -> curfew.api.v1.TerminalLine
-	99,  // 88: curfew.api.v1.TerminalLine.at:type_name -> google.protobuf.Duration
-	87,  // 89: curfew.api.v1.GetRosterReply.people:type_name -> curfew.api.v1.PersonKeys
-	88,  // 90: curfew.api.v1.PersonKeys.keys:type_name -> curfew.api.v1.PublicKey
-	76,  // 91: curfew.api.v1.PolicyStatusReply.DirectoryEntry.value:type_name -> curfew.api.v1.Members
-	74,  // 92: curfew.api.v1.OnCall.RotationsEntry.value:type_name -> curfew.api.v1.Turns
-	0,   // 93: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
-	2,   // 94: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
-	3,   // 95: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
-	4,   // 96: curfew.api.v1.Curfew.BeginSignIn:input_type -> curfew.api.v1.BeginSignInRequest
-	6,   // 97: curfew.api.v1.Curfew.FinishSignIn:input_type -> curfew.api.v1.FinishSignInRequest
-	8,   // 98: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
-	10,  // 99: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
-	13,  // 100: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
-	16,  // 101: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
-	22,  // 102: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
-	23,  // 103: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
-	22,  // 104: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
-	25,  // 105: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
-	33,  // 106: curfew.api.v1.Curfew.Sign:input_type -> curfew.api.v1.SignRequest
-	35,  // 107: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
-	34,  // 108: curfew.api.v1.Curfew.Comment:input_type -> curfew.api.v1.CommentRequest
-	36,  // 109: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
-	37,  // 110: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
-	38,  // 111: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
-	27,  // 112: curfew.api.v1.Curfew.Delegate:input_type -> curfew.api.v1.DelegateRequest
-	29,  // 113: curfew.api.v1.Curfew.ListDelegations:input_type -> curfew.api.v1.ListDelegationsRequest
-	31,  // 114: curfew.api.v1.Curfew.EndDelegation:input_type -> curfew.api.v1.EndDelegationRequest
-	39,  // 115: curfew.api.v1.Curfew.OpenPages:input_type -> curfew.api.v1.OpenPagesRequest
-	41,  // 116: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
-	43,  // 117: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	43,  // 118: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	49,  // 119: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
-	52,  // 120: curfew.api.v1.Curfew.GetCheckpoint:input_type -> curfew.api.v1.GetCheckpointRequest
-	55,  // 121: curfew.api.v1.Curfew.ExportRecord:input_type -> curfew.api.v1.ExportRecordRequest
-	77,  // 122: curfew.api.v1.Curfew.ListTerminals:input_type -> curfew.api.v1.ListTerminalsRequest
-	81,  // 123: curfew.api.v1.Curfew.ReplayTerminal:input_type -> curfew.api.v1.ReplayTerminalRequest
-	83,  // 124: curfew.api.v1.Curfew.EndHostSession:input_type -> curfew.api.v1.EndHostSessionRequest
-	57,  // 125: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
-	58,  // 126: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
-	60,  // 127: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
-	61,  // 128: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
-	63,  // 129: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
-	66,  // 130: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
-	70,  // 131: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
-	71,  // 132: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
-	85,  // 133: curfew.api.v1.Curfew.GetRoster:input_type -> curfew.api.v1.GetRosterRequest
-	89,  // 134: curfew.api.v1.Curfew.PublishRoster:input_type -> curfew.api.v1.PublishRosterRequest
-	1,   // 135: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
-	7,   // 136: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
-	7,   // 137: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
-	5,   // 138: curfew.api.v1.Curfew.BeginSignIn:output_type -> curfew.api.v1.BeginSignInReply
-	7,   // 139: curfew.api.v1.Curfew.FinishSignIn:output_type -> curfew.api.v1.SessionReply
-	9,   // 140: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
-	11,  // 141: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
-	14,  // 142: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
-	19,  // 143: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
-	19,  // 144: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
-	24,  // 145: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
-	19,  // 146: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
-	19,  // 147: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
-	19,  // 148: curfew.api.v1.Curfew.Sign:output_type -> curfew.api.v1.Request
-	19,  // 149: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
-	19,  // 150: curfew.api.v1.Curfew.Comment:output_type -> curfew.api.v1.Request
-	19,  // 151: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
-	19,  // 152: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
-	19,  // 153: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
-	28,  // 154: curfew.api.v1.Curfew.Delegate:output_type -> curfew.api.v1.DelegateReply
-	30,  // 155: curfew.api.v1.Curfew.ListDelegations:output_type -> curfew.api.v1.ListDelegationsReply
-	32,  // 156: curfew.api.v1.Curfew.EndDelegation:output_type -> curfew.api.v1.EndDelegationReply
-	40,  // 157: curfew.api.v1.Curfew.OpenPages:output_type -> curfew.api.v1.OpenPagesReply
-	42,  // 158: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
-	44,  // 159: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
-	45,  // 160: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
-	50,  // 161: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
-	53,  // 162: curfew.api.v1.Curfew.GetCheckpoint:output_type -> curfew.api.v1.GetCheckpointReply
-	56,  // 163: curfew.api.v1.Curfew.ExportRecord:output_type -> curfew.api.v1.ExportPart
-	78,  // 164: curfew.api.v1.Curfew.ListTerminals:output_type -> curfew.api.v1.ListTerminalsReply
-	82,  // 165: curfew.api.v1.Curfew.ReplayTerminal:output_type -> curfew.api.v1.TerminalPart
-	84,  // 166: curfew.api.v1.Curfew.EndHostSession:output_type -> curfew.api.v1.EndHostSessionReply
-	59,  // 167: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
-	59,  // 168: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
-	12,  // 169: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
-	62,  // 170: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
-	64,  // 171: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
-	67,  // 172: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
-	68,  // 173: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
-	72,  // 174: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
-	86,  // 175: curfew.api.v1.Curfew.GetRoster:output_type -> curfew.api.v1.GetRosterReply
-	90,  // 176: curfew.api.v1.Curfew.PublishRoster:output_type -> curfew.api.v1.PublishRosterReply
-	135, // [135:177] is the sub-list for method output_type
-	93,  // [93:135] is the sub-list for method input_type
-	93,  // [93:93] is the sub-list for extension type_name
-	93,  // [93:93] is the sub-list for extension extendee
-	0,   // [0:93] is the sub-list for field type_name
+	98,  // 6: curfew.api.v1.Role.eligible_from:type_name -> google.protobuf.Timestamp
+	99,  // 7: curfew.api.v1.CreateRequestRequest.duration:type_name -> google.protobuf.Duration
+	98,  // 8: curfew.api.v1.CreateRequestRequest.start:type_name -> google.protobuf.Timestamp
+	91,  // 9: curfew.api.v1.CreateRequestRequest.labels:type_name -> curfew.api.v1.CreateRequestRequest.LabelsEntry
+	98,  // 10: curfew.api.v1.Approval.at:type_name -> google.protobuf.Timestamp
+	99,  // 11: curfew.api.v1.Approval.duration:type_name -> google.protobuf.Duration
+	98,  // 12: curfew.api.v1.Remark.at:type_name -> google.protobuf.Timestamp
+	99,  // 13: curfew.api.v1.Request.duration:type_name -> google.protobuf.Duration
+	98,  // 14: curfew.api.v1.Request.asked_at:type_name -> google.protobuf.Timestamp
+	98,  // 15: curfew.api.v1.Request.lapses_at:type_name -> google.protobuf.Timestamp
+	17,  // 16: curfew.api.v1.Request.approvals:type_name -> curfew.api.v1.Approval
+	98,  // 17: curfew.api.v1.Request.not_before:type_name -> google.protobuf.Timestamp
+	98,  // 18: curfew.api.v1.Request.not_after:type_name -> google.protobuf.Timestamp
+	21,  // 19: curfew.api.v1.Request.host_states:type_name -> curfew.api.v1.HostState
+	98,  // 20: curfew.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
+	99,  // 21: curfew.api.v1.Request.drain:type_name -> google.protobuf.Duration
+	20,  // 22: curfew.api.v1.Request.origin:type_name -> curfew.api.v1.Origin
+	18,  // 23: curfew.api.v1.Request.remarks:type_name -> curfew.api.v1.Remark
+	98,  // 24: curfew.api.v1.Request.start:type_name -> google.protobuf.Timestamp
+	98,  // 25: curfew.api.v1.HostState.at:type_name -> google.protobuf.Timestamp
+	19,  // 26: curfew.api.v1.ListRequestsReply.requests:type_name -> curfew.api.v1.Request
+	99,  // 27: curfew.api.v1.ApproveRequest.duration:type_name -> google.protobuf.Duration
+	98,  // 28: curfew.api.v1.Delegation.from:type_name -> google.protobuf.Timestamp
+	98,  // 29: curfew.api.v1.Delegation.until:type_name -> google.protobuf.Timestamp
+	98,  // 30: curfew.api.v1.Delegation.made_at:type_name -> google.protobuf.Timestamp
+	98,  // 31: curfew.api.v1.DelegateRequest.from:type_name -> google.protobuf.Timestamp
+	98,  // 32: curfew.api.v1.DelegateRequest.until:type_name -> google.protobuf.Timestamp
+	26,  // 33: curfew.api.v1.DelegateReply.delegation:type_name -> curfew.api.v1.Delegation
+	26,  // 34: curfew.api.v1.ListDelegationsReply.delegations:type_name -> curfew.api.v1.Delegation
+	26,  // 35: curfew.api.v1.EndDelegationReply.delegation:type_name -> curfew.api.v1.Delegation
+	99,  // 36: curfew.api.v1.ExtendRequest.duration:type_name -> google.protobuf.Duration
+	98,  // 37: curfew.api.v1.OpenPagesReply.expires:type_name -> google.protobuf.Timestamp
+	98,  // 38: curfew.api.v1.IssueSSHCertificateReply.expires:type_name -> google.protobuf.Timestamp
+	98,  // 39: curfew.api.v1.SearchEventsRequest.since:type_name -> google.protobuf.Timestamp
+	98,  // 40: curfew.api.v1.SearchEventsRequest.until:type_name -> google.protobuf.Timestamp
+	45,  // 41: curfew.api.v1.SearchEventsReply.events:type_name -> curfew.api.v1.Event
+	98,  // 42: curfew.api.v1.Event.at:type_name -> google.protobuf.Timestamp
+	47,  // 43: curfew.api.v1.Event.process:type_name -> curfew.api.v1.Process
+	99,  // 44: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
+	48,  // 45: curfew.api.v1.Event.receipt:type_name -> curfew.api.v1.Receipt
+	98,  // 46: curfew.api.v1.Event.since:type_name -> google.protobuf.Timestamp
+	46,  // 47: curfew.api.v1.Process.ids:type_name -> curfew.api.v1.IDs
+	46,  // 48: curfew.api.v1.Process.old_ids:type_name -> curfew.api.v1.IDs
+	99,  // 49: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
+	98,  // 50: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
+	98,  // 51: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
+	98,  // 52: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
+	19,  // 53: curfew.api.v1.TimelineReply.request:type_name -> curfew.api.v1.Request
+	51,  // 54: curfew.api.v1.TimelineReply.moments:type_name -> curfew.api.v1.Moment
+	98,  // 55: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
+	99,  // 56: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
+	45,  // 57: curfew.api.v1.Moment.event:type_name -> curfew.api.v1.Event
+	54,  // 58: curfew.api.v1.GetCheckpointReply.witnesses:type_name -> curfew.api.v1.Witness
+	98,  // 59: curfew.api.v1.Witness.at:type_name -> google.protobuf.Timestamp
+	98,  // 60: curfew.api.v1.Witness.since:type_name -> google.protobuf.Timestamp
+	98,  // 61: curfew.api.v1.ExportRecordRequest.since:type_name -> google.protobuf.Timestamp
+	12,  // 62: curfew.api.v1.InviteReply.person:type_name -> curfew.api.v1.Person
+	98,  // 63: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
+	12,  // 64: curfew.api.v1.ListPeopleReply.people:type_name -> curfew.api.v1.Person
+	92,  // 65: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
+	98,  // 66: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
+	68,  // 67: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
+	93,  // 68: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
+	98,  // 69: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
+	98,  // 70: curfew.api.v1.Host.examined:type_name -> google.protobuf.Timestamp
+	69,  // 71: curfew.api.v1.Host.findings:type_name -> curfew.api.v1.Finding
+	98,  // 72: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
+	94,  // 73: curfew.api.v1.PolicyStatusReply.files:type_name -> curfew.api.v1.PolicyStatusReply.FilesEntry
+	95,  // 74: curfew.api.v1.PolicyStatusReply.directory:type_name -> curfew.api.v1.PolicyStatusReply.DirectoryEntry
+	96,  // 75: curfew.api.v1.PolicyStatusReply.managers:type_name -> curfew.api.v1.PolicyStatusReply.ManagersEntry
+	73,  // 76: curfew.api.v1.PolicyStatusReply.on_call:type_name -> curfew.api.v1.OnCall
+	97,  // 77: curfew.api.v1.OnCall.rotations:type_name -> curfew.api.v1.OnCall.RotationsEntry
+	75,  // 78: curfew.api.v1.Turns.turns:type_name -> curfew.api.v1.Turn
+	98,  // 79: curfew.api.v1.Turn.from:type_name -> google.protobuf.Timestamp
+	98,  // 80: curfew.api.v1.Turn.until:type_name -> google.protobuf.Timestamp
+	98,  // 81: curfew.api.v1.ListTerminalsRequest.since:type_name -> google.protobuf.Timestamp
+	98,  // 82: curfew.api.v1.ListTerminalsRequest.until:type_name -> google.protobuf.Timestamp
+	79,  // 83: curfew.api.v1.ListTerminalsReply.terminals:type_name -> curfew.api.v1.Terminal
+	98,  // 84: curfew.api.v1.ListTerminalsReply.until:type_name -> google.protobuf.Timestamp
+	98,  // 85: curfew.api.v1.Terminal.started:type_name -> google.protobuf.Timestamp
+	98,  // 86: curfew.api.v1.Terminal.seen:type_name -> google.protobuf.Timestamp
+	98,  // 87: curfew.api.v1.Terminal.ended:type_name -> google.protobuf.Timestamp
+	80,  // 88: curfew.api.v1.Terminal.lines:type_name -> curfew.api.v1.TerminalLine
+	99,  // 89: curfew.api.v1.TerminalLine.at:type_name -> google.protobuf.Duration
+	87,  // 90: curfew.api.v1.GetRosterReply.people:type_name -> curfew.api.v1.PersonKeys
+	88,  // 91: curfew.api.v1.PersonKeys.keys:type_name -> curfew.api.v1.PublicKey
+	76,  // 92: curfew.api.v1.PolicyStatusReply.DirectoryEntry.value:type_name -> curfew.api.v1.Members
+	74,  // 93: curfew.api.v1.OnCall.RotationsEntry.value:type_name -> curfew.api.v1.Turns
+	0,   // 94: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
+	2,   // 95: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
+	3,   // 96: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
+	4,   // 97: curfew.api.v1.Curfew.BeginSignIn:input_type -> curfew.api.v1.BeginSignInRequest
+	6,   // 98: curfew.api.v1.Curfew.FinishSignIn:input_type -> curfew.api.v1.FinishSignInRequest
+	8,   // 99: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
+	10,  // 100: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
+	13,  // 101: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
+	16,  // 102: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
+	22,  // 103: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
+	23,  // 104: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
+	22,  // 105: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
+	25,  // 106: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
+	33,  // 107: curfew.api.v1.Curfew.Sign:input_type -> curfew.api.v1.SignRequest
+	35,  // 108: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
+	34,  // 109: curfew.api.v1.Curfew.Comment:input_type -> curfew.api.v1.CommentRequest
+	36,  // 110: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
+	37,  // 111: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
+	38,  // 112: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
+	27,  // 113: curfew.api.v1.Curfew.Delegate:input_type -> curfew.api.v1.DelegateRequest
+	29,  // 114: curfew.api.v1.Curfew.ListDelegations:input_type -> curfew.api.v1.ListDelegationsRequest
+	31,  // 115: curfew.api.v1.Curfew.EndDelegation:input_type -> curfew.api.v1.EndDelegationRequest
+	39,  // 116: curfew.api.v1.Curfew.OpenPages:input_type -> curfew.api.v1.OpenPagesRequest
+	41,  // 117: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
+	43,  // 118: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	43,  // 119: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	49,  // 120: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
+	52,  // 121: curfew.api.v1.Curfew.GetCheckpoint:input_type -> curfew.api.v1.GetCheckpointRequest
+	55,  // 122: curfew.api.v1.Curfew.ExportRecord:input_type -> curfew.api.v1.ExportRecordRequest
+	77,  // 123: curfew.api.v1.Curfew.ListTerminals:input_type -> curfew.api.v1.ListTerminalsRequest
+	81,  // 124: curfew.api.v1.Curfew.ReplayTerminal:input_type -> curfew.api.v1.ReplayTerminalRequest
+	83,  // 125: curfew.api.v1.Curfew.EndHostSession:input_type -> curfew.api.v1.EndHostSessionRequest
+	57,  // 126: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
+	58,  // 127: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
+	60,  // 128: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
+	61,  // 129: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
+	63,  // 130: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
+	66,  // 131: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
+	70,  // 132: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
+	71,  // 133: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
+	85,  // 134: curfew.api.v1.Curfew.GetRoster:input_type -> curfew.api.v1.GetRosterRequest
+	89,  // 135: curfew.api.v1.Curfew.PublishRoster:input_type -> curfew.api.v1.PublishRosterRequest
+	1,   // 136: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
+	7,   // 137: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
+	7,   // 138: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
+	5,   // 139: curfew.api.v1.Curfew.BeginSignIn:output_type -> curfew.api.v1.BeginSignInReply
+	7,   // 140: curfew.api.v1.Curfew.FinishSignIn:output_type -> curfew.api.v1.SessionReply
+	9,   // 141: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
+	11,  // 142: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
+	14,  // 143: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
+	19,  // 144: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
+	19,  // 145: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
+	24,  // 146: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
+	19,  // 147: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
+	19,  // 148: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
+	19,  // 149: curfew.api.v1.Curfew.Sign:output_type -> curfew.api.v1.Request
+	19,  // 150: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
+	19,  // 151: curfew.api.v1.Curfew.Comment:output_type -> curfew.api.v1.Request
+	19,  // 152: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
+	19,  // 153: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
+	19,  // 154: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
+	28,  // 155: curfew.api.v1.Curfew.Delegate:output_type -> curfew.api.v1.DelegateReply
+	30,  // 156: curfew.api.v1.Curfew.ListDelegations:output_type -> curfew.api.v1.ListDelegationsReply
+	32,  // 157: curfew.api.v1.Curfew.EndDelegation:output_type -> curfew.api.v1.EndDelegationReply
+	40,  // 158: curfew.api.v1.Curfew.OpenPages:output_type -> curfew.api.v1.OpenPagesReply
+	42,  // 159: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
+	44,  // 160: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
+	45,  // 161: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
+	50,  // 162: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
+	53,  // 163: curfew.api.v1.Curfew.GetCheckpoint:output_type -> curfew.api.v1.GetCheckpointReply
+	56,  // 164: curfew.api.v1.Curfew.ExportRecord:output_type -> curfew.api.v1.ExportPart
+	78,  // 165: curfew.api.v1.Curfew.ListTerminals:output_type -> curfew.api.v1.ListTerminalsReply
+	82,  // 166: curfew.api.v1.Curfew.ReplayTerminal:output_type -> curfew.api.v1.TerminalPart
+	84,  // 167: curfew.api.v1.Curfew.EndHostSession:output_type -> curfew.api.v1.EndHostSessionReply
+	59,  // 168: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
+	59,  // 169: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
+	12,  // 170: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
+	62,  // 171: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
+	64,  // 172: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
+	67,  // 173: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
+	68,  // 174: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
+	72,  // 175: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
+	86,  // 176: curfew.api.v1.Curfew.GetRoster:output_type -> curfew.api.v1.GetRosterReply
+	90,  // 177: curfew.api.v1.Curfew.PublishRoster:output_type -> curfew.api.v1.PublishRosterReply
+	136, // [136:178] is the sub-list for method output_type
+	94,  // [94:136] is the sub-list for method input_type
+	94,  // [94:94] is the sub-list for extension type_name
+	94,  // [94:94] is the sub-list for extension extendee
+	0,   // [0:94] is the sub-list for field type_name
 }
 
 func init() { file_wire_api_api_proto_init() }
