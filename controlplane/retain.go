@@ -48,6 +48,11 @@ func (r Retention) check() error {
 	return errors.Join(errs...)
 }
 
+// forEver reports whether nothing is ever deleted.
+func (r Retention) forEver() bool {
+	return r.DefaultDays == 0 && r.TerminalDays == 0 && len(r.RoleDays)+len(r.RoleTerminalDays) == 0
+}
+
 // of is how long what was done under a role is told; 0: for ever.
 func (r Retention) of(role string) time.Duration {
 	if days, ok := r.RoleDays[role]; ok {
@@ -71,6 +76,8 @@ func (r Retention) ofTerminals(role string) time.Duration {
 // far is how much further than at the last look the clock may say that it is. One
 // that says more was moved, or the server was off: it is believed once it has gone on from there for so long.
 const far = day
+
+var errDoubted = errors.New("it was moved, or no server ran")
 
 // A doubt is whether the clock that says what is too old is right.
 type doubt struct {
@@ -101,8 +108,8 @@ func (s *Server) age(ctx context.Context, now clock.Reading) error {
 		return err
 	}
 	if left := s.doubt.about(now, aged); left > 0 {
-		return fmt.Errorf("the clock says %s, and at the last look it said %s: it was moved, or no server ran. Nothing is deleted by it before it has gone on from there for another %v",
-			now.Wall.Format(time.RFC3339), aged.Format(time.RFC3339), left.Round(time.Minute))
+		return fmt.Errorf("the clock says %s, and at the last look it said %s: %w. Nothing is deleted by it before it has gone on from there for another %v",
+			now.Wall.Format(time.RFC3339), aged.Format(time.RFC3339), errDoubted, left.Round(time.Minute))
 	}
 	return s.store.Age(ctx, now.Wall)
 }
@@ -126,10 +133,13 @@ func (s *Server) forget(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.age(ctx, s.clock.Now()); err != nil {
+	reading := s.clock.Now() // the one that is judged is the one that is deleted by
+	if err := s.age(ctx, reading); errors.Is(err, errDoubted) && s.config.Retention.forEver() {
+		return s.terminals.clear(ctx) // nothing would be deleted by it
+	} else if err != nil {
 		return err
 	}
-	now := s.clock.Now().Wall
+	now := reading.Wall
 	for _, role := range roles {
 		length := s.config.Retention.of(role)
 		for length > 0 {

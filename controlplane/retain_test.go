@@ -120,3 +120,25 @@ func TestNothingIsDeletedByAClockThatJumped(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Where nothing is ever deleted, nobody is told that something is not.
+func TestAClockThatJumpedIsNoAlertWhereAllIsKept(t *testing.T) {
+	ctx := t.Context()
+	kept, err := store.Open(ctx, filepath.Join(t.TempDir(), "db"), "lab")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kept.Close()
+	start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	c := &ticking{clock.Reading{Wall: start}}
+	s := &Server{plane: &plane{store: kept, clock: c}, terminals: &terminals{Store: kept}}
+	for _, now := range []clock.Reading{c.now, {Wall: start.Add(3 * day), Boot: time.Hour}} {
+		c.now = now
+		if err := s.forget(ctx); err != nil {
+			t.Error(err)
+		}
+	}
+	if aged, err := kept.Aged(ctx); err != nil || !aged.Equal(start) {
+		t.Errorf("it was noted at %v: %v", aged, err)
+	}
+}
