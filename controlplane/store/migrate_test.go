@@ -67,3 +67,32 @@ func TestMigrationKeepsTheRecord(t *testing.T) {
 		t.Errorf("a grant of then does not end: %v, %v", due, err)
 	}
 }
+
+// What a host says of its time, and the control plane repeats, does not tell how
+// old the record is.
+func TestMigrationAgesTheRecordByNoHostsClock(t *testing.T) {
+	ctx, place := t.Context(), emptyPlace(t)
+	old := &Store{fleet: "lab", me: "old", changed: make(chan struct{})}
+	must(t, old.connect(place))
+	p, err := old.provider()
+	must(t, err)
+	_, err = p.UpTo(ctx, 151)
+	must(t, err)
+	must(t, old.Tell(ctx, roster.Act{By: "ana", At: noon}, "added somebody"))
+	for _, at := range []time.Time{noon.Add(-1000 * time.Hour), noon.Add(1000 * time.Hour)} {
+		must(t, old.write(ctx, func(t *tx) error {
+			return t.own(ctx, ledger.Entry{Kind: ledger.Gap, At: at, Host: "db1", Text: roster.BadSeal + " db1"}, "")
+		}))
+	}
+	must(t, old.Close())
+
+	s := openAt(t, place)
+	if aged, err := s.Aged(ctx); err != nil || !aged.Equal(noon) {
+		t.Errorf("noted at %v, want %v: %v", aged, noon, err)
+	}
+	var early int
+	must(t, s.read.QueryRowContext(ctx, `SELECT count(*) FROM record_ages WHERE at < ?`, ns(noon)).Scan(&early))
+	if early > 0 {
+		t.Error("a host has said that its entries are old")
+	}
+}

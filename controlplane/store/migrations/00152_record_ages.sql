@@ -8,6 +8,7 @@ CREATE TABLE record_ages (
     last INTEGER NOT NULL
 ) STRICT;
 
--- The control plane's own entries have told it until now, one for each hour.
+-- The control plane's own entries have told it until now, one for each hour; but
+-- one of a seal that does not hold has the time that its host said.
 INSERT INTO record_ages (at, last)
-    SELECT max(at), max(id) FROM entries WHERE host = '' AND outbox = 'control-plane' AND at > 0 GROUP BY at / 3600000000000;
+    SELECT max(at), max(id) FROM entries WHERE host = '' AND outbox = 'control-plane' AND kind <> 'gap' AND at > 0 GROUP BY at / 3600000000000;
