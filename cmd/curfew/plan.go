@@ -98,7 +98,11 @@ func (p *program) asked(ctx context.Context, now time.Time) ([]plan.Past, []rost
 	for _, x := range r.Requests {
 		if at := x.AskedAt.AsTime(); at.After(now.Add(-lately)) {
 			q := roster.Question{Person: x.Person, Role: x.Role, Hosts: x.Hosts, Duration: x.Duration.AsDuration(), Reason: x.Reason, Ticket: x.Ticket, Source: x.Source}
-			all = append(all, plan.Past{ID: x.Id, Question: q, At: at})
+			one := plan.Past{ID: x.Id, Question: q, At: at}
+			if x.Start != nil {
+				one.Start = x.Start.AsTime()
+			}
+			all = append(all, one)
 		}
 	}
 	return all, hosts, nil

@@ -15,6 +15,7 @@ type Past struct {
 	ID       string
 	Question roster.Question
 	At       time.Time
+	Start    time.Time // when it was to begin, if that was not at once
 }
 
 // A Replay is a request to which the new policy says something else.
@@ -28,14 +29,18 @@ type Replay struct {
 	Text      string    `json:"text"`
 }
 
-// Replays asks both policies what they say to each request, at the time when
-// it was made and for the hosts as they are now.
+// Replays asks both policies what they say to each request, as of the time when
+// it was made, or was to begin, and for the hosts as they are now.
 func Replays(from, to policy.Policy, asked []Past, hosts []roster.Host) []Replay {
 	all := []Replay{}
 	for _, q := range asked {
 		r := Replay{Request: q.ID, Person: q.Question.Person, Role: q.Question.Role, Hosts: q.Question.Hosts, At: q.At}
-		before, wrong := from.OnCall(q.At).Judge(q.Question, hosts, q.At)
-		after, wrongNow := to.OnCall(q.At).Judge(q.Question, hosts, q.At)
+		begin := q.At
+		if q.Start.After(begin) {
+			begin = q.Start
+		}
+		before, wrong := from.OnCall(q.At).Judge(q.Question, hosts, begin)
+		after, wrongNow := to.OnCall(q.At).Judge(q.Question, hosts, begin)
 		switch {
 		case wrong == nil && wrongNow != nil:
 			r.Direction, r.Text = Narrower, "would be refused: "+wrongNow.Error()

@@ -320,6 +320,20 @@ func TestReplaysTellWhatTheNewPolicyWouldHaveSaid(t *testing.T) {
 	}
 }
 
+// A request that was made ahead is judged as of when it is to begin, as the server did.
+func TestReplaysGoByWhenAGrantWouldBegin(t *testing.T) {
+	hosts := []roster.Host{{Name: "db1", Labels: map[string]string{"tier": "db"}}}
+	q := roster.Question{Person: "eva", Role: "db-admin", Hosts: []string{"db1"}, Duration: time.Hour, Reason: "x", Ticket: "INC-1"}
+	asked := []Past{{ID: "r-1", Question: q, At: noon, Start: noon.AddDate(0, 0, 2)}, {ID: "r-2", Question: q, At: noon}}
+	var got []string
+	for _, r := range Replays(must(t, old), must(t, strings.Replace(old, "people: [eva]", "people: [eva], from: 2027-02-01", 1)), asked, hosts) {
+		got = append(got, r.Direction+" "+r.Request)
+	}
+	if diff := cmp.Diff([]string{"narrower r-2"}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // Whom a directory lets in stands in no file: that it does is told by itself.
 func TestCompareTellsGroupsThatADirectoryKeeps(t *testing.T) {
 	from := must(t, old)
