@@ -47,7 +47,7 @@ func Compare(from, to policy.Policy, at time.Time) []Change {
 	before, after := asks(from, at), asks(to, at)
 	was, is := ahead(from, before, at), ahead(to, after, at)
 	for _, name := range slices.Sorted(maps.Keys(roles)) {
-		c := &comparer{from: from, to: to, a: from.Roles[name], b: to.Roles[name], role: name, before: before[name], after: after[name], was: was[name], is: is[name]}
+		c := &comparer{from: from, to: to, at: at, a: from.Roles[name], b: to.Roles[name], role: name, before: before[name], after: after[name], was: was[name], is: is[name]}
 		_, had := from.Roles[name]
 		_, has := to.Roles[name]
 		c.eligibility()
@@ -117,6 +117,7 @@ func production(from, to policy.Policy) []Change {
 
 type comparer struct {
 	from, to      policy.Policy
+	at            time.Time
 	a, b          policy.Role
 	role          string
 	before, after map[string]time.Time // who may ask, and until when
@@ -167,7 +168,7 @@ func (c *comparer) eligibility() {
 		was, had := before[person]
 		switch is := after[person]; {
 		case !had:
-			at := line(c.to, c.role, person, is)
+			at := c.line(c.to, person, is)
 			gain[at] = append(gain[at], person)
 		case cmp.Or(is.Equal(was), is.IsZero() && was.IsZero()):
 		case is.IsZero() || !was.IsZero() && is.After(was):
@@ -178,7 +179,7 @@ func (c *comparer) eligibility() {
 	}
 	for _, person := range slices.Sorted(maps.Keys(before)) {
 		if _, has := after[person]; !has {
-			at := line(c.from, c.role, person, before[person])
+			at := c.line(c.from, person, before[person])
 			lose[at] = append(lose[at], person)
 		}
 	}
@@ -265,7 +266,7 @@ func (c *comparer) ends(direction string, moved map[string][]string) {
 		people := moved[how]
 		c.found = append(c.found, Change{
 			Direction: direction, Role: c.role, Kind: "until", Text: "eligibility of " + strings.Join(people, ", ") + " moves from " + how, People: people,
-			Old: line(c.from, c.role, people[0], c.before[people[0]]), New: line(c.to, c.role, people[0], c.after[people[0]]),
+			Old: c.line(c.from, people[0], c.before[people[0]]), New: c.line(c.to, people[0], c.after[people[0]]),
 		})
 	}
 }
@@ -276,10 +277,10 @@ func byPlace(a, b policy.Place) int {
 
 func bySpell(a, b spell) int { return byPlace(a.at, b.at) }
 
-// line is where it is written that the person may ask until then.
-func line(p policy.Policy, role, person string, until time.Time) policy.Place {
+// line is where it is written that the person may ask now, and until then.
+func (c *comparer) line(p policy.Policy, person string, until time.Time) policy.Place {
 	for _, e := range p.Eligible {
-		if e.Role == role && e.Until.Equal(until) && slices.Contains(e.People, person) {
+		if e.Role == c.role && e.Stands(c.at) && e.Until.Equal(until) && slices.Contains(e.People, person) {
 			return e.At
 		}
 	}

@@ -88,6 +88,11 @@ func TestCompareTellsEachChangeAndItsDirection(t *testing.T) {
 			[]string{"narrower db-admin 19>0: eva may no longer ask for it", "wider db-admin 0>19: eva may ask for it from 2027-03-01 on"},
 			[]string{"wider db-admin 0>19: eva may ask for it"},
 		},
+		{
+			"the line that counts is named, and none that begins later", "eligible:", "eligible:\n  - {role: db-admin, people: [gil], from: 2027-03-01}\n  - {role: db-admin, people: [gil]}",
+			[]string{"wider db-admin 0>19: gil may ask for it"},
+			[]string{"narrower db-admin 19>0: gil may no longer ask for it"},
+		},
 		{"a first day that is past changes nothing", "people: [eva]", "people: [eva], from: 2027-01-31", nil, nil},
 		{
 			"some hosts are production", "eligible:", "production:\n  hosts: {tier: db}\neligible:",
