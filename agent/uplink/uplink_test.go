@@ -108,6 +108,18 @@ func TestJoinWithAClockThatIsBehind(t *testing.T) {
 	}
 }
 
+// A control plane whose clock was set back a little since it made its CA vouches
+// for a host from before that CA counts.
+func TestJoinOfACAThatIsYoungerThanItsWord(t *testing.T) {
+	w := newWorld(t)
+	w.clock.by.Store(int64(-5 * time.Minute))
+	w.serve()
+	w.put("db1", 1)
+	if _, err := uplink.Join(t.Context(), w.clock, w.code("secret-of-db1"), uplink.Newcomer{Name: "db1"}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestStateReachesTheHost(t *testing.T) {
 	w := newWorld(t)
 	w.serve()
