@@ -25,7 +25,7 @@ var errAway = errors.New("send")
 // A try is what became of a message that is not taken yet.
 type try struct {
 	since time.Time // what is older than news is given up
-	times int
+	times int       // that it was refused
 	next  time.Time // aside: not before then
 }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -134,6 +135,27 @@ func TestNothingStepsAsideForNothing(t *testing.T) {
 	again(t, n)
 	if got := p.told(); got != strings.Join(want, " ") {
 		t.Errorf("told %q", got)
+	}
+}
+
+// That nobody answers says nothing of a message: a receiver that then comes up,
+// and is not ready yet, is asked with the same patience.
+func TestNoAnswerIsNoRefusal(t *testing.T) {
+	w, p := newWorld(), newPicky(t, "bad")
+	target := Target{Name: "chat", Form: FormSlack, ToFile: file(t, "http://127.0.0.1:1")}
+	look(t, w, target)
+	say(w, "bad", "two")
+	n := look(t, w, target)
+	if err := os.WriteFile(target.ToFile, []byte(p.URL), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range patience - 1 {
+		if _, err := n.turn(t.Context(), n.lines[0]); err == nil || p.told() != "" {
+			t.Fatalf("it steps aside at once: %v, %q", err, p.told())
+		}
+	}
+	if _, err := n.turn(t.Context(), n.lines[0]); err != nil || p.told() != "two" {
+		t.Errorf("it does not step aside: %v, %q", err, p.told())
 	}
 }
 

@@ -254,12 +254,16 @@ func (n *Notifier) tell(ctx context.Context, l *line, m Message) error {
 	}
 	sending, cancel := context.WithTimeout(ctx, sendWithin)
 	defer cancel()
-	t.times++
-	err := l.sink.send(sending, m)
-	if err == nil {
+	switch err := l.sink.send(sending, m); {
+	case err == nil:
 		delete(l.tried, m.ID)
+		return nil
+	case !errors.Is(err, errAway):
+		t.times++
+		return err
+	default:
+		return err
 	}
-	return err
 }
 
 // ends warns of grants whose end is near. Its cursor is the time up to which
