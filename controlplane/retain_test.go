@@ -94,17 +94,23 @@ type ticking struct{ now clock.Reading }
 func (c *ticking) Now() clock.Reading                   { return c.now }
 func (c *ticking) After(time.Duration) <-chan time.Time { return nil }
 
-// While the clock is doubted nothing is deleted, and the record's age is not noted by it.
-func TestNothingIsDeletedByAClockThatJumped(t *testing.T) {
-	ctx := t.Context()
-	kept, err := store.Open(ctx, filepath.Join(t.TempDir(), "db"), "lab")
+// keeping is a server of an empty record, and its clock.
+func keeping(t *testing.T, r Retention) (*Server, *ticking) {
+	t.Helper()
+	kept, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "db"), "lab")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer kept.Close()
-	start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	c := &ticking{clock.Reading{Wall: start}}
-	s := &Server{plane: &plane{store: kept, clock: c, config: Config{Retention: Retention{DefaultDays: 1}}}, terminals: &terminals{Store: kept}}
+	t.Cleanup(func() { _ = kept.Close() })
+	c := &ticking{clock.Reading{Wall: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}}
+	return &Server{plane: &plane{store: kept, clock: c, config: Config{Retention: r}}, terminals: &terminals{Store: kept}}, c
+}
+
+// While the clock is doubted nothing is deleted, and the record's age is not noted by it.
+func TestNothingIsDeletedByAClockThatJumped(t *testing.T) {
+	ctx := t.Context()
+	s, c := keeping(t, Retention{DefaultDays: 1})
+	start := c.now.Wall
 	if err := s.forget(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +118,7 @@ func TestNothingIsDeletedByAClockThatJumped(t *testing.T) {
 	if err := s.forget(ctx); err == nil || !strings.Contains(err.Error(), "it was moved") {
 		t.Errorf("a year later within an hour: %v", err)
 	}
-	if aged, err := kept.Aged(ctx); err != nil || !aged.Equal(start) {
+	if aged, err := s.store.Aged(ctx); err != nil || !aged.Equal(start) {
 		t.Errorf("it was noted at %v: %v", aged, err)
 	}
 	c.now = clock.Reading{Wall: start.Add(2 * time.Hour), Boot: 2 * time.Hour}
@@ -124,21 +130,15 @@ func TestNothingIsDeletedByAClockThatJumped(t *testing.T) {
 // Where nothing is ever deleted, nobody is told that something is not.
 func TestAClockThatJumpedIsNoAlertWhereAllIsKept(t *testing.T) {
 	ctx := t.Context()
-	kept, err := store.Open(ctx, filepath.Join(t.TempDir(), "db"), "lab")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer kept.Close()
-	start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	c := &ticking{clock.Reading{Wall: start}}
-	s := &Server{plane: &plane{store: kept, clock: c}, terminals: &terminals{Store: kept}}
+	s, c := keeping(t, Retention{})
+	start := c.now.Wall
 	for _, now := range []clock.Reading{c.now, {Wall: start.Add(3 * day), Boot: time.Hour}} {
 		c.now = now
 		if err := s.forget(ctx); err != nil {
 			t.Error(err)
 		}
 	}
-	if aged, err := kept.Aged(ctx); err != nil || !aged.Equal(start) {
+	if aged, err := s.store.Aged(ctx); err != nil || !aged.Equal(start) {
 		t.Errorf("it was noted at %v: %v", aged, err)
 	}
 }
