@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -39,6 +40,14 @@ var Standard = Folders{Config: "/etc/curfew", State: "/var/lib/curfew", Run: "/r
 // Version of this agent.
 type Version string
 
+// self is how this program starts itself to run [Apart]: as it runs, also once
+// an upgrade has put another in its place.
+var self = []string{"/proc/self/exe", "look"}
+
+// Apart runs one look at the host that an agent asks for in a process of its
+// own, in words of theirs.
+func Apart(ctx context.Context, in io.Reader, out io.Writer) error { return host.Apart(ctx, in, out) }
+
 // parts are the rooms of a running agent.
 type parts struct {
 	Folders
@@ -65,7 +74,7 @@ type parts struct {
 // broke must not stop both. Without keys or labels it takes away what it can,
 // as beside an agent, and leaves the rest, and the receipt, to the next agent.
 func open(f Folders, sweeping, beside bool, log *slog.Logger) (*Agent, *parts, error) {
-	p := &parts{Folders: f, host: &host.Host{Root: "/", Clock: clock.System{}}, clock: clock.System{}, log: log}
+	p := &parts{Folders: f, host: &host.Host{Root: "/", Clock: clock.System{}, Self: self}, clock: clock.System{}, log: log}
 	var err error
 	if p.identity, err = keep.LoadIdentity(f.Config); err != nil && sweeping {
 		log.Error("sweeping without the keys of this host", "err", err)

@@ -26,8 +26,10 @@ import (
 type Host struct {
 	Root  string
 	Clock clock.Clock // that systemd counts by, for timers; of no need elsewhere
+	Self  []string    // what starts a process that runs [Apart]; without it, nothing is looked at apart
 
 	loads loads
+	apart apart
 }
 
 // ErrNotOurs refuses to touch what somebody else made.

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path"
 	"runtime"
 	"slices"
@@ -25,37 +23,37 @@ const (
 	brief = 300
 )
 
-func (h *Host) remains() remains.Host { return remains.Host{Root: h.Root} }
-
 // Snapshot tells what the guarded places look like, for a later Leavings.
 func (h *Host) Snapshot(ctx context.Context) ([]byte, error) {
-	b, err := h.remains().Snapshot(ctx)
+	o, err := h.send(ctx, brisk, errand{What: toSnapshot})
 	if err != nil {
 		return nil, fmt.Errorf("look at what sessions could change: %w", err)
 	}
-	return json.Marshal(b)
+	return json.Marshal(o.Before)
 }
 
 // own looks for what is the account's own in the usual places.
-func (h *Host) own(person string, uid uint32) (found []remains.Finding, skipped []string, err error) {
-	return h.remains().Own(remains.Session{Person: person, UID: uid, Since: time.Unix(1, 0)})
+func (h *Host) own(ctx context.Context, person string, uid uint32) (found []remains.Finding, skipped []string, err error) {
+	o, err := h.send(context.WithoutCancel(ctx), brisk, errand{What: toOwn, Session: remains.Session{Person: person, UID: uid, Since: time.Unix(1, 0)}})
+	return o.Findings, o.Skipped, err
 }
 
 // Clear removes what the account left in places of its own: jobs that would
 // run again, and files in folders that everybody shares. It says what went. Of
 // very much it takes a part: other people's ends wait for this one.
 func (h *Host) Clear(ctx context.Context, person string, uid uint32) ([]string, error) {
-	found, _, err := h.own(person, uid)
+	found, _, err := h.own(ctx, person, uid)
 	errs := []error{err}
-	removed, left, err := h.take(ctx, found)
+	removed, left, err := h.take(ctx, brisk, found)
 	for _, f := range left[:min(len(left), told)] {
 		errs = append(errs, fmt.Errorf("remove %s: %w", f.Path, f.Err))
 	}
 	return words(removed), errors.Join(append(errs, err)...)
 }
 
-// take removes all of the findings.
-func (h *Host) take(ctx context.Context, found []remains.Finding) (removed, left []remains.Finding, err error) {
+// take removes all of the findings. Where nobody comes to tell what went, all
+// is left.
+func (h *Host) take(ctx context.Context, within time.Duration, found []remains.Finding) (removed, left []remains.Finding, err error) {
 	if len(found) == 0 {
 		return nil, nil, nil
 	}
@@ -63,7 +61,11 @@ func (h *Host) take(ctx context.Context, found []remains.Finding) (removed, left
 	for _, f := range found {
 		kinds = append(kinds, f.Kind)
 	}
-	return h.remains().Remove(ctx, found, kinds...)
+	o, err := h.send(ctx, within, errand{What: toRemove, Found: found, Kinds: kinds})
+	if len(o.Removed)+len(o.Left) == 0 {
+		o.Left = found
+	}
+	return o.Removed, o.Left, err
 }
 
 // A Trace is what to look for after a session.
@@ -108,14 +110,11 @@ func (h *Host) Leavings(ctx context.Context, t Trace) (Leavings, error) {
 			before, skipped = remains.Before{}, []string{"what was seen before the session: it cannot be read"}
 		}
 	}
-	var found remains.Found
-	var err error
-	humbly(func() {
-		found, err = h.remains().Look(ctx, before, remains.Session{Person: t.Person, UID: t.UID, Since: t.Since})
-	})
+	o, err := h.send(ctx, lasting, errand{What: toLook, Before: before, Session: remains.Session{Person: t.Person, UID: t.UID, Since: t.Since}})
 	if err != nil {
 		return Leavings{}, fmt.Errorf("look for leftovers: %w", err)
 	}
+	found := o.Found
 	own := t.Own()
 	if !own {
 		skipped = append(skipped, "what is "+t.Person+"'s own is not removed: another grant of hers stands")
@@ -132,14 +131,14 @@ func (h *Host) Leavings(ctx context.Context, t Trace) (Leavings, error) {
 	if plan, err := json.Marshal(append(begun, chosen...)); err == nil && len(chosen) > 0 {
 		t.Begin(plan)
 	}
-	removed, left, err := h.take(ctx, chosen)
+	removed, left, err := h.take(ctx, lasting, chosen)
 	if err != nil {
 		skipped = append(skipped, "removal: "+err.Error())
 	}
 	if err := h.unload(ctx, removed); err != nil {
 		skipped = append(skipped, "units that went may still run: "+err.Error())
 	}
-	left = slices.DeleteFunc(append(rest, left...), h.gone)
+	left = h.without(ctx, append(rest, left...))
 	return Leavings{
 		Removed: words(append(removed, lost(begun, found.Findings)...)), Left: words(left),
 		Looked: found.Looked, Skipped: append(skipped, found.Skipped...),
@@ -176,13 +175,22 @@ func lost(begun, found []remains.Finding) []remains.Finding {
 	})
 }
 
-// gone reports whether what logind takes away by itself went meanwhile.
-func (h *Host) gone(f remains.Finding) bool {
-	if !f.Is(remains.RuntimeDir, remains.UserUnit, remains.Linger, remains.Multiplexer) || strings.HasPrefix(f.Detail, "gone") {
-		return false
+// without leaves out what logind takes away by itself, and has taken meanwhile.
+func (h *Host) without(ctx context.Context, left []remains.Finding) []remains.Finding {
+	passing := func(f remains.Finding) bool {
+		return f.Is(remains.RuntimeDir, remains.UserUnit, remains.Linger, remains.Multiplexer) && !strings.HasPrefix(f.Detail, "gone")
 	}
-	_, err := os.Lstat(h.path(f.Path))
-	return errors.Is(err, fs.ErrNotExist)
+	ask := slices.DeleteFunc(slices.Clone(left), func(f remains.Finding) bool { return !passing(f) })
+	if len(ask) == 0 {
+		return left
+	}
+	o, err := h.send(ctx, brisk, errand{What: toSee, Found: ask})
+	if err != nil {
+		return left
+	}
+	return slices.DeleteFunc(left, func(f remains.Finding) bool {
+		return passing(f) && !slices.ContainsFunc(o.Findings, func(there remains.Finding) bool { return there.Path == f.Path })
+	})
 }
 
 // words tells findings for a receipt: what acts or opens a door first.

@@ -95,7 +95,7 @@ func (h *Host) Leftovers(ctx context.Context, person string, uid uint32) (looked
 		return names, err
 	})
 	where := remains.OwnLooked
-	found, skipped, err := h.own(person, uid)
+	found, skipped, err := h.own(ctx, person, uid)
 	if len(skipped) > 0 {
 		where += "; not in " + strings.Join(skipped, ", ")
 	}

@@ -42,6 +42,11 @@ func (s sweepCmd) Run(ctx context.Context, p *program) error {
 	return agent.Sweep(ctx, p.folders, p.log)
 }
 
+type lookCmd struct{}
+
+// Run is a part of an agent or a sweep.
+func (lookCmd) Run(ctx context.Context) error { return agent.Apart(ctx, os.Stdin, os.Stdout) }
+
 type joinCmd struct {
 	Token   string            `arg:"" optional:"" help:"The token; by default it is read from standard input, where no list of processes shows it."`
 	Name    string            `placeholder:"NAME" help:"This host's name in the fleet; the first label of its host name."`

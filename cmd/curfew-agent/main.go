@@ -35,6 +35,7 @@ type commands struct {
 	Install    installCmd    `cmd:"" help:"Wire PAM, sudo and sshd of this host. It can be repeated."`
 	Uninstall  uninstallCmd  `cmd:"" help:"Take the wiring out again: every file is what it was."`
 	Sweep      sweepCmd      `cmd:"" help:"Take away what has ended, once, without agent or control plane."`
+	Look       lookCmd       `cmd:"" hidden:"" help:"Look at file systems for an agent."`
 	Sudo       sudoCmd       `cmd:"" passthrough:"" help:"Before sudo, in a person's shell: ask for the grant that is missing, and wait for it."`
 	Status     statusCmd     `cmd:"" help:"Say what this host is held to, and whether all is well."`
 	Doctor     doctorCmd     `cmd:"" help:"Say what is wrong with this host, and the command that mends it. Exit code: 0 fine, 1 warnings, 2 broken."`

@@ -165,6 +165,21 @@ func (v *view) at(file string) (st unix.Statx_t, err error) {
 	return st, errors.Join(err, unix.Close(fd))
 }
 
+// There are those of the findings whose names are still there, or cannot be
+// looked at.
+func (h Host) There(found []Finding) (there []Finding, err error) {
+	v, err := h.view()
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range found {
+		if _, err := v.at(f.Path); !errors.Is(err, unix.ENOENT) {
+			there = append(there, f)
+		}
+	}
+	return there, v.close()
+}
+
 // units names what a user manager still holds.
 func (l *search) units(dir string) {
 	for _, in := range []string{"transient", "user", "user.control"} {

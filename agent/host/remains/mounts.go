@@ -3,6 +3,7 @@ package remains
 import (
 	"cmp"
 	"maps"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -77,6 +78,21 @@ func (all mounts) over(file string) (m mount, found bool) {
 		}
 	}
 	return m, found
+}
+
+// Around is what to leave out where a file does not answer: all that is mounted
+// there, or on the root's own file system that file alone, with what is below.
+func (h Host) Around(file string) string {
+	file = path.Clean(file)
+	v, err := h.view()
+	if err != nil {
+		return file
+	}
+	_ = v.close() // nothing was written
+	if m, ok := v.mounts.over(file); ok && m.point != "/" {
+		return m.point
+	}
+	return file
 }
 
 // local are the mounts to walk: each part of each disk once.

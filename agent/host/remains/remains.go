@@ -124,6 +124,12 @@ type Host struct {
 	// Names is how many names a look at the file systems may cost; 0 is
 	// twenty million. The context bounds its time.
 	Names int
+	// Away are folders and files that are not asked, nor what lies below them:
+	// whoever is to answer there does not.
+	Away []string
+	// Tell is told what is asked next, before it can keep us waiting, and with
+	// nothing new every now and then; it may be nil.
+	Tell func(file string)
 }
 
 // A Found is what a look came to.

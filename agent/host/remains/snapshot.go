@@ -151,7 +151,7 @@ func (s *scan) place(p place) {
 
 // name gathers one name, and what lies below it if it is a folder.
 func (s *scan) name(dir int, name string, p place, file string, deep int) {
-	if _, ok := s.files[file]; ok || passing(file) || s.endOfGrant(file) {
+	if _, ok := s.files[file]; ok || passing(file) || s.endOfGrant(file) || s.mute(file) {
 		return
 	}
 	f, err := fact(dir, name)

@@ -18,7 +18,9 @@ const beside = unix.STATX_BASIC_STATS | unix.STATX_BTIME
 type view struct {
 	fd     int
 	mounts mounts
-	away   map[string]bool // mount points that are not looked behind
+	away   map[string]bool // mount points that are not looked behind, and what does not answer
+	silent []string
+	tell   func(file string)
 }
 
 func (h Host) view() (*view, error) {
@@ -26,7 +28,10 @@ func (h Host) view() (*view, error) {
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: h.Root, Err: err}
 	}
-	v := &view{fd: fd, away: map[string]bool{}}
+	v := &view{fd: fd, away: map[string]bool{}, silent: h.Away, tell: h.Tell}
+	if v.tell == nil {
+		v.tell = func(string) {}
+	}
 	text, err := v.read("/proc/self/mountinfo", 16<<20)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("look what is mounted: %w", err), unix.Close(fd))
@@ -40,14 +45,30 @@ func (h Host) view() (*view, error) {
 func (v *view) close() error { return unix.Close(v.fd) }
 
 // near reports whether a path lies on a file system that answers by itself. A
-// server that is gone, or a program of the person's, would keep us waiting.
+// server that is gone, or a program of the person's, would keep us waiting. One
+// that stands on such a file system does as well: that shows when it is asked.
 func (v *view) near(file string) bool {
+	if v.mute(file) {
+		return false
+	}
 	m, ok := v.mounts.over(file)
 	if ok && !m.near() {
 		v.away[fmt.Sprintf("%s (%s)", m.point, m.kind)] = true
 		return false
 	}
 	return true
+}
+
+// mute tells what is asked next, and reports whether it did not answer before.
+func (v *view) mute(file string) bool {
+	for _, s := range v.silent {
+		if file == s || s != "/" && under(file, s) {
+			v.away[s+", which does not answer"] = true
+			return true
+		}
+	}
+	v.tell(file)
+	return false
 }
 
 // open opens a path as if Root were the root. Its last name is not followed.

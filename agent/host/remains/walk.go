@@ -27,8 +27,10 @@ func (l *search) spent(ctx context.Context) error {
 	if l.names <= 0 {
 		return errSpent
 	}
-	if l.names%256 == 0 && ctx.Err() != nil {
-		return errLate
+	if l.names%256 == 0 {
+		if l.tell(""); ctx.Err() != nil {
+			return errLate
+		}
 	}
 	l.names--
 	return nil

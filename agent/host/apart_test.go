@@ -1,0 +1,136 @@
+package host
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// apartly has this program run an errand, as the agent does with "look".
+const apartly = "curfew-test-apart"
+
+func init() {
+	if os.Args[len(os.Args)-1] != apartly {
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	if err := Apart(ctx, os.Stdin, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	stop()
+	os.Exit(0)
+}
+
+// hole mounts a file system that takes every question and answers none, as
+// root can with fuse(4). Whoever asks waits, and cannot be killed.
+func hole(t *testing.T, on string) (fill func()) {
+	t.Helper()
+	must(t, os.MkdirAll(on, 0o755))
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	must(t, err)
+	must(t, unix.Mount("hole", on, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other", fd)))
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		buf := make([]byte, 1<<17)
+		for {
+			n, err := unix.Read(fd, buf)
+			if err == unix.EINTR || err == unix.ENOENT {
+				continue
+			}
+			if err != nil {
+				return
+			}
+			const initOp, header, initOut = 26, 16, 64
+			if n < 16 || binary.NativeEndian.Uint32(buf[4:]) != initOp {
+				continue
+			}
+			out := make([]byte, header+initOut)
+			binary.NativeEndian.PutUint32(out, uint32(len(out)))
+			copy(out[8:], buf[8:16])
+			binary.NativeEndian.PutUint32(out[header:], 7)
+			binary.NativeEndian.PutUint32(out[header+4:], 31)
+			_, _ = unix.Write(fd, out)
+		}
+	}()
+	filled := false
+	fill = func() {
+		if !filled {
+			filled = true
+			_ = unix.Unmount(on, unix.MNT_FORCE) // it ends what waits, and may be busy once
+			_ = unix.Unmount(on, unix.MNT_DETACH)
+			<-gone
+			_ = unix.Close(fd)
+		}
+	}
+	t.Cleanup(fill)
+	return fill
+}
+
+// Where nobody answers, a process of its own waits: the agent goes on, names the
+// place, and finds what is in all others.
+func TestAFileSystemThatNeverAnswersKeepsNobody(t *testing.T) {
+	h, trace := after(t)
+	h.Self = []string{"/proc/self/exe", apartly}
+	must(t, os.RemoveAll(h.path("tmp")))
+	// As an overlay on top of it looks, or a disk: the kernel alone would answer.
+	table, err := os.ReadFile(h.path("proc/self/mountinfo"))
+	must(t, err)
+	must(t, os.WriteFile(h.path("proc/self/mountinfo"), append(table, "29 21 0:31 / /tmp rw - overlay o rw\n"...), 0o600))
+	fill := hole(t, h.path("tmp"))
+	found, err := h.Leavings(t.Context(), trace)
+	must(t, err)
+	if !slices.Contains(paths(found.Left), "setuid /srv/sh") || !slices.ContainsFunc(found.Skipped, func(s string) bool { return strings.HasPrefix(s, "/tmp, which does not answer") }) {
+		t.Errorf("%+v", found)
+	}
+	if at, n := h.silentNow(); n != 1 || !slices.Equal(at, []string{"/tmp"}) {
+		t.Fatalf("it is not remembered that nobody answers there: %q", at)
+	}
+	// What waits cannot be ended, and nobody else begins to wait.
+	leave(t, h, "var/spool/cron/crontabs/cfw-ana", 0o600, uid)
+	gone, err := h.Clear(t.Context(), "cfw-ana", uid)
+	if err != nil || len(gone) != 1 || !strings.HasPrefix(gone[0], "crontab /var/spool/cron/crontabs/cfw-ana: ") {
+		t.Error(gone, err)
+	}
+	looked, left, err := h.Leftovers(t.Context(), "cfw-ana", uid)
+	if err != nil || len(left) > 0 || !strings.Contains(strings.Join(looked, "; "), "not in /tmp, which does not answer") {
+		t.Error(looked, left, err)
+	}
+	fill()
+	for n := 1; n > 0; time.Sleep(10 * time.Millisecond) {
+		_, n = h.silentNow()
+	}
+	must(t, os.MkdirAll(h.path("tmp"), 0o755))
+	leave(t, h, filepath.Join("tmp", "note"), 0o600, uid)
+	if gone, err := h.Clear(t.Context(), "cfw-ana", uid); err != nil || len(gone) != 1 {
+		t.Error(gone, err)
+	}
+}
+
+// A pass waits for a moment alone, and the door as well.
+func TestAFileSystemThatNeverAnswersHoldsUpNoPass(t *testing.T) {
+	h, _ := after(t)
+	h.Self = []string{"/proc/self/exe", apartly}
+	must(t, os.RemoveAll(h.path("etc/sudoers.d")))
+	fill := hole(t, h.path("etc/sudoers.d"))
+	glance, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, err := h.Snapshot(glance); err == nil || !strings.Contains(err.Error(), "sudoers.d") {
+		t.Error("a snapshot says all of what nobody told:", err)
+	}
+	seen, err := h.Snapshot(t.Context())
+	if err != nil || !strings.Contains(string(seen), "/etc/sudoers.d, which does not answer") {
+		t.Error(string(seen), err)
+	}
+	fill()
+}
