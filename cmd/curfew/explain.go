@@ -22,6 +22,7 @@ type policyExplainCmd struct {
 	For    length            `placeholder:"TIME" help:"For how long, such as 2h."`
 	Ticket *string           `placeholder:"ID" help:"With which ticket."`
 	Source *string           `name:"from" placeholder:"ADDRESS" help:"From which address, such as 10.0.0.7."`
+	Risk   map[string]string `placeholder:"FACT=VALUE;..." help:"What is known of the risk: new_network=true, first_time=true, factor_refused=3, factor_age=2h."`
 	At     when              `placeholder:"TIME" help:"When, such as 2027-01-31T14:00:00Z; now."`
 	Dir    string            `type:"existingdir" placeholder:"DIR" help:"A policy folder, in place of the policy in force, which needs an admin's session."`
 }
@@ -30,7 +31,7 @@ type policyExplainCmd struct {
 func (policyExplainCmd) Help() string {
 	return `Each rule that decides has a line: yes, NO with what would change it, or what
 else it needs. WHERE is the file, line and column that says so. What is left
-out (--on, --for, --ticket, --from) is not judged; the line says what would be.
+out (--on, --for, --ticket, --from, --risk) is not judged; the line says what would be.
 
   curfew policy explain ana db-admin --on db1 --for 2h
   curfew policy explain ana db-admin --dir policy/ --label tier=db
@@ -53,6 +54,9 @@ func (c policyExplainCmd) Run(ctx context.Context, p *program) error {
 			return exit{exitUsage, fmt.Errorf("%.40q is no address: say one like 10.0.0.7", *c.Source)}
 		}
 		q.Source = a.Unmap().String()
+	}
+	if q.Risk, err = policy.ParseRisk(c.Risk); err != nil {
+		return exit{exitUsage, fmt.Errorf("--risk: %w", err)}
 	}
 	if q.Host, err = c.host(ctx, p); err != nil {
 		return err

@@ -75,6 +75,26 @@ needs   approval     roles.yaml:12:16  1 approval by group dba (ben, cleo)
 `, 0,
 		},
 		{
+			"why a step is asked, or is not", strings.Replace(small, "{by: [group:dba]}", "[{by: [group:dba]}, {by: [eve], when: risk.new_network}, {by: [fay], when: risk.factor_refused > 2}]", 1),
+			"policy explain ana db-admin --dir p --risk new_network=true;factor_refused=0",
+			`ana may ask for db-admin, at 2027-01-31 12:00:00 UTC.
+
+ANSWER  RULE         WHERE             WHY
+yes     eligibility  roles.yaml:14:5   ana is eligible by name, to the end of 2027-06-30
+yes     hosts        roles.yaml:7:5    the role covers hosts with tier=db
+yes     duration     roles.yaml:9:5    a grant lasts 4h at most
+needs   reason       roles.yaml:5:3    a reason
+needs   ticket       roles.yaml:10:5   a ticket that matches ^INC-[0-9]+$
+needs   approval     roles.yaml:12:17  step 1 of 3: 1 approval by group dba (ben, cleo)
+needs   approval     roles.yaml:12:36  step 2 of 3: 1 approval by eve; it is asked because the request comes from a network that is new for ana
+yes     approval     roles.yaml:12:84  step 3 of 3: not asked, since it is not so that risk.factor_refused > 2
+`, 0,
+		},
+		{
+			"a fact that is none", small, "policy explain ana db-admin --dir p --risk moon=full",
+			"curfew: --risk: moon: \"moon\" is no fact\n", exitUsage,
+		},
+		{
 			"the labels of a host are the server's to know", small, "policy explain ana db-admin --dir p --on db1",
 			"curfew: the labels of db1 are not known without a server: say them, with --label tier=db, or sign in\n", exitUsage,
 		},

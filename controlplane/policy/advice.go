@@ -64,6 +64,8 @@ func (p Policy) approvalAdvice(r Role, everybody []string) []Problem {
 	case slices.Contains(p.Production.Unapproved, r.Name): // somebody has thought of it
 	case written && len(r.Steps) == 0:
 		return []Problem{p.warn(field, "nobody approves this role", "whoever is eligible has it with a second factor alone")}
+	case written && r.MayBeUnasked():
+		return []Problem{p.warn(field, "nobody approves this role where no step's `when` holds", "leave one step without `when`, or whoever is eligible has it then with a second factor alone")}
 	case len(r.Steps) == 1 && len(everybody) >= crowd && len(r.Steps[0].By) == len(everybody):
 		return []Problem{p.warn(field+".by", fmt.Sprintf("everybody approves: all %d people whom the policy names", len(everybody)),
 			"name those who know what the role does")}

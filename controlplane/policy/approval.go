@@ -52,8 +52,10 @@ func (r *reader) step(n ast.Node, field string, role *Role) {
 		case "escalate":
 			known := r.escalation(v, field+".escalate", &s)
 			whole = whole && known
+		case "when":
+			s.When = r.condition(v, field+".when")
 		default:
-			r.wrong(k, join(field, key), "unknown key", "approval has by, count and escalate")
+			r.wrong(k, join(field, key), "unknown key", "a step of approval has by, count, escalate and when")
 		}
 	})
 	if by == nil {

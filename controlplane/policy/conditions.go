@@ -46,39 +46,54 @@ func (r *reader) when(n ast.Node, field string, role *Role) {
 	for i, v := range all {
 		f := fmt.Sprintf("%s.%d", field, i+1)
 		r.policy.Places[f] = r.place(v)
-		r.condition(v, f, role)
+		c := r.condition(v, f)
+		if c == nil {
+			continue
+		}
+		if risks := c.risks(); len(risks) > 0 {
+			r.wrong(v, f, "looks at "+strings.Join(risks, ", ")+", and would keep people out where another approver is what is called for",
+				"write it as the `when` of a step of approval: {by: [...], when: ...}")
+			continue
+		}
+		role.When = append(role.When, *c)
 	}
 }
 
-// condition reads one: an expression, or {if: EXPRESSION, say: TEXT}.
-func (r *reader) condition(n ast.Node, field string, role *Role) {
+// condition reads one: an expression, or {if: EXPRESSION, say: TEXT}; nil, if it
+// is none.
+func (r *reader) condition(n ast.Node, field string) *Condition {
 	c := Condition{At: r.place(n)}
 	text := r.expression(n, field, &c)
 	if text == nil {
 		r.wrong(n, field+".if", "missing", "write the condition, in quotes")
-		return
+		return nil
 	}
 	if r.compiler == nil {
 		var err error
 		if r.compiler, err = condition.NewCompiler(); err != nil {
 			r.wrong(n, field, err.Error(), "report this: no condition can be read")
-			return
+			return nil
 		}
 	}
 	s, plain := scalar(text)
 	if _, is := text.(*ast.BoolNode); !plain || is {
 		r.wrong(text, field, "no condition", "write an expression in quotes, such as 'length <= duration(\"1h\")'")
-		return
+		return nil
 	}
 	read, mistake := r.compiler.Compile(s)
 	if mistake != nil {
-		r.wrong(text, field, fmt.Sprintf("at character %d: %s", mistake.At+1, mistake.Text), "docs/policy.md tells what a condition may say; put it in quotes")
-		return
+		fix := "docs/policy.md tells what a condition may say; put it in quotes"
+		if strings.Contains(mistake.Text, "'risk") {
+			fix = "there are " + strings.Join(condition.Risks, ", ")
+		}
+		r.wrong(text, field, fmt.Sprintf("at character %d: %s", mistake.At+1, mistake.Text), fix)
+		return nil
 	}
 	c.Condition = read
-	if r.labelled(c, text, field) {
-		role.When = append(role.When, c)
+	if !r.labelled(c, text, field) {
+		return nil
 	}
+	return &c
 }
 
 // expression is where the condition itself stands; nil, if it does not.
@@ -123,6 +138,7 @@ func (r *reader) labelled(c Condition, n ast.Node, field string) bool {
 func (p Policy) facts(q roster.Question, at time.Time) condition.Facts {
 	return condition.Facts{
 		Person: q.Person, Groups: p.groupsOf(q.Person), Begin: at, Length: q.Duration, Source: q.Source, Reason: q.Reason, Ticket: q.Ticket,
+		Risk: condition.Risk(q.Risk),
 	}
 }
 
@@ -202,28 +218,45 @@ func refusal(role string, c Condition, why string, on []string) string {
 	return fmt.Sprintf("role %s has a condition that cannot be judged%s (%s), and so does not hold: %s", role, where, why, c)
 }
 
-// when tells of each condition whether it holds, or what it looks at that is
-// not said.
-func (x *explainer) when() {
-	q := roster.Question{Person: x.c.Person, Duration: x.c.For}
-	missing := map[string]bool{
-		"length": x.c.For == 0, "end": x.c.For == 0, "reason": x.c.Reason == nil, "ticket": x.c.Ticket == nil, "source": x.c.Source == "",
-		"labels": x.c.Host == nil, "host": x.c.Host == nil || grant.CheckHost(x.c.Host.Name) != nil,
-	}
+// question is the case as it would be asked.
+func (x *explainer) question() roster.Question {
+	q := roster.Question{Person: x.c.Person, Duration: x.c.For, Source: x.c.Source, Risk: x.c.Risk}
 	if x.c.Reason != nil {
 		q.Reason = *x.c.Reason
 	}
 	if x.c.Ticket != nil {
 		q.Ticket = *x.c.Ticket
 	}
-	q.Source = x.c.Source
-	f := x.policy.facts(q, x.c.At)
+	return q
+}
+
+// facts are those of the case.
+func (x *explainer) facts() condition.Facts {
+	f := x.policy.facts(x.question(), x.c.At)
 	if h := x.c.Host; h != nil {
 		f.Host, f.Labels = h.Name, h.Labels
 	}
+	return f
+}
+
+// unsaid is what the condition looks at and the case does not say.
+func (x *explainer) unsaid(c Condition) []string {
+	missing := map[string]bool{
+		"length": x.c.For == 0, "end": x.c.For == 0, "reason": x.c.Reason == nil, "ticket": x.c.Ticket == nil, "source": x.c.Source == "",
+		"labels": x.c.Host == nil, "host": x.c.Host == nil || grant.CheckHost(x.c.Host.Name) != nil,
+		condition.NewNetwork: x.c.Risk.NewNetwork == nil, condition.FirstTime: x.c.Risk.FirstTime == nil,
+		condition.FactorRefused: x.c.Risk.FactorRefused == nil, condition.FactorAge: x.c.Risk.FactorAge == nil,
+	}
+	return slices.DeleteFunc(slices.Clone(c.Uses), func(name string) bool { return !missing[name] })
+}
+
+// when tells of each condition whether it holds, or what it looks at that is
+// not said.
+func (x *explainer) when() {
+	f := x.facts()
 	for _, c := range x.role.When {
 		finding := Finding{Rule: "when", Says: Allows, Text: "the condition holds: " + c.String(), Place: c.At}
-		unsaid := slices.DeleteFunc(slices.Clone(c.Uses), func(name string) bool { return !missing[name] })
+		unsaid := x.unsaid(c)
 		switch err := c.Holds(f); {
 		case len(unsaid) > 0:
 			finding.Says, finding.Text = Needs, fmt.Sprintf("a condition, judged by what is not said here (%s): %s", strings.Join(unsaid, ", "), c)
@@ -245,26 +278,47 @@ const mostTried = 256
 func (p Policy) conditionAdvice(r Role) []Problem {
 	var all []Problem
 	for i, c := range r.When {
-		if len(c.Uses) > 1 || len(c.Uses) == 1 && c.Uses[0] != "labels" {
-			continue
-		}
-		tried := p.thinkable(r, c)
-		holds := 0
-		for _, labels := range tried {
-			if c.Holds(condition.Facts{Labels: labels}) == nil {
-				holds++
-			}
-		}
 		field := fmt.Sprintf("roles.%s.when.%d", r.Name, i+1)
-		switch {
-		case len(tried) == 0:
+		switch holds, _, of := p.tried(r, c); {
+		case of == 0:
 		case holds == 0:
 			all = append(all, p.warning(c.At, field, "can never be true, so that nobody gets the role", "mend it"))
-		case holds == len(tried):
+		case holds == of:
 			all = append(all, p.warning(c.At, field, "is always true, and holds nothing back", "mend it, or take it out"))
 		}
 	}
+	for i, s := range r.Steps {
+		if s.When == nil {
+			continue
+		}
+		field := fmt.Sprintf("roles.%s.approval.%d.when", r.Name, i+1)
+		switch holds, not, of := p.tried(r, *s.When); {
+		case of == 0:
+		case not == of:
+			all = append(all, p.warning(s.When.At, field, "can never be true, so that nobody is asked in this step", "mend it, or take the step out"))
+		case holds == of:
+			all = append(all, p.warning(s.When.At, field, "is always true, and so is the step always asked", "mend it, or take it out"))
+		}
+	}
 	return all
+}
+
+// tried is on how many of those hosts the condition holds, and on how many it
+// does not; none, if it looks at more than labels.
+func (p Policy) tried(r Role, c Condition) (holds, not, of int) {
+	if len(c.Uses) > 1 || len(c.Uses) == 1 && c.Uses[0] != "labels" {
+		return 0, 0, 0
+	}
+	all := p.thinkable(r, c)
+	for _, labels := range all {
+		switch err := c.Holds(condition.Facts{Labels: labels}); {
+		case err == nil:
+			holds++
+		case errors.Is(err, condition.ErrNot):
+			not++
+		}
+	}
+	return holds, not, len(all)
 }
 
 // thinkable are the hosts that the role covers, as far as the condition tells

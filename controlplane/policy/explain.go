@@ -21,6 +21,7 @@ type Case struct {
 	Reason *string
 	Ticket *string
 	Source string // the address from which it is asked
+	Risk   roster.Risk
 	At     time.Time
 	Away   []roster.Delegation // that stand then
 }
@@ -79,10 +80,9 @@ func (p Policy) Explain(c Case) Explanation {
 		x.when()
 		x.apart()
 	}
-	approvers := p.MayApprove(c.Role, c.Person)
-	x.approval()
+	steps := x.approval()
 	x.delegation()
-	e := Explanation{Needed: total(role.For(c.Person)), Approvers: approvers, Findings: x.found}
+	e := Explanation{Needed: total(steps), Approvers: approvers(steps), Findings: x.found}
 	e.Allowed = len(e.Refusing()) == 0
 	return e
 }
@@ -301,42 +301,84 @@ func (x *explainer) apart() {
 	}
 }
 
-func (x *explainer) approval() {
+// approval tells of each step whether it is asked, and of whom. What decides
+// that and is not said counts as doubt: the step is among those that are asked.
+func (x *explainer) approval() (asked []roster.Step) {
 	if len(x.role.Steps) == 0 {
-		text := "nobody has to approve: a second factor is enough"
-		if p := x.policy.Production; slices.Contains(p.Unapproved, x.role.Name) {
-			text += fmt.Sprintf(", in production too, as is said of the role by name (%s)", x.policy.Places["production.unapproved"])
-		}
-		x.say("approval", "approval", Allows, text, "")
-		return
+		x.say("approval", "approval", Allows, "nobody has to approve: a second factor is enough"+x.byName(), "")
+		return nil
 	}
 	steps := x.role.For(x.c.Person)
-	short := starved(steps)
+	for i, s := range x.role.Steps {
+		if _, is := x.asks(s); is {
+			asked = append(asked, steps[i])
+		}
+	}
+	short, n := starved(asked), 0
 	for i, s := range x.role.Steps {
 		key, which := "approval", ""
 		if len(steps) > 1 {
 			key, which = fmt.Sprintf("approval.%d", i+1), fmt.Sprintf("step %d of %d: ", i+1, len(steps))
 		}
-		word := "approvals"
-		if steps[i].Count == 1 {
-			word = "approval"
+		why, is := x.asks(s)
+		if !is {
+			x.say("approval", key+".when", Allows, which+why, "")
+			continue
 		}
-		text := fmt.Sprintf("%s%d %s by %s", which, steps[i].Count, word, x.written(s.Named))
-		if s.After > 0 {
-			text += fmt.Sprintf(", and from %s on by %s", span(s.After), x.written(s.LaterNamed))
-		}
-		if slices.Contains(s.By, x.c.Person) || slices.Contains(s.Later, x.c.Person) {
-			text += "; " + x.c.Person + " does not count for her own request"
-		}
-		if x.role.Outside {
-			text += x.line()
-		}
-		if short == i+1 {
+		n++
+		text := which + x.step(s, steps[i]) + why
+		if n == short {
 			x.say("approval", key+".by", Refuses, text+": too few could be left", "name another approver")
 			continue
 		}
 		x.say("approval", key+".by", Needs, text, "")
 	}
+	if len(asked) == 0 {
+		x.say("approval", "approval", Allows, "so nobody has to approve: a second factor is enough"+x.byName(), "")
+	}
+	return asked
+}
+
+// byName says where the role is named as one that nobody has to approve in
+// production.
+func (x *explainer) byName() string {
+	if p := x.policy.Production; slices.Contains(p.Unapproved, x.role.Name) {
+		return fmt.Sprintf(", in production too, as is said of the role by name (%s)", x.policy.Places["production.unapproved"])
+	}
+	return ""
+}
+
+// asks says whether a step is asked, and why.
+func (x *explainer) asks(s Step) (why string, is bool) {
+	if s.When == nil {
+		return "", true
+	}
+	if unsaid := x.unsaid(*s.When); len(unsaid) > 0 {
+		return fmt.Sprintf("; it is asked only if %s, judged by what is not said here (%s)", s.When.If(), strings.Join(unsaid, ", ")), true
+	}
+	if why = s.When.because(x.facts()); why == "" {
+		return "not asked, since it is not so that " + s.When.If(), false
+	}
+	return "; it is asked because " + why, true
+}
+
+// step tells of whom a step is asked.
+func (x *explainer) step(s Step, of roster.Step) string {
+	word := "approvals"
+	if of.Count == 1 {
+		word = "approval"
+	}
+	text := fmt.Sprintf("%d %s by %s", of.Count, word, x.written(s.Named))
+	if s.After > 0 {
+		text += fmt.Sprintf(", and from %s on by %s", span(s.After), x.written(s.LaterNamed))
+	}
+	if slices.Contains(s.By, x.c.Person) || slices.Contains(s.Later, x.c.Person) {
+		text += "; " + x.c.Person + " does not count for her own request"
+	}
+	if x.role.Outside {
+		text += x.line()
+	}
+	return text
 }
 
 // line tells of the approvers those whom the role keeps from approving.

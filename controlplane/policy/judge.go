@@ -31,7 +31,8 @@ func (p Policy) Judge(q roster.Question, hosts []roster.Host, at time.Time) (ros
 	if other := p.eligibleApart(q.Person, q.Role); other != "" {
 		wrong = append(wrong, fmt.Sprintf("you are eligible for role %s as well, and the policy keeps the two apart: ask who keeps it to take you out of one", other))
 	}
-	approvers, steps := p.MayApprove(q.Role, q.Person), role.For(q.Person)
+	steps, doubts, not := p.asked(role, q, hosts, at)
+	who := approvers(steps)
 	nobody := p.missed(role.By, p.AsOf)
 	if starved(steps) > 0 {
 		but := "but you"
@@ -39,7 +40,7 @@ func (p Policy) Judge(q roster.Question, hosts []roster.Host, at time.Time) (ros
 			but = "outside of your reporting line, as the directory knows it,"
 		}
 		text := fmt.Sprintf("role %s needs %d approvals, and only %d people %s may give one: ask for another approver in the policy",
-			role.Name, total(steps), len(approvers), but)
+			role.Name, total(steps), len(who), but)
 		if nobody != "" {
 			text += " (" + nobody + ")"
 		}
@@ -49,7 +50,7 @@ func (p Policy) Judge(q roster.Question, hosts []roster.Host, at time.Time) (ros
 		return roster.Verdict{Nobody: nobody}, roster.Refuse(roster.Invalid, "%s", strings.Join(wrong, "; "))
 	}
 	return roster.Verdict{
-		Role: role.Grant(), Lease: role.Lease, Needed: total(steps), Steps: steps, Approvers: approvers, Waits: role.Pending, Version: p.Version,
+		Role: role.Grant(), Lease: role.Lease, Needed: total(steps), Steps: steps, Doubts: doubts, Approvers: who, Spared: without(approvers(not), who...), Waits: role.Pending, Version: p.Version,
 		Apart: p.ApartFrom(role.Name), OnCall: p.onDuty(role.By, p.AsOf), Nobody: nobody,
 	}, nil
 }
@@ -153,10 +154,17 @@ func (p Policy) offer(name, person string, hosts []roster.Host, until time.Time)
 		}
 	}
 	slices.Sort(covered)
+	var always []roster.Step
+	for _, s := range r.Steps {
+		if s.When == nil {
+			always = append(always, r.step(s, person))
+		}
+	}
 	return roster.Offer{
 		Role: r.Grant(), Description: r.Description, Hosts: covered, Selector: r.Selector(), MaxDuration: r.MaxDuration,
 		ReasonRequired: r.ReasonRequired, TicketRequired: r.TicketRequired,
-		Approvers: p.MayApprove(name, person), Needed: total(r.For(person)), Until: until, When: conditions(r),
+		Approvers: approvers(always), Needed: total(always), Doubtful: doubtful(r, person),
+		Anybody: p.MayApprove(name, person), Most: total(r.For(person)), Until: until, When: conditions(r),
 	}
 }
 

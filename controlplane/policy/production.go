@@ -89,13 +89,17 @@ func (r *reader) unapproved(role Role) {
 	field := "roles." + role.Name + ".approval"
 	at, written := r.policy.Places[field]
 	p := r.policy.Production
-	if !written || len(role.Steps) > 0 || r.unsure[role.Name] || !p.Meets(role) || slices.Contains(p.Unapproved, role.Name) {
+	if !written || !role.MayBeUnasked() || r.unsure[role.Name] || !p.Meets(role) || slices.Contains(p.Unapproved, role.Name) {
 		return
+	}
+	text, fix := "nobody approves this role", "name approvers or other hosts"
+	if len(role.Steps) > 0 {
+		text, fix = "nobody approves this role where no step's `when` holds", "leave one step without `when`, name other hosts"
 	}
 	r.problems = append(r.problems, Problem{
 		File: at.File, Line: at.Line, Column: at.Column, Field: field,
-		Text: "nobody approves this role, and hosts of production are within it (" + p.Selector() + ")",
-		Fix:  fmt.Sprintf("name approvers or other hosts, or name the role: production: {unapproved: [%s]}", role.Name),
+		Text: text + ", and hosts of production are within it (" + p.Selector() + ")",
+		Fix:  fmt.Sprintf("%s, or name the role: production: {unapproved: [%s]}", fix, role.Name),
 	})
 }
 
@@ -104,7 +108,7 @@ func (r *reader) unapproved(role Role) {
 func (p Policy) productionAdvice() []Problem {
 	var all []Problem
 	for _, name := range p.Production.Unapproved {
-		if r := p.Roles[name]; len(r.Steps) > 0 || !p.Production.Meets(r) {
+		if r := p.Roles[name]; !r.MayBeUnasked() || !p.Production.Meets(r) {
 			all = append(all, p.warn("production.unapproved", name+" is approved by somebody, or no host of production is within it", "take its name out"))
 		}
 	}

@@ -134,8 +134,8 @@ func (r *reader) approvalContradictions(role Role, field string, seen map[string
 	if seen["approval"] == nil {
 		return // which is told
 	}
-	if role.Signed && len(role.Steps) == 0 {
-		r.wrong(seen["human_signatures"], field+".human_signatures", "nobody approves, whose key could sign", "name approvers, or leave human_signatures out")
+	if role.Signed && role.MayBeUnasked() {
+		r.wrong(seen["human_signatures"], field+".human_signatures", "nobody approves, or not always, whose key could sign", "name approvers in a step without `when`, or leave human_signatures out")
 	}
 	if role.Lending.UpTo > 0 && len(role.Steps) == 0 {
 		r.wrong(seen["delegation"], field+".delegation", "nobody approves, whom somebody could stand in for", "name approvers, or leave delegation out")

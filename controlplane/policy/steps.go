@@ -21,6 +21,7 @@ type Step struct {
 	After      time.Duration // from the step's beginning, until Later may approve too; 0: nobody else may
 	Later      []string      // sorted
 	LaterNamed []string      // the same, as it is written
+	When       *Condition    // it is asked only if that holds, or cannot be judged; nil: always
 }
 
 // without is all but some.
@@ -49,17 +50,22 @@ func (r Role) of(approvers []string, person string) []string {
 	return all
 }
 
-// For are the role's steps for who asks: nobody counts for her own request.
+// For are all the role's steps for who asks: nobody counts for her own request.
 func (r Role) For(person string) []roster.Step {
 	var steps []roster.Step
 	for _, s := range r.Steps {
-		step := roster.Step{By: r.of(s.By, person), Count: s.Count, After: s.After, Later: r.of(s.Later, person)}
-		if step.Count == 0 {
-			step.Count = max(1, len(step.By)) // of nobody, one is missing
-		}
-		steps = append(steps, step)
+		steps = append(steps, r.step(s, person))
 	}
 	return steps
+}
+
+// step is one of them.
+func (r Role) step(s Step, person string) roster.Step {
+	step := roster.Step{By: r.of(s.By, person), Count: s.Count, After: s.After, Later: r.of(s.Later, person)}
+	if step.Count == 0 {
+		step.Count = max(1, len(step.By)) // of nobody, one is missing
+	}
+	return step
 }
 
 func total(steps []roster.Step) int {
@@ -107,6 +113,7 @@ type Standing struct {
 	From      time.Time
 	Joined    []string // who may too, and could not at first
 	Since     time.Time
+	Because   string // why the step is asked that waits; empty: it always is
 	Nobody    string // why nobody is on call where somebody could approve, see [roster.Verdict]
 }
 
@@ -136,7 +143,7 @@ func Stand(steps []roster.Step, w Waiting, now time.Time) Standing {
 			open = took[len(took)-1].At
 			continue
 		}
-		st.Step, st.Missing = i+1, s.Count-len(took)
+		st.Step, st.Missing, st.Because = i+1, s.Count-len(took), s.Because
 		words := s.By
 		if from := open.Add(s.After); s.After > 0 && !now.Before(from) {
 			words = slices.Concat(s.By, s.Later)
@@ -255,6 +262,9 @@ func (st Standing) String() string {
 	}
 	if len(st.Later) > 0 {
 		s += fmt.Sprintf("; from %s also %s", st.From.UTC().Format("15:04 MST"), strings.Join(st.Later, ", "))
+	}
+	if st.Because != "" {
+		s += "; this step is asked because " + st.Because
 	}
 	if st.Nobody != "" {
 		s += " (" + st.Nobody + ")"

@@ -15,6 +15,8 @@ type Question struct {
 	Reason   string
 	Ticket   string
 	Source   string // the address from which it was asked; empty: not known
+	Risk     Risk
+	Doubts   []Doubt // that there were when it was asked; they stay
 }
 
 // A Step is one part of an approval, without the one who asks.
@@ -23,15 +25,19 @@ type Step struct {
 	Count int      // how many of them
 	After time.Duration
 	Later []string // who may too, so long after the step began; nobody, if After is none
+
+	Because string // why it is asked, where that depends; empty: it always is
 }
 
 // A Verdict is what the policy demands before it is given.
 type Verdict struct {
 	Role      grant.Role // as it stands now
 	Lease     time.Duration
-	Needed    int // approvals, of all steps
-	Steps     []Step
+	Needed    int    // approvals, of all steps
+	Steps     []Step // that are asked
+	Doubts    []Doubt
 	Approvers []string
+	Spared    []string          // who would approve in steps that are not asked, and in no other
 	Apart     []string          // roles of which the person may hold none besides
 	Waits     time.Duration     // how long a request waits for them
 	Version   string            // of the policy
@@ -48,8 +54,11 @@ type Offer struct {
 	MaxDuration    time.Duration
 	ReasonRequired bool
 	TicketRequired bool
-	Approvers      []string
-	Needed         int
+	Approvers      []string  // of the steps that are always asked
+	Needed         int       // by them
+	Doubtful       []string  // what the other steps are asked for, each in a sentence
+	Anybody        []string  // who may approve in any step
+	Most           int       // approvals, if each is asked
 	From           time.Time // beginning of eligibility; zero: it stands
 	Until          time.Time // its end; zero: open
 	When           []string  // conditions that have to hold

@@ -43,7 +43,29 @@ type Facts struct {
 	Ticket string
 	Host   string
 	Labels map[string]string // of the host
+	Risk   Risk
 }
+
+// Risk is what is known of a request that is out of the ordinary for its
+// person. What is nil is not known, and no condition that looks at it can be
+// judged by it.
+type Risk struct {
+	NewNetwork    *bool
+	FirstTime     *bool
+	FactorRefused *int
+	FactorAge     *time.Duration
+}
+
+// Names of the facts of [Risk], as conditions have them.
+const (
+	NewNetwork    = "risk.new_network"
+	FirstTime     = "risk.first_time"
+	FactorRefused = "risk.factor_refused"
+	FactorAge     = "risk.factor_age"
+)
+
+// Risks are those names.
+var Risks = []string{NewNetwork, FirstTime, FactorRefused, FactorAge}
 
 // The variables, and how large they can be.
 var variables = []struct {
@@ -61,6 +83,10 @@ var variables = []struct {
 	{"ticket", cel.StringType, 100},
 	{"host", cel.StringType, 64},
 	{"labels", cel.MapType(cel.StringType, cel.StringType), 64},
+	{NewNetwork, cel.BoolType, 1},
+	{FirstTime, cel.BoolType, 1},
+	{FactorRefused, cel.IntType, 1},
+	{FactorAge, cel.DurationType, 1},
 }
 
 // functions are those of CEL that conditions have. Parts of times are not
@@ -235,10 +261,12 @@ func (c *Condition) Holds(f Facts) error {
 	if c == nil || c.program == nil {
 		return errors.New("it was not read")
 	}
-	out, _, err := c.program.Eval(map[string]any{
+	known := map[string]any{
 		"person": f.Person, "groups": nonNil(f.Groups), "begin": f.Begin.UTC(), "end": f.Begin.Add(f.Length).UTC(), "length": f.Length,
 		"source": f.Source, "reason": f.Reason, "ticket": f.Ticket, "host": f.Host, "labels": labels(f.Labels),
-	})
+	}
+	f.Risk.into(known)
+	out, _, err := c.program.Eval(known)
 	if err != nil {
 		return err
 	}
@@ -246,6 +274,23 @@ func (c *Condition) Holds(f Facts) error {
 		return ErrNot
 	}
 	return nil
+}
+
+// into puts what is known to the rest: CEL judges nothing by a name without a
+// value.
+func (r Risk) into(known map[string]any) {
+	if r.NewNetwork != nil {
+		known[NewNetwork] = *r.NewNetwork
+	}
+	if r.FirstTime != nil {
+		known[FirstTime] = *r.FirstTime
+	}
+	if r.FactorRefused != nil {
+		known[FactorRefused] = *r.FactorRefused
+	}
+	if r.FactorAge != nil {
+		known[FactorAge] = *r.FactorAge
+	}
 }
 
 func nonNil(s []string) []string {

@@ -90,6 +90,10 @@ func conditions(r policy.Role) []string {
 
 // approval compares who may approve, and how many have to.
 func (c *comparer) approval() {
+	if direction := c.doubts(); direction != "" {
+		c.moved("approval", steps(c.a), steps(c.b), direction)
+		return
+	}
 	if len(c.a.Steps) > 1 || len(c.b.Steps) > 1 || escalates(c.a) || escalates(c.b) {
 		c.moved("approval", steps(c.a), steps(c.b), Other)
 		return
@@ -105,6 +109,49 @@ func escalates(r policy.Role) bool {
 	return slices.ContainsFunc(r.Steps, func(s policy.Step) bool { return s.After > 0 })
 }
 
+// doubts is the direction of a change of when steps are asked: fewer requests
+// have to be approved by a step that had no condition. It is empty if there is
+// none in either.
+func (c *comparer) doubts() string {
+	if !doubtful(c.a) && !doubtful(c.b) {
+		return ""
+	}
+	if len(c.a.Steps) != len(c.b.Steps) {
+		return Other
+	}
+	more, less := false, false
+	for i, was := range c.a.Steps {
+		is := c.b.Steps[i]
+		switch {
+		case written(was) != written(is):
+			return Other
+		case was.When == nil && is.When != nil:
+			more = true
+		case was.When != nil && is.When == nil:
+			less = true
+		case was.When != nil && was.When.Text != is.When.Text:
+			return Other
+		}
+	}
+	switch {
+	case more && !less:
+		return Wider
+	case less && !more:
+		return Narrower
+	}
+	return Other
+}
+
+func doubtful(r policy.Role) bool {
+	return slices.ContainsFunc(r.Steps, func(s policy.Step) bool { return s.When != nil })
+}
+
+// written is a step without its condition.
+func written(s policy.Step) string {
+	s.When = nil
+	return fmt.Sprint(s)
+}
+
 // steps tells an approval of more than one step, or of one that escalates.
 func steps(r policy.Role) string {
 	var all []string
@@ -112,6 +159,9 @@ func steps(r policy.Role) string {
 		text := fmt.Sprintf("%d of %s", s.Count, strings.Join(r.Steps[i].By, ", "))
 		if s.After > 0 {
 			text += fmt.Sprintf(" (after %s also %s)", span(s.After), strings.Join(r.Steps[i].Later, ", "))
+		}
+		if c := r.Steps[i].When; c != nil {
+			text += " (only if " + c.Text + ")"
 		}
 		all = append(all, text)
 	}

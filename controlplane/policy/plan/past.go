@@ -50,7 +50,7 @@ func Replays(from, to policy.Policy, asked []Past, hosts []roster.Host) []Replay
 			continue
 		case before.Needed != after.Needed:
 			r.Direction = up(-int64(before.Needed), -int64(after.Needed))
-			r.Text = fmt.Sprintf("would need %d approvals, and needs %d", after.Needed, before.Needed)
+			r.Text = fmt.Sprintf("would need %d approvals, and needs %d%s", after.Needed, before.Needed, because(after.Doubts))
 		case !slices.Equal(before.Approvers, after.Approvers):
 			r.Direction = Other
 			r.Text = "would be approved by " + strings.Join(after.Approvers, ", ") + ", and is by " + strings.Join(before.Approvers, ", ")
@@ -60,4 +60,16 @@ func Replays(from, to policy.Policy, asked []Past, hosts []roster.Host) []Replay
 		all = append(all, r)
 	}
 	return all
+}
+
+// because tells why the new policy asks in steps that it does not always ask in.
+func because(doubts []roster.Doubt) string {
+	var all []string
+	for _, d := range doubts {
+		all = append(all, d.Because)
+	}
+	if len(all) == 0 {
+		return ""
+	}
+	return ", because " + strings.Join(all, "; and because ")
 }

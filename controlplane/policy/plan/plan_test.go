@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -92,6 +93,16 @@ func TestCompareTellsEachChangeAndItsDirection(t *testing.T) {
 			"the line that counts is named, and none that begins later", "eligible:", "eligible:\n  - {role: db-admin, people: [gil], from: 2027-03-01}\n  - {role: db-admin, people: [gil]}",
 			[]string{"wider db-admin 0>19: gil may ask for it"},
 			[]string{"narrower db-admin 19>0: gil may no longer ask for it"},
+		},
+		{
+			"the step is not always asked any more", "count: 2}", "count: 2, when: risk.new_network}",
+			[]string{"wider db-admin 16>16: approval: 2 of ben, cleo, dan becomes 2 of ben, cleo, dan (only if risk.new_network)"},
+			[]string{"narrower db-admin 16>16: approval: 2 of ben, cleo, dan (only if risk.new_network) becomes 2 of ben, cleo, dan"},
+		},
+		{
+			"another step is asked in doubt", "{by: [group:dba, dan], count: 2}", "[{by: [group:dba, dan], count: 2}, {by: [fay], when: risk.first_time}]",
+			[]string{"other db-admin 16>16: approval: 2 of ben, cleo, dan becomes 2 of ben, cleo, dan, then 1 of fay (only if risk.first_time)"},
+			[]string{"other db-admin 16>16: approval: 2 of ben, cleo, dan, then 1 of fay (only if risk.first_time) becomes 2 of ben, cleo, dan"},
 		},
 		{"a first day that is past changes nothing", "people: [eva]", "people: [eva], from: 2027-01-31", nil, nil},
 		{
@@ -335,6 +346,33 @@ func TestReplaysGoByWhenAGrantWouldBegin(t *testing.T) {
 		got = append(got, r.Direction+" "+r.Request)
 	}
 	if diff := cmp.Diff([]string{"narrower r-2"}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// What was out of the ordinary is what was kept with each request; of one from
+// before that was kept, nothing is known, and the step would be asked.
+func TestReplaysGoByWhatWasKept(t *testing.T) {
+	hosts := []roster.Host{{Name: "db1", Labels: map[string]string{"tier": "db"}}}
+	yes, no := true, false
+	var asked []Past
+	for id, isNew := range map[string]*bool{"r-1": &yes, "r-2": &no, "r-3": nil} {
+		q := roster.Question{
+			Person: "eva", Role: "db-admin", Hosts: []string{"db1"}, Duration: time.Hour, Reason: "x", Ticket: "INC-1", Risk: roster.Risk{NewNetwork: isNew},
+		}
+		asked = append(asked, Past{ID: id, Question: q, At: noon})
+	}
+	slices.SortFunc(asked, func(a, b Past) int { return strings.Compare(a.ID, b.ID) })
+	to := strings.Replace(old, "{by: [group:dba, dan], count: 2}", "[{by: [group:dba, dan], count: 2}, {by: [fay], when: risk.new_network}]", 1)
+	var got []string
+	for _, r := range Replays(must(t, old), must(t, to), asked, hosts) {
+		got = append(got, r.Direction+" "+r.Request+": "+r.Text)
+	}
+	want := []string{
+		"narrower r-1: would need 3 approvals, and needs 2, because the request comes from a network that is new for eva",
+		"narrower r-3: would need 3 approvals, and needs 2, because the network that the request comes from is not known",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
 }

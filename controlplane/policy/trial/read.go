@@ -26,13 +26,14 @@ type written struct {
 	Reason    *string           `yaml:"reason"`
 	Ticket    *string           `yaml:"ticket"`
 	From      string            `yaml:"from"`
+	Risk      map[string]any    `yaml:"risk"`
 	Expect    string            `yaml:"expect"`
 	Because   []string          `yaml:"because"`
 	Approvals *int              `yaml:"approvals"`
 	Approvers []string          `yaml:"approvers"`
 }
 
-const keys = "a test has name, who, role, host, for, at, from, reason, ticket, expect, because, approvals and approvers"
+const keys = "a test has name, who, role, host, for, at, from, risk, reason, ticket, expect, because, approvals and approvers"
 
 type reader struct {
 	file     string
@@ -120,6 +121,7 @@ func (r *reader) test(n ast.Node) {
 	}
 	before := len(r.problems)
 	r.times(n, w, &t)
+	r.risk(n, w, &t)
 	r.expectations(n, w)
 	if len(r.problems) == before {
 		r.tests = append(r.tests, t)
@@ -153,6 +155,18 @@ func (r *reader) times(n ast.Node, w written, t *Test) {
 		if t.Case.At, err = time.Parse(time.RFC3339, w.At); err != nil || t.Case.At.Year() < 2000 || t.Case.At.Year() > 9000 {
 			r.wrong(n, fmt.Sprintf("at: %.40q is no time", w.At), "write it like 2027-01-31T14:00:00Z, or leave it out for now")
 		}
+	}
+}
+
+// risk reads what is known of the risk; of what is left out, nothing is.
+func (r *reader) risk(n ast.Node, w written, t *Test) {
+	facts := map[string]string{}
+	for name, value := range w.Risk {
+		facts[name] = fmt.Sprint(value)
+	}
+	var err error
+	if t.Case.Risk, err = policy.ParseRisk(facts); err != nil {
+		r.wrong(n, "risk: "+err.Error(), "write some of {new_network: true, first_time: true, factor_refused: 3, factor_age: 2h}")
 	}
 }
 

@@ -158,12 +158,40 @@ func TestMistakesInTestsHaveTheirLine(t *testing.T) {
 		"tests:\n  - {name: x, who: ana, role: r, expect: allowed, at: noon}\n":         `t.yaml:2:5: at: "noon" is no time: write it like 2027-01-31T14:00:00Z, or leave it out for now`,
 		"tests:\n  - {name: x, who: ana, role: r, expect: allowed, because: [hosts]}\n": "t.yaml:2:5: because: nothing refuses what is allowed: leave it out",
 		"tests:\n  - {name: x, who: ana, role: r, expect: refused, because: [moon]}\n":  `t.yaml:2:5: because: "moon" is no rule: write some of role, eligibility, hosts, duration, until, reason, ticket, when, approval`,
-		"tests:\n  - {name: x, role: r, expect: refused}\n":                             "t.yaml:2:5: who is missing: " + keys,
-		"tests:\n  - {name: \"a\u202eb\", who: ana, role: r, expect: refused}\n":        "t.yaml:1:1: holds U+202E, which does not show: take it out",
+		"tests:\n  - {name: x, who: ana, role: r, expect: refused, risk: {new_network: perhaps, moon: full}}\n": `t.yaml:2:5: risk: moon: "moon" is no fact` + "\n" +
+			`new_network: "perhaps" is neither true nor false: write some of {new_network: true, first_time: true, factor_refused: 3, factor_age: 2h}`,
+		"tests:\n  - {name: x, role: r, expect: refused}\n":                      "t.yaml:2:5: who is missing: " + keys,
+		"tests:\n  - {name: \"a\u202eb\", who: ana, role: r, expect: refused}\n": "t.yaml:1:1: holds U+202E, which does not show: take it out",
 	} {
 		_, problems := Parse(map[string][]byte{"t.yaml": []byte(text)})
 		if len(problems) != 1 || problems[0].String() != want {
 			t.Errorf("%q: %v\n%s", text, problems, want)
+		}
+	}
+}
+
+// A test may say what is known of the risk. What it leaves out is not known, and
+// a step that looks at it is asked.
+func TestTestsMaySayTheRisk(t *testing.T) {
+	rules := strings.Replace(rulesText, "approval: {by: [group:dba]}", "approval: [{by: [group:dba]}, {by: [hal], when: 'risk.new_network || risk.factor_age < duration(\"1h\")'}]", 1)
+	p, problems := policy.Parse(map[string][]byte{"roles.yaml": []byte(rules)})
+	if !policy.Holds(problems) {
+		t.Fatal(problems)
+	}
+	const one = "tests:\n  - {name: x, who: ana, role: db-admin, at: 2027-01-31T12:00:00Z, expect: allowed, approvals: 1, risk: %s}\n"
+	for risk, wrong := range map[string]string{
+		"{new_network: false, factor_age: 2h}": "",
+		"{new_network: true, factor_age: 2h}": "expected 1 approvals, needs 2: step 1 of 2: 1 approval by group dba (ben, cleo) (roles.yaml:9:17); step 2 of 2: 1 approval by hal; " +
+			"it is asked because the request comes from a network that is new for ana, and the newest factor of ana was enrolled 2h before (roles.yaml:9:36)",
+		"{new_network: false}": "expected 1 approvals, needs 2: step 1 of 2: 1 approval by group dba (ben, cleo) (roles.yaml:9:17); step 2 of 2: 1 approval by hal; " +
+			"it is asked only if risk.new_network || risk.factor_age < duration(\"1h\"), judged by what is not said here (risk.factor_age) (roles.yaml:9:36)",
+	} {
+		tests, problems := Parse(map[string][]byte{"t.yaml": fmt.Appendf(nil, one, risk)})
+		if len(problems) > 0 {
+			t.Fatal(problems)
+		}
+		if got := strings.Join(Run(p, tests, noon)[0].Wrong, "\n"); got != wrong {
+			t.Errorf("%s: %s", risk, got)
 		}
 	}
 }
