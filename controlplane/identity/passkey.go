@@ -309,16 +309,19 @@ func (d *Desk) verify(k roster.Passkey, t ticket, parsed *protocol.ParsedCredent
 	} else {
 		after, err = party.ValidateLogin(u, t.Session, parsed)
 	}
+	now := d.Clock.Now().Wall
 	switch {
 	case err != nil:
+		k.RefusedAt = now
 		return k, ErrPasskey
 	case k.Locked:
+		k.RefusedAt = now
 		return k, ErrLocked
 	case after.Authenticator.CloneWarning:
-		k.Locked, k.UsedAt = true, d.Clock.Now().Wall
+		k.Locked, k.UsedAt, k.RefusedAt = true, now, now
 		return k, ErrLocked
 	}
-	k.UsedAt = d.Clock.Now().Wall
+	k.UsedAt = now
 	k.Body, err = d.sealCredential(k, *after)
 	return k, err
 }

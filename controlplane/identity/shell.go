@@ -65,6 +65,7 @@ func (d *Desk) spendAt(ctx context.Context, person, code string, at place) error
 		was := t
 		t, err := d.check(person, t, code, now)
 		if err != nil {
+			was.RefusedAt = t.RefusedAt
 			return was, err
 		}
 		return t, nil

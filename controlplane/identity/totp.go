@@ -62,7 +62,7 @@ func (d *Desk) check(person string, t roster.TOTP, code string, now time.Time) (
 			return t, nil
 		}
 	}
-	t.Failures++
+	t.Failures, t.RefusedAt = t.Failures+1, now
 	if t.Failures >= freeTry {
 		t.RetryAt = now.Add(min(firstPut<<min(t.Failures-freeTry, 10), mostPut))
 	}

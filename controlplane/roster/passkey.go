@@ -14,6 +14,8 @@ type Passkey struct {
 	AddedAt time.Time
 	UsedAt  time.Time
 	Locked  bool // its counter went back: somebody has a copy of it
+	// RefusedAt is set on one whose answer was wrong just now.
+	RefusedAt time.Time
 }
 
 // A Ceremony is what a browser hands to a passkey, and what it has to bring

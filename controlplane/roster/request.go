@@ -22,6 +22,8 @@ type Asked struct {
 	Start    time.Time     `json:"start,omitzero"`    // not before then; zero: at once
 	Source   string        `json:"source,omitempty"`  // the address from which she asked; empty: not known
 	UID      uint32        `json:"uid,omitempty"`     // hers, where her own key signs for it
+	Risk     Risk          `json:"risk,omitzero"`
+	Doubts   []Doubt       `json:"doubts,omitempty"` // by which more steps of the approval were asked
 
 	Resolved grant.Role    `json:"resolved"`
 	Lease    time.Duration `json:"lease,omitempty"`

@@ -110,6 +110,8 @@ type TOTP struct {
 	LastStep uint64 // the last time step accepted; it and all before it are used up
 	Failures uint32 // in a row
 	RetryAt  time.Time
+	// RefusedAt is set on a factor whose code was wrong just now.
+	RefusedAt time.Time
 }
 
 // LogValue keeps the secret out of logs.

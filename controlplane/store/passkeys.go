@@ -71,6 +71,9 @@ func (s *Store) UpdatePasskey(ctx context.Context, id []byte, f func(roster.Pass
 		}
 		was := k.Locked
 		k, refused = f(k)
+		if err := t.refuse(ctx, k.Person, k.RefusedAt); err != nil {
+			return err
+		}
 		if k.Locked && !was {
 			t.quiet = false
 			if err := t.tell(ctx, roster.Act{By: k.Person, At: k.UsedAt}, "passkey %q of %s was locked: its counter went back, so that somebody may have a copy of it", k.Name, k.Person); err != nil {

@@ -164,7 +164,7 @@ func (t *tx) forget(ctx context.Context, name string, at time.Time) error {
 			return err
 		}
 	}
-	for _, table := range []string{"sessions", "web_sessions", "devices", "totp", "passkeys"} {
+	for _, table := range []string{"sessions", "web_sessions", "devices", "totp", "totp_enrolled", "passkeys"} {
 		if err := t.run(ctx, `DELETE FROM `+table+` WHERE person = ?`, name); err != nil {
 			return err
 		}
@@ -255,6 +255,10 @@ func (s *Store) UseInvite(ctx context.Context, e roster.Enrolment, at time.Time)
 func enrolDevice(ctx context.Context, t *tx, e roster.Enrolment, at time.Time) error {
 	err := t.run(ctx, `INSERT INTO totp VALUES (?, ?, ?, 0, 0)
 		ON CONFLICT (person) DO UPDATE SET secret = excluded.secret, step = excluded.step, failures = 0, retry_at = 0`, e.Session.Person, e.Factor.Secret, e.Factor.LastStep)
+	if err == nil {
+		err = t.run(ctx, `INSERT INTO totp_enrolled (person, secret, added_at) VALUES (?, ?, ?)
+			ON CONFLICT (person) DO UPDATE SET secret = excluded.secret, added_at = excluded.added_at`, e.Session.Person, e.Factor.Secret, ns(at))
+	}
 	if err != nil {
 		return err
 	}
@@ -283,6 +287,9 @@ func (s *Store) UpdateFactor(ctx context.Context, name string, f func(roster.TOT
 			return fmt.Errorf("second factor: %w", known(err))
 		}
 		v, refused = f(v)
+		if err := t.refuse(ctx, name, v.RefusedAt); err != nil {
+			return err
+		}
 		return t.exec(ctx, `UPDATE totp SET step = ?, failures = ?, retry_at = ? WHERE person = ?`, v.LastStep, v.Failures, ns(v.RetryAt), name)
 	})
 	return errors.Join(err, refused)

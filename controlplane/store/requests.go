@@ -199,8 +199,8 @@ func insertRequest(ctx context.Context, t *tx, r roster.Request, at time.Time) e
 	if err := errors.Join(enabled(ctx, t, r.Person), goesOn(ctx, t, r)); err != nil {
 		return err
 	}
-	err := t.run(ctx, `INSERT INTO requests (id, person, key, state, body, digest, asked_at, lapses_at, changed_at) VALUES (?, ?, ?, 'asked', ?, ?, ?, ?, ?)`,
-		r.ID, r.Person, r.Key, object(r.Asked), r.Digest, ns(r.AskedAt), ns(r.LapsesAt), ns(at))
+	err := t.run(ctx, `INSERT INTO requests (id, person, key, state, body, digest, asked_at, lapses_at, changed_at, network) VALUES (?, ?, ?, 'asked', ?, ?, ?, ?, ?, ?)`,
+		r.ID, r.Person, r.Key, object(r.Asked), r.Digest, ns(r.AskedAt), ns(r.LapsesAt), ns(at), roster.NetworkOf(r.Source))
 	var rows []any
 	for _, h := range r.Hosts {
 		rows = append(rows, r.ID, h)
