@@ -34,6 +34,9 @@ func (rolesCmd) Run(ctx context.Context, p *program) error {
 			if role.ApprovalsNeeded > 0 {
 				approval = fmt.Sprintf("%d of %s", role.ApprovalsNeeded, strings.Join(role.Approvers, ","))
 			}
+			for _, d := range role.Doubtful {
+				approval += "; " + d
+			}
 			if len(role.Conditions) > 0 {
 				approval += ", if " + strings.Join(role.Conditions, "; ")
 			}

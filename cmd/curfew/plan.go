@@ -98,6 +98,7 @@ func (p *program) asked(ctx context.Context, now time.Time) ([]plan.Past, []rost
 	for _, x := range r.Requests {
 		if at := x.AskedAt.AsTime(); at.After(now.Add(-lately)) {
 			q := roster.Question{Person: x.Person, Role: x.Role, Hosts: x.Hosts, Duration: x.Duration.AsDuration(), Reason: x.Reason, Ticket: x.Ticket, Source: x.Source}
+			q.Risk, q.Doubts = kept(x)
 			one := plan.Past{ID: x.Id, Question: q, At: at}
 			if x.Start != nil {
 				one.Start = x.Start.AsTime()
@@ -106,6 +107,27 @@ func (p *program) asked(ctx context.Context, now time.Time) ([]plan.Past, []rost
 		}
 	}
 	return all, hosts, nil
+}
+
+// kept is what was out of the ordinary when it was asked.
+func kept(x *api.Request) (roster.Risk, []roster.Doubt) {
+	var r roster.Risk
+	if m := x.Risk; m != nil { // else from a server that keeps none
+		r.NewNetwork, r.FirstTime = m.NewNetwork, m.FirstTime
+		if m.FactorRefused != nil {
+			n := int(*m.FactorRefused)
+			r.FactorRefused = &n
+		}
+		if m.FactorAge != nil {
+			age := m.FactorAge.AsDuration()
+			r.FactorAge = &age
+		}
+	}
+	var doubts []roster.Doubt
+	for _, d := range x.Doubts {
+		doubts = append(doubts, roster.Doubt{If: d.If, Because: d.Because})
+	}
+	return r, doubts
 }
 
 func (m planned) print(p *program, oldDir, newDir string) error {

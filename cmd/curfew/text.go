@@ -119,18 +119,14 @@ func describe(w io.Writer, r *api.Request) error {
 	if r.Unguarded {
 		add("guard", "none: what runs may switch Curfew off on the host")
 	}
-	switch r.Audit {
-	case "end":
-		add("record", "required: a gap in it ends the session")
-	case "alert":
-		add("record", "required: a gap in it is an alert")
-	}
+	add("record", map[string]string{"end": "required: a gap in it ends the session", "alert": "required: a gap in it is an alert"}[r.Audit])
 	add("terminals", terminals(r.Terminals))
 	if r.HumanSignatures {
 		add("signed", "by people's own passkeys, which hosts check: "+r.Page)
 	}
 	add("ticket", r.Ticket)
 	add("asked from", r.Source)
+	add("more approve", because(r.Doubts))
 	if o := r.Origin; o != nil {
 		add("asked in", fmt.Sprintf("a shell on %s, session %s", o.Host, o.Session))
 		add("to run", fmt.Sprintf("as %s says, %s in %s", o.Host, o.Command, o.Directory))
@@ -166,6 +162,15 @@ func describe(w io.Writer, r *api.Request) error {
 		}
 	}
 	return nil
+}
+
+// because says why steps of the approval were asked that are not always.
+func because(doubts []*api.Doubt) string {
+	var all []string
+	for _, d := range doubts {
+		all = append(all, "because "+d.Because)
+	}
+	return strings.Join(all, "; and ")
 }
 
 // inPlace says whose word an approval is, if it is not its giver's.

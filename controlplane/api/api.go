@@ -148,6 +148,8 @@ type Requests interface {
 	Ask(ctx context.Context, r roster.Request, at time.Time, c roster.Change) (roster.Request, error)
 	Change(ctx context.Context, id string, at time.Time, f func(roster.Request) (roster.Change, error)) (roster.Request, error)
 	Due(ctx context.Context, at time.Time) ([]string, error)
+	// Risk is what is out of the ordinary for the person, if she asks now.
+	Risk(ctx context.Context, person, role, source string, at time.Time) (roster.Risk, error)
 	// Asked returns the requests that wait to be decided.
 	Asked(ctx context.Context) ([]roster.Request, error)
 	// Escalate keeps the step that f makes of a request that waits, unless one

@@ -31,7 +31,7 @@ func (s *Server) ListRoles(ctx context.Context, _ *api.ListRolesRequest) (*api.L
 			Name: o.Role.Name, Description: o.Description, Hosts: o.Hosts, Selector: o.Selector,
 			MaxDuration: durationpb.New(o.MaxDuration), ReasonRequired: o.ReasonRequired, TicketRequired: o.TicketRequired,
 			Commands: commands(o.Role), RunAs: o.Role.RunAs, Approvers: o.Approvers, Terminals: recorded(o.Role),
-			Conditions:      o.When,
+			Conditions: o.When, Doubtful: o.Doubtful,
 			ApprovalsNeeded: uint32(o.Needed), //nolint:gosec // a handful
 		}
 		if !o.Until.IsZero() {
@@ -210,12 +210,16 @@ func (s *Server) ask(ctx context.Context, r roster.Request, prove func(context.C
 	if err := checkStart(r.Start, sc.now); err != nil {
 		return no, err
 	}
+	if r.Risk, err = s.Store.Risk(ctx, r.Person, r.Role, r.Source, sc.now); err != nil {
+		return no, err
+	}
 	v, err := s.Rules.Judge(sc.question(r), sc.hosts, sc.begin())
 	if err != nil {
 		return no, err
 	}
 	r.ID, r.AskedAt, r.LapsesAt = newID("r"), sc.now, sc.now.Add(v.Waits)
 	r.Resolved, r.Lease, r.Needed, r.Policy = v.Role, v.Lease, v.Needed, v.Version
+	r.Doubts = v.Doubts
 	if err := s.toSign(&r, sc); err != nil {
 		return no, err
 	}
@@ -232,6 +236,7 @@ func (s *Server) ask(ctx context.Context, r roster.Request, prove func(context.C
 	if c.Grant == nil {
 		c.Steps = askedInPlace(policy.Stand(v.Steps, s.waiting(r, v, sc), sc.now).StandIns, sc.now)
 	}
+	c.Steps = append(doubts(v.Steps, sc.now), c.Steps...)
 	c.Steps = append([]roster.Decision{
 		{At: sc.now, What: stateAsked, Person: r.Person, Text: fmt.Sprintf("%s on %s for %v%s: %s", r.Role, strings.Join(r.Hosts, ", "), r.Duration, startText(r.Start), r.Reason)},
 		{At: sc.now, What: "mfa", Person: r.Person, Text: "proved herself with " + r.Factor + typedOn(r.Origin)},
@@ -248,6 +253,20 @@ func (s *Server) ask(ctx context.Context, r roster.Request, prove func(context.C
 	}
 	s.Log.InfoContext(ctx, "request made", "request", r.ID, "person", r.Person, "role", r.Role, "state", r.State)
 	return r, nil
+}
+
+// doubts tell of each step that is not always asked why it is.
+func doubts(steps []roster.Step, now time.Time) []roster.Decision {
+	var all []roster.Decision
+	for i, step := range steps {
+		if step.Because != "" {
+			all = append(all, roster.Decision{
+				At: now, What: roster.DoubtStep,
+				Text: fmt.Sprintf("step %d of %d, by %d of %s, is asked because %s", i+1, len(steps), step.Count, strings.Join(step.By, ", "), step.Because),
+			})
+		}
+	}
+	return all
 }
 
 // startText says when it is to begin, if that is not at once.

@@ -192,6 +192,8 @@ func turn(st policy.Standing, v roster.Verdict, by string, r roster.Request) (in
 		return inPlaceOf, nil
 	case slices.ContainsFunc(v.Steps, func(s roster.Step) bool { return slices.Contains(slices.Concat(s.By, s.Later), by) }):
 		return "", roster.Refuse(roster.Conflict, "it is not your turn: this request waits for %s", st)
+	case slices.Contains(v.Spared, by):
+		return "", roster.Refuse(roster.Conflict, "your word is not asked for here: nothing that role %s has you asked for is so with this request, which waits for %s", r.Role, st)
 	}
 	return "", roster.Refuse(roster.Denied, "you are not among the approvers of role %s", r.Role)
 }

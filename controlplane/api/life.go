@@ -63,6 +63,9 @@ func digest(r roster.Request) []byte {
 	w.Bool(20, r.Resolved.Typed)
 	w.Bool(21, r.Resolved.Strict)
 	w.Text(22, r.Source)
+	for _, d := range r.Doubts {
+		w.Text(23, d.Because)
+	}
 	sum := sha256.Sum256(w.Bytes())
 	return sum[:]
 }
@@ -91,7 +94,7 @@ func sameRole(a, b grant.Role) bool {
 func (sc scene) question(r roster.Request) roster.Question {
 	return roster.Question{
 		Person: r.Person, Role: r.Role, Hosts: r.Hosts, Duration: sc.base().Sub(sc.from()) + r.Duration, Reason: r.Reason, Ticket: r.Ticket,
-		Source: r.Source,
+		Source: r.Source, Risk: r.Risk, Doubts: r.Doubts,
 	}
 }
 

@@ -209,6 +209,10 @@ func (s *Server) message(ctx context.Context, r roster.Request, err error) (*api
 	if r.Resolved.Drain > 0 {
 		m.Drain = durationpb.New(r.Resolved.Drain)
 	}
+	for _, d := range r.Doubts {
+		m.Doubts = append(m.Doubts, &api.Doubt{If: d.If, Because: d.Because})
+	}
+	m.Risk = riskMessage(r.Risk)
 	for _, a := range r.Approvals {
 		one := &api.Approval{Person: a.Person, InPlaceOf: a.InPlaceOf, Factor: a.Factor, At: timestamppb.New(a.At), Note: a.Note, Hosts: a.Hosts}
 		if a.Duration > 0 {
@@ -341,4 +345,16 @@ func setHostState(m *api.HostState, e roster.Event) {
 	if !receipt.Clean() {
 		m.State, m.At = "unconfirmed", timestamppb.New(receipt.EndedAt)
 	}
+}
+
+// riskMessage is what was out of the ordinary as it is sent.
+func riskMessage(r roster.Risk) *api.Risk {
+	m := &api.Risk{NewNetwork: r.NewNetwork, FirstTime: r.FirstTime}
+	if r.FactorRefused != nil {
+		m.FactorRefused = proto.Uint32(uint32(*r.FactorRefused)) //nolint:gosec // a count
+	}
+	if r.FactorAge != nil {
+		m.FactorAge = durationpb.New(*r.FactorAge)
+	}
+	return m
 }

@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -67,13 +68,27 @@ func (s *Server) Offer(ctx context.Context, m *uplink.Typed) (*uplink.OfferReply
 	}
 	reply := &uplink.OfferReply{}
 	for _, o := range offers {
-		reply.Roles = append(reply.Roles, &uplink.Offered{
-			Name: o.Role.Name, Description: o.Description, MaxSeconds: uint64(o.MaxDuration / time.Second), //nolint:gosec // not negative
-			ReasonRequired: o.ReasonRequired, TicketRequired: o.TicketRequired, Approvers: o.Approvers,
-			Needed: uint32(o.Needed), //nolint:gosec // a handful
-		})
+		reply.Roles = append(reply.Roles, offered(o))
 	}
 	return reply, nil
+}
+
+// offered is a role as it is shown in a shell: with those whose word it always
+// takes, or, if it always takes nobody's, with all whose word it may.
+func offered(o roster.Offer) *uplink.Offered {
+	m := &uplink.Offered{
+		Name: o.Role.Name, Description: o.Description, MaxSeconds: uint64(o.MaxDuration / time.Second), //nolint:gosec // not negative
+		ReasonRequired: o.ReasonRequired, TicketRequired: o.TicketRequired, Approvers: o.Approvers,
+		Needed: uint32(o.Needed), //nolint:gosec // a handful
+	}
+	if len(o.Doubtful) == 0 {
+		return m
+	}
+	m.Description = strings.TrimPrefix(o.Description+"; also asked: "+strings.Join(o.Doubtful, "; "), "; ")
+	if o.Needed == 0 {
+		m.Approvers, m.Needed = o.Anybody, uint32(o.Most) //nolint:gosec // a handful
+	}
+	return m
 }
 
 // Ask makes a request for a person of the host, and tells how it stands until

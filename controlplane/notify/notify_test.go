@@ -182,6 +182,7 @@ func (w *world) turn(t *testing.T, target Target) {
 
 func TestWhatIsNewIsToldOnceThoughTheReceiverFails(t *testing.T) {
 	w, r := newWorld(), newReceiver(t, 3)
+	w.request.Doubts = []roster.Doubt{{If: "risk.first_time", Because: "ana was never granted this role before"}}
 	target := Target{Name: "chat", Form: FormSlack, ToFile: file(t, r.URL+"\n")}
 	w.happen(ledger.Entry{Kind: ledger.Decision, Request: "r-1", Step: "denied", Person: "ben"})
 	w.turn(t, target) // what was before is not told
@@ -202,7 +203,7 @@ func TestWhatIsNewIsToldOnceThoughTheReceiverFails(t *testing.T) {
 		texts = append(texts, m.Text)
 	}
 	want := []string{
-		"ana asks for ops on db1 for 1h0m0s: disk &lt;!channel&gt; full &amp;\nhttps://curfew.example:7443/requests/r-1",
+		"ana asks for ops on db1 for 1h0m0s: disk &lt;!channel&gt; full &amp;; more have to approve, because ana was never granted this role before\nhttps://curfew.example:7443/requests/r-1",
 		"eve may approve in place of cy: ana's request for ops on db1\nhttps://curfew.example:7443/requests/r-1",
 		"eve may approve in place of cy, from 1 to 2: skiing",
 		"ana's request for ops on db1 was approved by ben: go\nhttps://curfew.example:7443/requests/r-1",

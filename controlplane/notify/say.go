@@ -76,6 +76,9 @@ func (n *Notifier) decision(ctx context.Context, m Message, e ledger.Entry) (Mes
 			from = " from " + r.Start.UTC().Format("2006-01-02 15:04 MST")
 		}
 		m.Text = fmt.Sprintf("%s asks for %s on %s for %v%s: %s", plain(r.Person), plain(r.Role), plain(strings.Join(r.Hosts, ", ")), r.Duration, from, plain(r.Reason))
+		for _, d := range r.Doubts {
+			m.Text += "; more have to approve, because " + plain(d.Because)
+		}
 	case roster.InPlaceStep:
 		m.Text = fmt.Sprintf("%s %s: %s", plain(e.Person), plain(e.Text), who)
 	case roster.EscalatedStep:

@@ -81,13 +81,15 @@ type Decision struct {
 
 // Steps in a request's life that are told apart: a grant was signed; a host has
 // not confirmed its grant's end; somebody said something; others may approve
-// too, since nobody did; an approval counts no more, as its giver is out.
+// too, since nobody did; an approval counts no more, as its giver is out; a step
+// of the approval is asked that is not always.
 const (
 	SignedStep      = "signed"
 	UnconfirmedStep = "unconfirmed"
 	RemarkStep      = "said"
 	EscalatedStep   = "escalated"
 	UnsaidStep      = "approval-ended"
+	DoubtStep       = "doubt"
 )
 
 // Steps of sign-ins: somebody was let in, or was not; a session was ended by

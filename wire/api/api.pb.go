@@ -880,6 +880,7 @@ type Role struct {
 	EligibleFrom    *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=eligible_from,json=eligibleFrom,proto3" json:"eligible_from,omitempty"` // only if that is to come: a grant may begin then, and not before
 	Terminals       string                 `protobuf:"bytes,13,opt,name=terminals,proto3" json:"terminals,omitempty"`                           // as in Request
 	Conditions      []string               `protobuf:"bytes,20,rep,name=conditions,proto3" json:"conditions,omitempty"`                         // that have to hold when it is asked for and approved
+	Doubtful        []string               `protobuf:"bytes,22,rep,name=doubtful,proto3" json:"doubtful,omitempty"`                             // steps of the approval that are not always asked: whose word each takes, and when
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1015,6 +1016,13 @@ func (x *Role) GetTerminals() string {
 func (x *Role) GetConditions() []string {
 	if x != nil {
 		return x.Conditions
+	}
+	return nil
+}
+
+func (x *Role) GetDoubtful() []string {
+	if x != nil {
+		return x.Doubtful
 	}
 	return nil
 }
@@ -1332,6 +1340,8 @@ type Request struct {
 	InPlaceOf       string                 `protobuf:"bytes,61,opt,name=in_place_of,json=inPlaceOf,proto3" json:"in_place_of,omitempty"`                   // in whose place the caller may approve; empty, if in nobody's
 	Source          string                 `protobuf:"bytes,60,opt,name=source,proto3" json:"source,omitempty"`                                            // the address from which it was asked, if it is known
 	Terminals       string                 `protobuf:"bytes,33,opt,name=terminals,proto3" json:"terminals,omitempty"`                                      // what of terminals is recorded: none, output, output and input; or required
+	Risk            *Risk                  `protobuf:"bytes,63,opt,name=risk,proto3" json:"risk,omitempty"`                                                // as it was known when it was asked
+	Doubts          []*Doubt               `protobuf:"bytes,64,rep,name=doubts,proto3" json:"doubts,omitempty"`                                            // why steps of the approval were asked that are not always
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1660,6 +1670,143 @@ func (x *Request) GetTerminals() string {
 	return ""
 }
 
+func (x *Request) GetRisk() *Risk {
+	if x != nil {
+		return x.Risk
+	}
+	return nil
+}
+
+func (x *Request) GetDoubts() []*Doubt {
+	if x != nil {
+		return x.Doubts
+	}
+	return nil
+}
+
+// Risk is what was out of the ordinary for the person who asked. What is left
+// out was not known.
+type Risk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NewNetwork    *bool                  `protobuf:"varint,1,opt,name=new_network,json=newNetwork,proto3,oneof" json:"new_network,omitempty"`
+	FirstTime     *bool                  `protobuf:"varint,2,opt,name=first_time,json=firstTime,proto3,oneof" json:"first_time,omitempty"`
+	FactorRefused *uint32                `protobuf:"varint,3,opt,name=factor_refused,json=factorRefused,proto3,oneof" json:"factor_refused,omitempty"`
+	FactorAge     *durationpb.Duration   `protobuf:"bytes,4,opt,name=factor_age,json=factorAge,proto3" json:"factor_age,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Risk) Reset() {
+	*x = Risk{}
+	mi := &file_wire_api_api_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Risk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Risk) ProtoMessage() {}
+
+func (x *Risk) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Risk.ProtoReflect.Descriptor instead.
+func (*Risk) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Risk) GetNewNetwork() bool {
+	if x != nil && x.NewNetwork != nil {
+		return *x.NewNetwork
+	}
+	return false
+}
+
+func (x *Risk) GetFirstTime() bool {
+	if x != nil && x.FirstTime != nil {
+		return *x.FirstTime
+	}
+	return false
+}
+
+func (x *Risk) GetFactorRefused() uint32 {
+	if x != nil && x.FactorRefused != nil {
+		return *x.FactorRefused
+	}
+	return 0
+}
+
+func (x *Risk) GetFactorAge() *durationpb.Duration {
+	if x != nil {
+		return x.FactorAge
+	}
+	return nil
+}
+
+// Doubt is a condition by which a step of an approval was asked.
+type Doubt struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	If            string                 `protobuf:"bytes,1,opt,name=if,proto3" json:"if,omitempty"`           // the condition, as the policy has it
+	Because       string                 `protobuf:"bytes,2,opt,name=because,proto3" json:"because,omitempty"` // why it held
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Doubt) Reset() {
+	*x = Doubt{}
+	mi := &file_wire_api_api_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Doubt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Doubt) ProtoMessage() {}
+
+func (x *Doubt) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Doubt.ProtoReflect.Descriptor instead.
+func (*Doubt) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Doubt) GetIf() string {
+	if x != nil {
+		return x.If
+	}
+	return ""
+}
+
+func (x *Doubt) GetBecause() string {
+	if x != nil {
+		return x.Because
+	}
+	return ""
+}
+
 // Origin is where a request was typed. The host says so: it is to be believed
 // as far as the host is.
 type Origin struct {
@@ -1674,7 +1821,7 @@ type Origin struct {
 
 func (x *Origin) Reset() {
 	*x = Origin{}
-	mi := &file_wire_api_api_proto_msgTypes[20]
+	mi := &file_wire_api_api_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1686,7 +1833,7 @@ func (x *Origin) String() string {
 func (*Origin) ProtoMessage() {}
 
 func (x *Origin) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[20]
+	mi := &file_wire_api_api_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1699,7 +1846,7 @@ func (x *Origin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Origin.ProtoReflect.Descriptor instead.
 func (*Origin) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{20}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Origin) GetHost() string {
@@ -1744,7 +1891,7 @@ type HostState struct {
 
 func (x *HostState) Reset() {
 	*x = HostState{}
-	mi := &file_wire_api_api_proto_msgTypes[21]
+	mi := &file_wire_api_api_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1756,7 +1903,7 @@ func (x *HostState) String() string {
 func (*HostState) ProtoMessage() {}
 
 func (x *HostState) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[21]
+	mi := &file_wire_api_api_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1769,7 +1916,7 @@ func (x *HostState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostState.ProtoReflect.Descriptor instead.
 func (*HostState) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{21}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *HostState) GetHost() string {
@@ -1816,7 +1963,7 @@ type GetRequestRequest struct {
 
 func (x *GetRequestRequest) Reset() {
 	*x = GetRequestRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[22]
+	mi := &file_wire_api_api_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1828,7 +1975,7 @@ func (x *GetRequestRequest) String() string {
 func (*GetRequestRequest) ProtoMessage() {}
 
 func (x *GetRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[22]
+	mi := &file_wire_api_api_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1841,7 +1988,7 @@ func (x *GetRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequestRequest.ProtoReflect.Descriptor instead.
 func (*GetRequestRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{22}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetRequestRequest) GetId() string {
@@ -1862,7 +2009,7 @@ type ListRequestsRequest struct {
 
 func (x *ListRequestsRequest) Reset() {
 	*x = ListRequestsRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[23]
+	mi := &file_wire_api_api_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1874,7 +2021,7 @@ func (x *ListRequestsRequest) String() string {
 func (*ListRequestsRequest) ProtoMessage() {}
 
 func (x *ListRequestsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[23]
+	mi := &file_wire_api_api_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1887,7 +2034,7 @@ func (x *ListRequestsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequestsRequest.ProtoReflect.Descriptor instead.
 func (*ListRequestsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{23}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListRequestsRequest) GetAll() bool {
@@ -1920,7 +2067,7 @@ type ListRequestsReply struct {
 
 func (x *ListRequestsReply) Reset() {
 	*x = ListRequestsReply{}
-	mi := &file_wire_api_api_proto_msgTypes[24]
+	mi := &file_wire_api_api_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1932,7 +2079,7 @@ func (x *ListRequestsReply) String() string {
 func (*ListRequestsReply) ProtoMessage() {}
 
 func (x *ListRequestsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[24]
+	mi := &file_wire_api_api_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1945,7 +2092,7 @@ func (x *ListRequestsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequestsReply.ProtoReflect.Descriptor instead.
 func (*ListRequestsReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{24}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListRequestsReply) GetRequests() []*Request {
@@ -1971,7 +2118,7 @@ type ApproveRequest struct {
 
 func (x *ApproveRequest) Reset() {
 	*x = ApproveRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[25]
+	mi := &file_wire_api_api_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1983,7 +2130,7 @@ func (x *ApproveRequest) String() string {
 func (*ApproveRequest) ProtoMessage() {}
 
 func (x *ApproveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[25]
+	mi := &file_wire_api_api_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1996,7 +2143,7 @@ func (x *ApproveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveRequest.ProtoReflect.Descriptor instead.
 func (*ApproveRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{25}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ApproveRequest) GetId() string {
@@ -2071,7 +2218,7 @@ type Delegation struct {
 
 func (x *Delegation) Reset() {
 	*x = Delegation{}
-	mi := &file_wire_api_api_proto_msgTypes[26]
+	mi := &file_wire_api_api_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2083,7 +2230,7 @@ func (x *Delegation) String() string {
 func (*Delegation) ProtoMessage() {}
 
 func (x *Delegation) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[26]
+	mi := &file_wire_api_api_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2096,7 +2243,7 @@ func (x *Delegation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delegation.ProtoReflect.Descriptor instead.
 func (*Delegation) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{26}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Delegation) GetId() string {
@@ -2162,7 +2309,7 @@ type DelegateRequest struct {
 
 func (x *DelegateRequest) Reset() {
 	*x = DelegateRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[27]
+	mi := &file_wire_api_api_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2174,7 +2321,7 @@ func (x *DelegateRequest) String() string {
 func (*DelegateRequest) ProtoMessage() {}
 
 func (x *DelegateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[27]
+	mi := &file_wire_api_api_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2187,7 +2334,7 @@ func (x *DelegateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DelegateRequest.ProtoReflect.Descriptor instead.
 func (*DelegateRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{27}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DelegateRequest) GetStandIn() string {
@@ -2243,7 +2390,7 @@ type DelegateReply struct {
 
 func (x *DelegateReply) Reset() {
 	*x = DelegateReply{}
-	mi := &file_wire_api_api_proto_msgTypes[28]
+	mi := &file_wire_api_api_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2255,7 +2402,7 @@ func (x *DelegateReply) String() string {
 func (*DelegateReply) ProtoMessage() {}
 
 func (x *DelegateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[28]
+	mi := &file_wire_api_api_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2268,7 +2415,7 @@ func (x *DelegateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DelegateReply.ProtoReflect.Descriptor instead.
 func (*DelegateReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{28}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DelegateReply) GetDelegation() *Delegation {
@@ -2300,7 +2447,7 @@ type ListDelegationsRequest struct {
 
 func (x *ListDelegationsRequest) Reset() {
 	*x = ListDelegationsRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[29]
+	mi := &file_wire_api_api_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2312,7 +2459,7 @@ func (x *ListDelegationsRequest) String() string {
 func (*ListDelegationsRequest) ProtoMessage() {}
 
 func (x *ListDelegationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[29]
+	mi := &file_wire_api_api_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2325,7 +2472,7 @@ func (x *ListDelegationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDelegationsRequest.ProtoReflect.Descriptor instead.
 func (*ListDelegationsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{29}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{31}
 }
 
 type ListDelegationsReply struct {
@@ -2337,7 +2484,7 @@ type ListDelegationsReply struct {
 
 func (x *ListDelegationsReply) Reset() {
 	*x = ListDelegationsReply{}
-	mi := &file_wire_api_api_proto_msgTypes[30]
+	mi := &file_wire_api_api_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2349,7 +2496,7 @@ func (x *ListDelegationsReply) String() string {
 func (*ListDelegationsReply) ProtoMessage() {}
 
 func (x *ListDelegationsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[30]
+	mi := &file_wire_api_api_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2362,7 +2509,7 @@ func (x *ListDelegationsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDelegationsReply.ProtoReflect.Descriptor instead.
 func (*ListDelegationsReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{30}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListDelegationsReply) GetDelegations() []*Delegation {
@@ -2381,7 +2528,7 @@ type EndDelegationRequest struct {
 
 func (x *EndDelegationRequest) Reset() {
 	*x = EndDelegationRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[31]
+	mi := &file_wire_api_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2393,7 +2540,7 @@ func (x *EndDelegationRequest) String() string {
 func (*EndDelegationRequest) ProtoMessage() {}
 
 func (x *EndDelegationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[31]
+	mi := &file_wire_api_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2406,7 +2553,7 @@ func (x *EndDelegationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndDelegationRequest.ProtoReflect.Descriptor instead.
 func (*EndDelegationRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{31}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *EndDelegationRequest) GetId() string {
@@ -2425,7 +2572,7 @@ type EndDelegationReply struct {
 
 func (x *EndDelegationReply) Reset() {
 	*x = EndDelegationReply{}
-	mi := &file_wire_api_api_proto_msgTypes[32]
+	mi := &file_wire_api_api_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2437,7 +2584,7 @@ func (x *EndDelegationReply) String() string {
 func (*EndDelegationReply) ProtoMessage() {}
 
 func (x *EndDelegationReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[32]
+	mi := &file_wire_api_api_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2450,7 +2597,7 @@ func (x *EndDelegationReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndDelegationReply.ProtoReflect.Descriptor instead.
 func (*EndDelegationReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{32}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *EndDelegationReply) GetDelegation() *Delegation {
@@ -2471,7 +2618,7 @@ type SignRequest struct {
 
 func (x *SignRequest) Reset() {
 	*x = SignRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[33]
+	mi := &file_wire_api_api_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2483,7 +2630,7 @@ func (x *SignRequest) String() string {
 func (*SignRequest) ProtoMessage() {}
 
 func (x *SignRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[33]
+	mi := &file_wire_api_api_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2496,7 +2643,7 @@ func (x *SignRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignRequest.ProtoReflect.Descriptor instead.
 func (*SignRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{33}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SignRequest) GetId() string {
@@ -2530,7 +2677,7 @@ type CommentRequest struct {
 
 func (x *CommentRequest) Reset() {
 	*x = CommentRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[34]
+	mi := &file_wire_api_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2542,7 +2689,7 @@ func (x *CommentRequest) String() string {
 func (*CommentRequest) ProtoMessage() {}
 
 func (x *CommentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[34]
+	mi := &file_wire_api_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2555,7 +2702,7 @@ func (x *CommentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommentRequest.ProtoReflect.Descriptor instead.
 func (*CommentRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{34}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *CommentRequest) GetId() string {
@@ -2582,7 +2729,7 @@ type DenyRequest struct {
 
 func (x *DenyRequest) Reset() {
 	*x = DenyRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[35]
+	mi := &file_wire_api_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2594,7 +2741,7 @@ func (x *DenyRequest) String() string {
 func (*DenyRequest) ProtoMessage() {}
 
 func (x *DenyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[35]
+	mi := &file_wire_api_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2607,7 +2754,7 @@ func (x *DenyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenyRequest.ProtoReflect.Descriptor instead.
 func (*DenyRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{35}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *DenyRequest) GetId() string {
@@ -2633,7 +2780,7 @@ type WithdrawRequest struct {
 
 func (x *WithdrawRequest) Reset() {
 	*x = WithdrawRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[36]
+	mi := &file_wire_api_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2645,7 +2792,7 @@ func (x *WithdrawRequest) String() string {
 func (*WithdrawRequest) ProtoMessage() {}
 
 func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[36]
+	mi := &file_wire_api_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2658,7 +2805,7 @@ func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{36}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *WithdrawRequest) GetId() string {
@@ -2678,7 +2825,7 @@ type RevokeRequest struct {
 
 func (x *RevokeRequest) Reset() {
 	*x = RevokeRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[37]
+	mi := &file_wire_api_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2690,7 +2837,7 @@ func (x *RevokeRequest) String() string {
 func (*RevokeRequest) ProtoMessage() {}
 
 func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[37]
+	mi := &file_wire_api_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2703,7 +2850,7 @@ func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeRequest.ProtoReflect.Descriptor instead.
 func (*RevokeRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{37}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *RevokeRequest) GetGrant() string {
@@ -2734,7 +2881,7 @@ type ExtendRequest struct {
 
 func (x *ExtendRequest) Reset() {
 	*x = ExtendRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[38]
+	mi := &file_wire_api_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2746,7 +2893,7 @@ func (x *ExtendRequest) String() string {
 func (*ExtendRequest) ProtoMessage() {}
 
 func (x *ExtendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[38]
+	mi := &file_wire_api_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2759,7 +2906,7 @@ func (x *ExtendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtendRequest.ProtoReflect.Descriptor instead.
 func (*ExtendRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{38}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ExtendRequest) GetGrant() string {
@@ -2813,7 +2960,7 @@ type OpenPagesRequest struct {
 
 func (x *OpenPagesRequest) Reset() {
 	*x = OpenPagesRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[39]
+	mi := &file_wire_api_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2825,7 +2972,7 @@ func (x *OpenPagesRequest) String() string {
 func (*OpenPagesRequest) ProtoMessage() {}
 
 func (x *OpenPagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[39]
+	mi := &file_wire_api_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2838,7 +2985,7 @@ func (x *OpenPagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenPagesRequest.ProtoReflect.Descriptor instead.
 func (*OpenPagesRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{39}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *OpenPagesRequest) GetCode() string {
@@ -2858,7 +3005,7 @@ type OpenPagesReply struct {
 
 func (x *OpenPagesReply) Reset() {
 	*x = OpenPagesReply{}
-	mi := &file_wire_api_api_proto_msgTypes[40]
+	mi := &file_wire_api_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2870,7 +3017,7 @@ func (x *OpenPagesReply) String() string {
 func (*OpenPagesReply) ProtoMessage() {}
 
 func (x *OpenPagesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[40]
+	mi := &file_wire_api_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2883,7 +3030,7 @@ func (x *OpenPagesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenPagesReply.ProtoReflect.Descriptor instead.
 func (*OpenPagesReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{40}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *OpenPagesReply) GetLink() string {
@@ -2912,7 +3059,7 @@ type IssueSSHCertificateRequest struct {
 
 func (x *IssueSSHCertificateRequest) Reset() {
 	*x = IssueSSHCertificateRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[41]
+	mi := &file_wire_api_api_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2924,7 +3071,7 @@ func (x *IssueSSHCertificateRequest) String() string {
 func (*IssueSSHCertificateRequest) ProtoMessage() {}
 
 func (x *IssueSSHCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[41]
+	mi := &file_wire_api_api_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2937,7 +3084,7 @@ func (x *IssueSSHCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueSSHCertificateRequest.ProtoReflect.Descriptor instead.
 func (*IssueSSHCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{41}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *IssueSSHCertificateRequest) GetHost() string {
@@ -2982,7 +3129,7 @@ type IssueSSHCertificateReply struct {
 
 func (x *IssueSSHCertificateReply) Reset() {
 	*x = IssueSSHCertificateReply{}
-	mi := &file_wire_api_api_proto_msgTypes[42]
+	mi := &file_wire_api_api_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2994,7 +3141,7 @@ func (x *IssueSSHCertificateReply) String() string {
 func (*IssueSSHCertificateReply) ProtoMessage() {}
 
 func (x *IssueSSHCertificateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[42]
+	mi := &file_wire_api_api_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3007,7 +3154,7 @@ func (x *IssueSSHCertificateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueSSHCertificateReply.ProtoReflect.Descriptor instead.
 func (*IssueSSHCertificateReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{42}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *IssueSSHCertificateReply) GetCertificate() string {
@@ -3072,7 +3219,7 @@ type SearchEventsRequest struct {
 
 func (x *SearchEventsRequest) Reset() {
 	*x = SearchEventsRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[43]
+	mi := &file_wire_api_api_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3084,7 +3231,7 @@ func (x *SearchEventsRequest) String() string {
 func (*SearchEventsRequest) ProtoMessage() {}
 
 func (x *SearchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[43]
+	mi := &file_wire_api_api_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3097,7 +3244,7 @@ func (x *SearchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchEventsRequest.ProtoReflect.Descriptor instead.
 func (*SearchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{43}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *SearchEventsRequest) GetGrant() string {
@@ -3196,7 +3343,7 @@ type SearchEventsReply struct {
 
 func (x *SearchEventsReply) Reset() {
 	*x = SearchEventsReply{}
-	mi := &file_wire_api_api_proto_msgTypes[44]
+	mi := &file_wire_api_api_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3208,7 +3355,7 @@ func (x *SearchEventsReply) String() string {
 func (*SearchEventsReply) ProtoMessage() {}
 
 func (x *SearchEventsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[44]
+	mi := &file_wire_api_api_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3221,7 +3368,7 @@ func (x *SearchEventsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchEventsReply.ProtoReflect.Descriptor instead.
 func (*SearchEventsReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{44}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *SearchEventsReply) GetEvents() []*Event {
@@ -3281,7 +3428,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_wire_api_api_proto_msgTypes[45]
+	mi := &file_wire_api_api_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3293,7 +3440,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[45]
+	mi := &file_wire_api_api_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3306,7 +3453,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{45}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Event) GetId() uint64 {
@@ -3469,7 +3616,7 @@ type IDs struct {
 
 func (x *IDs) Reset() {
 	*x = IDs{}
-	mi := &file_wire_api_api_proto_msgTypes[46]
+	mi := &file_wire_api_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3481,7 +3628,7 @@ func (x *IDs) String() string {
 func (*IDs) ProtoMessage() {}
 
 func (x *IDs) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[46]
+	mi := &file_wire_api_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3494,7 +3641,7 @@ func (x *IDs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IDs.ProtoReflect.Descriptor instead.
 func (*IDs) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{46}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *IDs) GetUid() uint32 {
@@ -3560,7 +3707,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_wire_api_api_proto_msgTypes[47]
+	mi := &file_wire_api_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3572,7 +3719,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[47]
+	mi := &file_wire_api_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3585,7 +3732,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{47}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Process) GetPid() uint32 {
@@ -3748,7 +3895,7 @@ type Receipt struct {
 
 func (x *Receipt) Reset() {
 	*x = Receipt{}
-	mi := &file_wire_api_api_proto_msgTypes[48]
+	mi := &file_wire_api_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3760,7 +3907,7 @@ func (x *Receipt) String() string {
 func (*Receipt) ProtoMessage() {}
 
 func (x *Receipt) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[48]
+	mi := &file_wire_api_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3773,7 +3920,7 @@ func (x *Receipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
 func (*Receipt) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{48}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Receipt) GetHost() string {
@@ -3869,7 +4016,7 @@ type TimelineRequest struct {
 
 func (x *TimelineRequest) Reset() {
 	*x = TimelineRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[49]
+	mi := &file_wire_api_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3881,7 +4028,7 @@ func (x *TimelineRequest) String() string {
 func (*TimelineRequest) ProtoMessage() {}
 
 func (x *TimelineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[49]
+	mi := &file_wire_api_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3894,7 +4041,7 @@ func (x *TimelineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineRequest.ProtoReflect.Descriptor instead.
 func (*TimelineRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{49}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *TimelineRequest) GetGrant() string {
@@ -3914,7 +4061,7 @@ type TimelineReply struct {
 
 func (x *TimelineReply) Reset() {
 	*x = TimelineReply{}
-	mi := &file_wire_api_api_proto_msgTypes[50]
+	mi := &file_wire_api_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3926,7 +4073,7 @@ func (x *TimelineReply) String() string {
 func (*TimelineReply) ProtoMessage() {}
 
 func (x *TimelineReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[50]
+	mi := &file_wire_api_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3939,7 +4086,7 @@ func (x *TimelineReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineReply.ProtoReflect.Descriptor instead.
 func (*TimelineReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{50}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *TimelineReply) GetRequest() *Request {
@@ -3971,7 +4118,7 @@ type Moment struct {
 
 func (x *Moment) Reset() {
 	*x = Moment{}
-	mi := &file_wire_api_api_proto_msgTypes[51]
+	mi := &file_wire_api_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3983,7 +4130,7 @@ func (x *Moment) String() string {
 func (*Moment) ProtoMessage() {}
 
 func (x *Moment) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[51]
+	mi := &file_wire_api_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3996,7 +4143,7 @@ func (x *Moment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Moment.ProtoReflect.Descriptor instead.
 func (*Moment) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{51}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Moment) GetAt() *timestamppb.Timestamp {
@@ -4058,7 +4205,7 @@ type GetCheckpointRequest struct {
 
 func (x *GetCheckpointRequest) Reset() {
 	*x = GetCheckpointRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[52]
+	mi := &file_wire_api_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4070,7 +4217,7 @@ func (x *GetCheckpointRequest) String() string {
 func (*GetCheckpointRequest) ProtoMessage() {}
 
 func (x *GetCheckpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[52]
+	mi := &file_wire_api_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4083,7 +4230,7 @@ func (x *GetCheckpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCheckpointRequest.ProtoReflect.Descriptor instead.
 func (*GetCheckpointRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{52}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *GetCheckpointRequest) GetFrom() uint64 {
@@ -4112,7 +4259,7 @@ type GetCheckpointReply struct {
 
 func (x *GetCheckpointReply) Reset() {
 	*x = GetCheckpointReply{}
-	mi := &file_wire_api_api_proto_msgTypes[53]
+	mi := &file_wire_api_api_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4124,7 +4271,7 @@ func (x *GetCheckpointReply) String() string {
 func (*GetCheckpointReply) ProtoMessage() {}
 
 func (x *GetCheckpointReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[53]
+	mi := &file_wire_api_api_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4137,7 +4284,7 @@ func (x *GetCheckpointReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCheckpointReply.ProtoReflect.Descriptor instead.
 func (*GetCheckpointReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{53}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *GetCheckpointReply) GetNote() []byte {
@@ -4183,7 +4330,7 @@ type Witness struct {
 
 func (x *Witness) Reset() {
 	*x = Witness{}
-	mi := &file_wire_api_api_proto_msgTypes[54]
+	mi := &file_wire_api_api_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4195,7 +4342,7 @@ func (x *Witness) String() string {
 func (*Witness) ProtoMessage() {}
 
 func (x *Witness) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[54]
+	mi := &file_wire_api_api_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4208,7 +4355,7 @@ func (x *Witness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Witness.ProtoReflect.Descriptor instead.
 func (*Witness) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{54}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Witness) GetKey() string {
@@ -4265,7 +4412,7 @@ type ExportRecordRequest struct {
 
 func (x *ExportRecordRequest) Reset() {
 	*x = ExportRecordRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[55]
+	mi := &file_wire_api_api_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4277,7 +4424,7 @@ func (x *ExportRecordRequest) String() string {
 func (*ExportRecordRequest) ProtoMessage() {}
 
 func (x *ExportRecordRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[55]
+	mi := &file_wire_api_api_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4290,7 +4437,7 @@ func (x *ExportRecordRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportRecordRequest.ProtoReflect.Descriptor instead.
 func (*ExportRecordRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{55}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ExportRecordRequest) GetGrant() string {
@@ -4330,7 +4477,7 @@ type ExportPart struct {
 
 func (x *ExportPart) Reset() {
 	*x = ExportPart{}
-	mi := &file_wire_api_api_proto_msgTypes[56]
+	mi := &file_wire_api_api_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4342,7 +4489,7 @@ func (x *ExportPart) String() string {
 func (*ExportPart) ProtoMessage() {}
 
 func (x *ExportPart) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[56]
+	mi := &file_wire_api_api_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4355,7 +4502,7 @@ func (x *ExportPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportPart.ProtoReflect.Descriptor instead.
 func (*ExportPart) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{56}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ExportPart) GetData() []byte {
@@ -4378,7 +4525,7 @@ type AddPersonRequest struct {
 
 func (x *AddPersonRequest) Reset() {
 	*x = AddPersonRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[57]
+	mi := &file_wire_api_api_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4390,7 +4537,7 @@ func (x *AddPersonRequest) String() string {
 func (*AddPersonRequest) ProtoMessage() {}
 
 func (x *AddPersonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[57]
+	mi := &file_wire_api_api_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4403,7 +4550,7 @@ func (x *AddPersonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddPersonRequest.ProtoReflect.Descriptor instead.
 func (*AddPersonRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{57}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *AddPersonRequest) GetName() string {
@@ -4452,7 +4599,7 @@ type InvitePersonRequest struct {
 
 func (x *InvitePersonRequest) Reset() {
 	*x = InvitePersonRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[58]
+	mi := &file_wire_api_api_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4464,7 +4611,7 @@ func (x *InvitePersonRequest) String() string {
 func (*InvitePersonRequest) ProtoMessage() {}
 
 func (x *InvitePersonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[58]
+	mi := &file_wire_api_api_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4477,7 +4624,7 @@ func (x *InvitePersonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvitePersonRequest.ProtoReflect.Descriptor instead.
 func (*InvitePersonRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{58}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *InvitePersonRequest) GetName() string {
@@ -4513,7 +4660,7 @@ type InviteReply struct {
 
 func (x *InviteReply) Reset() {
 	*x = InviteReply{}
-	mi := &file_wire_api_api_proto_msgTypes[59]
+	mi := &file_wire_api_api_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4525,7 +4672,7 @@ func (x *InviteReply) String() string {
 func (*InviteReply) ProtoMessage() {}
 
 func (x *InviteReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[59]
+	mi := &file_wire_api_api_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4538,7 +4685,7 @@ func (x *InviteReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InviteReply.ProtoReflect.Descriptor instead.
 func (*InviteReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{59}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *InviteReply) GetPerson() *Person {
@@ -4578,7 +4725,7 @@ type DisablePersonRequest struct {
 
 func (x *DisablePersonRequest) Reset() {
 	*x = DisablePersonRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[60]
+	mi := &file_wire_api_api_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4590,7 +4737,7 @@ func (x *DisablePersonRequest) String() string {
 func (*DisablePersonRequest) ProtoMessage() {}
 
 func (x *DisablePersonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[60]
+	mi := &file_wire_api_api_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4603,7 +4750,7 @@ func (x *DisablePersonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisablePersonRequest.ProtoReflect.Descriptor instead.
 func (*DisablePersonRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{60}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *DisablePersonRequest) GetName() string {
@@ -4621,7 +4768,7 @@ type ListPeopleRequest struct {
 
 func (x *ListPeopleRequest) Reset() {
 	*x = ListPeopleRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[61]
+	mi := &file_wire_api_api_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4633,7 +4780,7 @@ func (x *ListPeopleRequest) String() string {
 func (*ListPeopleRequest) ProtoMessage() {}
 
 func (x *ListPeopleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[61]
+	mi := &file_wire_api_api_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4646,7 +4793,7 @@ func (x *ListPeopleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeopleRequest.ProtoReflect.Descriptor instead.
 func (*ListPeopleRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{61}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{63}
 }
 
 type ListPeopleReply struct {
@@ -4658,7 +4805,7 @@ type ListPeopleReply struct {
 
 func (x *ListPeopleReply) Reset() {
 	*x = ListPeopleReply{}
-	mi := &file_wire_api_api_proto_msgTypes[62]
+	mi := &file_wire_api_api_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4670,7 +4817,7 @@ func (x *ListPeopleReply) String() string {
 func (*ListPeopleReply) ProtoMessage() {}
 
 func (x *ListPeopleReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[62]
+	mi := &file_wire_api_api_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4683,7 +4830,7 @@ func (x *ListPeopleReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeopleReply.ProtoReflect.Descriptor instead.
 func (*ListPeopleReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{62}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ListPeopleReply) GetPeople() []*Person {
@@ -4705,7 +4852,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[63]
+	mi := &file_wire_api_api_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4717,7 +4864,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[63]
+	mi := &file_wire_api_api_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4730,7 +4877,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{63}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *CreateJoinTokenRequest) GetLabels() map[string]string {
@@ -4771,7 +4918,7 @@ type CreateJoinTokenReply struct {
 
 func (x *CreateJoinTokenReply) Reset() {
 	*x = CreateJoinTokenReply{}
-	mi := &file_wire_api_api_proto_msgTypes[64]
+	mi := &file_wire_api_api_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4783,7 +4930,7 @@ func (x *CreateJoinTokenReply) String() string {
 func (*CreateJoinTokenReply) ProtoMessage() {}
 
 func (x *CreateJoinTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[64]
+	mi := &file_wire_api_api_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4796,7 +4943,7 @@ func (x *CreateJoinTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenReply.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{64}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *CreateJoinTokenReply) GetToken() string {
@@ -4827,7 +4974,7 @@ type FactorRequest struct {
 
 func (x *FactorRequest) Reset() {
 	*x = FactorRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[65]
+	mi := &file_wire_api_api_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4839,7 +4986,7 @@ func (x *FactorRequest) String() string {
 func (*FactorRequest) ProtoMessage() {}
 
 func (x *FactorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[65]
+	mi := &file_wire_api_api_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4852,7 +4999,7 @@ func (x *FactorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FactorRequest.ProtoReflect.Descriptor instead.
 func (*FactorRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{65}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *FactorRequest) GetWhat() string {
@@ -4891,7 +5038,7 @@ type ListHostsRequest struct {
 
 func (x *ListHostsRequest) Reset() {
 	*x = ListHostsRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[66]
+	mi := &file_wire_api_api_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4903,7 +5050,7 @@ func (x *ListHostsRequest) String() string {
 func (*ListHostsRequest) ProtoMessage() {}
 
 func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[66]
+	mi := &file_wire_api_api_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4916,7 +5063,7 @@ func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsRequest.ProtoReflect.Descriptor instead.
 func (*ListHostsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{66}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{68}
 }
 
 type ListHostsReply struct {
@@ -4928,7 +5075,7 @@ type ListHostsReply struct {
 
 func (x *ListHostsReply) Reset() {
 	*x = ListHostsReply{}
-	mi := &file_wire_api_api_proto_msgTypes[67]
+	mi := &file_wire_api_api_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4940,7 +5087,7 @@ func (x *ListHostsReply) String() string {
 func (*ListHostsReply) ProtoMessage() {}
 
 func (x *ListHostsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[67]
+	mi := &file_wire_api_api_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4953,7 +5100,7 @@ func (x *ListHostsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsReply.ProtoReflect.Descriptor instead.
 func (*ListHostsReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{67}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ListHostsReply) GetHosts() []*Host {
@@ -4987,7 +5134,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_wire_api_api_proto_msgTypes[68]
+	mi := &file_wire_api_api_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4999,7 +5146,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[68]
+	mi := &file_wire_api_api_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5012,7 +5159,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{68}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Host) GetName() string {
@@ -5139,7 +5286,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_wire_api_api_proto_msgTypes[69]
+	mi := &file_wire_api_api_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5151,7 +5298,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[69]
+	mi := &file_wire_api_api_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5164,7 +5311,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{69}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Finding) GetCheck() string {
@@ -5204,7 +5351,7 @@ type DecommissionHostRequest struct {
 
 func (x *DecommissionHostRequest) Reset() {
 	*x = DecommissionHostRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[70]
+	mi := &file_wire_api_api_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5216,7 +5363,7 @@ func (x *DecommissionHostRequest) String() string {
 func (*DecommissionHostRequest) ProtoMessage() {}
 
 func (x *DecommissionHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[70]
+	mi := &file_wire_api_api_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5229,7 +5376,7 @@ func (x *DecommissionHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecommissionHostRequest.ProtoReflect.Descriptor instead.
 func (*DecommissionHostRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{70}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *DecommissionHostRequest) GetName() string {
@@ -5248,7 +5395,7 @@ type PolicyStatusRequest struct {
 
 func (x *PolicyStatusRequest) Reset() {
 	*x = PolicyStatusRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[71]
+	mi := &file_wire_api_api_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5260,7 +5407,7 @@ func (x *PolicyStatusRequest) String() string {
 func (*PolicyStatusRequest) ProtoMessage() {}
 
 func (x *PolicyStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[71]
+	mi := &file_wire_api_api_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5273,7 +5420,7 @@ func (x *PolicyStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatusRequest.ProtoReflect.Descriptor instead.
 func (*PolicyStatusRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{71}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *PolicyStatusRequest) GetFiles() bool {
@@ -5299,7 +5446,7 @@ type PolicyStatusReply struct {
 
 func (x *PolicyStatusReply) Reset() {
 	*x = PolicyStatusReply{}
-	mi := &file_wire_api_api_proto_msgTypes[72]
+	mi := &file_wire_api_api_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5311,7 +5458,7 @@ func (x *PolicyStatusReply) String() string {
 func (*PolicyStatusReply) ProtoMessage() {}
 
 func (x *PolicyStatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[72]
+	mi := &file_wire_api_api_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5324,7 +5471,7 @@ func (x *PolicyStatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatusReply.ProtoReflect.Descriptor instead.
 func (*PolicyStatusReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{72}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *PolicyStatusReply) GetVersion() string {
@@ -5394,7 +5541,7 @@ type OnCall struct {
 
 func (x *OnCall) Reset() {
 	*x = OnCall{}
-	mi := &file_wire_api_api_proto_msgTypes[73]
+	mi := &file_wire_api_api_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5406,7 +5553,7 @@ func (x *OnCall) String() string {
 func (*OnCall) ProtoMessage() {}
 
 func (x *OnCall) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[73]
+	mi := &file_wire_api_api_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5419,7 +5566,7 @@ func (x *OnCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OnCall.ProtoReflect.Descriptor instead.
 func (*OnCall) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{73}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *OnCall) GetRotations() map[string]*Turns {
@@ -5445,7 +5592,7 @@ type Turns struct {
 
 func (x *Turns) Reset() {
 	*x = Turns{}
-	mi := &file_wire_api_api_proto_msgTypes[74]
+	mi := &file_wire_api_api_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5457,7 +5604,7 @@ func (x *Turns) String() string {
 func (*Turns) ProtoMessage() {}
 
 func (x *Turns) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[74]
+	mi := &file_wire_api_api_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5470,7 +5617,7 @@ func (x *Turns) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Turns.ProtoReflect.Descriptor instead.
 func (*Turns) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{74}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *Turns) GetTurns() []*Turn {
@@ -5491,7 +5638,7 @@ type Turn struct {
 
 func (x *Turn) Reset() {
 	*x = Turn{}
-	mi := &file_wire_api_api_proto_msgTypes[75]
+	mi := &file_wire_api_api_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5503,7 +5650,7 @@ func (x *Turn) String() string {
 func (*Turn) ProtoMessage() {}
 
 func (x *Turn) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[75]
+	mi := &file_wire_api_api_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5516,7 +5663,7 @@ func (x *Turn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Turn.ProtoReflect.Descriptor instead.
 func (*Turn) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{75}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *Turn) GetPerson() string {
@@ -5549,7 +5696,7 @@ type Members struct {
 
 func (x *Members) Reset() {
 	*x = Members{}
-	mi := &file_wire_api_api_proto_msgTypes[76]
+	mi := &file_wire_api_api_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5561,7 +5708,7 @@ func (x *Members) String() string {
 func (*Members) ProtoMessage() {}
 
 func (x *Members) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[76]
+	mi := &file_wire_api_api_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5574,7 +5721,7 @@ func (x *Members) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Members.ProtoReflect.Descriptor instead.
 func (*Members) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{76}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Members) GetPeople() []string {
@@ -5599,7 +5746,7 @@ type ListTerminalsRequest struct {
 
 func (x *ListTerminalsRequest) Reset() {
 	*x = ListTerminalsRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[77]
+	mi := &file_wire_api_api_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5611,7 +5758,7 @@ func (x *ListTerminalsRequest) String() string {
 func (*ListTerminalsRequest) ProtoMessage() {}
 
 func (x *ListTerminalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[77]
+	mi := &file_wire_api_api_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5624,7 +5771,7 @@ func (x *ListTerminalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTerminalsRequest.ProtoReflect.Descriptor instead.
 func (*ListTerminalsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{77}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ListTerminalsRequest) GetId() string {
@@ -5687,7 +5834,7 @@ type ListTerminalsReply struct {
 
 func (x *ListTerminalsReply) Reset() {
 	*x = ListTerminalsReply{}
-	mi := &file_wire_api_api_proto_msgTypes[78]
+	mi := &file_wire_api_api_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5699,7 +5846,7 @@ func (x *ListTerminalsReply) String() string {
 func (*ListTerminalsReply) ProtoMessage() {}
 
 func (x *ListTerminalsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[78]
+	mi := &file_wire_api_api_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5712,7 +5859,7 @@ func (x *ListTerminalsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTerminalsReply.ProtoReflect.Descriptor instead.
 func (*ListTerminalsReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{78}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ListTerminalsReply) GetTerminals() []*Terminal {
@@ -5759,7 +5906,7 @@ type Terminal struct {
 
 func (x *Terminal) Reset() {
 	*x = Terminal{}
-	mi := &file_wire_api_api_proto_msgTypes[79]
+	mi := &file_wire_api_api_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5771,7 +5918,7 @@ func (x *Terminal) String() string {
 func (*Terminal) ProtoMessage() {}
 
 func (x *Terminal) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[79]
+	mi := &file_wire_api_api_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5784,7 +5931,7 @@ func (x *Terminal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Terminal.ProtoReflect.Descriptor instead.
 func (*Terminal) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{79}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *Terminal) GetId() string {
@@ -5902,7 +6049,7 @@ type TerminalLine struct {
 
 func (x *TerminalLine) Reset() {
 	*x = TerminalLine{}
-	mi := &file_wire_api_api_proto_msgTypes[80]
+	mi := &file_wire_api_api_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5914,7 +6061,7 @@ func (x *TerminalLine) String() string {
 func (*TerminalLine) ProtoMessage() {}
 
 func (x *TerminalLine) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[80]
+	mi := &file_wire_api_api_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5927,7 +6074,7 @@ func (x *TerminalLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalLine.ProtoReflect.Descriptor instead.
 func (*TerminalLine) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{80}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *TerminalLine) GetAt() *durationpb.Duration {
@@ -5955,7 +6102,7 @@ type ReplayTerminalRequest struct {
 
 func (x *ReplayTerminalRequest) Reset() {
 	*x = ReplayTerminalRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[81]
+	mi := &file_wire_api_api_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5967,7 +6114,7 @@ func (x *ReplayTerminalRequest) String() string {
 func (*ReplayTerminalRequest) ProtoMessage() {}
 
 func (x *ReplayTerminalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[81]
+	mi := &file_wire_api_api_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5980,7 +6127,7 @@ func (x *ReplayTerminalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayTerminalRequest.ProtoReflect.Descriptor instead.
 func (*ReplayTerminalRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{81}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *ReplayTerminalRequest) GetHost() string {
@@ -6015,7 +6162,7 @@ type TerminalPart struct {
 
 func (x *TerminalPart) Reset() {
 	*x = TerminalPart{}
-	mi := &file_wire_api_api_proto_msgTypes[82]
+	mi := &file_wire_api_api_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6027,7 +6174,7 @@ func (x *TerminalPart) String() string {
 func (*TerminalPart) ProtoMessage() {}
 
 func (x *TerminalPart) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[82]
+	mi := &file_wire_api_api_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6040,7 +6187,7 @@ func (x *TerminalPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalPart.ProtoReflect.Descriptor instead.
 func (*TerminalPart) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{82}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *TerminalPart) GetStatement() []byte {
@@ -6075,7 +6222,7 @@ type EndHostSessionRequest struct {
 
 func (x *EndHostSessionRequest) Reset() {
 	*x = EndHostSessionRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[83]
+	mi := &file_wire_api_api_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6087,7 +6234,7 @@ func (x *EndHostSessionRequest) String() string {
 func (*EndHostSessionRequest) ProtoMessage() {}
 
 func (x *EndHostSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[83]
+	mi := &file_wire_api_api_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6100,7 +6247,7 @@ func (x *EndHostSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndHostSessionRequest.ProtoReflect.Descriptor instead.
 func (*EndHostSessionRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{83}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *EndHostSessionRequest) GetHost() string {
@@ -6132,7 +6279,7 @@ type EndHostSessionReply struct {
 
 func (x *EndHostSessionReply) Reset() {
 	*x = EndHostSessionReply{}
-	mi := &file_wire_api_api_proto_msgTypes[84]
+	mi := &file_wire_api_api_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6144,7 +6291,7 @@ func (x *EndHostSessionReply) String() string {
 func (*EndHostSessionReply) ProtoMessage() {}
 
 func (x *EndHostSessionReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[84]
+	mi := &file_wire_api_api_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6157,7 +6304,7 @@ func (x *EndHostSessionReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndHostSessionReply.ProtoReflect.Descriptor instead.
 func (*EndHostSessionReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{84}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{86}
 }
 
 type GetRosterRequest struct {
@@ -6168,7 +6315,7 @@ type GetRosterRequest struct {
 
 func (x *GetRosterRequest) Reset() {
 	*x = GetRosterRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[85]
+	mi := &file_wire_api_api_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6180,7 +6327,7 @@ func (x *GetRosterRequest) String() string {
 func (*GetRosterRequest) ProtoMessage() {}
 
 func (x *GetRosterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[85]
+	mi := &file_wire_api_api_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6193,7 +6340,7 @@ func (x *GetRosterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRosterRequest.ProtoReflect.Descriptor instead.
 func (*GetRosterRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{85}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{87}
 }
 
 type GetRosterReply struct {
@@ -6209,7 +6356,7 @@ type GetRosterReply struct {
 
 func (x *GetRosterReply) Reset() {
 	*x = GetRosterReply{}
-	mi := &file_wire_api_api_proto_msgTypes[86]
+	mi := &file_wire_api_api_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6221,7 +6368,7 @@ func (x *GetRosterReply) String() string {
 func (*GetRosterReply) ProtoMessage() {}
 
 func (x *GetRosterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[86]
+	mi := &file_wire_api_api_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6234,7 +6381,7 @@ func (x *GetRosterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRosterReply.ProtoReflect.Descriptor instead.
 func (*GetRosterReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{86}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *GetRosterReply) GetEnvelope() []byte {
@@ -6283,7 +6430,7 @@ type PersonKeys struct {
 
 func (x *PersonKeys) Reset() {
 	*x = PersonKeys{}
-	mi := &file_wire_api_api_proto_msgTypes[87]
+	mi := &file_wire_api_api_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6295,7 +6442,7 @@ func (x *PersonKeys) String() string {
 func (*PersonKeys) ProtoMessage() {}
 
 func (x *PersonKeys) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[87]
+	mi := &file_wire_api_api_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6308,7 +6455,7 @@ func (x *PersonKeys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersonKeys.ProtoReflect.Descriptor instead.
 func (*PersonKeys) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{87}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *PersonKeys) GetPerson() string {
@@ -6335,7 +6482,7 @@ type PublicKey struct {
 
 func (x *PublicKey) Reset() {
 	*x = PublicKey{}
-	mi := &file_wire_api_api_proto_msgTypes[88]
+	mi := &file_wire_api_api_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6347,7 +6494,7 @@ func (x *PublicKey) String() string {
 func (*PublicKey) ProtoMessage() {}
 
 func (x *PublicKey) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[88]
+	mi := &file_wire_api_api_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6360,7 +6507,7 @@ func (x *PublicKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublicKey.ProtoReflect.Descriptor instead.
 func (*PublicKey) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{88}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *PublicKey) GetId() []byte {
@@ -6388,7 +6535,7 @@ type PublishRosterRequest struct {
 
 func (x *PublishRosterRequest) Reset() {
 	*x = PublishRosterRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[89]
+	mi := &file_wire_api_api_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6400,7 +6547,7 @@ func (x *PublishRosterRequest) String() string {
 func (*PublishRosterRequest) ProtoMessage() {}
 
 func (x *PublishRosterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[89]
+	mi := &file_wire_api_api_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6413,7 +6560,7 @@ func (x *PublishRosterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishRosterRequest.ProtoReflect.Descriptor instead.
 func (*PublishRosterRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{89}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *PublishRosterRequest) GetEnvelope() []byte {
@@ -6446,7 +6593,7 @@ type PublishRosterReply struct {
 
 func (x *PublishRosterReply) Reset() {
 	*x = PublishRosterReply{}
-	mi := &file_wire_api_api_proto_msgTypes[90]
+	mi := &file_wire_api_api_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6458,7 +6605,7 @@ func (x *PublishRosterReply) String() string {
 func (*PublishRosterReply) ProtoMessage() {}
 
 func (x *PublishRosterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[90]
+	mi := &file_wire_api_api_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6471,7 +6618,7 @@ func (x *PublishRosterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishRosterReply.ProtoReflect.Descriptor instead.
 func (*PublishRosterReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{90}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *PublishRosterReply) GetVersion() uint64 {
@@ -6545,7 +6692,7 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\benrolled\x18\x06 \x01(\bR\benrolled\"\x12\n" +
 	"\x10ListRolesRequest\";\n" +
 	"\x0eListRolesReply\x12)\n" +
-	"\x05roles\x18\x01 \x03(\v2\x13.curfew.api.v1.RoleR\x05roles\"\xbc\x04\n" +
+	"\x05roles\x18\x01 \x03(\v2\x13.curfew.api.v1.RoleR\x05roles\"\xd8\x04\n" +
 	"\x04Role\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x14\n" +
@@ -6564,7 +6711,8 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\tterminals\x18\r \x01(\tR\tterminals\x12\x1e\n" +
 	"\n" +
 	"conditions\x18\x14 \x03(\tR\n" +
-	"conditions\"\xa1\x03\n" +
+	"conditions\x12\x1a\n" +
+	"\bdoubtful\x18\x16 \x03(\tR\bdoubtful\"\xa1\x03\n" +
 	"\x14CreateRequestRequest\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12\x14\n" +
 	"\x05hosts\x18\x02 \x03(\tR\x05hosts\x125\n" +
@@ -6591,7 +6739,7 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x06Remark\x12\x16\n" +
 	"\x06person\x18\x01 \x01(\tR\x06person\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
-	"\x04text\x18\x03 \x01(\tR\x04text\"\xa6\v\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\"\xfd\v\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06person\x18\x02 \x01(\tR\x06person\x12\x1b\n" +
@@ -6638,7 +6786,23 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x04page\x18p \x01(\tR\x04page\x12\x1e\n" +
 	"\vin_place_of\x18= \x01(\tR\tinPlaceOf\x12\x16\n" +
 	"\x06source\x18< \x01(\tR\x06source\x12\x1c\n" +
-	"\tterminals\x18! \x01(\tR\tterminals\"n\n" +
+	"\tterminals\x18! \x01(\tR\tterminals\x12'\n" +
+	"\x04risk\x18? \x01(\v2\x13.curfew.api.v1.RiskR\x04risk\x12,\n" +
+	"\x06doubts\x18@ \x03(\v2\x14.curfew.api.v1.DoubtR\x06doubts\"\xe8\x01\n" +
+	"\x04Risk\x12$\n" +
+	"\vnew_network\x18\x01 \x01(\bH\x00R\n" +
+	"newNetwork\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"first_time\x18\x02 \x01(\bH\x01R\tfirstTime\x88\x01\x01\x12*\n" +
+	"\x0efactor_refused\x18\x03 \x01(\rH\x02R\rfactorRefused\x88\x01\x01\x128\n" +
+	"\n" +
+	"factor_age\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\tfactorAgeB\x0e\n" +
+	"\f_new_networkB\r\n" +
+	"\v_first_timeB\x11\n" +
+	"\x0f_factor_refused\"1\n" +
+	"\x05Doubt\x12\x0e\n" +
+	"\x02if\x18\x01 \x01(\tR\x02if\x12\x18\n" +
+	"\abecause\x18\x02 \x01(\tR\abecause\"n\n" +
 	"\x06Origin\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x18\n" +
 	"\asession\x18\x02 \x01(\tR\asession\x12\x18\n" +
@@ -7087,7 +7251,7 @@ func file_wire_api_api_proto_rawDescGZIP() []byte {
 	return file_wire_api_api_proto_rawDescData
 }
 
-var file_wire_api_api_proto_msgTypes = make([]protoimpl.MessageInfo, 98)
+var file_wire_api_api_proto_msgTypes = make([]protoimpl.MessageInfo, 100)
 var file_wire_api_api_proto_goTypes = []any{
 	(*EnrollRequest)(nil),              // 0: curfew.api.v1.EnrollRequest
 	(*EnrollReply)(nil),                // 1: curfew.api.v1.EnrollReply
@@ -7109,271 +7273,276 @@ var file_wire_api_api_proto_goTypes = []any{
 	(*Approval)(nil),                   // 17: curfew.api.v1.Approval
 	(*Remark)(nil),                     // 18: curfew.api.v1.Remark
 	(*Request)(nil),                    // 19: curfew.api.v1.Request
-	(*Origin)(nil),                     // 20: curfew.api.v1.Origin
-	(*HostState)(nil),                  // 21: curfew.api.v1.HostState
-	(*GetRequestRequest)(nil),          // 22: curfew.api.v1.GetRequestRequest
-	(*ListRequestsRequest)(nil),        // 23: curfew.api.v1.ListRequestsRequest
-	(*ListRequestsReply)(nil),          // 24: curfew.api.v1.ListRequestsReply
-	(*ApproveRequest)(nil),             // 25: curfew.api.v1.ApproveRequest
-	(*Delegation)(nil),                 // 26: curfew.api.v1.Delegation
-	(*DelegateRequest)(nil),            // 27: curfew.api.v1.DelegateRequest
-	(*DelegateReply)(nil),              // 28: curfew.api.v1.DelegateReply
-	(*ListDelegationsRequest)(nil),     // 29: curfew.api.v1.ListDelegationsRequest
-	(*ListDelegationsReply)(nil),       // 30: curfew.api.v1.ListDelegationsReply
-	(*EndDelegationRequest)(nil),       // 31: curfew.api.v1.EndDelegationRequest
-	(*EndDelegationReply)(nil),         // 32: curfew.api.v1.EndDelegationReply
-	(*SignRequest)(nil),                // 33: curfew.api.v1.SignRequest
-	(*CommentRequest)(nil),             // 34: curfew.api.v1.CommentRequest
-	(*DenyRequest)(nil),                // 35: curfew.api.v1.DenyRequest
-	(*WithdrawRequest)(nil),            // 36: curfew.api.v1.WithdrawRequest
-	(*RevokeRequest)(nil),              // 37: curfew.api.v1.RevokeRequest
-	(*ExtendRequest)(nil),              // 38: curfew.api.v1.ExtendRequest
-	(*OpenPagesRequest)(nil),           // 39: curfew.api.v1.OpenPagesRequest
-	(*OpenPagesReply)(nil),             // 40: curfew.api.v1.OpenPagesReply
-	(*IssueSSHCertificateRequest)(nil), // 41: curfew.api.v1.IssueSSHCertificateRequest
-	(*IssueSSHCertificateReply)(nil),   // 42: curfew.api.v1.IssueSSHCertificateReply
-	(*SearchEventsRequest)(nil),        // 43: curfew.api.v1.SearchEventsRequest
-	(*SearchEventsReply)(nil),          // 44: curfew.api.v1.SearchEventsReply
-	(*Event)(nil),                      // 45: curfew.api.v1.Event
-	(*IDs)(nil),                        // 46: curfew.api.v1.IDs
-	(*Process)(nil),                    // 47: curfew.api.v1.Process
-	(*Receipt)(nil),                    // 48: curfew.api.v1.Receipt
-	(*TimelineRequest)(nil),            // 49: curfew.api.v1.TimelineRequest
-	(*TimelineReply)(nil),              // 50: curfew.api.v1.TimelineReply
-	(*Moment)(nil),                     // 51: curfew.api.v1.Moment
-	(*GetCheckpointRequest)(nil),       // 52: curfew.api.v1.GetCheckpointRequest
-	(*GetCheckpointReply)(nil),         // 53: curfew.api.v1.GetCheckpointReply
-	(*Witness)(nil),                    // 54: curfew.api.v1.Witness
-	(*ExportRecordRequest)(nil),        // 55: curfew.api.v1.ExportRecordRequest
-	(*ExportPart)(nil),                 // 56: curfew.api.v1.ExportPart
-	(*AddPersonRequest)(nil),           // 57: curfew.api.v1.AddPersonRequest
-	(*InvitePersonRequest)(nil),        // 58: curfew.api.v1.InvitePersonRequest
-	(*InviteReply)(nil),                // 59: curfew.api.v1.InviteReply
-	(*DisablePersonRequest)(nil),       // 60: curfew.api.v1.DisablePersonRequest
-	(*ListPeopleRequest)(nil),          // 61: curfew.api.v1.ListPeopleRequest
-	(*ListPeopleReply)(nil),            // 62: curfew.api.v1.ListPeopleReply
-	(*CreateJoinTokenRequest)(nil),     // 63: curfew.api.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenReply)(nil),       // 64: curfew.api.v1.CreateJoinTokenReply
-	(*FactorRequest)(nil),              // 65: curfew.api.v1.FactorRequest
-	(*ListHostsRequest)(nil),           // 66: curfew.api.v1.ListHostsRequest
-	(*ListHostsReply)(nil),             // 67: curfew.api.v1.ListHostsReply
-	(*Host)(nil),                       // 68: curfew.api.v1.Host
-	(*Finding)(nil),                    // 69: curfew.api.v1.Finding
-	(*DecommissionHostRequest)(nil),    // 70: curfew.api.v1.DecommissionHostRequest
-	(*PolicyStatusRequest)(nil),        // 71: curfew.api.v1.PolicyStatusRequest
-	(*PolicyStatusReply)(nil),          // 72: curfew.api.v1.PolicyStatusReply
-	(*OnCall)(nil),                     // 73: curfew.api.v1.OnCall
-	(*Turns)(nil),                      // 74: curfew.api.v1.Turns
-	(*Turn)(nil),                       // 75: curfew.api.v1.Turn
-	(*Members)(nil),                    // 76: curfew.api.v1.Members
-	(*ListTerminalsRequest)(nil),       // 77: curfew.api.v1.ListTerminalsRequest
-	(*ListTerminalsReply)(nil),         // 78: curfew.api.v1.ListTerminalsReply
-	(*Terminal)(nil),                   // 79: curfew.api.v1.Terminal
-	(*TerminalLine)(nil),               // 80: curfew.api.v1.TerminalLine
-	(*ReplayTerminalRequest)(nil),      // 81: curfew.api.v1.ReplayTerminalRequest
-	(*TerminalPart)(nil),               // 82: curfew.api.v1.TerminalPart
-	(*EndHostSessionRequest)(nil),      // 83: curfew.api.v1.EndHostSessionRequest
-	(*EndHostSessionReply)(nil),        // 84: curfew.api.v1.EndHostSessionReply
-	(*GetRosterRequest)(nil),           // 85: curfew.api.v1.GetRosterRequest
-	(*GetRosterReply)(nil),             // 86: curfew.api.v1.GetRosterReply
-	(*PersonKeys)(nil),                 // 87: curfew.api.v1.PersonKeys
-	(*PublicKey)(nil),                  // 88: curfew.api.v1.PublicKey
-	(*PublishRosterRequest)(nil),       // 89: curfew.api.v1.PublishRosterRequest
-	(*PublishRosterReply)(nil),         // 90: curfew.api.v1.PublishRosterReply
-	nil,                                // 91: curfew.api.v1.CreateRequestRequest.LabelsEntry
-	nil,                                // 92: curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
-	nil,                                // 93: curfew.api.v1.Host.LabelsEntry
-	nil,                                // 94: curfew.api.v1.PolicyStatusReply.FilesEntry
-	nil,                                // 95: curfew.api.v1.PolicyStatusReply.DirectoryEntry
-	nil,                                // 96: curfew.api.v1.PolicyStatusReply.ManagersEntry
-	nil,                                // 97: curfew.api.v1.OnCall.RotationsEntry
-	(*timestamppb.Timestamp)(nil),      // 98: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 99: google.protobuf.Duration
+	(*Risk)(nil),                       // 20: curfew.api.v1.Risk
+	(*Doubt)(nil),                      // 21: curfew.api.v1.Doubt
+	(*Origin)(nil),                     // 22: curfew.api.v1.Origin
+	(*HostState)(nil),                  // 23: curfew.api.v1.HostState
+	(*GetRequestRequest)(nil),          // 24: curfew.api.v1.GetRequestRequest
+	(*ListRequestsRequest)(nil),        // 25: curfew.api.v1.ListRequestsRequest
+	(*ListRequestsReply)(nil),          // 26: curfew.api.v1.ListRequestsReply
+	(*ApproveRequest)(nil),             // 27: curfew.api.v1.ApproveRequest
+	(*Delegation)(nil),                 // 28: curfew.api.v1.Delegation
+	(*DelegateRequest)(nil),            // 29: curfew.api.v1.DelegateRequest
+	(*DelegateReply)(nil),              // 30: curfew.api.v1.DelegateReply
+	(*ListDelegationsRequest)(nil),     // 31: curfew.api.v1.ListDelegationsRequest
+	(*ListDelegationsReply)(nil),       // 32: curfew.api.v1.ListDelegationsReply
+	(*EndDelegationRequest)(nil),       // 33: curfew.api.v1.EndDelegationRequest
+	(*EndDelegationReply)(nil),         // 34: curfew.api.v1.EndDelegationReply
+	(*SignRequest)(nil),                // 35: curfew.api.v1.SignRequest
+	(*CommentRequest)(nil),             // 36: curfew.api.v1.CommentRequest
+	(*DenyRequest)(nil),                // 37: curfew.api.v1.DenyRequest
+	(*WithdrawRequest)(nil),            // 38: curfew.api.v1.WithdrawRequest
+	(*RevokeRequest)(nil),              // 39: curfew.api.v1.RevokeRequest
+	(*ExtendRequest)(nil),              // 40: curfew.api.v1.ExtendRequest
+	(*OpenPagesRequest)(nil),           // 41: curfew.api.v1.OpenPagesRequest
+	(*OpenPagesReply)(nil),             // 42: curfew.api.v1.OpenPagesReply
+	(*IssueSSHCertificateRequest)(nil), // 43: curfew.api.v1.IssueSSHCertificateRequest
+	(*IssueSSHCertificateReply)(nil),   // 44: curfew.api.v1.IssueSSHCertificateReply
+	(*SearchEventsRequest)(nil),        // 45: curfew.api.v1.SearchEventsRequest
+	(*SearchEventsReply)(nil),          // 46: curfew.api.v1.SearchEventsReply
+	(*Event)(nil),                      // 47: curfew.api.v1.Event
+	(*IDs)(nil),                        // 48: curfew.api.v1.IDs
+	(*Process)(nil),                    // 49: curfew.api.v1.Process
+	(*Receipt)(nil),                    // 50: curfew.api.v1.Receipt
+	(*TimelineRequest)(nil),            // 51: curfew.api.v1.TimelineRequest
+	(*TimelineReply)(nil),              // 52: curfew.api.v1.TimelineReply
+	(*Moment)(nil),                     // 53: curfew.api.v1.Moment
+	(*GetCheckpointRequest)(nil),       // 54: curfew.api.v1.GetCheckpointRequest
+	(*GetCheckpointReply)(nil),         // 55: curfew.api.v1.GetCheckpointReply
+	(*Witness)(nil),                    // 56: curfew.api.v1.Witness
+	(*ExportRecordRequest)(nil),        // 57: curfew.api.v1.ExportRecordRequest
+	(*ExportPart)(nil),                 // 58: curfew.api.v1.ExportPart
+	(*AddPersonRequest)(nil),           // 59: curfew.api.v1.AddPersonRequest
+	(*InvitePersonRequest)(nil),        // 60: curfew.api.v1.InvitePersonRequest
+	(*InviteReply)(nil),                // 61: curfew.api.v1.InviteReply
+	(*DisablePersonRequest)(nil),       // 62: curfew.api.v1.DisablePersonRequest
+	(*ListPeopleRequest)(nil),          // 63: curfew.api.v1.ListPeopleRequest
+	(*ListPeopleReply)(nil),            // 64: curfew.api.v1.ListPeopleReply
+	(*CreateJoinTokenRequest)(nil),     // 65: curfew.api.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenReply)(nil),       // 66: curfew.api.v1.CreateJoinTokenReply
+	(*FactorRequest)(nil),              // 67: curfew.api.v1.FactorRequest
+	(*ListHostsRequest)(nil),           // 68: curfew.api.v1.ListHostsRequest
+	(*ListHostsReply)(nil),             // 69: curfew.api.v1.ListHostsReply
+	(*Host)(nil),                       // 70: curfew.api.v1.Host
+	(*Finding)(nil),                    // 71: curfew.api.v1.Finding
+	(*DecommissionHostRequest)(nil),    // 72: curfew.api.v1.DecommissionHostRequest
+	(*PolicyStatusRequest)(nil),        // 73: curfew.api.v1.PolicyStatusRequest
+	(*PolicyStatusReply)(nil),          // 74: curfew.api.v1.PolicyStatusReply
+	(*OnCall)(nil),                     // 75: curfew.api.v1.OnCall
+	(*Turns)(nil),                      // 76: curfew.api.v1.Turns
+	(*Turn)(nil),                       // 77: curfew.api.v1.Turn
+	(*Members)(nil),                    // 78: curfew.api.v1.Members
+	(*ListTerminalsRequest)(nil),       // 79: curfew.api.v1.ListTerminalsRequest
+	(*ListTerminalsReply)(nil),         // 80: curfew.api.v1.ListTerminalsReply
+	(*Terminal)(nil),                   // 81: curfew.api.v1.Terminal
+	(*TerminalLine)(nil),               // 82: curfew.api.v1.TerminalLine
+	(*ReplayTerminalRequest)(nil),      // 83: curfew.api.v1.ReplayTerminalRequest
+	(*TerminalPart)(nil),               // 84: curfew.api.v1.TerminalPart
+	(*EndHostSessionRequest)(nil),      // 85: curfew.api.v1.EndHostSessionRequest
+	(*EndHostSessionReply)(nil),        // 86: curfew.api.v1.EndHostSessionReply
+	(*GetRosterRequest)(nil),           // 87: curfew.api.v1.GetRosterRequest
+	(*GetRosterReply)(nil),             // 88: curfew.api.v1.GetRosterReply
+	(*PersonKeys)(nil),                 // 89: curfew.api.v1.PersonKeys
+	(*PublicKey)(nil),                  // 90: curfew.api.v1.PublicKey
+	(*PublishRosterRequest)(nil),       // 91: curfew.api.v1.PublishRosterRequest
+	(*PublishRosterReply)(nil),         // 92: curfew.api.v1.PublishRosterReply
+	nil,                                // 93: curfew.api.v1.CreateRequestRequest.LabelsEntry
+	nil,                                // 94: curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
+	nil,                                // 95: curfew.api.v1.Host.LabelsEntry
+	nil,                                // 96: curfew.api.v1.PolicyStatusReply.FilesEntry
+	nil,                                // 97: curfew.api.v1.PolicyStatusReply.DirectoryEntry
+	nil,                                // 98: curfew.api.v1.PolicyStatusReply.ManagersEntry
+	nil,                                // 99: curfew.api.v1.OnCall.RotationsEntry
+	(*timestamppb.Timestamp)(nil),      // 100: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 101: google.protobuf.Duration
 }
 var file_wire_api_api_proto_depIdxs = []int32{
-	98,  // 0: curfew.api.v1.SessionReply.expires:type_name -> google.protobuf.Timestamp
+	100, // 0: curfew.api.v1.SessionReply.expires:type_name -> google.protobuf.Timestamp
 	12,  // 1: curfew.api.v1.WhoamiReply.person:type_name -> curfew.api.v1.Person
-	98,  // 2: curfew.api.v1.WhoamiReply.session_expires:type_name -> google.protobuf.Timestamp
+	100, // 2: curfew.api.v1.WhoamiReply.session_expires:type_name -> google.protobuf.Timestamp
 	15,  // 3: curfew.api.v1.ListRolesReply.roles:type_name -> curfew.api.v1.Role
-	99,  // 4: curfew.api.v1.Role.max_duration:type_name -> google.protobuf.Duration
-	98,  // 5: curfew.api.v1.Role.eligible_until:type_name -> google.protobuf.Timestamp
-	98,  // 6: curfew.api.v1.Role.eligible_from:type_name -> google.protobuf.Timestamp
-	99,  // 7: curfew.api.v1.CreateRequestRequest.duration:type_name -> google.protobuf.Duration
-	98,  // 8: curfew.api.v1.CreateRequestRequest.start:type_name -> google.protobuf.Timestamp
-	91,  // 9: curfew.api.v1.CreateRequestRequest.labels:type_name -> curfew.api.v1.CreateRequestRequest.LabelsEntry
-	98,  // 10: curfew.api.v1.Approval.at:type_name -> google.protobuf.Timestamp
-	99,  // 11: curfew.api.v1.Approval.duration:type_name -> google.protobuf.Duration
-	98,  // 12: curfew.api.v1.Remark.at:type_name -> google.protobuf.Timestamp
-	99,  // 13: curfew.api.v1.Request.duration:type_name -> google.protobuf.Duration
-	98,  // 14: curfew.api.v1.Request.asked_at:type_name -> google.protobuf.Timestamp
-	98,  // 15: curfew.api.v1.Request.lapses_at:type_name -> google.protobuf.Timestamp
+	101, // 4: curfew.api.v1.Role.max_duration:type_name -> google.protobuf.Duration
+	100, // 5: curfew.api.v1.Role.eligible_until:type_name -> google.protobuf.Timestamp
+	100, // 6: curfew.api.v1.Role.eligible_from:type_name -> google.protobuf.Timestamp
+	101, // 7: curfew.api.v1.CreateRequestRequest.duration:type_name -> google.protobuf.Duration
+	100, // 8: curfew.api.v1.CreateRequestRequest.start:type_name -> google.protobuf.Timestamp
+	93,  // 9: curfew.api.v1.CreateRequestRequest.labels:type_name -> curfew.api.v1.CreateRequestRequest.LabelsEntry
+	100, // 10: curfew.api.v1.Approval.at:type_name -> google.protobuf.Timestamp
+	101, // 11: curfew.api.v1.Approval.duration:type_name -> google.protobuf.Duration
+	100, // 12: curfew.api.v1.Remark.at:type_name -> google.protobuf.Timestamp
+	101, // 13: curfew.api.v1.Request.duration:type_name -> google.protobuf.Duration
+	100, // 14: curfew.api.v1.Request.asked_at:type_name -> google.protobuf.Timestamp
+	100, // 15: curfew.api.v1.Request.lapses_at:type_name -> google.protobuf.Timestamp
 	17,  // 16: curfew.api.v1.Request.approvals:type_name -> curfew.api.v1.Approval
-	98,  // 17: curfew.api.v1.Request.not_before:type_name -> google.protobuf.Timestamp
-	98,  // 18: curfew.api.v1.Request.not_after:type_name -> google.protobuf.Timestamp
-	21,  // 19: curfew.api.v1.Request.host_states:type_name -> curfew.api.v1.HostState
-	98,  // 20: curfew.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
-	99,  // 21: curfew.api.v1.Request.drain:type_name -> google.protobuf.Duration
-	20,  // 22: curfew.api.v1.Request.origin:type_name -> curfew.api.v1.Origin
+	100, // 17: curfew.api.v1.Request.not_before:type_name -> google.protobuf.Timestamp
+	100, // 18: curfew.api.v1.Request.not_after:type_name -> google.protobuf.Timestamp
+	23,  // 19: curfew.api.v1.Request.host_states:type_name -> curfew.api.v1.HostState
+	100, // 20: curfew.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
+	101, // 21: curfew.api.v1.Request.drain:type_name -> google.protobuf.Duration
+	22,  // 22: curfew.api.v1.Request.origin:type_name -> curfew.api.v1.Origin
 	18,  // 23: curfew.api.v1.Request.remarks:type_name -> curfew.api.v1.Remark
-	98,  // 24: curfew.api.v1.Request.start:type_name -> google.protobuf.Timestamp
-	98,  // 25: curfew.api.v1.HostState.at:type_name -> google.protobuf.Timestamp
-	19,  // 26: curfew.api.v1.ListRequestsReply.requests:type_name -> curfew.api.v1.Request
-	99,  // 27: curfew.api.v1.ApproveRequest.duration:type_name -> google.protobuf.Duration
-	98,  // 28: curfew.api.v1.Delegation.from:type_name -> google.protobuf.Timestamp
-	98,  // 29: curfew.api.v1.Delegation.until:type_name -> google.protobuf.Timestamp
-	98,  // 30: curfew.api.v1.Delegation.made_at:type_name -> google.protobuf.Timestamp
-	98,  // 31: curfew.api.v1.DelegateRequest.from:type_name -> google.protobuf.Timestamp
-	98,  // 32: curfew.api.v1.DelegateRequest.until:type_name -> google.protobuf.Timestamp
-	26,  // 33: curfew.api.v1.DelegateReply.delegation:type_name -> curfew.api.v1.Delegation
-	26,  // 34: curfew.api.v1.ListDelegationsReply.delegations:type_name -> curfew.api.v1.Delegation
-	26,  // 35: curfew.api.v1.EndDelegationReply.delegation:type_name -> curfew.api.v1.Delegation
-	99,  // 36: curfew.api.v1.ExtendRequest.duration:type_name -> google.protobuf.Duration
-	98,  // 37: curfew.api.v1.OpenPagesReply.expires:type_name -> google.protobuf.Timestamp
-	98,  // 38: curfew.api.v1.IssueSSHCertificateReply.expires:type_name -> google.protobuf.Timestamp
-	98,  // 39: curfew.api.v1.SearchEventsRequest.since:type_name -> google.protobuf.Timestamp
-	98,  // 40: curfew.api.v1.SearchEventsRequest.until:type_name -> google.protobuf.Timestamp
-	45,  // 41: curfew.api.v1.SearchEventsReply.events:type_name -> curfew.api.v1.Event
-	98,  // 42: curfew.api.v1.Event.at:type_name -> google.protobuf.Timestamp
-	47,  // 43: curfew.api.v1.Event.process:type_name -> curfew.api.v1.Process
-	99,  // 44: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
-	48,  // 45: curfew.api.v1.Event.receipt:type_name -> curfew.api.v1.Receipt
-	98,  // 46: curfew.api.v1.Event.since:type_name -> google.protobuf.Timestamp
-	46,  // 47: curfew.api.v1.Process.ids:type_name -> curfew.api.v1.IDs
-	46,  // 48: curfew.api.v1.Process.old_ids:type_name -> curfew.api.v1.IDs
-	99,  // 49: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
-	98,  // 50: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
-	98,  // 51: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
-	98,  // 52: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
-	19,  // 53: curfew.api.v1.TimelineReply.request:type_name -> curfew.api.v1.Request
-	51,  // 54: curfew.api.v1.TimelineReply.moments:type_name -> curfew.api.v1.Moment
-	98,  // 55: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
-	99,  // 56: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
-	45,  // 57: curfew.api.v1.Moment.event:type_name -> curfew.api.v1.Event
-	54,  // 58: curfew.api.v1.GetCheckpointReply.witnesses:type_name -> curfew.api.v1.Witness
-	98,  // 59: curfew.api.v1.Witness.at:type_name -> google.protobuf.Timestamp
-	98,  // 60: curfew.api.v1.Witness.since:type_name -> google.protobuf.Timestamp
-	98,  // 61: curfew.api.v1.ExportRecordRequest.since:type_name -> google.protobuf.Timestamp
-	12,  // 62: curfew.api.v1.InviteReply.person:type_name -> curfew.api.v1.Person
-	98,  // 63: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
-	12,  // 64: curfew.api.v1.ListPeopleReply.people:type_name -> curfew.api.v1.Person
-	92,  // 65: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
-	98,  // 66: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
-	68,  // 67: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
-	93,  // 68: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
-	98,  // 69: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
-	98,  // 70: curfew.api.v1.Host.examined:type_name -> google.protobuf.Timestamp
-	69,  // 71: curfew.api.v1.Host.findings:type_name -> curfew.api.v1.Finding
-	98,  // 72: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
-	94,  // 73: curfew.api.v1.PolicyStatusReply.files:type_name -> curfew.api.v1.PolicyStatusReply.FilesEntry
-	95,  // 74: curfew.api.v1.PolicyStatusReply.directory:type_name -> curfew.api.v1.PolicyStatusReply.DirectoryEntry
-	96,  // 75: curfew.api.v1.PolicyStatusReply.managers:type_name -> curfew.api.v1.PolicyStatusReply.ManagersEntry
-	73,  // 76: curfew.api.v1.PolicyStatusReply.on_call:type_name -> curfew.api.v1.OnCall
-	97,  // 77: curfew.api.v1.OnCall.rotations:type_name -> curfew.api.v1.OnCall.RotationsEntry
-	75,  // 78: curfew.api.v1.Turns.turns:type_name -> curfew.api.v1.Turn
-	98,  // 79: curfew.api.v1.Turn.from:type_name -> google.protobuf.Timestamp
-	98,  // 80: curfew.api.v1.Turn.until:type_name -> google.protobuf.Timestamp
-	98,  // 81: curfew.api.v1.ListTerminalsRequest.since:type_name -> google.protobuf.Timestamp
-	98,  // 82: curfew.api.v1.ListTerminalsRequest.until:type_name -> google.protobuf.Timestamp
-	79,  // 83: curfew.api.v1.ListTerminalsReply.terminals:type_name -> curfew.api.v1.Terminal
-	98,  // 84: curfew.api.v1.ListTerminalsReply.until:type_name -> google.protobuf.Timestamp
-	98,  // 85: curfew.api.v1.Terminal.started:type_name -> google.protobuf.Timestamp
-	98,  // 86: curfew.api.v1.Terminal.seen:type_name -> google.protobuf.Timestamp
-	98,  // 87: curfew.api.v1.Terminal.ended:type_name -> google.protobuf.Timestamp
-	80,  // 88: curfew.api.v1.Terminal.lines:type_name -> curfew.api.v1.TerminalLine
-	99,  // 89: curfew.api.v1.TerminalLine.at:type_name -> google.protobuf.Duration
-	87,  // 90: curfew.api.v1.GetRosterReply.people:type_name -> curfew.api.v1.PersonKeys
-	88,  // 91: curfew.api.v1.PersonKeys.keys:type_name -> curfew.api.v1.PublicKey
-	76,  // 92: curfew.api.v1.PolicyStatusReply.DirectoryEntry.value:type_name -> curfew.api.v1.Members
-	74,  // 93: curfew.api.v1.OnCall.RotationsEntry.value:type_name -> curfew.api.v1.Turns
-	0,   // 94: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
-	2,   // 95: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
-	3,   // 96: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
-	4,   // 97: curfew.api.v1.Curfew.BeginSignIn:input_type -> curfew.api.v1.BeginSignInRequest
-	6,   // 98: curfew.api.v1.Curfew.FinishSignIn:input_type -> curfew.api.v1.FinishSignInRequest
-	8,   // 99: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
-	10,  // 100: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
-	13,  // 101: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
-	16,  // 102: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
-	22,  // 103: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
-	23,  // 104: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
-	22,  // 105: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
-	25,  // 106: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
-	33,  // 107: curfew.api.v1.Curfew.Sign:input_type -> curfew.api.v1.SignRequest
-	35,  // 108: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
-	34,  // 109: curfew.api.v1.Curfew.Comment:input_type -> curfew.api.v1.CommentRequest
-	36,  // 110: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
-	37,  // 111: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
-	38,  // 112: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
-	27,  // 113: curfew.api.v1.Curfew.Delegate:input_type -> curfew.api.v1.DelegateRequest
-	29,  // 114: curfew.api.v1.Curfew.ListDelegations:input_type -> curfew.api.v1.ListDelegationsRequest
-	31,  // 115: curfew.api.v1.Curfew.EndDelegation:input_type -> curfew.api.v1.EndDelegationRequest
-	39,  // 116: curfew.api.v1.Curfew.OpenPages:input_type -> curfew.api.v1.OpenPagesRequest
-	41,  // 117: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
-	43,  // 118: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	43,  // 119: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	49,  // 120: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
-	52,  // 121: curfew.api.v1.Curfew.GetCheckpoint:input_type -> curfew.api.v1.GetCheckpointRequest
-	55,  // 122: curfew.api.v1.Curfew.ExportRecord:input_type -> curfew.api.v1.ExportRecordRequest
-	77,  // 123: curfew.api.v1.Curfew.ListTerminals:input_type -> curfew.api.v1.ListTerminalsRequest
-	81,  // 124: curfew.api.v1.Curfew.ReplayTerminal:input_type -> curfew.api.v1.ReplayTerminalRequest
-	83,  // 125: curfew.api.v1.Curfew.EndHostSession:input_type -> curfew.api.v1.EndHostSessionRequest
-	57,  // 126: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
-	58,  // 127: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
-	60,  // 128: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
-	61,  // 129: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
-	63,  // 130: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
-	66,  // 131: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
-	70,  // 132: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
-	71,  // 133: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
-	85,  // 134: curfew.api.v1.Curfew.GetRoster:input_type -> curfew.api.v1.GetRosterRequest
-	89,  // 135: curfew.api.v1.Curfew.PublishRoster:input_type -> curfew.api.v1.PublishRosterRequest
-	1,   // 136: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
-	7,   // 137: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
-	7,   // 138: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
-	5,   // 139: curfew.api.v1.Curfew.BeginSignIn:output_type -> curfew.api.v1.BeginSignInReply
-	7,   // 140: curfew.api.v1.Curfew.FinishSignIn:output_type -> curfew.api.v1.SessionReply
-	9,   // 141: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
-	11,  // 142: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
-	14,  // 143: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
-	19,  // 144: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
-	19,  // 145: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
-	24,  // 146: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
-	19,  // 147: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
-	19,  // 148: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
-	19,  // 149: curfew.api.v1.Curfew.Sign:output_type -> curfew.api.v1.Request
-	19,  // 150: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
-	19,  // 151: curfew.api.v1.Curfew.Comment:output_type -> curfew.api.v1.Request
-	19,  // 152: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
-	19,  // 153: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
-	19,  // 154: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
-	28,  // 155: curfew.api.v1.Curfew.Delegate:output_type -> curfew.api.v1.DelegateReply
-	30,  // 156: curfew.api.v1.Curfew.ListDelegations:output_type -> curfew.api.v1.ListDelegationsReply
-	32,  // 157: curfew.api.v1.Curfew.EndDelegation:output_type -> curfew.api.v1.EndDelegationReply
-	40,  // 158: curfew.api.v1.Curfew.OpenPages:output_type -> curfew.api.v1.OpenPagesReply
-	42,  // 159: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
-	44,  // 160: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
-	45,  // 161: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
-	50,  // 162: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
-	53,  // 163: curfew.api.v1.Curfew.GetCheckpoint:output_type -> curfew.api.v1.GetCheckpointReply
-	56,  // 164: curfew.api.v1.Curfew.ExportRecord:output_type -> curfew.api.v1.ExportPart
-	78,  // 165: curfew.api.v1.Curfew.ListTerminals:output_type -> curfew.api.v1.ListTerminalsReply
-	82,  // 166: curfew.api.v1.Curfew.ReplayTerminal:output_type -> curfew.api.v1.TerminalPart
-	84,  // 167: curfew.api.v1.Curfew.EndHostSession:output_type -> curfew.api.v1.EndHostSessionReply
-	59,  // 168: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
-	59,  // 169: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
-	12,  // 170: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
-	62,  // 171: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
-	64,  // 172: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
-	67,  // 173: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
-	68,  // 174: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
-	72,  // 175: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
-	86,  // 176: curfew.api.v1.Curfew.GetRoster:output_type -> curfew.api.v1.GetRosterReply
-	90,  // 177: curfew.api.v1.Curfew.PublishRoster:output_type -> curfew.api.v1.PublishRosterReply
-	136, // [136:178] is the sub-list for method output_type
-	94,  // [94:136] is the sub-list for method input_type
-	94,  // [94:94] is the sub-list for extension type_name
-	94,  // [94:94] is the sub-list for extension extendee
-	0,   // [0:94] is the sub-list for field type_name
+	100, // 24: curfew.api.v1.Request.start:type_name -> google.protobuf.Timestamp
+	20,  // 25: curfew.api.v1.Request.risk:type_name -> curfew.api.v1.Risk
+	21,  // 26: curfew.api.v1.Request.doubts:type_name -> curfew.api.v1.Doubt
+	101, // 27: curfew.api.v1.Risk.factor_age:type_name -> google.protobuf.Duration
+	100, // 28: curfew.api.v1.HostState.at:type_name -> google.protobuf.Timestamp
+	19,  // 29: curfew.api.v1.ListRequestsReply.requests:type_name -> curfew.api.v1.Request
+	101, // 30: curfew.api.v1.ApproveRequest.duration:type_name -> google.protobuf.Duration
+	100, // 31: curfew.api.v1.Delegation.from:type_name -> google.protobuf.Timestamp
+	100, // 32: curfew.api.v1.Delegation.until:type_name -> google.protobuf.Timestamp
+	100, // 33: curfew.api.v1.Delegation.made_at:type_name -> google.protobuf.Timestamp
+	100, // 34: curfew.api.v1.DelegateRequest.from:type_name -> google.protobuf.Timestamp
+	100, // 35: curfew.api.v1.DelegateRequest.until:type_name -> google.protobuf.Timestamp
+	28,  // 36: curfew.api.v1.DelegateReply.delegation:type_name -> curfew.api.v1.Delegation
+	28,  // 37: curfew.api.v1.ListDelegationsReply.delegations:type_name -> curfew.api.v1.Delegation
+	28,  // 38: curfew.api.v1.EndDelegationReply.delegation:type_name -> curfew.api.v1.Delegation
+	101, // 39: curfew.api.v1.ExtendRequest.duration:type_name -> google.protobuf.Duration
+	100, // 40: curfew.api.v1.OpenPagesReply.expires:type_name -> google.protobuf.Timestamp
+	100, // 41: curfew.api.v1.IssueSSHCertificateReply.expires:type_name -> google.protobuf.Timestamp
+	100, // 42: curfew.api.v1.SearchEventsRequest.since:type_name -> google.protobuf.Timestamp
+	100, // 43: curfew.api.v1.SearchEventsRequest.until:type_name -> google.protobuf.Timestamp
+	47,  // 44: curfew.api.v1.SearchEventsReply.events:type_name -> curfew.api.v1.Event
+	100, // 45: curfew.api.v1.Event.at:type_name -> google.protobuf.Timestamp
+	49,  // 46: curfew.api.v1.Event.process:type_name -> curfew.api.v1.Process
+	101, // 47: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
+	50,  // 48: curfew.api.v1.Event.receipt:type_name -> curfew.api.v1.Receipt
+	100, // 49: curfew.api.v1.Event.since:type_name -> google.protobuf.Timestamp
+	48,  // 50: curfew.api.v1.Process.ids:type_name -> curfew.api.v1.IDs
+	48,  // 51: curfew.api.v1.Process.old_ids:type_name -> curfew.api.v1.IDs
+	101, // 52: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
+	100, // 53: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
+	100, // 54: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
+	100, // 55: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
+	19,  // 56: curfew.api.v1.TimelineReply.request:type_name -> curfew.api.v1.Request
+	53,  // 57: curfew.api.v1.TimelineReply.moments:type_name -> curfew.api.v1.Moment
+	100, // 58: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
+	101, // 59: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
+	47,  // 60: curfew.api.v1.Moment.event:type_name -> curfew.api.v1.Event
+	56,  // 61: curfew.api.v1.GetCheckpointReply.witnesses:type_name -> curfew.api.v1.Witness
+	100, // 62: curfew.api.v1.Witness.at:type_name -> google.protobuf.Timestamp
+	100, // 63: curfew.api.v1.Witness.since:type_name -> google.protobuf.Timestamp
+	100, // 64: curfew.api.v1.ExportRecordRequest.since:type_name -> google.protobuf.Timestamp
+	12,  // 65: curfew.api.v1.InviteReply.person:type_name -> curfew.api.v1.Person
+	100, // 66: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
+	12,  // 67: curfew.api.v1.ListPeopleReply.people:type_name -> curfew.api.v1.Person
+	94,  // 68: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
+	100, // 69: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
+	70,  // 70: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
+	95,  // 71: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
+	100, // 72: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
+	100, // 73: curfew.api.v1.Host.examined:type_name -> google.protobuf.Timestamp
+	71,  // 74: curfew.api.v1.Host.findings:type_name -> curfew.api.v1.Finding
+	100, // 75: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
+	96,  // 76: curfew.api.v1.PolicyStatusReply.files:type_name -> curfew.api.v1.PolicyStatusReply.FilesEntry
+	97,  // 77: curfew.api.v1.PolicyStatusReply.directory:type_name -> curfew.api.v1.PolicyStatusReply.DirectoryEntry
+	98,  // 78: curfew.api.v1.PolicyStatusReply.managers:type_name -> curfew.api.v1.PolicyStatusReply.ManagersEntry
+	75,  // 79: curfew.api.v1.PolicyStatusReply.on_call:type_name -> curfew.api.v1.OnCall
+	99,  // 80: curfew.api.v1.OnCall.rotations:type_name -> curfew.api.v1.OnCall.RotationsEntry
+	77,  // 81: curfew.api.v1.Turns.turns:type_name -> curfew.api.v1.Turn
+	100, // 82: curfew.api.v1.Turn.from:type_name -> google.protobuf.Timestamp
+	100, // 83: curfew.api.v1.Turn.until:type_name -> google.protobuf.Timestamp
+	100, // 84: curfew.api.v1.ListTerminalsRequest.since:type_name -> google.protobuf.Timestamp
+	100, // 85: curfew.api.v1.ListTerminalsRequest.until:type_name -> google.protobuf.Timestamp
+	81,  // 86: curfew.api.v1.ListTerminalsReply.terminals:type_name -> curfew.api.v1.Terminal
+	100, // 87: curfew.api.v1.ListTerminalsReply.until:type_name -> google.protobuf.Timestamp
+	100, // 88: curfew.api.v1.Terminal.started:type_name -> google.protobuf.Timestamp
+	100, // 89: curfew.api.v1.Terminal.seen:type_name -> google.protobuf.Timestamp
+	100, // 90: curfew.api.v1.Terminal.ended:type_name -> google.protobuf.Timestamp
+	82,  // 91: curfew.api.v1.Terminal.lines:type_name -> curfew.api.v1.TerminalLine
+	101, // 92: curfew.api.v1.TerminalLine.at:type_name -> google.protobuf.Duration
+	89,  // 93: curfew.api.v1.GetRosterReply.people:type_name -> curfew.api.v1.PersonKeys
+	90,  // 94: curfew.api.v1.PersonKeys.keys:type_name -> curfew.api.v1.PublicKey
+	78,  // 95: curfew.api.v1.PolicyStatusReply.DirectoryEntry.value:type_name -> curfew.api.v1.Members
+	76,  // 96: curfew.api.v1.OnCall.RotationsEntry.value:type_name -> curfew.api.v1.Turns
+	0,   // 97: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
+	2,   // 98: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
+	3,   // 99: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
+	4,   // 100: curfew.api.v1.Curfew.BeginSignIn:input_type -> curfew.api.v1.BeginSignInRequest
+	6,   // 101: curfew.api.v1.Curfew.FinishSignIn:input_type -> curfew.api.v1.FinishSignInRequest
+	8,   // 102: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
+	10,  // 103: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
+	13,  // 104: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
+	16,  // 105: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
+	24,  // 106: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
+	25,  // 107: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
+	24,  // 108: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
+	27,  // 109: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
+	35,  // 110: curfew.api.v1.Curfew.Sign:input_type -> curfew.api.v1.SignRequest
+	37,  // 111: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
+	36,  // 112: curfew.api.v1.Curfew.Comment:input_type -> curfew.api.v1.CommentRequest
+	38,  // 113: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
+	39,  // 114: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
+	40,  // 115: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
+	29,  // 116: curfew.api.v1.Curfew.Delegate:input_type -> curfew.api.v1.DelegateRequest
+	31,  // 117: curfew.api.v1.Curfew.ListDelegations:input_type -> curfew.api.v1.ListDelegationsRequest
+	33,  // 118: curfew.api.v1.Curfew.EndDelegation:input_type -> curfew.api.v1.EndDelegationRequest
+	41,  // 119: curfew.api.v1.Curfew.OpenPages:input_type -> curfew.api.v1.OpenPagesRequest
+	43,  // 120: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
+	45,  // 121: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	45,  // 122: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	51,  // 123: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
+	54,  // 124: curfew.api.v1.Curfew.GetCheckpoint:input_type -> curfew.api.v1.GetCheckpointRequest
+	57,  // 125: curfew.api.v1.Curfew.ExportRecord:input_type -> curfew.api.v1.ExportRecordRequest
+	79,  // 126: curfew.api.v1.Curfew.ListTerminals:input_type -> curfew.api.v1.ListTerminalsRequest
+	83,  // 127: curfew.api.v1.Curfew.ReplayTerminal:input_type -> curfew.api.v1.ReplayTerminalRequest
+	85,  // 128: curfew.api.v1.Curfew.EndHostSession:input_type -> curfew.api.v1.EndHostSessionRequest
+	59,  // 129: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
+	60,  // 130: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
+	62,  // 131: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
+	63,  // 132: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
+	65,  // 133: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
+	68,  // 134: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
+	72,  // 135: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
+	73,  // 136: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
+	87,  // 137: curfew.api.v1.Curfew.GetRoster:input_type -> curfew.api.v1.GetRosterRequest
+	91,  // 138: curfew.api.v1.Curfew.PublishRoster:input_type -> curfew.api.v1.PublishRosterRequest
+	1,   // 139: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
+	7,   // 140: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
+	7,   // 141: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
+	5,   // 142: curfew.api.v1.Curfew.BeginSignIn:output_type -> curfew.api.v1.BeginSignInReply
+	7,   // 143: curfew.api.v1.Curfew.FinishSignIn:output_type -> curfew.api.v1.SessionReply
+	9,   // 144: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
+	11,  // 145: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
+	14,  // 146: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
+	19,  // 147: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
+	19,  // 148: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
+	26,  // 149: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
+	19,  // 150: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
+	19,  // 151: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
+	19,  // 152: curfew.api.v1.Curfew.Sign:output_type -> curfew.api.v1.Request
+	19,  // 153: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
+	19,  // 154: curfew.api.v1.Curfew.Comment:output_type -> curfew.api.v1.Request
+	19,  // 155: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
+	19,  // 156: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
+	19,  // 157: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
+	30,  // 158: curfew.api.v1.Curfew.Delegate:output_type -> curfew.api.v1.DelegateReply
+	32,  // 159: curfew.api.v1.Curfew.ListDelegations:output_type -> curfew.api.v1.ListDelegationsReply
+	34,  // 160: curfew.api.v1.Curfew.EndDelegation:output_type -> curfew.api.v1.EndDelegationReply
+	42,  // 161: curfew.api.v1.Curfew.OpenPages:output_type -> curfew.api.v1.OpenPagesReply
+	44,  // 162: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
+	46,  // 163: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
+	47,  // 164: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
+	52,  // 165: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
+	55,  // 166: curfew.api.v1.Curfew.GetCheckpoint:output_type -> curfew.api.v1.GetCheckpointReply
+	58,  // 167: curfew.api.v1.Curfew.ExportRecord:output_type -> curfew.api.v1.ExportPart
+	80,  // 168: curfew.api.v1.Curfew.ListTerminals:output_type -> curfew.api.v1.ListTerminalsReply
+	84,  // 169: curfew.api.v1.Curfew.ReplayTerminal:output_type -> curfew.api.v1.TerminalPart
+	86,  // 170: curfew.api.v1.Curfew.EndHostSession:output_type -> curfew.api.v1.EndHostSessionReply
+	61,  // 171: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
+	61,  // 172: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
+	12,  // 173: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
+	64,  // 174: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
+	66,  // 175: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
+	69,  // 176: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
+	70,  // 177: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
+	74,  // 178: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
+	88,  // 179: curfew.api.v1.Curfew.GetRoster:output_type -> curfew.api.v1.GetRosterReply
+	92,  // 180: curfew.api.v1.Curfew.PublishRoster:output_type -> curfew.api.v1.PublishRosterReply
+	139, // [139:181] is the sub-list for method output_type
+	97,  // [97:139] is the sub-list for method input_type
+	97,  // [97:97] is the sub-list for extension type_name
+	97,  // [97:97] is the sub-list for extension extendee
+	0,   // [0:97] is the sub-list for field type_name
 }
 
 func init() { file_wire_api_api_proto_init() }
@@ -7381,13 +7550,14 @@ func file_wire_api_api_proto_init() {
 	if File_wire_api_api_proto != nil {
 		return
 	}
+	file_wire_api_api_proto_msgTypes[20].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_api_api_proto_rawDesc), len(file_wire_api_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   98,
+			NumMessages:   100,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
