@@ -152,6 +152,8 @@ type Agent struct {
 	// Unhold ends those of the processes that hold up whoever opens a file, and
 	// names them.
 	Unhold func(pids []int) (ended []int)
+	// Holds says that the kernel keeps guarded sessions from that.
+	Holds bool
 
 	// Beside says that another agent, which hangs, has the record: what is over
 	// is ended, and the receipt is left to that agent or the next.

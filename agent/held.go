@@ -14,21 +14,23 @@ const heldUp = 3 * time.Second
 
 // release keeps a granted root from having the whole host wait for her before it
 // opens a file (fanotify(7)): nothing that it does needs one. The loop could not
-// go on, systemd would end this agent for its silence, and could start none.
+// go on, systemd would end this agent for its silence, and could start none. Where
+// the kernel refuses it, only who had it before is left: the loop is stuck then.
 func (a *Agent) release(ctx context.Context) error {
 	var said []ledger.Entry
+	stuck := false
 	for tick := 1; ; tick++ {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-a.Clock.After(glance / 5):
 		}
-		since := time.Duration(a.busy.Load())
-		stuck := since != 0 && a.Clock.Now().Boot-since >= heldUp
+		since, was := time.Duration(a.busy.Load()), stuck
+		stuck = since != 0 && a.Clock.Now().Boot-since >= heldUp
 		if stuck {
 			a.endOver(ctx)
 		}
-		if stuck || tick%5 == 0 {
+		if a.seeks(tick, stuck, was) {
 			said = append(said, a.free(ctx, stuck, len(said) > 0)...)
 		}
 		if since == 0 && len(said) > 0 {
@@ -36,6 +38,15 @@ func (a *Agent) release(ctx context.Context) error {
 			said = nil
 		}
 	}
+}
+
+// seeks reports whether it is time to look who holds up the host: at once when
+// the loop is stuck, and now and then. It costs, and may be why a pass takes long.
+func (a *Agent) seeks(tick int, stuck, was bool) bool {
+	if stuck && !was {
+		return true
+	}
+	return tick%5 == 0 && (stuck || !a.Holds)
 }
 
 // endOver ends what is over. Receipts are for the loop, once it goes on.

@@ -54,3 +54,33 @@ func TestWhoeverHoldsUpTheHostIsEnded(t *testing.T) {
 		t.Errorf("%v", w.tasks)
 	}
 }
+
+// Where the kernel keeps guarded sessions from it, nobody is looked for until
+// the loop is stuck; and who is looked for each second keeps a slow machine slow.
+func TestWhoHoldsUpTheHostIsSoughtSeldom(t *testing.T) {
+	for _, tt := range []struct {
+		holds bool
+		stuck string // which of ten seconds
+		want  string
+	}{
+		{false, "          ", "    x    x"},
+		{false, "  xxxxxxxx", "  x x    x"},
+		{true, "          ", "          "},
+		{true, "  xxxxxxxx", "  x x    x"},
+		{true, "x  x      ", "x  x      "},
+	} {
+		a, was, got := &Agent{Holds: tt.holds}, false, ""
+		for i, c := range tt.stuck {
+			stuck := c == 'x'
+			if a.seeks(i+1, stuck, was) {
+				got += "x"
+			} else {
+				got += " "
+			}
+			was = stuck
+		}
+		if got != tt.want {
+			t.Errorf("%v %q: %q, not %q", tt.holds, tt.stuck, got, tt.want)
+		}
+	}
+}

@@ -119,7 +119,7 @@ func open(f Folders, sweeping, beside bool, log *slog.Logger) (*Agent, *parts, e
 	a := &Agent{
 		Identity: Identity{Fleet: p.identity.Fleet, Name: p.identity.Name, Boot: boot, ReceiptKey: p.identity.ReceiptKey},
 		Host:     p.host, Labels: labels, Keep: p.kept, Clock: p.clock, Log: log,
-		Resync: p.config.Resync, Retry: p.config.Retry, Beside: beside, Unhold: host.EndHolding,
+		Resync: p.config.Resync, Retry: p.config.Retry, Beside: beside, Unhold: host.EndHolding, Holds: p.watch.Guards(),
 	}
 	heard, err := p.kept.heard()
 	if err != nil {

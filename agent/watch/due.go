@@ -37,14 +37,13 @@ func EndDue(ctx context.Context, dir string, k clock.Clock) (ended int, err erro
 	defer ends.Close() //nolint:errcheck // it was only read
 	killed := map[int]bool{}
 	for empty := 0; empty < 2; empty++ {
-		entries, err := os.ReadDir("/proc")
+		var found []int
+		first(func() { found, err = endAll(labels, ends, uint64(k.Now().Boot)) }) //nolint:gosec // not negative
 		if err != nil {
-			return len(killed), fmt.Errorf("list processes: %w", err)
+			return len(killed), err
 		}
-		now := uint64(k.Now().Boot) //nolint:gosec // not negative
-		for _, e := range entries {
-			pid, err := strconv.Atoi(e.Name())
-			if err == nil && pid != os.Getpid() && alive(pid) && endOne(pid, labels, ends, now) && !killed[pid] {
+		for _, pid := range found {
+			if !killed[pid] {
 				killed[pid] = true
 				empty = -1
 			}
@@ -68,6 +67,22 @@ func pinned(dir, name string) (*ebpf.Map, error) {
 		return nil, fmt.Errorf("open what is pinned as %s: %w", name, err)
 	}
 	return m, nil
+}
+
+// endAll looks at each process once, ends those whose session is over, and names
+// them.
+func endAll(labels, ends *ebpf.Map, now uint64) (found []int, err error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, fmt.Errorf("list processes: %w", err)
+	}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err == nil && pid != os.Getpid() && alive(pid) && endOne(pid, labels, ends, now) {
+			found = append(found, pid)
+		}
+	}
+	return found, nil
 }
 
 // endOne ends a process whose session is over. All layouts begin a label with

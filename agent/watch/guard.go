@@ -66,6 +66,9 @@ func (w *Watch) Guard(session uint64, on bool) error {
 	return nil
 }
 
+// Guards says whether the kernel refuses, before the end, what would take us away.
+func (w *Watch) Guards() bool { return w != nil && w.guard != nil }
+
 // resync is how often the guarded files are looked up again: an upgrade puts
 // others in their places.
 const resync = 10 * time.Second

@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"runtime"
 	"slices"
 	"time"
 	"unsafe"
@@ -18,8 +19,12 @@ import (
 	"curfew.internal/bpf"
 )
 
-// again is the pause between two rounds of a kill.
-const again = 2 * time.Millisecond
+// again is the first pause between two rounds of a kill, and seldom the last:
+// each is twice as long as the one before. Whoever dies needs the processor.
+const (
+	again  = 2 * time.Millisecond
+	seldom = 64 * time.Millisecond
+)
 
 // ErrAlive means that a session still has processes.
 var ErrAlive = errors.New("processes of the session live")
@@ -76,8 +81,9 @@ func (w *Watch) Kill(ctx context.Context, sessions []uint64) (killed map[uint64]
 	}
 	// A child that is being made while its parent dies is in the list once
 	// the parent is off it: so one empty look is not enough.
-	for empty := 0; ; {
-		left, err = w.kills(sessions)
+	pause := again
+	for empty := 0; ; pause = min(2*pause, seldom) {
+		first(func() { left, err = w.kills(sessions) })
 		if err != nil {
 			return nil, nil, err
 		}
@@ -90,9 +96,27 @@ func (w *Watch) Kill(ctx context.Context, sessions []uint64) (killed map[uint64]
 		select {
 		case <-ctx.Done():
 			return w.late(sessions), left, nil
-		case <-w.clock.After(again):
+		case <-w.clock.After(pause):
 		}
 	}
+}
+
+// first does something before all else that there is to run (sched(7)): whom we
+// kill would run next otherwise, and what its exit tells would have us busy
+// before the next one is killed. Where we may not, it is done in turn.
+func first(do func()) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	before, err := unix.SchedGetAttr(0, 0)
+	if err == nil {
+		// To take the flag away again is for CAP_SYS_NICE, which we have not.
+		before.Flags |= unix.SCHED_FLAG_RESET_ON_FORK
+		fifo := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1, Flags: unix.SCHED_FLAG_RESET_ON_FORK}
+		if unix.SchedSetAttr(0, &fifo, 0) == nil {
+			defer unix.SchedSetAttr(0, before, 0) //nolint:errcheck // to less, which all may
+		}
+	}
+	do()
 }
 
 func othersThanUs(pids []int) bool {

@@ -143,9 +143,9 @@ func (s *scene) busy(b *testing.B, p *lab.Person, w running) time.Time {
 }
 
 // lastDead says when each one's last process is dead, goes before what spins,
-// and starts nothing meanwhile.
+// and starts nothing meanwhile. Who is dead is a zombie until systemd gets to it.
 const lastDead = `cd /run/figures; mkfifo ../never; exec 9<>../never; rm ../never
-for name in *; do (for p in $(<$name); do while [ -e /proc/$p ]; do read -t 0.01 -u 9; done; done; echo $name ${EPOCHREALTIME/./}) & done; wait; rm *`
+for name in *; do (for p in $(<$name); do while read -r _ _ state _ 2>/dev/null </proc/$p/stat && [ $state != Z ]; do read -t 0.01 -u 9; done; done; echo $name ${EPOCHREALTIME/./}) & done; wait; rm *`
 
 // ahead is by how much the machine's clock is before ours, which the control
 // plane goes by: it begins with whole seconds. As good as half of what it takes to ask.
