@@ -42,6 +42,18 @@ func (a *Agent) writer(t enforce.Thing) (writer.Writer, bool) {
 	return a.Writer(t)
 }
 
+// unwatched says why nobody tells of changes of our files, or, with nothing,
+// that somebody does.
+func (a *Agent) unwatched(ctx context.Context, err error) {
+	why := ""
+	if err != nil {
+		why = err.Error()
+	}
+	if a.news("watch", why) {
+		a.Log.ErrorContext(ctx, "nobody tells of changes: what is ours is looked at each second", "err", err)
+	}
+}
+
 // rules looks as soon as somebody changes our rules of nftables. Where the
 // kernel does not tell, that is for each look.
 func (a *Agent) rules(ctx context.Context, p *parts) error {

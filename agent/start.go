@@ -316,7 +316,7 @@ func serve(ctx context.Context, f Folders, v Version, log *slog.Logger) error {
 		func(ctx context.Context) error { return a.terminals(ctx, terminals) },
 		func(ctx context.Context) error { return a.keepHeard(ctx, p.kept) },
 		func(ctx context.Context) error {
-			return p.host.Watch(ctx, p.marked, func() { p.writers.Hear(); a.Wake() })
+			return p.host.Watch(ctx, p.marked, func() { p.writers.Hear(); a.Wake() }, func(err error) { a.unwatched(ctx, err) })
 		},
 		func(ctx context.Context) error { return host.Steps(ctx, a.Wake) },
 		func(ctx context.Context) error { return a.rules(ctx, p) },

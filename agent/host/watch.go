@@ -17,16 +17,32 @@ const again = time.Second
 // Watch wakes when somebody touches a folder in which things of ours lie,
 // until ctx is done. The wake-up carries nothing: whoever is woken looks. A
 // folder that is taken away is made again and watched again. Marked is called
-// with each folder when it begins to be watched.
-func (h *Host) Watch(ctx context.Context, marked func(dir string), wake func()) error {
-	w, err := fsnotify.NewWatcher()
-	if err != nil {
-		return fmt.Errorf("watch folders: %w", err)
+// with each folder when it begins to be watched. Where the kernel does not let
+// us watch, as when root used up what it grants or set it to nothing, Watch
+// wakes each second instead, and says why.
+func (h *Host) Watch(ctx context.Context, marked func(dir string), wake func(), say func(error)) error {
+	for {
+		w, err := fsnotify.NewWatcher()
+		if err == nil {
+			say(nil)
+			return h.watch(ctx, w, marked, wake)
+		}
+		say(fmt.Errorf("watch folders: %w", err))
+		wake()
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(again):
+		}
 	}
-	if err := h.watchAll(w, marked); err != nil {
-		return errors.Join(err, w.Close())
-	}
+}
+
+func (h *Host) watch(ctx context.Context, w *fsnotify.Watcher, marked func(dir string), wake func()) error {
 	var retry <-chan time.Time
+	if h.watchAll(w, marked) != nil {
+		retry = time.After(again)
+	}
+	wake() // what came before it was watched is not told
 	for {
 		lost := false
 		select {

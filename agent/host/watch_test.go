@@ -1,9 +1,14 @@
 package host
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
+	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -28,7 +33,7 @@ func TestAFolderThatWasTakenAwayIsWatchedAgain(t *testing.T) {
 					case woken <- struct{}{}:
 					default:
 					}
-				})
+				}, func(error) {})
 			}()
 			defer func() {
 				cancel()
@@ -47,6 +52,59 @@ func TestAFolderThatWasTakenAwayIsWatchedAgain(t *testing.T) {
 			thing := enforce.Thing{Kind: enforce.SudoRule, Name: "g-abcdefghijklmnop"}
 			must(t, h.Apply(t.Context(), enforce.Step{Op: enforce.Put, Thing: thing, Content: wanted()[thing]}))
 		})
+	}
+}
+
+// inotifyNone is how many of inotify(7) this program may have, in a user
+// namespace where it watches the root that the environment names.
+const (
+	inotifyNone = "/proc/sys/user/max_inotify_instances"
+	unwatchable = "CURFEW_TEST_UNWATCHABLE"
+)
+
+func init() {
+	root := os.Getenv(unwatchable)
+	if root == "" {
+		return
+	}
+	if err := os.WriteFile(inotifyNone, []byte("0"), 0); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	h := &Host{Root: root}
+	err := h.Watch(context.Background(), func(string) { fmt.Println("watched") }, func() { fmt.Println("woken") }, func(err error) {
+		fmt.Println("said:", err)
+		if err != nil {
+			if err := os.WriteFile(inotifyNone, []byte("9"), 0); err != nil {
+				fmt.Println(err)
+			}
+		}
+	})
+	fmt.Println("ended:", err)
+	os.Exit(1)
+}
+
+// Root can use up what the kernel lets her watch by, or set it to nothing: the
+// agent looks each second then, and watches again once it may.
+func TestAHostThatLetsNobodyWatchIsLookedAt(t *testing.T) {
+	h := machine(t)
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
+	cmd.Env = []string{unwatchable + "=" + h.Root}
+	ids := []syscall.SysProcIDMap{{Size: 1}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids}
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	defer func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}()
+	var said []string
+	for lines := bufio.NewScanner(out); lines.Scan() && lines.Text() != "watched"; {
+		said = append(said, lines.Text())
+	}
+	if want := []string{"said: watch folders: couldn't initialize inotify: too many open files", "woken", "said: <nil>"}; !slices.Equal(said, want) {
+		t.Errorf("%q", said)
 	}
 }
 
