@@ -41,3 +41,29 @@ func TestWhatIsBesideALeaving(t *testing.T) {
 	d.want(400, "PATCH", users+"/"+id, patchOf(`{"op":"replace","path":"active","value":null}`))
 	d.want(400, "PATCH", users+"/"+id, patchOf(`{"op":"replace","value":{"active":null}}`))
 }
+
+// What nobody here keeps is taken and not kept, also where a PATCH says nothing
+// else: a directory that is told no tries again, and in time stops.
+func TestWhatIsNotKeptAlone(t *testing.T) {
+	d := newDesk(t)
+	boss, id := d.user("ben"), d.user("ana")
+	d.want(200, "PATCH", users+"/"+id, patchOf(`{"op":"add","path":"`+enterpriseUser+`:manager","value":"`+boss+`"}`))
+	g := d.want(201, "POST", group, `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:Group"],"displayName":"SRE team","members":[{"value":"`+id+`"}]}`)
+	before := d.want(200, "GET", users+"/"+id, "")
+	for _, operations := range []string{
+		`{"op":"Add","path":"urn:example:own:2.0:User:tag","value":"x"}`,
+		`{"op":"remove","path":"urn:example:own:2.0:User:tag"},{"op":"replace","path":"urn:example:own:2.0:User:size","value":3}`,
+		`{"op":"replace","value":{"urn:example:own:2.0:User":{"tag":"x"}}}`,
+	} {
+		v := d.want(200, "PATCH", users+"/"+id, patchOf(operations))
+		if v["active"] != true || v["displayName"] != before["displayName"] || v[enterpriseUser] == nil {
+			t.Errorf("%s: %v", operations, v)
+		}
+		w := d.want(200, "PATCH", group+"/"+g["id"].(string), patchOf(operations))
+		if members, _ := w["members"].([]any); w["displayName"] != "SRE team" || len(members) != 1 {
+			t.Errorf("%s: %v", operations, w)
+		}
+	}
+	d.want(400, "PATCH", users+"/"+id, patchOf(``))
+	d.want(400, "PATCH", users+"/"+id, patchOf(`{"op":"replace","path":"noSuchAttribute","value":"x"}`))
+}

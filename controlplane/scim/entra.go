@@ -35,6 +35,9 @@ func tidied(body []byte) []byte {
 			tidyOperation(one)
 			all = append(all, plain(one)...)
 		}
+		if len(all) == 0 && len(operations) > 0 {
+			all = []any{nothing()}
+		}
 		if len(all) > 0 { // else it is refused for what it was
 			v[key] = all
 		}
@@ -106,6 +109,11 @@ func plain(o map[string]any) []any {
 	}
 	return append([]any{o}, removals...)
 }
+
+// nothing is an operation that changes nothing. It stands for those that say
+// nothing we keep: a directory that is told no of one tries it for hours, and may
+// put the user, or all of them, off.
+func nothing() any { return map[string]any{"op": "replace", "value": map[string]any{}} }
 
 func removal(path string) any { return map[string]any{"op": "remove", "path": path} }
 
