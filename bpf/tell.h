@@ -10,6 +10,10 @@
 
 #define RING_HEAD 8 /* that the kernel puts before a record */
 
+/* The agent is woken by the first event behind those that it gave back, and
+ * whenever the ring fills by as much again: a wake costs more than an event. */
+#define WAKE	  (RING / 32)
+
 /* Numbers an event. Without its session it could not be told from others. */
 static __always_inline struct session *
 begin(struct head *h, __u32 kind, struct task_struct *task, __u64 id)
@@ -34,10 +38,9 @@ begin(struct head *h, __u32 kind, struct task_struct *task, __u64 id)
  * alone gets half, two of them a third each, and there is always as much for
  * somebody who does not. */
 static __always_inline int
-fair(struct session *s, __u64 id, __u64 size)
+fair(struct session *s, __u64 id, __u64 used, __u64 size)
 {
-	__u64 used = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA), has;
-	__u64 *back;
+	__u64 *back, has;
 
 	if (used < RING / 8)
 		return 1;
@@ -54,12 +57,15 @@ put(struct session *s, void *record, __u64 size)
 {
 	__u64 id = ((struct head *)record)->session;
 	__u64 takes = (size + RING_HEAD + 7) & ~7ULL;
+	__u64 used = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA), flags = 0;
 
-	if (!fair(s, id, takes)) {
+	if (!fair(s, id, used, takes)) {
 		__sync_fetch_and_add(&s->over, 1);
 		return -1;
 	}
-	if (bpf_ringbuf_output(&events, record, size, BPF_RB_NO_WAKEUP))
+	if (used / WAKE != (used + takes) / WAKE)
+		flags = BPF_RB_FORCE_WAKEUP;
+	if (bpf_ringbuf_output(&events, record, size, flags))
 		return -1;
 	__sync_fetch_and_add(&s->bytes, takes);
 	return 0;

@@ -89,11 +89,17 @@ func (r *ring) start() uint64 { return atomic.LoadUint64(at64(r.consumer)) }
 // release gives the kernel the room up to a position back.
 func (r *ring) release(to uint64) { atomic.StoreUint64(at64(r.consumer), to) }
 
+// holds reports whether more was put into the ring than up to a position.
+func (r *ring) holds(pos uint64) bool { return r.made() > pos }
+
+// made is where the next record will begin.
+func (r *ring) made() uint64 { return atomic.LoadUint64(at64(r.producer)) }
+
 // read returns the record at a position and where the next one begins. The
 // record is valid until the next is read, or it is released. If there is none yet, next is the
 // position itself; for a record that was discarded it is nil.
 func (r *ring) read(pos uint64) (record []byte, next uint64, err error) {
-	made := atomic.LoadUint64(at64(r.producer))
+	made := r.made()
 	if pos >= made {
 		return nil, pos, nil
 	}

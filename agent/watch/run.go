@@ -13,17 +13,17 @@ import (
 )
 
 const (
-	// beat is how often the ring is emptied. The kernel does not wake us for
-	// each record: that would cost more than the record.
-	beat = 20 * time.Millisecond
-	// gather is how many beats lie between two batches, unless there is a lot to
-	// hand on: for each the disk and the control plane write.
-	gather = 10
-	// lot is how many bytes that is: half of what has to be in the ring before
-	// sessions get no more than their share.
-	lot = 512 << 10
-	// audit is how many beats lie between two looks for holes.
-	audit = 50
+	// gather is how long lies between two batches, unless there is a lot to hand
+	// on: for each the disk and the control plane write.
+	gather = 200 * time.Millisecond
+	// settle is how long the first event waits for what mostly comes behind it:
+	// the end of a short program.
+	settle = 20 * time.Millisecond
+	// lot is how many bytes that is: an eighth of what has to be in the ring
+	// before sessions get no more than their share. The kernel wakes us then.
+	lot = 256 << 10
+	// auditEvery is how long lies between two looks for holes.
+	auditEvery = time.Second
 	// most is how many entries go to the sink at once.
 	most = 1024
 	// noSession keeps, among the sessions' positions, how many events without
@@ -42,9 +42,8 @@ type follower struct {
 	decoder  *decoder
 	accounts numbers
 	batch    []ledger.Entry
-	pos      uint64 // where the batch ends in the ring
-	kept     uint64 // up to where the sink has it
-	beats    int    // since it was given something
+	pos      uint64        // where the batch ends in the ring
+	handed   time.Duration // since boot, when the sink was given something last
 	touched  map[uint64]bool
 	taken    map[uint64]uint64 // bytes of the ring that were read of each session since the last release
 	told     uint64            // events without a session that were reported
@@ -59,43 +58,74 @@ func (w *Watch) Run(ctx context.Context, sink Sink) error {
 		Watch: w, sink: sink, decoder: newDecoder(), accounts: numbers{},
 		pos: w.ring.start(), touched: map[uint64]bool{}, taken: map[uint64]uint64{},
 	}
-	f.told, f.kept = f.position(noSession), f.pos
+	f.told = f.position(noSession)
 	if w.Broken != "" {
 		f.batch = append(f.batch, ledger.Entry{Kind: ledger.Gap, At: w.clock.Now().Wall, Text: w.Broken})
 	}
-	for n := 1; ; n++ {
-		made, err := f.made(n)
-		if err != nil {
-			return err
-		}
-		f.beats++
-		empty, err := f.drain(ctx, made != nil)
-		if err != nil {
-			return err
-		}
-		if empty {
-			w.read.Store(int64(w.clock.Now().Boot))
-		}
-		if empty && made != nil {
-			if err := f.look(ctx, made); err != nil {
-				return err
-			}
-		}
+	b, err := hang(w.ring.fd)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.follow(ctx, b.rung), b.close())
+}
+
+// follow reads the ring when it is time to.
+func (f *follower) follow(ctx context.Context, rung <-chan struct{}) error {
+	look, due := f.clock.After(auditEvery), f.clock.After(0)
+	for {
+		var err error
 		select {
 		case <-ctx.Done():
-			_, err := f.drain(context.WithoutCancel(ctx), true)
+			_, err := f.drain(context.WithoutCancel(ctx))
 			return err
-		case <-w.clock.After(beat):
+		case <-look:
+			look = f.clock.After(auditEvery)
+			err = f.audit(ctx)
+		case <-due:
+			_, err = f.drain(ctx)
+		case <-rung:
+			if !f.ring.holds(f.ring.start() + lot) {
+				due = f.soon(due)
+				continue
+			}
+			_, err = f.drain(ctx)
+		}
+		if err != nil {
+			return err
+		}
+		// The kernel rings for what comes from now on, and for nothing that came
+		// before the ring had its room back.
+		due = nil
+		if f.ring.holds(f.ring.start()) {
+			due = f.clock.After(gather)
 		}
 	}
 }
 
-// made reads how many events each session has made, at every audit: before
-// the ring is emptied, so that what is counted has been in it.
-func (f *follower) made(beats int) (map[uint64]bpf.WatchSession, error) {
-	if beats%audit != 0 {
-		return nil, nil
+// soon is when to read what the kernel rang for.
+func (f *follower) soon(due <-chan time.Time) <-chan time.Time {
+	if due != nil {
+		return due
 	}
+	return f.clock.After(max(settle, f.handed+gather-f.clock.Now().Boot))
+}
+
+// audit reads the ring, and looks for holes in what came.
+func (f *follower) audit(ctx context.Context) error {
+	made, err := f.made()
+	if err != nil {
+		return err
+	}
+	empty, err := f.drain(ctx)
+	if err != nil || !empty {
+		return err
+	}
+	return f.look(ctx, made)
+}
+
+// made reads how many events each session has made: before the ring is
+// emptied, so that what is counted has been in it.
+func (f *follower) made() (map[uint64]bpf.WatchSession, error) {
 	made := map[uint64]bpf.WatchSession{}
 	var id uint64
 	var s bpf.WatchSession
@@ -109,22 +139,19 @@ func (f *follower) made(beats int) (map[uint64]bpf.WatchSession, error) {
 	return made, nil
 }
 
-// drain reads what is in the ring and hands it on, unless it is to wait for more.
-// It reports false if the sink did not get or take it all: then the ring keeps
-// it, and a later beat tries again.
-func (f *follower) drain(ctx context.Context, all bool) (bool, error) {
+// drain reads what is in the ring and hands it on. It reports false if the sink
+// did not take it all: then the ring keeps it, to be tried again.
+func (f *follower) drain(ctx context.Context) (bool, error) {
 	for {
 		more, err := f.fill(ctx)
 		if err != nil {
 			return false, err
 		}
-		if !all && !more && len(f.batch) > 0 && f.beats < gather && f.pos-f.kept < lot {
-			return false, nil
-		}
 		if !f.deliver(ctx) {
 			return false, nil
 		}
 		if !more {
+			f.read.Store(int64(f.clock.Now().Boot))
 			return true, nil
 		}
 	}
@@ -191,7 +218,7 @@ func (f *follower) deliver(ctx context.Context) bool {
 			return false
 		}
 		f.failing = false
-		f.batch, f.beats = nil, 0
+		f.batch, f.handed = nil, f.clock.Now().Boot
 	}
 	for session := range f.touched {
 		upTo := f.told
@@ -205,7 +232,6 @@ func (f *follower) deliver(ctx context.Context) bool {
 	clear(f.touched)
 	f.giveBack(ctx)
 	f.ring.release(f.pos)
-	f.kept = f.pos
 	return true
 }
 
