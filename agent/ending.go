@@ -42,26 +42,33 @@ func (b budget) turn(ctx context.Context) (context.Context, context.CancelFunc) 
 // the end of one grant never cuts another.
 func (a *Agent) endSessions(ctx context.Context, b budget, live, held []grant.Grant) []error {
 	var failed []error
-	var over, torn []Session
+	var ended, torn []Session
 	for _, s := range a.sessionsNow() {
-		if s.Torn {
+		g, stands := find(held, s.Grant)
+		other, _ := of(live, s.Person)
+		switch {
+		case s.Torn:
 			torn = append(torn, s)
-			continue
-		}
-		if g, ok := find(held, s.Grant); ok {
+		case s.over(live, held):
+			ended = append(ended, s)
+		case stands:
 			failed = append(failed, a.stretch(s, g, live)...)
-			continue
+		default:
+			failed = append(failed, a.move(s, other, live)...)
 		}
-		if g, ok := of(live, s.Person); ok && s.Kind == LoginSession {
-			failed = append(failed, a.move(s, g, live)...)
-			continue
-		}
-		over = append(over, s)
 	}
-	failed = append(failed, a.end(ctx, b, over, "the grant ended")...)
+	failed = append(failed, a.end(ctx, b, ended, "the grant ended")...)
 	failed = append(failed, a.end(ctx, b, torn, "its record has a gap, and its role demands a whole one")...)
 	failed = append(failed, a.endUnknown(ctx, b))
 	return slices.DeleteFunc(failed, func(err error) bool { return err == nil })
+}
+
+// over reports whether a session has to end: its grant is not held any more, and
+// it is no login that goes on under another live one of its person's.
+func (s Session) over(live, held []grant.Grant) bool {
+	_, stands := find(held, s.Grant)
+	_, other := of(live, s.Person)
+	return !stands && (!other || s.Kind != LoginSession)
 }
 
 // stretch moves a session to a grant that ends later: a login to any of its

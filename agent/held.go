@@ -54,14 +54,8 @@ func (a *Agent) endOver(ctx context.Context) {
 	now, known := a.now(), a.known()
 	live := a.standing(known, now)
 	held := append(a.draining(known, now), live...)
-	var over []Session
-	for _, s := range a.sessionsNow() {
-		_, stands := find(held, s.Grant)
-		if _, other := of(live, s.Person); !stands && (!other || s.Kind != LoginSession) {
-			over = append(over, s)
-		}
-	}
-	a.endNow(ctx, numbers(over))
+	ended := slices.DeleteFunc(a.sessionsNow(), func(s Session) bool { return !s.over(live, held) })
+	a.endNow(ctx, numbers(ended))
 }
 
 // free ends those processes of guarded sessions, and of all while the loop is
