@@ -113,14 +113,27 @@ func (x *explainer) eligibility() (until time.Time, ok bool) {
 			continue
 		}
 		named = true
-		if e.Stands(x.c.At) || !ok { // else by another line
+		switch {
+		case e.Stands(x.c.At) || !ok: // else by another line
 			x.found = append(x.found, x.entry(e))
+		case e.From.After(x.c.At) && (until.IsZero() || e.From.Before(until)):
+			x.found = append(x.found, x.goesOn(e))
 		}
 	}
 	if !named {
 		x.nobody()
 	}
 	return until, ok
+}
+
+// goesOn tells of a line that begins before those that stand leave a gap.
+func (x *explainer) goesOn(e Eligibility) Finding {
+	end := "without end"
+	if !e.Until.IsZero() {
+		end = "to the end of " + e.Until.AddDate(0, 0, -1).Format(time.DateOnly)
+	}
+	text := fmt.Sprintf("%s goes on being eligible %s from %s on, %s", x.c.Person, x.by(e.Named), e.From.Format(time.DateOnly), end)
+	return Finding{Rule: "eligibility", Says: Allows, Text: text, Place: e.At}
 }
 
 // entry tells of a line that names the person whether it counts, and if not,
@@ -250,12 +263,10 @@ func (x *explainer) duration(until time.Time) {
 		x.say("duration", "max_duration", Allows, span(d)+" is within the "+span(most)+" that a grant lasts at most", "")
 	}
 	if d > 0 && !until.IsZero() && x.c.At.Add(d).After(until) {
-		i := slices.IndexFunc(x.policy.Eligible, func(e Eligibility) bool {
-			return e.Role == x.role.Name && e.Stands(x.c.At) && e.Until.Equal(until) && slices.Contains(e.People, x.c.Person)
-		})
+		last, _ := x.policy.EndsWith(x.c.Person, x.role.Name, x.c.At, until)
 		x.found = append(x.found, Finding{
 			Rule: "until", Says: Refuses, Text: fmt.Sprintf("the grant would outlast the eligibility, which ends at %s", until.Format("2006-01-02 15:04 MST")),
-			Fix: "ask for " + span(until.Sub(x.c.At).Truncate(time.Minute)) + " or less", Place: x.policy.Eligible[i].At,
+			Fix: "ask for " + span(until.Sub(x.c.At).Truncate(time.Minute)) + " or less", Place: last.At,
 		})
 	}
 }

@@ -337,6 +337,43 @@ func TestEligibilityEndsWithItsLastDay(t *testing.T) {
 	}
 }
 
+// Lines for one person that overlap, or of which one begins as another ends,
+// count as one. Where a day is between them, they do not.
+func TestEligibilityGoesOnOverASeam(t *testing.T) {
+	day := func(month time.Month, d int) time.Time { return time.Date(2027, month, d, 0, 0, 0, 0, time.UTC) }
+	for _, c := range []struct {
+		name, lines string
+		want        time.Time
+	}{
+		{"one begins as the other ends", "until: 2027-01-31}; from: 2027-02-01, until: 2027-03-31}", day(4, 1)},
+		{"in the other order", "from: 2027-02-01, until: 2027-03-31}; until: 2027-01-31}", day(4, 1)},
+		{"they overlap", "until: 2027-02-10}; from: 2027-02-05, until: 2027-03-31}", day(4, 1)},
+		{"three, the last without an end", "from: 2027-03-01}; until: 2027-01-31}; from: 2027-02-01, until: 2027-02-28}", time.Time{}},
+		{"one is within another", "until: 2027-03-31}; from: 2027-02-05, until: 2027-02-10}", day(4, 1)},
+		{"a day is between them", "until: 2027-01-31}; from: 2027-02-02}", day(2, 1)},
+		{"one that ended before counts for nothing", "until: 2027-01-30}; until: 2027-02-10}", day(2, 11)},
+	} {
+		text := rules
+		for l := range strings.SplitSeq(c.lines, "; ") {
+			text += "  - {role: look, people: [gil], " + l + "\n"
+		}
+		p := must(t, text)
+		until, ok := p.EligibleUntil("gil", "look", noon)
+		if !ok || !until.Equal(c.want) {
+			t.Errorf("%s: until %v, %v", c.name, until, ok)
+		}
+		seam := day(2, 1).Add(-30 * time.Minute)
+		over := asked(func(q *roster.Question) { q.Person, q.Role, q.Duration = "gil", "look", time.Hour })
+		_, err := p.Judge(over, hosts, seam)
+		if goesOn := c.want.IsZero() || c.want.After(day(2, 1)); (err == nil) != goesOn {
+			t.Errorf("%s: over the seam: %v", c.name, err)
+		}
+		if e := p.Explain(Case{Person: "gil", Role: "look", For: time.Hour, At: seam}); e.Allowed != (err == nil) {
+			t.Errorf("%s: explained otherwise: %+v", c.name, e)
+		}
+	}
+}
+
 // Who is to be eligible from a day on is told so, and may ask for a start
 // then; whoever is not learns nothing of the role.
 func TestEligibilityBeginsWithItsFirstDay(t *testing.T) {

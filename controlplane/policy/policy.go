@@ -154,20 +154,51 @@ func (e Eligibility) Stands(at time.Time) bool {
 }
 
 // EligibleUntil reports whether the person may ask for the role at that
-// instant, and until when (zero: no end).
+// instant, and until when without a gap (zero: no end). Of her lines, one goes on
+// from another that it begins within, or as it ends.
 func (p Policy) EligibleUntil(person, role string, at time.Time) (until time.Time, ok bool) {
+	var hers []Eligibility
 	for _, e := range p.Eligible {
-		if e.Role != role || !slices.Contains(e.People, person) || !e.Stands(at) {
-			continue
-		}
-		if e.Until.IsZero() {
-			return time.Time{}, true
-		}
-		if !ok || e.Until.After(until) {
-			until, ok = e.Until, true
+		if e.Role == role && slices.Contains(e.People, person) && (e.Until.IsZero() || at.Before(e.Until)) {
+			hers = append(hers, e)
 		}
 	}
+	slices.SortStableFunc(hers, func(a, b Eligibility) int { return a.From.Compare(b.From) })
+	until = at
+	for _, e := range hers {
+		switch {
+		case e.From.After(until) && ok:
+			return until, true
+		case e.From.After(until):
+			return time.Time{}, false
+		case e.Until.IsZero():
+			return time.Time{}, true
+		case e.Until.After(until):
+			until = e.Until
+		}
+		ok = true
+	}
+	if !ok {
+		until = time.Time{}
+	}
 	return until, ok
+}
+
+// EndsWith is the person's line for the role that ends then, which is when she is
+// eligible until at that instant: one that stands already, if there is one.
+func (p Policy) EndsWith(person, role string, at, until time.Time) (e Eligibility, ok bool) {
+	for _, l := range p.Eligible {
+		if l.Role != role || !l.Until.Equal(until) || !slices.Contains(l.People, person) {
+			continue
+		}
+		if l.Stands(at) {
+			return l, true
+		}
+		if !ok {
+			e, ok = l, true
+		}
+	}
+	return e, ok
 }
 
 // eligibleFrom is when the person, who may not ask for the role at that instant,

@@ -140,8 +140,8 @@ func place(p policy.Policy, role, key string) policy.Place {
 	return p.Places["roles."+role]
 }
 
-// asks are those who may ask for each role, and until when; zero: no end. It
-// goes over the policy once: a fleet has many people, and many roles.
+// asks are those who may ask for each role, and until when without a gap; zero:
+// no end. It goes over the policy once: a fleet has many people, and many roles.
 func asks(p policy.Policy, at time.Time) map[string]map[string]time.Time {
 	all := map[string]map[string]time.Time{}
 	for _, e := range p.Eligible {
@@ -158,6 +158,32 @@ func asks(p policy.Policy, at time.Time) map[string]map[string]time.Time {
 			}
 		}
 	}
+	for _, e := range later(p, at) {
+		goOn(e, all[e.Role])
+	}
+	return all
+}
+
+// goOn has the people of a line ask until its end, if it begins before they have
+// a gap.
+func goOn(e policy.Eligibility, asks map[string]time.Time) {
+	for _, person := range e.People {
+		until, has := asks[person]
+		if has && !until.IsZero() && !e.From.After(until) && (e.Until.IsZero() || e.Until.After(until)) {
+			asks[person] = e.Until
+		}
+	}
+}
+
+// later are the lines that begin after that time, in the order in which they do.
+func later(p policy.Policy, at time.Time) []policy.Eligibility {
+	var all []policy.Eligibility
+	for _, e := range p.Eligible {
+		if e.From.After(at) {
+			all = append(all, e)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b policy.Eligibility) int { return a.From.Compare(b.From) })
 	return all
 }
 
@@ -279,12 +305,8 @@ func bySpell(a, b spell) int { return byPlace(a.at, b.at) }
 
 // line is where it is written that the person may ask now, and until then.
 func (c *comparer) line(p policy.Policy, person string, until time.Time) policy.Place {
-	for _, e := range p.Eligible {
-		if e.Role == c.role && e.Stands(c.at) && e.Until.Equal(until) && slices.Contains(e.People, person) {
-			return e.At
-		}
-	}
-	return policy.Place{}
+	e, _ := p.EndsWith(person, c.role, c.at, until)
+	return e.At
 }
 
 func last(until time.Time) string {

@@ -81,8 +81,8 @@ func TestCompareTellsEachChangeAndItsDirection(t *testing.T) {
 		},
 		{
 			"who may ask already may for longer", "eligible:", "eligible:\n  - {role: db-admin, people: [ana], from: 2027-03-01}",
-			[]string{"wider db-admin 0>18: ana may ask for it from 2027-03-01 on"},
-			[]string{"narrower db-admin 18>0: ana may not ask for it from 2027-03-01 on any more"},
+			[]string{"wider db-admin 18>18: eligibility of ana moves from 2027-06-30 to no end"},
+			[]string{"narrower db-admin 18>18: eligibility of ana moves from no end to 2027-06-30"},
 		},
 		{
 			"what stood begins later", "people: [eva]", "people: [eva], from: 2027-03-01",
@@ -298,6 +298,45 @@ func TestCompareIsWhole(t *testing.T) {
 		}
 		if turned != 0 {
 			t.Fatalf("%v\n%v", said(Compare(a, b, noon)), said(Compare(b, a, noon)))
+		}
+	})
+}
+
+// A plan goes over the policy once for all; for each person it says what the
+// policy says of her, whatever lines she has.
+func TestAsksAsThePolicySays(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		text := old
+		for i := range rapid.IntRange(0, 5).Draw(t, "lines") {
+			day := func(name string) string {
+				return noon.AddDate(0, 0, rapid.IntRange(0, 6).Draw(t, fmt.Sprint(name, i))).Format(time.DateOnly)
+			}
+			from, until := day("from"), day("until")
+			if from > until {
+				from, until = until, from
+			}
+			text += "  - {role: db-admin, people: [gil]"
+			if rapid.Bool().Draw(t, fmt.Sprint("begins", i)) {
+				text += ", from: " + from
+			}
+			if rapid.IntRange(0, 3).Draw(t, fmt.Sprint("ends", i)) > 0 {
+				text += ", until: " + until
+			}
+			text += "}\n"
+		}
+		p, at := must(t, text), noon.AddDate(0, 0, rapid.IntRange(0, 7).Draw(t, "at"))
+		until, ok := p.EligibleUntil("gil", "db-admin", at)
+		said, has := asks(p, at)["db-admin"]["gil"]
+		if ok != has || !until.Equal(said) {
+			t.Fatalf("%v, %v, but %v, %v\n%s", until, ok, said, has, text)
+		}
+		for now := at; ok && now.Before(until); now = now.Add(12 * time.Hour) {
+			if _, still := p.EligibleUntil("gil", "db-admin", now); !still {
+				t.Fatalf("not at %v\n%s", now, text)
+			}
+		}
+		if _, still := p.EligibleUntil("gil", "db-admin", until); ok && !until.IsZero() && still {
+			t.Fatalf("at %v, too\n%s", until, text)
 		}
 	})
 }
