@@ -35,6 +35,14 @@ type event struct {
 type decoder struct {
 	argv map[event][]byte
 	held int // bytes in argv
+
+	// What a record begins with, read anew for each. They are large, since they
+	// have room for the text that is read where it lies.
+	fixed struct {
+		exec bpf.WatchExec
+		argv bpf.WatchArgv
+		deed bpf.WatchDeed
+	}
 }
 
 func newDecoder() *decoder { return &decoder{argv: map[event][]byte{}} }
@@ -66,7 +74,7 @@ func (d *decoder) read(b []byte, boot time.Time) (ledger.Entry, bool, error) {
 		e.Kind = ledger.Refused
 		err = change(b, &e)
 	case bpf.WatchKindDEED:
-		err = deed(b, &e)
+		err = d.deed(b, &e)
 	default:
 		err = fmt.Errorf("kind %d: %w", h.Kind, errRecord)
 	}
@@ -79,9 +87,8 @@ func (d *decoder) read(b []byte, boot time.Time) (ledger.Entry, bool, error) {
 // piece keeps a piece of argv. One that does not follow on what is there is
 // dropped, and shows as cut.
 func (d *decoder) piece(b []byte) error {
-	text := unsafe.Offsetof(bpf.WatchArgv{}.Text)
-	a, err := load[bpf.WatchArgv](b, text)
-	if err != nil {
+	a, text := &d.fixed.argv, unsafe.Offsetof(bpf.WatchArgv{}.Text)
+	if err := fill(a, b, text); err != nil {
 		return err
 	}
 	rest := b[text:]
@@ -106,8 +113,8 @@ func (d *decoder) drop(key event) []byte {
 }
 
 func (d *decoder) exec(b []byte, e *ledger.Entry) error {
-	text := unsafe.Offsetof(bpf.WatchExec{}.Text)
-	x, err := load[bpf.WatchExec](b, text)
+	x, text := &d.fixed.exec, unsafe.Offsetof(bpf.WatchExec{}.Text)
+	err := fill(x, b, text)
 	if err != nil {
 		return err
 	}
@@ -268,10 +275,15 @@ func clean(b []byte) string {
 // plain numbers, little endian on both sides.
 func load[T any](b []byte, least uintptr) (T, error) {
 	var v T
+	err := fill(&v, b, least)
+	return v, err
+}
+
+// fill is load into what is there: what is behind the least stays.
+func fill[T any](v *T, b []byte, least uintptr) error {
 	if uintptr(len(b)) < least {
-		return v, fmt.Errorf("%d bytes: %w", len(b), errRecord)
+		return fmt.Errorf("%d bytes: %w", len(b), errRecord)
 	}
-	size := unsafe.Sizeof(v)
-	copy(unsafe.Slice((*byte)(unsafe.Pointer(&v)), size)[:least], b) //nolint:gosec // within v
-	return v, nil
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v))[:least], b) //nolint:gosec // within v
+	return nil
 }

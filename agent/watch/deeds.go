@@ -159,10 +159,9 @@ func peer(d *bpf.WatchDeed, name string) string {
 }
 
 // deed reads what a process did to the machine or to others.
-func deed(b []byte, e *ledger.Entry) error {
-	text := unsafe.Offsetof(bpf.WatchDeed{}.Text)
-	d, err := load[bpf.WatchDeed](b, text)
-	if err != nil {
+func (r *decoder) deed(b []byte, e *ledger.Entry) error {
+	d, text := &r.fixed.deed, unsafe.Offsetof(bpf.WatchDeed{}.Text)
+	if err := fill(d, b, text); err != nil {
 		return err
 	}
 	rest := b[text:]
@@ -171,7 +170,7 @@ func deed(b []byte, e *ledger.Entry) error {
 		return fmt.Errorf("deed %d: %w", d.What, errRecord)
 	}
 	first, second := clean(rest[:d.First]), clean(rest[d.First:d.First+d.Second])
-	e.Kind, e.Object, e.Text = tell(&d, first, second)
+	e.Kind, e.Object, e.Text = tell(d, first, second)
 	e.Process = process(&d.Process)
 	return nil
 }
