@@ -53,6 +53,40 @@ func coveredBy(mountinfo string) []string {
 	return names
 }
 
+// hiding names the mounts that may hide a rule, a record or a session of ours,
+// with what was written there before: root can put one on our folders, and what
+// lies under it comes back when it goes. Homes have one, and see to those in
+// them by themselves.
+func (h *Host) hiding() ([]string, error) {
+	text, err := mountsUncovered()
+	if err != nil {
+		return nil, fmt.Errorf("look for mounts over what is ours: %w", err)
+	}
+	var names []string
+	homes := 0
+	for line := range strings.Lines(text) {
+		fields := strings.Fields(line)
+		if len(fields) < 5 {
+			continue
+		}
+		root, point := fields[3], fields[4]
+		switch {
+		case strings.HasPrefix(point, h.path(homeDir)+"/"):
+			continue
+		case point == h.path(homeDir):
+			if homes++; homes == 1 {
+				continue
+			}
+		case !below(point, h.path(runDir)) && !below(point, h.path(userdb)):
+			continue
+		}
+		names = append(names, fmt.Sprintf("a mount of %s on %s, which may hide what is ours: unmount it", root, point))
+	}
+	return names, nil
+}
+
+func below(file, dir string) bool { return file == dir || strings.HasPrefix(file, dir+"/") }
+
 // isProcess reports whether a path in /proc is about one process.
 func isProcess(file string) bool {
 	first, _, _ := strings.Cut(file, "/")

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"curfew.internal/agent/enforce"
 	"curfew.internal/test/need"
 )
 
@@ -63,5 +64,35 @@ func TestAProcessBehindAMountIsNotForgotten(t *testing.T) {
 	must(t, unix.Unmount(at, 0))
 	if n, err := h.KillUID(t.Context(), victim); n != 1 || err != nil {
 		t.Error(n, err)
+	}
+}
+
+// What lies under a mount on our folders is not removed, and comes back when it
+// goes: nobody says that nothing is left.
+func TestARuleUnderAMountIsNotForgotten(t *testing.T) {
+	h := machine(t)
+	converge(t, h, wanted())
+	const id = "g-abcdefghijklmnop"
+	homes := h.path(homeDir)
+	must(t, unix.Mount("homes", homes, "tmpfs", 0, "")) // as run-curfew-home.mount
+	t.Cleanup(func() { _ = unix.Unmount(homes, unix.MNT_DETACH) })
+	converge(t, h, wanted())
+	if _, left, err := h.RuleLeft("g-"); err != nil || len(left) > 0 {
+		t.Error(left, err)
+	}
+	for _, at := range []string{h.path(runDir), h.path(sudoersDir), h.path(userdb), homes} {
+		must(t, unix.Mount("hers", at, "tmpfs", 0, ""))
+		t.Cleanup(func() { _ = unix.Unmount(at, unix.MNT_DETACH) })
+		converge(t, h, enforce.State{})
+		_, left, err := h.RuleLeft(id)
+		if err != nil || len(left) != 1 || !strings.Contains(left[0], " on "+at+",") {
+			t.Errorf("%s: %q %v", at, left, err)
+		}
+		must(t, unix.Unmount(at, unix.MNT_DETACH))
+		converge(t, h, wanted())
+	}
+	converge(t, h, enforce.State{})
+	if _, left, err := h.RuleLeft(id); err != nil || len(left) > 0 {
+		t.Error(left, err)
 	}
 }

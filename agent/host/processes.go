@@ -49,14 +49,15 @@ func (h *Host) EndSessions(ctx context.Context, uid uint32) error {
 	return nil
 }
 
-// RuleLeft looks for the sudo rule of an ended grant.
+// RuleLeft looks for the sudo rule of an ended grant, and for what may hide it.
 func (h *Host) RuleLeft(grant string) (looked, left []string, err error) {
-	looked = []string{"sudo rule"}
-	_, err = os.Lstat(h.path(sudoersDir, grant))
-	if err == nil {
-		left = []string{"sudo rule " + grant}
+	looked = []string{"sudo rule, and mounts over what is ours"}
+	left, err = h.hiding()
+	_, failed := os.Lstat(h.path(sudoersDir, grant))
+	if failed == nil {
+		left = append(left, "sudo rule "+grant)
 	}
-	return looked, left, ignore(err, fs.ErrNotExist)
+	return looked, bounded(left), errors.Join(err, ignore(failed, fs.ErrNotExist))
 }
 
 // Leftovers looks for what an ended account may have left behind, and says
