@@ -153,21 +153,21 @@ func read(b []byte, later *bool, each func(Field) error) error {
 const MaxPrefix = 20
 
 // Length is that of the field which b begins with, and which may go on behind
-// b's end. For what is too long for the memory: of the rest, b has to hold up to
+// b's end; num is its number. For what is too long for the memory: of the rest, b has to hold up to
 // [MaxPrefix] bytes.
-func Length(b []byte) (int64, error) {
-	_, kind, tag := protowire.ConsumeTag(b)
+func Length(b []byte) (num int, length int64, err error) {
+	field, kind, tag := protowire.ConsumeTag(b)
 	if tag < 0 {
-		return 0, fmt.Errorf("field tag: %w", ErrMalformed)
+		return 0, 0, fmt.Errorf("field tag: %w", ErrMalformed)
 	}
 	v, n := protowire.ConsumeVarint(b[tag:])
 	if n < 0 || kind != protowire.VarintType && kind != protowire.BytesType || v > 1<<62 && kind == protowire.BytesType {
-		return 0, fmt.Errorf("length of a field: %w", ErrMalformed)
+		return 0, 0, fmt.Errorf("length of a field: %w", ErrMalformed)
 	}
 	if kind == protowire.VarintType {
 		v = 0
 	}
-	return int64(tag+n) + int64(v), nil
+	return int(field), int64(tag+n) + int64(v), nil
 }
 
 // Unknown is the error for a field whose number the reader does not know; under

@@ -58,10 +58,13 @@ func TestLength(t *testing.T) {
 	w.Blob(2, make([]byte, 300))
 	w.Text(100, "x")
 	rest := w.Bytes()
-	for _, want := range []int64{7, 303, 4} {
-		n, err := Length(rest[:min(len(rest), MaxPrefix)])
-		if err != nil || n != want {
-			t.Fatalf("%d, %v, want %d", n, err, want)
+	for _, want := range []struct {
+		num    int
+		length int64
+	}{{1, 7}, {2, 303}, {100, 4}} {
+		num, n, err := Length(rest[:min(len(rest), MaxPrefix)])
+		if err != nil || num != want.num || n != want.length {
+			t.Fatalf("field %d of %d bytes, %v, want %v", num, n, err, want)
 		}
 		rest = rest[n:]
 	}
@@ -69,7 +72,7 @@ func TestLength(t *testing.T) {
 		"nothing": nil, "a cut tag": {0x80}, "a cut integer": {0x08, 0x80}, "no length": {0x0a}, "a group": {0x0b, 1}, "a fixed 32": {0x0d, 1, 1, 1, 1},
 		"a length that no file has": {0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f},
 	} {
-		if n, err := Length(b); err == nil {
+		if _, n, err := Length(b); err == nil {
 			t.Errorf("%s: %d", name, n)
 		}
 	}

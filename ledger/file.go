@@ -21,6 +21,7 @@ func (m inMemory) ReadAt(b []byte, at int64) (int, error) { return copy(b, m[at:
 const (
 	window  = 1 << 16 // what is read of a file at once
 	maxPart = 1 << 28 // bounds what of it has to be in memory
+	maxItem = 1 << 26 // the same of a record or a tape, which is there up to four times; a host tells 4 MiB at once
 )
 
 // laid is a bundle of which the head was read, and where each record and each
@@ -68,11 +69,15 @@ func (l *laid) next() ([]byte, error) {
 	if err := l.fill(min(canon.MaxPrefix, l.size-l.end)); err != nil {
 		return nil, err
 	}
-	n, err := canon.Length(l.near)
+	num, n, err := canon.Length(l.near)
 	if err != nil {
 		return nil, err
 	}
-	if n > min(maxPart, l.size-l.end) {
+	most := int64(maxPart)
+	if num == 5 || num == 6 {
+		most = maxItem
+	}
+	if n > min(most, l.size-l.end) {
 		return nil, fmt.Errorf("a part of %d bytes: %w", n, canon.ErrMalformed)
 	}
 	if err := l.fill(n); err != nil {

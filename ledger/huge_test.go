@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"runtime"
 	"slices"
@@ -90,6 +91,32 @@ func TestAHeadWithoutEnd(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var r Report
 			if mb := took(func() { r = VerifyFile(endless(part), 1<<30, Trust{Key: story().key}) }); mb > 64 || len(r.Findings) == 0 {
+				t.Errorf("it took %d MiB: %v", mb, r.Findings)
+			}
+		})
+	}
+}
+
+// thin is a file of what it begins with and nothing but zeros behind that.
+type thin []byte
+
+func (l thin) ReadAt(b []byte, at int64) (int, error) {
+	clear(b)
+	if at < int64(len(l)) {
+		copy(b, l[at:])
+	}
+	return len(b), nil
+}
+
+// What is longer than any record or tape is refused by its length.
+func TestARecordWithoutEnd(t *testing.T) {
+	for name, tag := range map[string]byte{"a record": 5<<3 | 2, "a tape": 6<<3 | 2} {
+		t.Run(name, func(t *testing.T) {
+			part := binary.AppendUvarint([]byte{tag}, 200<<20)
+			part = append(part, 2<<3|2) // the entry, or what the tape holds
+			part = binary.AppendUvarint(part, 200<<20-5)
+			var r Report
+			if mb := took(func() { r = VerifyFile(thin(part), 256<<20, Trust{Key: story().key}) }); mb > 64 || len(r.Findings) == 0 {
 				t.Errorf("it took %d MiB: %v", mb, r.Findings)
 			}
 		})

@@ -15,7 +15,7 @@ func partsOf(t *testing.T, file []byte) [][]byte {
 	t.Helper()
 	var parts [][]byte
 	for len(file) > 0 {
-		n, err := canon.Length(file)
+		_, n, err := canon.Length(file)
 		if err != nil {
 			t.Fatal(err)
 		}
