@@ -235,7 +235,11 @@ func (h *Host) Managed(ctx context.Context, name string) (bool, error) {
 // that the network has comes after: the door cannot wait for those when it is
 // the administrator who knocks.
 func (h *Host) local(name string) (line string, found bool) {
-	b, _, err := read(h.path("etc/passwd"))
+	file := h.path("etc/passwd")
+	if mountedOn(file) {
+		return "", false // and who reads it may wait for ever: a program can be left alone
+	}
+	b, _, err := read(file)
 	if err != nil {
 		return "", false // the name service says what is wrong
 	}
@@ -285,6 +289,17 @@ func homeOf(file string) (string, error) {
 		return spoiled, nil
 	}
 	return strconv.FormatUint(uint64(st.Uid), 10), nil
+}
+
+// mountedOn reports whether something is mounted on a file, of which nothing is
+// asked.
+func mountedOn(file string) bool {
+	fd, err := unix.Open(file, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = unix.Close(fd) }() // nothing was written
+	return tree.Mounted(fd) != nil
 }
 
 // applyHome makes or removes a home.

@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -133,4 +134,32 @@ func TestAFileSystemThatNeverAnswersHoldsUpNoPass(t *testing.T) {
 		t.Error(string(seen), err)
 	}
 	fill()
+}
+
+func TestAProgramThatCannotBeEndedHoldsUpNobody(t *testing.T) {
+	h := &Host{Root: "/"}
+	at := t.TempDir()
+	fill := hole(t, at)
+	glance, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := h.run(glance, "cat", filepath.Join(at, "x")); !errors.Is(err, errStuck) {
+		t.Error(err)
+	}
+	fill()
+}
+
+// Who knocks would wait in the agent for whoever is mounted on the file.
+func TestAccountsUnderAMountAreLeftToTheNameService(t *testing.T) {
+	h := machine(t)
+	file := h.path("etc/passwd")
+	must(t, os.MkdirAll(h.path("etc"), 0o755))
+	must(t, os.WriteFile(file, []byte("bob:x:1000:1000::/home/bob:/bin/sh\n"), 0o600))
+	if _, found := h.local("bob"); !found {
+		t.Error("not found")
+	}
+	must(t, unix.Mount(file, file, "", unix.MS_BIND, ""))
+	t.Cleanup(func() { _ = unix.Unmount(file, unix.MNT_DETACH) })
+	if _, found := h.local("bob"); found {
+		t.Error("it was read")
+	}
 }

@@ -185,6 +185,9 @@ func (h *Host) load(ctx context.Context, name, content string) (string, error) {
 	pid, err := h.start(ctx, strings.NewReader(all), &out, &out, []string{"nft", "-f", "-"})
 	h.loads.done(pid)
 	h.loads.mu.Unlock()
+	if errors.Is(err, errStuck) {
+		return "", err
+	}
 	if err != nil {
 		return "", fmt.Errorf("%w: %s", err, strings.TrimSpace(out.String()))
 	}

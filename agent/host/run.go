@@ -3,6 +3,7 @@ package host
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -28,6 +29,9 @@ func (h *Host) run(ctx context.Context, name string, args ...string) (string, er
 func (h *Host) feed(ctx context.Context, input, name string, args ...string) (string, error) {
 	var out bytes.Buffer
 	_, err := h.start(ctx, strings.NewReader(input), &out, &out, append([]string{name}, args...))
+	if errors.Is(err, errStuck) {
+		return "", err
+	}
 	return out.String(), err
 }
 
@@ -36,6 +40,9 @@ func (h *Host) feed(ctx context.Context, input, name string, args ...string) (st
 func (h *Host) output(ctx context.Context, name string, args ...string) (string, error) {
 	var out bytes.Buffer
 	_, err := h.start(ctx, nil, &out, nil, append([]string{name}, args...))
+	if errors.Is(err, errStuck) {
+		return "", err
+	}
 	return out.String(), err
 }
 
@@ -51,15 +58,29 @@ func (h *Host) start(ctx context.Context, input io.Reader, out, warnings io.Writ
 	cmd.Env = []string{"PATH=" + strings.Join(searchPath, ":"), "LC_ALL=C"}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = input, out, warnings
 	cmd.WaitDelay = time.Second
-	err = cmd.Run()
-	if cmd.Process != nil {
+	if err = cmd.Start(); err == nil {
 		pid = cmd.Process.Pid
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }() // as long as it takes, if it cannot be ended
+		select {
+		case err = <-ended:
+		case <-ctx.Done():
+			select {
+			case err = <-ended:
+			case <-time.After(2 * cmd.WaitDelay):
+				err = errStuck
+			}
+		}
 	}
 	if err != nil {
 		return pid, fmt.Errorf("%s: %w", words[0], err)
 	}
 	return pid, nil
 }
+
+// errStuck says that a program waits for what no signal ends, as a file system
+// that does not answer. It may still write.
+var errStuck = errors.New("it cannot be ended, and is left alone")
 
 func (h *Host) find(name string) (string, error) {
 	dirs := searchPath
