@@ -64,6 +64,7 @@ type bench struct {
 	stormed int    // programs that sam ran in storms
 	before  int    // and of these, before the agent started last
 	started time.Time
+	costs   map[string][]processors // of recorded programs, by what they ran under
 }
 
 // pair is somebody who asks and somebody who approves.
@@ -71,7 +72,7 @@ type pair struct{ asks, approves *lab.Person }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	ctx, cancel := context.WithTimeout(ctx, 25*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 35*time.Minute)
 	var err error
 	if len(os.Args) == 3 && os.Args[1] == "knock" {
 		err = knock(ctx, os.Args[2])

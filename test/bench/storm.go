@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
+	"syscall"
 	"time"
 
 	"curfew.internal/test/lab"
@@ -15,8 +16,10 @@ import (
 // programs is how many a storm starts.
 const programs = 1000
 
-// stormScript starts them one after the other, and then opens files.
+// stormScript starts them one after the other, and then opens files. It begins
+// once all is ready.
 const stormScript = `#!/bin/bash
+until [ -e /run/bench-storm ]; do sleep 0.05; done
 a=${EPOCHREALTIME/./}
 for i in {1..1000}; do /bin/true; done
 b=${EPOCHREALTIME/./}
@@ -30,6 +33,7 @@ echo opens $((${EPOCHREALTIME/./} - b))
 type weather struct {
 	name, short              string
 	agent, ours, beside, log bool // the agent is there; it is sam; it is beside a login of sam's; auditd logs each exec
+	alone                    bool // the control plane is stopped meanwhile, as if it were another machine
 }
 
 var (
@@ -37,19 +41,21 @@ var (
 	unlabelled = weather{name: "the same, agent there, nobody labelled", short: "not labelled", agent: true}
 	beside     = weather{name: "the same, beside somebody who is labelled", short: "beside a label", agent: true, beside: true}
 	recorded   = weather{name: "the same, labelled and recorded", short: "recorded", agent: true, ours: true}
+	alone      = weather{name: "the same, control plane stopped meanwhile", short: "alone", agent: true, ours: true, alone: true}
 	audited    = weather{name: "the same, agent absent, auditd with an execve rule", short: "auditd", log: true}
 	both       = weather{name: "the same, labelled and recorded, beside auditd", short: "both", agent: true, ours: true, log: true}
 )
 
 // storm measures what the record costs, in turns.
 func (b *bench) storm(ctx context.Context) error {
-	m, err := b.storms(ctx, 12, absent, unlabelled, beside, recorded)
+	m, err := b.storms(ctx, 12, absent, unlabelled, beside, recorded, alone)
 	if err != nil {
 		return err
 	}
 	over("not labelled over absent, medians", m[1], m[0])
 	over("beside a label over absent, medians", m[2], m[0])
 	over("recorded over absent, medians", m[3], m[0])
+	over("recorded, control plane stopped, over absent, medians", m[4], m[0])
 	return nil
 }
 
@@ -60,7 +66,7 @@ func (b *bench) auditd(ctx context.Context) error {
 		fmt.Printf("auditd was not compared: %v\n", why)
 		return b.agent(ctx, true)
 	}
-	m, err := b.storms(ctx, 10, absent, recorded, audited, both)
+	m, err := b.storms(ctx, 10, absent, recorded, audited, both, alone)
 	if err != nil {
 		return err
 	}
@@ -68,6 +74,7 @@ func (b *bench) auditd(ctx context.Context) error {
 	over("auditd over absent, medians", m[2], m[0])
 	over("both over absent, medians", m[3], m[0])
 	over("both over auditd, medians", m[3], m[2])
+	over("recorded, control plane stopped, over absent, medians", m[4], m[0])
 	return b.agent(ctx, true)
 }
 
@@ -88,6 +95,7 @@ func (b *bench) storms(ctx context.Context, rounds int, kinds ...weather) ([]tim
 	for i, k := range kinds {
 		medians[i] = show(k.name, took[i])
 	}
+	b.showCosts()
 	for i, k := range kinds {
 		m := show("20000 x open: "+k.short, opens[i])
 		if i > 0 {
@@ -115,20 +123,52 @@ func (b *bench) one(ctx context.Context, w weather) (took, opens time.Duration, 
 		}
 		defer func() { err = errors.Join(err, end()) }()
 	}
-	var out string
-	if w.ours {
-		b.stormed += programs
-		out, _, err = b.sam.Run(ctx, "", "ssh", "db1", "--", "bench-storm")
-	} else {
-		var all []byte
-		all, err = b.ssh(ctx, "bench-storm").CombinedOutput()
-		out = string(all)
-	}
+	out, err := b.blow(ctx, w)
 	t := stamps(out)
 	if err != nil || len(t["storm"]) != 1 || len(t["opens"]) != 1 {
 		return 0, 0, fmt.Errorf("it printed %q: %w", out, errors.Join(err, errors.New("no figure")))
 	}
 	return t["storm"][0], t["opens"][0], nil
+}
+
+// blow has the storm begin once it is logged in, and all is ready.
+func (b *bench) blow(ctx context.Context, w weather) (out string, err error) {
+	if _, err := b.host.Sh(ctx, "rm -f /run/bench-storm"); err != nil {
+		return "", err
+	}
+	over := make(chan error, 1)
+	go func() {
+		var err error
+		if w.ours {
+			out, _, err = b.sam.Run(ctx, "", "ssh", "db1", "--", "bench-storm")
+		} else {
+			var all []byte
+			all, err = b.ssh(ctx, "bench-storm").CombinedOutput()
+			out = string(all)
+		}
+		over <- err
+	}()
+	err = b.within(ctx, "the storm", time.Minute, func() error {
+		_, err := b.host.Sh(ctx, "pgrep -x bench-storm")
+		return err
+	})
+	before, costErr := b.spent(ctx, w)
+	err = errors.Join(err, costErr)
+	if w.alone {
+		err = errors.Join(err, syscall.Kill(b.fleet.ServerPID(), syscall.SIGSTOP))
+	}
+	_, goErr := b.host.Sh(ctx, "touch /run/bench-storm")
+	err = errors.Join(err, goErr, <-over)
+	if w.alone {
+		err = errors.Join(err, syscall.Kill(b.fleet.ServerPID(), syscall.SIGCONT))
+	}
+	if w.ours {
+		b.stormed += programs
+	}
+	if err != nil || !w.ours {
+		return out, err
+	}
+	return out, b.cost(ctx, w, before)
 }
 
 // labels sees to it that somebody has a label, until end, or that nobody has

@@ -144,6 +144,9 @@ func (f *Fleet) Configure(ctx context.Context, more string) error {
 	return f.StartServer(ctx)
 }
 
+// ServerPID is the control plane's process.
+func (f *Fleet) ServerPID() int { return f.server.Process.Pid }
+
 // KillServer ends the control plane without a word.
 func (f *Fleet) KillServer() error {
 	if f.server == nil {
