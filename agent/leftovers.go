@@ -17,8 +17,8 @@ import (
 // waits for at the door.
 const (
 	longest = 60 * time.Second
-	glimpse = time.Second
-	tries   = 10 // looks that agents did not come to the end of
+	glimpse = 2 * time.Second // and two more where nobody answers: the door has six
+	tries   = 10              // looks that agents did not come to the end of
 )
 
 // A Before is what a host looked like before the first session of a person
