@@ -44,7 +44,7 @@ type apart struct {
 // An errand is one call of a function of [remains.Host].
 type errand struct {
 	Root    string
-	Away    []string
+	Away    [][]byte // names, which need be no text
 	What    task
 	Before  remains.Before    `json:",omitzero"`
 	Session remains.Session   `json:",omitzero"`
@@ -75,13 +75,16 @@ type outcome struct {
 
 // A sign is what the process says: what it asks, or how it came out.
 type sign struct {
-	At   string   `json:",omitempty"`
+	At   []byte   `json:",omitempty"`
 	Done *outcome `json:",omitempty"`
 }
 
 // do runs the errand in this process.
 func (e errand) do(ctx context.Context, tell func(string)) (o outcome) {
-	h := remains.Host{Root: e.Root, Away: e.Away, Tell: tell}
+	h := remains.Host{Root: e.Root, Tell: tell}
+	for _, name := range e.Away {
+		h.Away = append(h.Away, string(name))
+	}
 	var err error
 	switch e.What {
 	case toSnapshot:
@@ -135,7 +138,7 @@ func Apart(ctx context.Context, in io.Reader, out io.Writer) error {
 		case <-tick.C:
 			if now := at.Load(); now != last {
 				last = now
-				if err := said.Encode(sign{At: *now}); err != nil {
+				if err := said.Encode(sign{At: []byte(*now)}); err != nil {
 					return err
 				}
 			}
@@ -158,7 +161,10 @@ func (h *Host) send(ctx context.Context, within time.Duration, e errand) (o outc
 		if all >= stuck {
 			return o, fmt.Errorf("%d looks wait for file systems that do not answer, as %q", all, silent)
 		}
-		e.Away = append(silent, away...)
+		e.Away = nil
+		for _, name := range append(silent, away...) {
+			e.Away = append(e.Away, []byte(name))
+		}
 		var at string
 		if o, at, err = h.once(ctx, e); at == "" || ctx.Err() != nil {
 			break
@@ -210,7 +216,7 @@ func (h *Host) once(ctx context.Context, e errand) (o outcome, at string, err er
 		select {
 		case s, ok := <-said:
 			if ok && s.Done == nil {
-				at = s.At
+				at = string(s.At)
 				continue
 			}
 			h.leave(cmd, gone, at)

@@ -118,6 +118,23 @@ func TestAFileSystemThatNeverAnswersKeepsNobody(t *testing.T) {
 	}
 }
 
+// A name need be no text.
+func TestWhatIsNoTextGoesAsWell(t *testing.T) {
+	h, trace := after(t)
+	h.Self, trace.Remove = []string{"/proc/self/exe", apartly}, []string{"setuid"}
+	const shell, note = "srv/s\xffh", "tmp/n\xffte"
+	leave(t, h, shell, os.ModeSetuid|0o755, 0)
+	leave(t, h, note, 0o600, uid)
+	if _, err := h.Leavings(t.Context(), trace); err != nil {
+		t.Error(err)
+	}
+	for _, name := range []string{shell, note} {
+		if _, err := os.Lstat(h.path(name)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%q is still there: %v", name, err)
+		}
+	}
+}
+
 // A pass waits for a moment alone, and the door as well.
 func TestAFileSystemThatNeverAnswersHoldsUpNoPass(t *testing.T) {
 	h, _ := after(t)

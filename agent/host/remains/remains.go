@@ -11,12 +11,14 @@
 package remains
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"curfew.internal/grant"
 )
@@ -85,6 +87,37 @@ type Finding struct {
 	ID        Identity `json:"id"`
 	Also      []Kind   `json:"also,omitempty"` // what else it is, such as a setuid file among programs
 	Err       error    `json:"-"`              // why it could not be removed
+}
+
+// asJSON is a finding as it is written: JSON has no text but UTF-8, and names of
+// files may be any bytes.
+type asJSON struct {
+	plain
+	Bytes []byte `json:"bytes,omitempty"` // the path, where it is no such text
+}
+
+type plain Finding
+
+// MarshalJSON implements [json.Marshaler].
+func (f Finding) MarshalJSON() ([]byte, error) {
+	j := asJSON{plain: plain(f)}
+	if !utf8.ValidString(f.Path) {
+		j.Bytes = []byte(f.Path)
+	}
+	return json.Marshal(j)
+}
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (f *Finding) UnmarshalJSON(b []byte) error {
+	var j asJSON
+	if err := json.Unmarshal(b, &j); err != nil {
+		return err
+	}
+	*f = Finding(j.plain)
+	if len(j.Bytes) > 0 {
+		f.Path = string(j.Bytes)
+	}
+	return nil
 }
 
 // Is reports whether the finding is of one of the kinds.
