@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"slices"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"curfew.internal/agent/host/remains"
+	"curfew.internal/clock"
 )
 
 // A file system can keep whoever asks it waiting for ever, beyond any signal: a
@@ -33,12 +35,14 @@ const (
 	dying    = time.Second            // for whoever is told to end to come to it
 	attempts = 4                      // each without what did not answer before
 	stuck    = 16                     // that wait at a time
+	spared   = time.Minute            // from being asked, where nobody answered whoever could be ended
 )
 
 // apart is what is known of processes that were given up.
 type apart struct {
 	mu     sync.Mutex
-	silent map[*exec.Cmd]string // those that live, and what they wait for
+	silent map[*exec.Cmd]string     // those that live, and what they wait for
+	ended  map[string]time.Duration // since boot, until when nobody is sent where one that went had waited
 }
 
 // An errand is one call of a function of [remains.Host].
@@ -212,26 +216,27 @@ func (h *Host) once(ctx context.Context, e errand) (o outcome, at string, err er
 	said, gone := listen(cmd, out, left)
 	over := ctx.Done()
 	var end <-chan time.Time
+	waits := false
 	for {
 		select {
 		case s, ok := <-said:
 			if ok && s.Done == nil {
-				at = string(s.At)
+				at, waits = string(s.At), false
 				continue
 			}
-			h.leave(cmd, gone, at)
+			h.leave(cmd, gone, "", false)
 			if !ok {
 				return o, "", errors.New("look by a process of its own: it ended before its time")
 			}
 			return *s.Done, "", nil
 		case <-over:
 			_ = cmd.Process.Signal(unix.SIGTERM) // gone already
-			over, end = nil, time.After(dying)
+			over, end, waits = nil, time.After(dying), true
 		case <-end:
-			h.leave(cmd, gone, at)
+			h.leave(cmd, gone, at, waits)
 			return o, at, fmt.Errorf("no time was left for %q: %w", at, context.Cause(ctx))
 		case <-time.After(silence):
-			h.leave(cmd, gone, at)
+			h.leave(cmd, gone, at, true)
 			return o, at, fmt.Errorf("%q does not answer", at)
 		}
 	}
@@ -259,11 +264,15 @@ func listen(cmd *exec.Cmd, out io.Reader, left <-chan struct{}) (<-chan sign, <-
 	return said, gone
 }
 
-// leave ends a process, and remembers what it waits for if it does not go.
-func (h *Host) leave(cmd *exec.Cmd, gone <-chan struct{}, at string) {
+// leave ends a process, and remembers what it waits for if it does not go, and
+// for a while if it does: the next one would be kept as long.
+func (h *Host) leave(cmd *exec.Cmd, gone <-chan struct{}, at string, waits bool) {
 	_ = cmd.Process.Kill() // gone already
 	select {
 	case <-gone:
+		if around := h.around(at); waits && around != "" {
+			h.spare(around)
+		}
 		return
 	case <-time.After(dying):
 	}
@@ -282,6 +291,15 @@ func (h *Host) leave(cmd *exec.Cmd, gone <-chan struct{}, at string) {
 	}()
 }
 
+func (h *Host) spare(place string) {
+	h.apart.mu.Lock()
+	defer h.apart.mu.Unlock()
+	if h.apart.ended == nil {
+		h.apart.ended = map[string]time.Duration{}
+	}
+	h.apart.ended[place] = clock.System{}.Now().Boot + spared
+}
+
 func (h *Host) around(at string) string {
 	if at == "" {
 		return "" // it did not come to ask anything
@@ -289,8 +307,8 @@ func (h *Host) around(at string) string {
 	return remains.Host{Root: h.Root}.Around(at)
 }
 
-// silentNow is what processes that cannot be ended wait for, and how many there
-// are.
+// silentNow is what processes that cannot be ended wait for, or one that could
+// did a while ago, and how many of those that cannot there are.
 func (h *Host) silentNow() (at []string, processes int) {
 	h.apart.mu.Lock()
 	defer h.apart.mu.Unlock()
@@ -299,6 +317,9 @@ func (h *Host) silentNow() (at []string, processes int) {
 			at = append(at, a)
 		}
 	}
+	now := clock.System{}.Now().Boot
+	maps.DeleteFunc(h.apart.ended, func(_ string, until time.Duration) bool { return now >= until })
+	at = slices.AppendSeq(at, maps.Keys(h.apart.ended))
 	slices.Sort(at)
 	return slices.Compact(at), len(h.apart.silent)
 }

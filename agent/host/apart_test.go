@@ -36,6 +36,13 @@ func init() {
 // root can with fuse(4). Whoever asks waits, and cannot be killed.
 func hole(t *testing.T, on string) (fill func()) {
 	t.Helper()
+	return mountHole(t, on, false)
+}
+
+// mountHole mounts one that takes no question, if it is deaf: whoever waits there
+// can be killed.
+func mountHole(t *testing.T, on string, deaf bool) (fill func()) {
+	t.Helper()
 	must(t, os.MkdirAll(on, 0o755))
 	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	must(t, err)
@@ -62,6 +69,9 @@ func hole(t *testing.T, on string) (fill func()) {
 			binary.NativeEndian.PutUint32(out[header:], 7)
 			binary.NativeEndian.PutUint32(out[header+4:], 31)
 			_, _ = unix.Write(fd, out)
+			if deaf {
+				return
+			}
 		}
 	}()
 	filled := false
@@ -133,6 +143,28 @@ func TestWhatIsNoTextGoesAsWell(t *testing.T) {
 			t.Errorf("%q is still there: %v", name, err)
 		}
 	}
+}
+
+// Who waits and can be killed is waited for once as well.
+func TestAFileSystemThatTakesNoQuestionIsAskedOnce(t *testing.T) {
+	h, _ := after(t)
+	h.Self = []string{"/proc/self/exe", apartly}
+	must(t, os.RemoveAll(h.path("tmp")))
+	table, err := os.ReadFile(h.path("proc/self/mountinfo"))
+	must(t, err)
+	must(t, os.WriteFile(h.path("proc/self/mountinfo"), append(table, "29 21 0:31 / /tmp rw - overlay o rw\n"...), 0o600))
+	fill := mountHole(t, h.path("tmp"), true)
+	leave(t, h, "var/spool/cron/crontabs/cfw-ana", 0o600, uid)
+	if _, err := h.Clear(t.Context(), "cfw-ana", uid); err == nil {
+		t.Error("all was cleared where nobody answers")
+	}
+	if gone, err := h.Clear(t.Context(), "cfw-ana", uid); err != nil || len(gone) != 1 {
+		t.Error(gone, err)
+	}
+	if _, n := h.silentNow(); n != 0 {
+		t.Error("it could not be ended")
+	}
+	fill()
 }
 
 // A pass waits for a moment alone, and the door as well.
