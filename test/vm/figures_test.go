@@ -56,7 +56,7 @@ type running struct {
 // Spinning processes begin to when nobody needs the machine any more.
 const (
 	sleeping = "exec -a figure-$1 sleep 7300"
-	spinning = `exec -a figure-$1 bash -c "until ((EPOCHSECONDS >= $2)); do sleep 1; done; while :; do :; done"`
+	spinning = `exec -a figure-$1 bash -c "read -t $(($2 - EPOCHSECONDS)) -u 9; while :; do :; done"`
 	writing  = "exec -a figure-$1 bash -c 'while :; do :>/tmp/figure; done'"
 )
 
@@ -128,7 +128,7 @@ func (s *scene) busy(b *testing.B, p *lab.Person, w running) time.Time {
 		return err
 	})
 	each := strings.NewReplacer("$1", p.Name, "$2", strconv.FormatInt(r.NotAfter.Unix()-4, 10)).Replace(w.script)
-	start := fmt.Sprintf("for ((i = 0; i < %d; i++)); do (%s) & disown; done", w.n, each)
+	start := fmt.Sprintf("mkfifo /tmp/never; exec 9<>/tmp/never; rm /tmp/never; for ((i = 0; i < %d; i++)); do (%s) & disown; done", w.n, each)
 	if out, err := s.ssh(b, p, "exec >/dev/null 2>&1 </dev/null; sudo -n env setsid bash -c "+quoted(start)); err != nil {
 		b.Fatalf("%v: %s", err, out)
 	}
