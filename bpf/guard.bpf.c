@@ -27,6 +27,7 @@
 #define BEFORE_MOVE	   0x1e1020 /* flags that the kernel looks at first */
 #define SET_FLAGS	   0x6602   /* of ioctl(2), without the size */
 #define SET_XATTR	   0x5820
+#define FREEZE_DISK	   0x5877 /* FIFREEZE */
 #define ASKED		   0x170000 /* FAN_OPEN_PERM and its like: each wants an answer */
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -240,18 +241,26 @@ HOOK(file_open)
 	return refuse(label, WRITE);
 }
 
-/* Flags, as that a file cannot be changed any more. */
+/* Flags, as that a file cannot be changed any more, and to keep whoever writes
+ * to the file system of ours waiting. */
 static __always_inline int
 flags(__u64 *ctx)
 {
 	struct file *file = (struct file *)ctx[0];
 	__u32 cmd = ctx[1] & 0xffff;
+	struct dentry *root;
 	struct label *label;
 
-	if (cmd != SET_FLAGS && cmd != SET_XATTR)
+	if (cmd != SET_FLAGS && cmd != SET_XATTR && cmd != FREEZE_DISK)
 		return 0;
 	label = held();
-	if (!label || !protected(BPF_CORE_READ(file, f_path.dentry)))
+	if (!label)
+		return 0;
+	if (cmd == FREEZE_DISK) {
+		root = BPF_CORE_READ(file, f_path.dentry, d_sb, s_root);
+		return stays(root) ? refuse(label, FREEZE) : 0;
+	}
+	if (!protected(BPF_CORE_READ(file, f_path.dentry)))
 		return 0;
 	return refuse(label, ATTRIBUTES);
 }

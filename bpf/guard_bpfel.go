@@ -28,6 +28,7 @@ const (
 	GuardActATTRIBUTES GuardAct = 10
 	GuardActMOUNT      GuardAct = 11
 	GuardActHOLD       GuardAct = 12
+	GuardActFREEZE     GuardAct = 13
 )
 
 type GuardEnd struct {

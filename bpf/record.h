@@ -128,6 +128,7 @@ enum act {
 	ATTRIBUTES = 10,
 	MOUNT = 11,
 	HOLD = 12,
+	FREEZE = 13,
 };
 
 /* An exit, a change of ids, or a refusal. */

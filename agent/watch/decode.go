@@ -192,8 +192,9 @@ var acts = map[bpf.GuardAct]string{
 	bpf.GuardActBPF: "bpf()", bpf.GuardActMODULE: "to load code into the kernel", bpf.GuardActCLOCK: "to set the clock",
 	bpf.GuardActWRITE: "to write a file that is guarded", bpf.GuardActRENAME: "to rename a file that is guarded",
 	bpf.GuardActREMOVE: "to remove a file that is guarded", bpf.GuardActATTRIBUTES: "to change the attributes of a file that is guarded",
-	bpf.GuardActMOUNT: "to change the mounts that guarded files are reached by",
-	bpf.GuardActHOLD:  "to have this host wait for it before files are opened (fanotify)",
+	bpf.GuardActMOUNT:  "to change the mounts that guarded files are reached by",
+	bpf.GuardActHOLD:   "to have this host wait for it before files are opened (fanotify)",
+	bpf.GuardActFREEZE: "to freeze a disk that guarded files are on",
 }
 
 // roomForArgv is what one entry has for arguments, and wordHead what a word
