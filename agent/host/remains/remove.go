@@ -26,7 +26,7 @@ func (h Host) Remove(ctx context.Context, found []Finding, kinds ...Kind) (remov
 		}
 		err := ctx.Err()
 		if err == nil {
-			err = v.take(f)
+			err = v.take(ctx, f)
 		}
 		if err != nil {
 			f.Err = err
@@ -45,7 +45,7 @@ var errOther = errors.New("another file has its name now")
 // looked at once nobody knows it by that any more, so that nobody's file goes
 // who took the name meanwhile. A name that begins with a dot is read by none
 // of the programs whose folders these are.
-func (v *view) take(f Finding) error {
+func (v *view) take(ctx context.Context, f Finding) error {
 	dir, name := path.Split(path.Clean(f.Path))
 	if !path.IsAbs(f.Path) || name == "" {
 		return errors.New("it is no file")
@@ -57,10 +57,14 @@ func (v *view) take(f Finding) error {
 	if err != nil {
 		return fmt.Errorf("open its folder: %w", err)
 	}
-	return errors.Join(takeAt(fd, name, f), unix.Close(fd))
+	goOn := func() error {
+		v.tell("") // a folder of many files takes its time
+		return ctx.Err()
+	}
+	return errors.Join(takeAt(fd, name, f, goOn), unix.Close(fd))
 }
 
-func takeAt(fd int, name string, f Finding) error {
+func takeAt(fd int, name string, f Finding, goOn func() error) error {
 	st, err := look(fd, name)
 	if errors.Is(err, unix.ENOENT) {
 		return nil
@@ -87,7 +91,7 @@ func takeAt(fd int, name string, f Finding) error {
 		err = errOther
 	}
 	if err == nil {
-		err = tree.RemoveAt(fd, aside, path.Dir(f.Path))
+		err = tree.RemoveAt(fd, aside, path.Dir(f.Path), goOn)
 	}
 	if err == nil {
 		return nil

@@ -1,6 +1,8 @@
 package remains
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -53,6 +55,35 @@ func TestWhatTheRoleSaysGoes(t *testing.T) {
 	}
 	if again, _ := w.remove(removed, Setuid, SudoRule, TempFile); len(again) != len(removed) {
 		t.Error("what is gone already is not the end we wanted", again)
+	}
+}
+
+// A folder of very much is no file system that does not answer, and who has no
+// time left leaves the rest under its name.
+func TestALargeFolderGoesFileByFile(t *testing.T) {
+	w := newWorld(t)
+	w.begin()
+	for i := range 100 {
+		w.write(fmt.Sprintf("tmp/d/%d", i), "", 0o600)
+	}
+	w.theirs("tmp/d")
+	found := w.look().Findings
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	signs := 0
+	w.Tell = func(string) {
+		if signs++; signs == 50 {
+			cancel()
+		}
+	}
+	_, left, err := w.Remove(ctx, found, TempFile)
+	must(t, err)
+	if len(left) != 1 || left[0].Err == nil || !w.there("tmp/d") {
+		t.Errorf("%+v", left)
+	}
+	removed, left := w.remove(found, TempFile)
+	if len(removed) != 1 || len(left) != 0 || w.there("tmp/d") || signs < 100 {
+		t.Errorf("%+v %+v, signs: %d", removed, left, signs)
 	}
 }
 

@@ -36,13 +36,15 @@ func Remove(dir, name string) error {
 	if err != nil {
 		return &os.PathError{Op: "open", Path: dir, Err: err}
 	}
-	return errors.Join(RemoveAt(fd, name, dir), unix.Close(fd))
+	goOn := func() error { return nil }
+	return errors.Join(RemoveAt(fd, name, dir, goOn), unix.Close(fd))
 }
 
 // RemoveAt is Remove in an open folder, however that was reached. shown is the
-// folder's path, for errors alone.
-func RemoveAt(fd int, name, shown string) error {
-	r := removal{base: fd, rest: []string{name}}
+// folder's path, for errors alone. Before each name in it goes goOn is asked,
+// whose error ends it.
+func RemoveAt(fd int, name, shown string, goOn func() error) error {
+	r := removal{base: fd, rest: []string{name}, goOn: goOn}
 	var errs []error
 	for len(r.rest) > 0 {
 		next := r.rest[0]
@@ -57,6 +59,7 @@ type removal struct {
 	base  int      // folder from which all is taken
 	rest  []string // what is still to be taken from it
 	moved int      // folders moved up to it
+	goOn  func() error
 }
 
 // take removes one name. shown is the folder's path, for errors alone.
@@ -137,6 +140,9 @@ func (r *removal) round(f *os.File, fd int, shown string, depth int) (took, foun
 	for {
 		names, err := f.Readdirnames(batch)
 		for _, n := range names {
+			if err := r.goOn(); err != nil {
+				return took, found, err
+			}
 			found++
 			if err := r.take(fd, n, shown, depth+1); err != nil {
 				errs = append(errs, err)
