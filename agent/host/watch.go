@@ -24,8 +24,7 @@ func (h *Host) Watch(ctx context.Context, marked func(dir string), wake func(), 
 	for {
 		w, err := fsnotify.NewWatcher()
 		if err == nil {
-			say(nil)
-			return h.watch(ctx, w, marked, wake)
+			return h.watch(ctx, w, marked, wake, say)
 		}
 		say(fmt.Errorf("watch folders: %w", err))
 		wake()
@@ -37,11 +36,16 @@ func (h *Host) Watch(ctx context.Context, marked func(dir string), wake func(), 
 	}
 }
 
-func (h *Host) watch(ctx context.Context, w *fsnotify.Watcher, marked func(dir string), wake func()) error {
+func (h *Host) watch(ctx context.Context, w *fsnotify.Watcher, marked func(dir string), wake func(), say func(error)) error {
 	var retry <-chan time.Time
-	if h.watchAll(w, marked) != nil {
-		retry = time.After(again)
+	all := func() {
+		err := h.watchAll(w, marked)
+		if err != nil {
+			retry = time.After(again)
+		}
+		say(err)
 	}
+	all()
 	wake() // what came before it was watched is not told
 	for {
 		lost := false
@@ -60,8 +64,8 @@ func (h *Host) watch(ctx context.Context, w *fsnotify.Watcher, marked func(dir s
 		case <-retry:
 			retry, lost = nil, true
 		}
-		if lost && h.watchAll(w, marked) != nil {
-			retry = time.After(again)
+		if lost {
+			all()
 		}
 		wake()
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -55,11 +56,13 @@ func TestAFolderThatWasTakenAwayIsWatchedAgain(t *testing.T) {
 	}
 }
 
-// inotifyNone is how many of inotify(7) this program may have, in a user
-// namespace where it watches the root that the environment names.
+// What this program may have of inotify(7), in a user namespace where it watches
+// the root that the environment names, without what else that names.
 const (
 	inotifyNone = "/proc/sys/user/max_inotify_instances"
+	watchNone   = "/proc/sys/user/max_inotify_watches"
 	unwatchable = "CURFEW_TEST_UNWATCHABLE"
+	without     = "CURFEW_TEST_WITHOUT"
 )
 
 func init() {
@@ -67,7 +70,8 @@ func init() {
 	if root == "" {
 		return
 	}
-	if err := os.WriteFile(inotifyNone, []byte("0"), 0); err != nil {
+	none := os.Getenv(without)
+	if err := os.WriteFile(none, []byte("0"), 0); err != nil {
 		fmt.Println(err)
 		os.Exit(1)
 	}
@@ -75,7 +79,7 @@ func init() {
 	err := h.Watch(context.Background(), func(string) { fmt.Println("watched") }, func() { fmt.Println("woken") }, func(err error) {
 		fmt.Println("said:", err)
 		if err != nil {
-			if err := os.WriteFile(inotifyNone, []byte("9"), 0); err != nil {
+			if err := os.WriteFile(none, []byte("99"), 0); err != nil {
 				fmt.Println(err)
 			}
 		}
@@ -87,9 +91,26 @@ func init() {
 // Root can use up what the kernel lets her watch by, or set it to nothing: the
 // agent looks each second then, and watches again once it may.
 func TestAHostThatLetsNobodyWatchIsLookedAt(t *testing.T) {
+	said := saidUnwatched(t, inotifyNone)
+	if want := []string{"said: watch folders: couldn't initialize inotify: too many open files", "woken"}; !slices.Equal(said, want) {
+		t.Errorf("%q", said)
+	}
+}
+
+// So it is where no folder may be watched.
+func TestAHostThatLetsNoFolderBeWatchedIsLookedAt(t *testing.T) {
+	said := saidUnwatched(t, watchNone)
+	if len(said) == 0 || !strings.HasPrefix(said[0], "said: watch ") || !slices.Contains(said, "woken") {
+		t.Errorf("%q", said)
+	}
+}
+
+// saidUnwatched is what is said until a folder is watched.
+func saidUnwatched(t *testing.T, none string) (said []string) {
+	t.Helper()
 	h := machine(t)
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
-	cmd.Env = []string{unwatchable + "=" + h.Root}
+	cmd.Env = []string{unwatchable + "=" + h.Root, without + "=" + none}
 	ids := []syscall.SysProcIDMap{{Size: 1}}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids}
 	out, err := cmd.StdoutPipe()
@@ -99,13 +120,10 @@ func TestAHostThatLetsNobodyWatchIsLookedAt(t *testing.T) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	}()
-	var said []string
 	for lines := bufio.NewScanner(out); lines.Scan() && lines.Text() != "watched"; {
 		said = append(said, lines.Text())
 	}
-	if want := []string{"said: watch folders: couldn't initialize inotify: too many open files", "woken", "said: <nil>"}; !slices.Equal(said, want) {
-		t.Errorf("%q", said)
-	}
+	return said
 }
 
 // wakes writes a rule of nobody's and says whether somebody was woken by it.
