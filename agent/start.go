@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -116,6 +117,7 @@ func open(f Folders, sweeping, beside bool, log *slog.Logger) (*Agent, *parts, e
 		log.Error("sweeping without labels", "err", err)
 		beside = true
 	}
+	p.host.Began = p.began
 	a := &Agent{
 		Identity: Identity{Fleet: p.identity.Fleet, Name: p.identity.Name, Boot: boot, ReceiptKey: p.identity.ReceiptKey},
 		Host:     p.host, Labels: labels, Keep: p.kept, Clock: p.clock, Log: log,
@@ -137,6 +139,22 @@ func open(f Folders, sweeping, beside bool, log *slog.Logger) (*Agent, *parts, e
 		a.regain()
 	}
 	return a, p, nil
+}
+
+// began has a process that looks for us guarded as we are. Whoever traced it
+// before that would go on, and have it say what she likes.
+func (p *parts) began(pid int) error {
+	if !p.watch.Guards() {
+		return nil
+	}
+	if err := p.watch.Ours(pid); err != nil {
+		return err
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err == nil && !strings.Contains(string(status), "\nTracerPid:\t0\n") {
+		err = errors.New("somebody traces it")
+	}
+	return err
 }
 
 // remember opens what the agent keeps. A sweep reads what it cannot write, as

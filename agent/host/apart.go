@@ -1,7 +1,6 @@
 package host
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -203,7 +202,11 @@ func (h *Host) once(ctx context.Context, e errand) (o outcome, at string, err er
 	// Not bound to ctx: to wait for its end could be to wait for ever.
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), h.Self[0], h.Self[1:]...) //nolint:gosec // this program
 	cmd.Env = []string{"PATH=" + strings.Join(searchPath, ":"), "LC_ALL=C"}
-	cmd.Stdin, cmd.Stderr = bytes.NewReader(words), os.Stderr
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return o, "", err
+	}
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -214,6 +217,16 @@ func (h *Host) once(ctx context.Context, e errand) (o outcome, at string, err er
 	left := make(chan struct{})
 	defer close(left)
 	said, gone := listen(cmd, out, left)
+	if h.Began != nil {
+		if err := h.Began(cmd.Process.Pid); err != nil {
+			h.leave(cmd, gone, "", false)
+			return o, "", fmt.Errorf("look by a process of its own: %w", err)
+		}
+	}
+	go func() { // no longer than the process lives
+		_, _ = in.Write(words) // who is not told all ends before its time
+		_ = in.Close()
+	}()
 	over := ctx.Done()
 	var end <-chan time.Time
 	waits := false

@@ -167,6 +167,34 @@ func TestAFileSystemThatTakesNoQuestionIsAskedOnce(t *testing.T) {
 	fill()
 }
 
+// Whoever is root in a session could trace it, and have it say what she likes.
+func TestWhoLooksIsGuardedBeforeItLooks(t *testing.T) {
+	h, _ := after(t)
+	h.Self = []string{"/proc/self/exe", apartly}
+	leave(t, h, "var/spool/cron/crontabs/cfw-ana", 0o600, uid)
+	began := 0
+	h.Began = func(pid int) error {
+		began++
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err != nil || !strings.Contains(string(stat), fmt.Sprintf("PPid:\t%d\n", os.Getpid())) {
+			t.Errorf("%s %v", stat, err)
+		}
+		if _, err := os.Lstat(h.path("var/spool/cron/crontabs/cfw-ana")); err != nil {
+			t.Error("it did what it is to do already:", err)
+		}
+		if began == 1 {
+			return errors.New("it is hers")
+		}
+		return nil
+	}
+	if gone, err := h.Clear(t.Context(), "cfw-ana", uid); err == nil || len(gone) != 0 || began != 1 {
+		t.Error(gone, err, began)
+	}
+	if gone, err := h.Clear(t.Context(), "cfw-ana", uid); err != nil || len(gone) != 2 || began != 3 {
+		t.Error(gone, err, began)
+	}
+}
+
 // A pass waits for a moment alone, and the door as well.
 func TestAFileSystemThatNeverAnswersHoldsUpNoPass(t *testing.T) {
 	h, _ := after(t)

@@ -27,6 +27,9 @@ type Host struct {
 	Root  string
 	Clock clock.Clock // that systemd counts by, for timers; of no need elsewhere
 	Self  []string    // what starts a process that runs [Apart]; without it, nothing is looked at apart
+	// Began is told of each such process before that is told what to do, which it
+	// is not where this fails. It may be nil.
+	Began func(pid int) error
 
 	loads loads
 	apart apart

@@ -69,6 +69,20 @@ func (w *Watch) Guard(session uint64, on bool) error {
 // Guards says whether the kernel refuses, before the end, what would take us away.
 func (w *Watch) Guards() bool { return w != nil && w.guard != nil }
 
+// Ours has a process that the agent started guarded as the agent is. It is for
+// where it [Watch.Guards].
+func (w *Watch) Ours(pid int) error {
+	if err := w.guard.ours(pid); err != nil {
+		return fmt.Errorf("mark a process of the agent's: %w", err)
+	}
+	return nil
+}
+
+func (g *gate) ours(pid int) error {
+	one := uint32(1)
+	return onPidfd(pid, 0, func(fd int) error { return g.maps[bpf.GuardMapOurs].Put(int32(fd), &one) }) //nolint:gosec // a descriptor
+}
+
 // resync is how often the guarded files are looked up again: an upgrade puts
 // others in their places.
 const resync = 10 * time.Second
@@ -90,10 +104,8 @@ func (w *Watch) Refresh(ctx context.Context) error {
 // know tells the kernel who we are and which files matter. What is new is
 // there before what is old goes.
 func (w *Watch) know(g *gate) error {
-	one := uint32(1)
 	if g != nil {
-		err := onPidfd(os.Getpid(), 0, func(fd int) error { return g.maps[bpf.GuardMapOurs].Put(int32(fd), &one) }) //nolint:gosec // a descriptor
-		if err != nil {
+		if err := g.ours(os.Getpid()); err != nil {
 			return fmt.Errorf("mark the agent: %w", err)
 		}
 	}
