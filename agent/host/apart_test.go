@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -223,6 +224,34 @@ func TestAProgramThatCannotBeEndedHoldsUpNobody(t *testing.T) {
 		t.Error(err)
 	}
 	fill()
+}
+
+// Systemd lets the agent have so many processes and threads, and no more: without
+// one that it can start, the agent is at its end.
+func TestProgramsThatCannotBeEndedAreFew(t *testing.T) {
+	h := &Host{Root: "/"}
+	at := t.TempDir()
+	fill := hole(t, at)
+	glance, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	var all sync.WaitGroup
+	for range fewAlone {
+		all.Go(func() { _, _ = h.run(glance, "cat", filepath.Join(at, "x")) })
+	}
+	all.Wait()
+	if _, err := h.run(t.Context(), "cat", "/dev/null"); !errors.Is(err, errStuck) {
+		t.Error("one more was started:", err)
+	}
+	if _, err := h.run(t.Context(), "true"); err != nil {
+		t.Error("another program:", err)
+	}
+	fill()
+	for h.alone.add("cat", 0) > 0 {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if _, err := h.run(t.Context(), "cat", "/dev/null"); err != nil {
+		t.Error(err)
+	}
 }
 
 // Who knocks would wait in the agent for whoever is mounted on the file.

@@ -33,6 +33,7 @@ type Host struct {
 
 	loads loads
 	apart apart
+	alone alone
 }
 
 // ErrNotOurs refuses to touch what somebody else made.

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -54,6 +55,9 @@ func (h *Host) start(ctx context.Context, input io.Reader, out, warnings io.Writ
 	if err != nil {
 		return 0, err
 	}
+	if n := h.alone.add(words[0], 0); n >= fewAlone {
+		return 0, fmt.Errorf("%s is not started beside %d of it: %w", words[0], n, errStuck)
+	}
 	cmd := exec.CommandContext(ctx, file, words[1:]...) //nolint:gosec // a program of the host, by a fixed name
 	cmd.Env = []string{"PATH=" + strings.Join(searchPath, ":"), "LC_ALL=C"}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = input, out, warnings
@@ -69,6 +73,11 @@ func (h *Host) start(ctx context.Context, input io.Reader, out, warnings io.Writ
 			case err = <-ended:
 			case <-time.After(2 * cmd.WaitDelay):
 				err = errStuck
+				h.alone.add(words[0], 1)
+				go func() { // for as long as it lives
+					_ = <-ended // whom nobody waits for any more
+					h.alone.add(words[0], -1)
+				}()
 			}
 		}
 	}
@@ -81,6 +90,26 @@ func (h *Host) start(ctx context.Context, input io.Reader, out, warnings io.Writ
 // errStuck says that a program waits for what no signal ends, as a file system
 // that does not answer. It may still write.
 var errStuck = errors.New("it cannot be ended, and is left alone")
+
+// fewAlone is how many of a program are left alone at a time: systemd lets the
+// agent have so many processes and threads, and no more.
+const fewAlone = 8
+
+// alone counts the programs that are left alone, by their names.
+type alone struct {
+	mu sync.Mutex
+	n  map[string]int
+}
+
+func (a *alone) add(name string, more int) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.n == nil {
+		a.n = map[string]int{}
+	}
+	a.n[name] += more
+	return a.n[name]
+}
 
 func (h *Host) find(name string) (string, error) {
 	dirs := searchPath
