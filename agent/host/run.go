@@ -75,7 +75,7 @@ func (h *Host) start(ctx context.Context, input io.Reader, out, warnings io.Writ
 				err = errStuck
 				h.alone.add(words[0], 1)
 				go func() { // for as long as it lives
-					_ = <-ended // whom nobody waits for any more
+					<-ended // whom nobody waits for any more
 					h.alone.add(words[0], -1)
 				}()
 			}
