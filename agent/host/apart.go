@@ -31,7 +31,8 @@ const (
 	lasting  = 50 * time.Second       // for what nobody waits for
 	silence  = 10 * time.Second       // without a sign of progress
 	progress = 100 * time.Millisecond // between two signs of it
-	dying    = time.Second            // for whoever is told to end to come to it
+	dying    = time.Second            // for whoever is told to end to come to it, and
+	parting  = 10                     // such a part of the time that there was: a look goes behind all else
 	attempts = 4                      // each without what did not answer before
 	stuck    = 16                     // that wait at a time
 	spared   = time.Minute            // from being asked, where nobody answered whoever could be ended
@@ -169,7 +170,7 @@ func (h *Host) send(ctx context.Context, within time.Duration, e errand) (o outc
 			e.Away = append(e.Away, []byte(name))
 		}
 		var at string
-		if o, at, err = h.once(ctx, e); at == "" || ctx.Err() != nil {
+		if o, at, err = h.once(ctx, max(dying, within/parting), e); at == "" || ctx.Err() != nil {
 			break
 		}
 		away = append(away, h.around(at))
@@ -194,7 +195,7 @@ func (o outcome) err() (outcome, error) {
 
 // once starts a process for the errand. Where it gives that up, at is what the
 // process asked last.
-func (h *Host) once(ctx context.Context, e errand) (o outcome, at string, err error) {
+func (h *Host) once(ctx context.Context, grace time.Duration, e errand) (o outcome, at string, err error) {
 	words, err := json.Marshal(e)
 	if err != nil {
 		return o, "", err
@@ -244,7 +245,7 @@ func (h *Host) once(ctx context.Context, e errand) (o outcome, at string, err er
 			return *s.Done, "", nil
 		case <-over:
 			_ = cmd.Process.Signal(unix.SIGTERM) // gone already
-			over, end, waits = nil, time.After(dying), true
+			over, end, waits = nil, time.After(grace), true
 		case <-end:
 			h.leave(cmd, gone, at, waits)
 			return o, at, fmt.Errorf("no time was left for %q: %w", at, context.Cause(ctx))

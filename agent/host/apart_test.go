@@ -168,6 +168,24 @@ func TestAFileSystemThatTakesNoQuestionIsAskedOnce(t *testing.T) {
 	fill()
 }
 
+// What goes behind all else has time to say what it found.
+func TestWhoIsToldToEndComesToSayWhatItFound(t *testing.T) {
+	h := machine(t)
+	ready := filepath.Join(t.TempDir(), "ready")
+	h.Self = []string{"/bin/sh", "-c", `trap 'sleep 2; echo "{\"Done\":{\"Skipped\":[\"late\"]}}"; exit' TERM; touch "$0"; while :; do sleep 0.1; done`, ready}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() {
+		for _, err := os.Stat(ready); err != nil; _, err = os.Stat(ready) {
+			time.Sleep(10 * time.Millisecond)
+		}
+		cancel()
+	}()
+	if o, err := h.send(ctx, lasting, errand{What: toLook}); err != nil || len(o.Skipped) != 1 {
+		t.Error(o, err)
+	}
+}
+
 // Whoever is root in a session could trace it, and have it say what she likes.
 func TestWhoLooksIsGuardedBeforeItLooks(t *testing.T) {
 	h, _ := after(t)

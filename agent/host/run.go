@@ -75,7 +75,7 @@ func (h *Host) start(ctx context.Context, input io.Reader, out, warnings io.Writ
 				err = errStuck
 				h.alone.add(words[0], 1)
 				go func() { // for as long as it lives
-					<-ended // whom nobody waits for any more
+					<-ended //nolint:errcheck // nobody waits for it any more
 					h.alone.add(words[0], -1)
 				}()
 			}
