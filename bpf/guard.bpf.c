@@ -28,6 +28,7 @@
 #define SET_FLAGS	   0x6602   /* of ioctl(2), without the size */
 #define SET_XATTR	   0x5820
 #define FREEZE_DISK	   0x5877 /* FIFREEZE */
+#define STOP_DISK	   0x587d /* EXT4_IOC_SHUTDOWN, XFS_IOC_GOINGDOWN */
 #define ASKED		   0x170000 /* FAN_OPEN_PERM and its like: each wants an answer */
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -241,8 +242,8 @@ HOOK(file_open)
 	return refuse(label, WRITE);
 }
 
-/* Flags, as that a file cannot be changed any more, and to keep whoever writes
- * to the file system of ours waiting. */
+/* Flags, as that a file cannot be changed any more, and to have whoever
+ * writes to a file system of ours wait, or fail. */
 static __always_inline int
 flags(__u64 *ctx)
 {
@@ -251,12 +252,13 @@ flags(__u64 *ctx)
 	struct dentry *root;
 	struct label *label;
 
-	if (cmd != SET_FLAGS && cmd != SET_XATTR && cmd != FREEZE_DISK)
+	if (cmd != SET_FLAGS && cmd != SET_XATTR && cmd != FREEZE_DISK &&
+	    cmd != STOP_DISK)
 		return 0;
 	label = held();
 	if (!label)
 		return 0;
-	if (cmd == FREEZE_DISK) {
+	if (cmd == FREEZE_DISK || cmd == STOP_DISK) {
 		root = BPF_CORE_READ(file, f_path.dentry, d_sb, s_root);
 		return stays(root) ? refuse(label, FREEZE) : 0;
 	}

@@ -194,7 +194,7 @@ var acts = map[bpf.GuardAct]string{
 	bpf.GuardActREMOVE: "to remove a file that is guarded", bpf.GuardActATTRIBUTES: "to change the attributes of a file that is guarded",
 	bpf.GuardActMOUNT:  "to change the mounts that guarded files are reached by",
 	bpf.GuardActHOLD:   "to have this host wait for it before files are opened (fanotify)",
-	bpf.GuardActFREEZE: "to freeze a disk that guarded files are on",
+	bpf.GuardActFREEZE: "to freeze or shut down a disk that guarded files are on",
 }
 
 // roomForArgv is what one entry has for arguments, and wordHead what a word
