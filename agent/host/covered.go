@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"strconv"
 	"strings"
@@ -31,16 +32,11 @@ func uncovered() error {
 	return err
 }
 
-// coveredBy reads proc_pid_mountinfo(5).
+// coveredBy names those of a list of mounts.
 func coveredBy(mountinfo string) []string {
 	var names []string
 	whole := 0
-	for line := range strings.Lines(mountinfo) {
-		fields := strings.Fields(line)
-		if len(fields) < 5 {
-			continue
-		}
-		root, point := fields[3], fields[4]
+	for root, point := range mountsIn(mountinfo) {
 		if point == "/proc" {
 			if whole++; whole == 1 {
 				continue // the one that is to be there
@@ -51,6 +47,18 @@ func coveredBy(mountinfo string) []string {
 		names = append(names, fmt.Sprintf("a mount of %s on %s, which may hide a process: unmount it", root, point))
 	}
 	return names
+}
+
+// mountsIn are what proc_pid_mountinfo(5) lists: what of its file system is
+// mounted, and where.
+func mountsIn(mountinfo string) iter.Seq2[string, string] {
+	return func(yield func(root, point string) bool) {
+		for line := range strings.Lines(mountinfo) {
+			if fields := strings.Fields(line); len(fields) >= 5 && !yield(fields[3], fields[4]) {
+				return
+			}
+		}
+	}
 }
 
 // hiding names the mounts that may hide a rule, a record or a session of ours,
@@ -64,12 +72,7 @@ func (h *Host) hiding() ([]string, error) {
 	}
 	var names []string
 	homes := 0
-	for line := range strings.Lines(text) {
-		fields := strings.Fields(line)
-		if len(fields) < 5 {
-			continue
-		}
-		root, point := fields[3], fields[4]
+	for root, point := range mountsIn(text) {
 		switch {
 		case strings.HasPrefix(point, h.path(homeDir)+"/"):
 			continue
