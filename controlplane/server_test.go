@@ -11,7 +11,6 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -27,6 +26,7 @@ import (
 
 	"curfew.internal/clock"
 	"curfew.internal/controlplane/roster"
+	"curfew.internal/test/port"
 	"curfew.internal/wire/api"
 	"curfew.internal/wire/api/apiconnect"
 	"curfew.internal/wire/invite"
@@ -85,10 +85,9 @@ type town struct {
 
 func freePort(t testing.TB) string {
 	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	address, err := port.Free(t.Context())
 	must(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	return address
 }
 
 func newTown(t testing.TB) *town {

@@ -110,7 +110,7 @@ var rooms = map[string][]string{
 	"cmd/curfew-shell":  {"agent/record/shell", "clock"},
 	"test":              {"clock", "dsse", "grant", "ledger", "wire/api", "wire/invite"},
 	// It plays both ends: a control plane, and hosts that have no machine.
-	"test/pages": {"agent/doctor", "agent/uplink", "cast", "clock", "controlplane", "grant", "ledger", "wire/api", "wire/invite", "wire/signature"},
+	"test/pages": {"agent/doctor", "agent/uplink", "cast", "clock", "controlplane", "grant", "ledger", "test", "wire/api", "wire/invite", "wire/signature"},
 }
 
 // landing are rooms of the plan that are still empty.

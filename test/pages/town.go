@@ -24,6 +24,7 @@ import (
 
 	"curfew.internal/clock"
 	"curfew.internal/controlplane"
+	"curfew.internal/test/port"
 	"curfew.internal/wire/api"
 	"curfew.internal/wire/api/apiconnect"
 	"curfew.internal/wire/invite"
@@ -92,18 +93,18 @@ func settle(ctx context.Context, dir, listen string, log io.Writer, alter ...fun
 	var free [4]string
 	for i := range free {
 		var err error
-		if free[i], err = freeAddress(ctx); err != nil {
+		if free[i], err = port.Free(ctx); err != nil {
 			return nil, err
 		}
 	}
 	if listen == "" {
 		listen = free[3]
 	}
-	_, port, err := net.SplitHostPort(listen)
+	_, number, err := net.SplitHostPort(listen)
 	if err != nil {
 		return nil, err
 	}
-	t.origin = "https://localhost:" + port
+	t.origin = "https://localhost:" + number
 	plan := controlplane.Plan{
 		Config: controlplane.Config{
 			Fleet: "harbour", URL: "https://" + free[0], AgentsURL: "https://" + free[1], Listen: free[0], Agents: free[1], Ops: free[2],
@@ -137,14 +138,6 @@ func (t *town) leave() error {
 		return err
 	}
 	return nil
-}
-
-func freeAddress(ctx context.Context) (string, error) {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
 }
 
 // client trusts the server that the code pins.

@@ -12,7 +12,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -26,6 +25,7 @@ import (
 	"github.com/pquerna/otp/totp"
 
 	"curfew.internal/dsse"
+	"curfew.internal/test/port"
 	"curfew.internal/test/postgres"
 	"curfew.internal/wire/api"
 	"curfew.internal/wire/api/apiconnect"
@@ -105,10 +105,9 @@ func program(t testing.TB, name string) string {
 
 func freePort(t testing.TB) string {
 	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	address, err := port.Free(t.Context())
 	must(t, err)
-	defer func() { must(t, l.Close()) }()
-	return l.Addr().String()
+	return address
 }
 
 // newWorld makes a fleet on PostgreSQL, its first server by init and the other
