@@ -18,6 +18,7 @@ type Asked struct {
 	Ticket   string        `json:"ticket,omitempty"`
 	Extends  string        `json:"extends,omitempty"` // the grant to go on from
 	Factor   string        `json:"factor"`            // that she proved herself with
+	Proof    *Proof        `json:"proof,omitempty"`   // an earlier one, on which it stands; nil: she proved herself for it
 	Origin   *Origin       `json:"origin,omitempty"`  // the shell that it was typed in
 	Start    time.Time     `json:"start,omitzero"`    // not before then; zero: at once
 	Source   string        `json:"source,omitempty"`  // the address from which she asked; empty: not known

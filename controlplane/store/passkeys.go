@@ -162,11 +162,15 @@ func sessions(ctx context.Context, q querier, name string, at time.Time) ([]rost
 func (s *Store) Proved(ctx context.Context, id string, at time.Time) error {
 	return s.write(ctx, func(t *tx) error {
 		t.quiet = true
-		if err := t.run(ctx, `UPDATE sessions SET proved_at = ? WHERE id = ?`, ns(at), id); err != nil {
-			return err
-		}
-		return t.run(ctx, `UPDATE web_sessions SET proved_at = ? WHERE id = ?`, ns(at), id)
+		return t.proved(ctx, id, at)
 	})
+}
+
+func (t *tx) proved(ctx context.Context, id string, at time.Time) error {
+	if err := t.run(ctx, `UPDATE sessions SET proved_at = ? WHERE id = ?`, ns(at), id); err != nil {
+		return err
+	}
+	return t.run(ctx, `UPDATE web_sessions SET proved_at = ? WHERE id = ?`, ns(at), id)
 }
 
 // EndSession ends the session. The step says how: one that is over already

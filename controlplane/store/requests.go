@@ -161,7 +161,8 @@ func (s *Store) Escalate(ctx context.Context, id string, f func(roster.Request) 
 
 // Ask keeps a new request, and what becomes of it at once: nothing, or its
 // grant. If the person asked with the same key before, it returns that
-// request, or [roster.ErrExists] if it asked for something else.
+// request, or [roster.ErrExists] if it asked for something else. One that stands
+// on an earlier proof is kept only if that counts still, or [roster.ErrUsed].
 func (s *Store) Ask(ctx context.Context, r roster.Request, at time.Time, c roster.Change) (roster.Request, error) {
 	err := s.write(ctx, func(t *tx) error {
 		was, err := askedBefore(ctx, t, r)
@@ -171,7 +172,7 @@ func (s *Store) Ask(ctx context.Context, r roster.Request, at time.Time, c roste
 			}
 			return err
 		}
-		if err := insertRequest(ctx, t, r, at); err != nil {
+		if err := errors.Join(t.stands(ctx, r), insertRequest(ctx, t, r, at)); err != nil {
 			return err
 		}
 		if err := s.apply(ctx, t, r, at, c); err != nil {
