@@ -48,6 +48,7 @@ func (p Policy) advice() []Problem {
 				"write a day at most; a grant can be extended, and asked for again"))
 		}
 		all = append(all, p.approvalAdvice(r, everybody)...)
+		all = append(all, p.freshAdvice(r)...)
 		if r.Lending.UpTo > 0 && len(r.Lending.Named) == 0 {
 			all = append(all, p.warn(field+".delegation", "an approver who is away may have anybody of the fleet approve", "name them: {up_to: 14d, to: [NAME, group:NAME]}"))
 		}
@@ -71,6 +72,16 @@ func (p Policy) approvalAdvice(r Role, everybody []string) []Problem {
 			"name those who know what the role does")}
 	}
 	return nil
+}
+
+// freshAdvice warns of requests without a proof of their own where that costs
+// most.
+func (p Policy) freshAdvice(r Role) []Problem {
+	if r.Fresh == 0 || !p.Production.Meets(r) {
+		return nil
+	}
+	return []Problem{p.warn("roles."+r.Name+".freshness", fmt.Sprintf("what runs beside somebody's command line asks for this in her name for %s after she proved herself, and hosts of production are within it (%s)", span(r.Fresh), p.Production.Selector()),
+		"leave freshness out: she then proves herself for each request")}
 }
 
 func (p Policy) commandAdvice(r Role) []Problem {

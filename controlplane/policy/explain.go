@@ -35,7 +35,7 @@ const (
 
 // A Finding is what one rule says of a case.
 type Finding struct {
-	Rule  string `json:"rule"` // role, eligibility, hosts, duration, until, reason, ticket, when, apart, approval, delegation
+	Rule  string `json:"rule"` // role, eligibility, hosts, duration, until, reason, ticket, when, apart, freshness, approval, delegation
 	Says  string `json:"says"`
 	Text  string `json:"text"`
 	Fix   string `json:"fix,omitempty"`
@@ -47,6 +47,7 @@ type Explanation struct {
 	Allowed   bool      `json:"allowed"`
 	Needed    int       `json:"approvals"`
 	Approvers []string  `json:"approvers"`
+	Freshness string    `json:"freshness"` // how old a proof may be with which it is asked for; none
 	Findings  []Finding `json:"findings"`
 }
 
@@ -79,10 +80,11 @@ func (p Policy) Explain(c Case) Explanation {
 		x.words()
 		x.when()
 		x.apart()
+		x.freshness()
 	}
 	steps := x.approval()
 	x.delegation()
-	e := Explanation{Needed: total(steps), Approvers: approvers(steps), Findings: x.found}
+	e := Explanation{Needed: total(steps), Approvers: approvers(steps), Freshness: role.Freshness(), Findings: x.found}
 	e.Allowed = len(e.Refusing()) == 0
 	return e
 }
@@ -309,6 +311,14 @@ func (x *explainer) apart() {
 			others := strings.Join(without(a.Roles, x.role.Name), " or ")
 			x.found = append(x.found, Finding{Rule: "apart", Says: Needs, Text: "no live grant of " + others + ", which is kept apart", Place: a.At})
 		}
+	}
+}
+
+// freshness tells of a role that does not take a proof for each request. Of the
+// others there is nothing to tell.
+func (x *explainer) freshness() {
+	if x.role.Fresh > 0 {
+		x.say("freshness", "freshness", Allows, "a proof of the second factor counts that was made on the same session for another request, an extension or an approval, less than "+span(x.role.Fresh)+" before", "")
 	}
 }
 

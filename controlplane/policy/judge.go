@@ -50,7 +50,7 @@ func (p Policy) Judge(q roster.Question, hosts []roster.Host, at time.Time) (ros
 		return roster.Verdict{Nobody: nobody}, roster.Refuse(roster.Invalid, "%s", strings.Join(wrong, "; "))
 	}
 	return roster.Verdict{
-		Role: role.Grant(), Lease: role.Lease, Needed: total(steps), Steps: steps, Doubts: doubts, Approvers: who, Spared: without(approvers(not), who...), Waits: role.Pending, Version: p.Version,
+		Role: role.Grant(), Lease: role.Lease, Needed: total(steps), Steps: steps, Doubts: doubts, Approvers: who, Spared: without(approvers(not), who...), Waits: role.Pending, Fresh: role.Fresh, Version: p.Version,
 		Apart: p.ApartFrom(role.Name), OnCall: p.onDuty(role.By, p.AsOf), Nobody: nobody,
 	}, nil
 }
@@ -162,7 +162,7 @@ func (p Policy) offer(name, person string, hosts []roster.Host, until time.Time)
 	}
 	return roster.Offer{
 		Role: r.Grant(), Description: r.Description, Hosts: covered, Selector: r.Selector(), MaxDuration: r.MaxDuration,
-		ReasonRequired: r.ReasonRequired, TicketRequired: r.TicketRequired,
+		ReasonRequired: r.ReasonRequired, TicketRequired: r.TicketRequired, Fresh: r.Fresh,
 		Approvers: approvers(always), Needed: total(always), Doubtful: doubtful(r, person),
 		Anybody: p.MayApprove(name, person), Most: total(r.For(person)), Until: until, When: conditions(r),
 	}

@@ -40,6 +40,7 @@ type Role struct {
 	By             []string // the same, as it is written: names and group:NAME
 	Count          int      // how many of them
 	Pending        time.Duration
+	Fresh          time.Duration // how old a proof of the requester's may be; 0: she proves herself for each request
 	Lease          time.Duration
 	Drain          time.Duration
 	Managers       map[string]string // of those who ask, as the directory knows them
@@ -138,6 +139,15 @@ func (r Role) Demands() string {
 	return map[grant.Audit]string{
 		grant.AuditAsCan: "not required", grant.AuditAlert: "required, a gap is an alert", grant.AuditEnd: "required, a gap ends the session",
 	}[r.Audit]
+}
+
+// Freshness is how old a proof may be with which the role is asked for, for
+// people.
+func (r Role) Freshness() string {
+	if r.Fresh == 0 {
+		return "none"
+	}
+	return span(r.Fresh)
 }
 
 // Grant is what a grant of the role says of it.

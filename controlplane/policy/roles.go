@@ -13,6 +13,9 @@ import (
 
 const defaultPending = time.Hour
 
+// mostFresh is how old a proof may be at most.
+const mostFresh = time.Hour
+
 func (r *reader) roles(n ast.Node) {
 	r.pairs(n, "roles", func(name string, k, v ast.Node) {
 		field := "roles." + name
@@ -71,10 +74,11 @@ func (r *reader) roleReaders(role *Role) map[string]func(n ast.Node, field strin
 				r.wrong(n, f, fmt.Sprintf("%.40q", s), "write totp")
 			}
 		},
-		"pending": func(n ast.Node, f string) { role.Pending = r.duration(n, f, time.Minute, 7*24*time.Hour) },
-		"lease":   func(n ast.Node, f string) { role.Lease = r.duration(n, f, 0, 24*time.Hour) },
-		"drain":   func(n ast.Node, f string) { role.Drain = r.duration(n, f, 0, grant.MaxDrain) },
-		"guard":   func(n ast.Node, f string) { role.Unguarded = !r.flag(n, f) },
+		"freshness": func(n ast.Node, f string) { role.Fresh = r.duration(n, f, time.Minute, mostFresh) },
+		"pending":   func(n ast.Node, f string) { role.Pending = r.duration(n, f, time.Minute, 7*24*time.Hour) },
+		"lease":     func(n ast.Node, f string) { role.Lease = r.duration(n, f, 0, 24*time.Hour) },
+		"drain":     func(n ast.Node, f string) { role.Drain = r.duration(n, f, 0, grant.MaxDrain) },
+		"guard":     func(n ast.Node, f string) { role.Unguarded = !r.flag(n, f) },
 		"audit": func(n ast.Node, f string) {
 			if s := r.text(n, f); s != "required" {
 				r.wrong(n, f, fmt.Sprintf("%.40q", s), "write required, or leave it out")
@@ -136,6 +140,13 @@ func (r *reader) approvalContradictions(role Role, field string, seen map[string
 	}
 	if role.Signed && role.MayBeUnasked() {
 		r.wrong(seen["human_signatures"], field+".human_signatures", "nobody approves, or not always, whose key could sign", "name approvers in a step without `when`, or leave human_signatures out")
+	}
+	switch at, fresh := seen["freshness"], field+".freshness"; {
+	case at == nil:
+	case role.MayBeUnasked():
+		r.wrong(at, fresh, "nobody approves, or not always: the second factor is all that stands between", "name approvers in a step without `when`, or leave freshness out")
+	case role.Signed:
+		r.wrong(at, fresh, "people's own keys sign each request, and an earlier proof signs none", "leave freshness or human_signatures out")
 	}
 	if role.Lending.UpTo > 0 && len(role.Steps) == 0 {
 		r.wrong(seen["delegation"], field+".delegation", "nobody approves, whom somebody could stand in for", "name approvers, or leave delegation out")

@@ -40,6 +40,7 @@ type Verdict struct {
 	Spared    []string          // who would approve in steps that are not asked, and in no other
 	Apart     []string          // roles of which the person may hold none besides
 	Waits     time.Duration     // how long a request waits for them
+	Fresh     time.Duration     // how old a proof of the requester's may be; 0: she proves herself for this request
 	Version   string            // of the policy
 	OnCall    map[string]string // of approvers: where they are on call, and until when
 	Nobody    string            // why nobody is on call where somebody could approve; empty: somebody is
@@ -54,14 +55,15 @@ type Offer struct {
 	MaxDuration    time.Duration
 	ReasonRequired bool
 	TicketRequired bool
-	Approvers      []string  // of the steps that are always asked
-	Needed         int       // by them
-	Doubtful       []string  // what the other steps are asked for, each in a sentence
-	Anybody        []string  // who may approve in any step
-	Most           int       // approvals, if each is asked
-	From           time.Time // beginning of eligibility; zero: it stands
-	Until          time.Time // its end; zero: open
-	When           []string  // conditions that have to hold
+	Fresh          time.Duration // how old a proof may be with which it is asked for; 0: each request takes its own
+	Approvers      []string      // of the steps that are always asked
+	Needed         int           // by them
+	Doubtful       []string      // what the other steps are asked for, each in a sentence
+	Anybody        []string      // who may approve in any step
+	Most           int           // approvals, if each is asked
+	From           time.Time     // beginning of eligibility; zero: it stands
+	Until          time.Time     // its end; zero: open
+	When           []string      // conditions that have to hold
 }
 
 // PolicyState is the policy in force, and what is wrong with the folder as it

@@ -34,6 +34,7 @@ func (c *comparer) content() {
 	c.when()
 	c.moved("ticket_pattern", pattern(a), pattern(b), Other)
 	c.moved("pending", span(a.Pending), span(b.Pending), up(int64(a.Pending), int64(b.Pending)))
+	c.moved("freshness", a.Freshness(), b.Freshness(), up(int64(a.Fresh), int64(b.Fresh)))
 	c.moved("drain", span(a.Drain), span(b.Drain), up(int64(a.Drain), int64(b.Drain)))
 	c.moved("lease", lease(a.Lease), lease(b.Lease), up(unbounded(a.Lease), unbounded(b.Lease)))
 	c.moved("description", fmt.Sprintf("%q", a.Description), fmt.Sprintf("%q", b.Description), Other)

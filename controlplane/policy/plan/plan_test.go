@@ -95,6 +95,11 @@ func TestCompareTellsEachChangeAndItsDirection(t *testing.T) {
 			[]string{"narrower db-admin 19>0: gil may no longer ask for it"},
 		},
 		{
+			"an earlier proof counts", "lease: 5m", "lease: 5m\n    freshness: 10m",
+			[]string{"wider db-admin 5>13: freshness: none becomes 10m"},
+			[]string{"narrower db-admin 13>5: freshness: 10m becomes none"},
+		},
+		{
 			"the step is not always asked any more", "count: 2}", "count: 2, when: risk.new_network}",
 			[]string{"wider db-admin 16>16: approval: 2 of ben, cleo, dan becomes 2 of ben, cleo, dan (only if risk.new_network)"},
 			[]string{"narrower db-admin 16>16: approval: 2 of ben, cleo, dan (only if risk.new_network) becomes 2 of ben, cleo, dan"},

@@ -31,9 +31,13 @@ type written struct {
 	Because   []string          `yaml:"because"`
 	Approvals *int              `yaml:"approvals"`
 	Approvers []string          `yaml:"approvers"`
+	Freshness string            `yaml:"freshness"`
 }
 
-const keys = "a test has name, who, role, host, for, at, from, risk, reason, ticket, expect, because, approvals and approvers"
+const keys = "a test has name, who, role, host, for, at, from, risk, reason, ticket, expect, because, approvals, approvers and freshness"
+
+// noFreshness is expected of a role of which each request takes a proof of its own.
+const noFreshness = "none"
 
 type reader struct {
 	file     string
@@ -114,7 +118,7 @@ func (r *reader) test(n ast.Node) {
 		r.wrong(err, "a key that is not known, or a value of another kind", keys)
 		return
 	}
-	t := Test{Name: w.Name, Place: r.first(n), Expect: w.Expect, Approvals: w.Approvals, Approvers: sorted(w.Approvers), Because: sorted(w.Because)}
+	t := Test{Name: w.Name, Place: r.first(n), Expect: w.Expect, Approvals: w.Approvals, Approvers: sorted(w.Approvers), Because: sorted(w.Because), Freshness: freshness(w.Freshness)}
 	t.Case = policy.Case{Person: w.Who, Role: w.Role, Reason: w.Reason, Ticket: w.Ticket, Source: w.From}
 	if w.Host != nil {
 		t.Case.Host = host(w.Host)
@@ -179,6 +183,9 @@ func (r *reader) expectations(n ast.Node, w written) {
 	if w.Expect != allowed && w.Expect != refused {
 		r.wrong(n, fmt.Sprintf("expect: %.40q", w.Expect), "write allowed or refused")
 	}
+	if _, err := policy.ParseDuration(w.Freshness); err != nil && w.Freshness != "" && w.Freshness != noFreshness {
+		r.wrong(n, fmt.Sprintf("freshness: %.40q is no duration", w.Freshness), "write 10m, or none where each request takes a proof of its own")
+	}
 	if len(w.Because) > 0 && w.Expect == allowed {
 		r.wrong(n, "because: nothing refuses what is allowed", "leave it out")
 	}
@@ -187,6 +194,15 @@ func (r *reader) expectations(n ast.Node, w written) {
 			r.wrong(n, fmt.Sprintf("because: %.40q is no rule", b), "write some of "+strings.Join(rules, ", "))
 		}
 	}
+}
+
+// freshness is what is written as an explanation would have it: 60m is 1h.
+func freshness(s string) string {
+	d, err := policy.ParseDuration(s)
+	if err != nil {
+		return s
+	}
+	return policy.Role{Fresh: d}.Freshness()
 }
 
 func sorted(s []string) []string {

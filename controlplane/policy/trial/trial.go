@@ -34,6 +34,7 @@ type Test struct {
 	Because   []string // rules that are to refuse: exactly these, if any is named
 	Approvals *int
 	Approvers []string // exactly these, if any is named
+	Freshness string   // as [policy.Explanation] has it; empty: not compared
 }
 
 // An Outcome is what became of a test.
@@ -96,6 +97,9 @@ func (t Test) differs(e policy.Explanation) []string {
 	if len(t.Approvers) > 0 && !slices.Equal(t.Approvers, e.Approvers) {
 		wrong = append(wrong, fmt.Sprintf("expected approvers %s, has %s: %s",
 			strings.Join(t.Approvers, ", "), strings.Join(e.Approvers, ", "), told(e, []string{"approval"})))
+	}
+	if t.Freshness != "" && t.Freshness != e.Freshness {
+		wrong = append(wrong, fmt.Sprintf("expected freshness %s, has %s", t.Freshness, e.Freshness))
 	}
 	return wrong
 }

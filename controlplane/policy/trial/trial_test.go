@@ -196,6 +196,32 @@ func TestTestsMaySayTheRisk(t *testing.T) {
 	}
 }
 
+// A test may hold a role to how old a proof may be.
+func TestTestsMaySayTheFreshness(t *testing.T) {
+	for _, c := range []struct{ role, test, wrong string }{
+		{"", "none", ""},
+		{"", "10m", "expected freshness 10m, has none"},
+		{"freshness: 10m", "none", "expected freshness none, has 10m"},
+		{"freshness: 1h", "60m", ""},
+	} {
+		p, problems := policy.Parse(map[string][]byte{"roles.yaml": []byte(strings.Replace(rulesText, "max_duration: 4h", "max_duration: 4h\n    "+c.role, 1))})
+		if !policy.Holds(problems) {
+			t.Fatal(problems)
+		}
+		tests, problems := Parse(map[string][]byte{"t.yaml": fmt.Appendf(nil, "tests:\n  - {name: x, who: ana, role: db-admin, at: 2027-01-31T12:00:00Z, expect: allowed, freshness: %s}\n", c.test)})
+		if len(problems) > 0 {
+			t.Fatal(problems)
+		}
+		if got := strings.Join(Run(p, tests, noon)[0].Wrong, "\n"); got != c.wrong {
+			t.Errorf("%+v: %s", c, got)
+		}
+	}
+	_, problems := Parse(map[string][]byte{"t.yaml": []byte("tests:\n  - {name: x, who: ana, role: db-admin, expect: allowed, freshness: soon}\n")})
+	if len(problems) != 1 || !strings.Contains(problems[0].String(), `freshness: "soon" is no duration`) {
+		t.Errorf("%v", problems)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(good))
 	f.Add([]byte("tests: [{who: 1, host: {a: [b]}}]"))
