@@ -131,12 +131,22 @@ type People interface {
 	Sessions(ctx context.Context, person string, at time.Time) ([]roster.Session, error)
 	Factors(ctx context.Context, person string) (roster.Factors, error)
 	RemovePasskey(ctx context.Context, id []byte, a roster.Act) error
-	Proved(ctx context.Context, session string, at time.Time) error
+	Proofs
 	UseNonce(ctx context.Context, session, nonce string, until, at time.Time) error
 	Host(ctx context.Context, name string) (roster.Host, error)
 	Hosts(ctx context.Context) ([]roster.Host, error)
 	DecommissionHost(ctx context.Context, name string, a roster.Act) (roster.Host, error)
 	State(ctx context.Context, host string) (roster.State, error)
+}
+
+// Proofs keeps what people proved themselves with, on each session.
+type Proofs interface {
+	Proved(ctx context.Context, session string, at time.Time) error
+	// ProvedFor is for a call on whose proof a later request may stand.
+	ProvedFor(ctx context.Context, p roster.Proof) error
+	// LastProof is the last such one on the session, if a request that comes
+	// from that network could stand on it.
+	LastProof(ctx context.Context, session, network string) (roster.Proof, error)
 }
 
 // Requests keeps requests and their grants.
@@ -222,6 +232,7 @@ type Server struct {
 	Stop      <-chan struct{} // closed when streams have to end
 
 	watchers watchers
+	seen     forward // of the clock
 
 	away      turnedAway
 	escalated escalated             // of [Server.Escalate] alone
@@ -269,7 +280,11 @@ func (s *Server) Handler() (string, http.Handler) {
 	return path, Addressed(v.Wrap(h))
 }
 
-func (s *Server) now() time.Time { return s.Clock.Now().Wall }
+func (s *Server) now() time.Time {
+	r := s.Clock.Now()
+	s.seen.see(r)
+	return r.Wall
+}
 
 // caller is who made a call.
 type caller struct {

@@ -34,6 +34,9 @@ func (s *Server) ListRoles(ctx context.Context, _ *api.ListRolesRequest) (*api.L
 			Conditions: o.When, Doubtful: o.Doubtful,
 			ApprovalsNeeded: uint32(o.Needed), //nolint:gosec // a handful
 		}
+		if o.Fresh > 0 {
+			m.Freshness = durationpb.New(o.Fresh)
+		}
 		if !o.Until.IsZero() {
 			m.EligibleUntil = timestamppb.New(o.Until)
 		}
@@ -113,10 +116,15 @@ func has(labels, wanted map[string]string) bool {
 }
 
 // askFor makes the caller's request. Her proof is looked at last, so that a
-// mistake in the rest costs none.
+// mistake in the rest costs none. Without one, the request stands on an earlier
+// proof, where its role lets it.
 func (s *Server) askFor(ctx context.Context, m proving, r roster.Request) (*api.Request, error) {
 	r.Person, r.FullName, r.Factor, r.Source = who(ctx).Name, who(ctx).FullName, factor(m), source(ctx)
-	r, err := s.ask(ctx, r, func(ctx context.Context) error { return s.spend(ctx, m) })
+	var prove func(context.Context) error
+	if brings(m) {
+		prove = func(ctx context.Context) error { return s.spend(ctx, m) }
+	}
+	r, err := s.ask(ctx, r, prove)
 	return s.message(ctx, r, err)
 }
 
@@ -187,7 +195,8 @@ func checkAsked(r roster.Request) error {
 }
 
 // ask judges the request of the person that it names, has her prove herself,
-// and keeps it.
+// and keeps it. With nothing to prove herself by, it has to stand on an earlier
+// proof of the caller's.
 func (s *Server) ask(ctx context.Context, r roster.Request, prove func(context.Context) error) (roster.Request, error) {
 	no := roster.Request{}
 	r.State = stateAsked
@@ -220,6 +229,12 @@ func (s *Server) ask(ctx context.Context, r roster.Request, prove func(context.C
 	r.ID, r.AskedAt, r.LapsesAt = newID("r"), sc.now, sc.now.Add(v.Waits)
 	r.Resolved, r.Lease, r.Needed, r.Policy = v.Role, v.Lease, v.Needed, v.Version
 	r.Doubts = v.Doubts
+	if prove == nil {
+		if r.Proof, err = s.earlier(ctx, r, v); err != nil {
+			return no, err
+		}
+		r.Factor = "earlier " + r.Proof.Factor
+	}
 	if err := s.toSign(&r, sc); err != nil {
 		return no, err
 	}
@@ -236,23 +251,40 @@ func (s *Server) ask(ctx context.Context, r roster.Request, prove func(context.C
 	if c.Grant == nil {
 		c.Steps = askedInPlace(policy.Stand(v.Steps, s.waiting(r, v, sc), sc.now).StandIns, sc.now)
 	}
-	c.Steps = append(doubts(v.Steps, sc.now), c.Steps...)
-	c.Steps = append([]roster.Decision{
-		{At: sc.now, What: stateAsked, Person: r.Person, Text: fmt.Sprintf("%s on %s for %v%s: %s", r.Role, strings.Join(r.Hosts, ", "), r.Duration, startText(r.Start), r.Reason)},
-		{At: sc.now, What: "mfa", Person: r.Person, Text: "proved herself with " + r.Factor + typedOn(r.Origin)},
-	}, c.Steps...)
-	if err := prove(ctx); err != nil {
+	c.Steps = slices.Concat(firstSteps(r), doubts(v.Steps, sc.now), c.Steps)
+	if prove != nil {
+		if err := prove(ctx); err != nil {
+			return no, err
+		}
+	}
+	if r, err = s.keep(ctx, r, c); err != nil {
 		return no, err
-	}
-	r, err = s.Store.Ask(ctx, r, sc.now, c)
-	if is(err, roster.ErrExists) {
-		return no, errKey
-	}
-	if err != nil {
-		return no, conflict(err, v.Apart)
 	}
 	s.Log.InfoContext(ctx, "request made", "request", r.ID, "person", r.Person, "role", r.Role, "state", r.State)
 	return r, nil
+}
+
+// keep keeps a request that was judged and proved, and what becomes of it at
+// once.
+func (s *Server) keep(ctx context.Context, r roster.Request, c roster.Change) (roster.Request, error) {
+	r, err := s.Store.Ask(ctx, r, r.AskedAt, c)
+	switch {
+	case is(err, roster.ErrExists):
+		return r, errKey
+	case is(err, roster.ErrUsed):
+		return r, errProve // what it was to stand on counts no more
+	case err != nil:
+		return r, conflict(err, c.Apart)
+	}
+	return r, nil
+}
+
+// firstSteps are those with which the life of each request begins.
+func firstSteps(r roster.Request) []roster.Decision {
+	return []roster.Decision{
+		{At: r.AskedAt, What: stateAsked, Person: r.Person, Text: fmt.Sprintf("%s on %s for %v%s: %s", r.Role, strings.Join(r.Hosts, ", "), r.Duration, startText(r.Start), r.Reason)},
+		{At: r.AskedAt, What: "mfa", Person: r.Person, Text: provenText(r)},
+	}
 }
 
 // doubts tell of each step that is not always asked why it is.

@@ -83,7 +83,7 @@ func (s *Server) approve(r roster.Request, by string, m *api.ApproveRequest, sc 
 	if err != nil {
 		return no, err
 	}
-	if !sameRole(v.Role, r.Resolved) {
+	if !sameRole(v.Role, r.Resolved) || r.Proof != nil && !fresh(v, r.AskedAt.Sub(r.Proof.At)) {
 		return no, roster.Refuse(roster.Conflict, "role %s has changed since this was asked: it has to be asked again", r.Role)
 	}
 	if !bytes.Equal(m.Digest, r.Digest) {

@@ -66,6 +66,9 @@ func digest(r roster.Request) []byte {
 	for _, d := range r.Doubts {
 		w.Text(23, d.Because)
 	}
+	if p := r.Proof; p != nil {
+		w.Text(24, proofText(*p, r.AskedAt))
+	}
 	sum := sha256.Sum256(w.Bytes())
 	return sum[:]
 }

@@ -151,7 +151,7 @@ func TestWhatIsAskedWrongIsRefused(t *testing.T) {
 		{"NUL in the reason", func(m *api.CreateRequestRequest) { m.Reason = "a\x00b" }, connect.CodeInvalidArgument, "U+0000"},
 		{"long reason", func(m *api.CreateRequestRequest) { m.Reason = strings.Repeat("x", 501) }, connect.CodeInvalidArgument, "500"},
 		{"1 MB reason", func(m *api.CreateRequestRequest) { m.Reason = strings.Repeat("x", 1<<20) }, connect.CodeUnknown, "1 MiB"},
-		{"no code", func(m *api.CreateRequestRequest) { m.Code = "" }, connect.CodePermissionDenied, "that code is not right"},
+		{"no code", func(m *api.CreateRequestRequest) { m.Code = "" }, connect.CodeUnauthenticated, "prove yourself for this"},
 		{"wrong code", func(m *api.CreateRequestRequest) { m.Code = "000000" }, connect.CodePermissionDenied, "that code is not right"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

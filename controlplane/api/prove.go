@@ -65,7 +65,11 @@ func (s *Server) spend(ctx context.Context, m proving) error {
 		s.guessed(ctx, s.act(ctx), "a proof by "+factor(m)+" was not accepted", err)
 		return err
 	}
-	return s.Store.Proved(ctx, who(ctx).session.ID, s.now())
+	p := roster.Proof{Session: who(ctx).session.ID, Network: roster.NetworkOf(source(ctx)), Factor: factor(m), For: counting(m), At: s.now()}
+	if p.For == "" {
+		return s.Store.Proved(ctx, p.Session, p.At)
+	}
+	return s.Store.ProvedFor(ctx, p)
 }
 
 // Challenge asks a passkey of the caller's for a proof that is good for this

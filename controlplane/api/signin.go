@@ -68,7 +68,8 @@ func (s *Server) Logout(ctx context.Context, _ *api.LogoutRequest) (*api.LogoutR
 // Whoami implements the API.
 func (s *Server) Whoami(ctx context.Context, _ *api.WhoamiRequest) (*api.WhoamiReply, error) {
 	c := who(ctx)
-	return &api.WhoamiReply{Person: personMessage(c.Person), Fleet: s.Fleet, SessionExpires: timestamppb.New(c.session.Expires)}, nil
+	p, err := s.lastProof(ctx)
+	return &api.WhoamiReply{Person: personMessage(c.Person), Fleet: s.Fleet, SessionExpires: timestamppb.New(c.session.Expires), Proof: proofMessage(p)}, err
 }
 
 func personMessage(p roster.Person) *api.Person {

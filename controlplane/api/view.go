@@ -193,6 +193,7 @@ func (s *Server) message(ctx context.Context, r roster.Request, err error) (*api
 		Audit:     auditWords[r.Resolved.Audit],
 		Terminals: recorded(r.Resolved),
 		Source:    r.Source,
+		Proof:     proofMessage(r.Proof),
 	}
 	for _, d := range r.Resolved.Network {
 		m.Network = append(m.Network, d.String())

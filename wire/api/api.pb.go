@@ -644,6 +644,7 @@ type WhoamiReply struct {
 	Person         *Person                `protobuf:"bytes,1,opt,name=person,proto3" json:"person,omitempty"`
 	Fleet          string                 `protobuf:"bytes,2,opt,name=fleet,proto3" json:"fleet,omitempty"`
 	SessionExpires *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=session_expires,json=sessionExpires,proto3" json:"session_expires,omitempty"`
+	Proof          *Proof                 `protobuf:"bytes,4,opt,name=proof,proto3" json:"proof,omitempty"` // the caller's last on this session that a request may stand on, where its role lets it; absent: there is none
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -699,6 +700,74 @@ func (x *WhoamiReply) GetSessionExpires() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *WhoamiReply) GetProof() *Proof {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
+// Proof is what somebody proved herself with, and for which call.
+type Proof struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Factor        string                 `protobuf:"bytes,1,opt,name=factor,proto3" json:"factor,omitempty"` // totp, passkey
+	At            *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	For           string                 `protobuf:"bytes,3,opt,name=for,proto3" json:"for,omitempty"` // request, extension, approval
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Proof) Reset() {
+	*x = Proof{}
+	mi := &file_wire_api_api_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Proof) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Proof) ProtoMessage() {}
+
+func (x *Proof) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Proof.ProtoReflect.Descriptor instead.
+func (*Proof) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Proof) GetFactor() string {
+	if x != nil {
+		return x.Factor
+	}
+	return ""
+}
+
+func (x *Proof) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *Proof) GetFor() string {
+	if x != nil {
+		return x.For
+	}
+	return ""
+}
+
 type Person struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -713,7 +782,7 @@ type Person struct {
 
 func (x *Person) Reset() {
 	*x = Person{}
-	mi := &file_wire_api_api_proto_msgTypes[12]
+	mi := &file_wire_api_api_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -725,7 +794,7 @@ func (x *Person) String() string {
 func (*Person) ProtoMessage() {}
 
 func (x *Person) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[12]
+	mi := &file_wire_api_api_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -738,7 +807,7 @@ func (x *Person) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Person.ProtoReflect.Descriptor instead.
 func (*Person) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{12}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Person) GetName() string {
@@ -791,7 +860,7 @@ type ListRolesRequest struct {
 
 func (x *ListRolesRequest) Reset() {
 	*x = ListRolesRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[13]
+	mi := &file_wire_api_api_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -803,7 +872,7 @@ func (x *ListRolesRequest) String() string {
 func (*ListRolesRequest) ProtoMessage() {}
 
 func (x *ListRolesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[13]
+	mi := &file_wire_api_api_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -816,7 +885,7 @@ func (x *ListRolesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRolesRequest.ProtoReflect.Descriptor instead.
 func (*ListRolesRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{13}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{14}
 }
 
 type ListRolesReply struct {
@@ -828,7 +897,7 @@ type ListRolesReply struct {
 
 func (x *ListRolesReply) Reset() {
 	*x = ListRolesReply{}
-	mi := &file_wire_api_api_proto_msgTypes[14]
+	mi := &file_wire_api_api_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -840,7 +909,7 @@ func (x *ListRolesReply) String() string {
 func (*ListRolesReply) ProtoMessage() {}
 
 func (x *ListRolesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[14]
+	mi := &file_wire_api_api_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -853,7 +922,7 @@ func (x *ListRolesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRolesReply.ProtoReflect.Descriptor instead.
 func (*ListRolesReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{14}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListRolesReply) GetRoles() []*Role {
@@ -880,6 +949,7 @@ type Role struct {
 	EligibleFrom    *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=eligible_from,json=eligibleFrom,proto3" json:"eligible_from,omitempty"` // only if that is to come: a grant may begin then, and not before
 	Terminals       string                 `protobuf:"bytes,13,opt,name=terminals,proto3" json:"terminals,omitempty"`                           // as in Request
 	Conditions      []string               `protobuf:"bytes,20,rep,name=conditions,proto3" json:"conditions,omitempty"`                         // that have to hold when it is asked for and approved
+	Freshness       *durationpb.Duration   `protobuf:"bytes,23,opt,name=freshness,proto3" json:"freshness,omitempty"`                           // how old a proof may be with which it is asked for; absent: each request takes its own
 	Doubtful        []string               `protobuf:"bytes,22,rep,name=doubtful,proto3" json:"doubtful,omitempty"`                             // steps of the approval that are not always asked: whose word each takes, and when
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -887,7 +957,7 @@ type Role struct {
 
 func (x *Role) Reset() {
 	*x = Role{}
-	mi := &file_wire_api_api_proto_msgTypes[15]
+	mi := &file_wire_api_api_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -899,7 +969,7 @@ func (x *Role) String() string {
 func (*Role) ProtoMessage() {}
 
 func (x *Role) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[15]
+	mi := &file_wire_api_api_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -912,7 +982,7 @@ func (x *Role) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Role.ProtoReflect.Descriptor instead.
 func (*Role) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{15}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Role) GetName() string {
@@ -1020,6 +1090,13 @@ func (x *Role) GetConditions() []string {
 	return nil
 }
 
+func (x *Role) GetFreshness() *durationpb.Duration {
+	if x != nil {
+		return x.Freshness
+	}
+	return nil
+}
+
 func (x *Role) GetDoubtful() []string {
 	if x != nil {
 		return x.Doubtful
@@ -1034,7 +1111,7 @@ type CreateRequestRequest struct {
 	Duration      *durationpb.Duration   `protobuf:"bytes,3,opt,name=duration,proto3" json:"duration,omitempty"`
 	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	Ticket        string                 `protobuf:"bytes,5,opt,name=ticket,proto3" json:"ticket,omitempty"`
-	Code          string                 `protobuf:"bytes,6,opt,name=code,proto3" json:"code,omitempty"`                                                                                // TOTP
+	Code          string                 `protobuf:"bytes,6,opt,name=code,proto3" json:"code,omitempty"`                                                                                // TOTP; without it and the assertion, the request stands on an earlier proof, where its role lets it
 	Key           string                 `protobuf:"bytes,7,opt,name=key,proto3" json:"key,omitempty"`                                                                                  // chosen by the caller: the same key again gives the same request
 	Assertion     []byte                 `protobuf:"bytes,8,opt,name=assertion,proto3" json:"assertion,omitempty"`                                                                      // of a passkey, in place of the code: docs/web.md
 	Start         *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=start,proto3" json:"start,omitempty"`                                                                              // optional: the grant begins then, or when it is approved if that is later
@@ -1045,7 +1122,7 @@ type CreateRequestRequest struct {
 
 func (x *CreateRequestRequest) Reset() {
 	*x = CreateRequestRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[16]
+	mi := &file_wire_api_api_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1057,7 +1134,7 @@ func (x *CreateRequestRequest) String() string {
 func (*CreateRequestRequest) ProtoMessage() {}
 
 func (x *CreateRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[16]
+	mi := &file_wire_api_api_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1070,7 +1147,7 @@ func (x *CreateRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRequestRequest.ProtoReflect.Descriptor instead.
 func (*CreateRequestRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{16}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CreateRequestRequest) GetRole() string {
@@ -1158,7 +1235,7 @@ type Approval struct {
 
 func (x *Approval) Reset() {
 	*x = Approval{}
-	mi := &file_wire_api_api_proto_msgTypes[17]
+	mi := &file_wire_api_api_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1170,7 +1247,7 @@ func (x *Approval) String() string {
 func (*Approval) ProtoMessage() {}
 
 func (x *Approval) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[17]
+	mi := &file_wire_api_api_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1183,7 +1260,7 @@ func (x *Approval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Approval.ProtoReflect.Descriptor instead.
 func (*Approval) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{17}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Approval) GetPerson() string {
@@ -1247,7 +1324,7 @@ type Remark struct {
 
 func (x *Remark) Reset() {
 	*x = Remark{}
-	mi := &file_wire_api_api_proto_msgTypes[18]
+	mi := &file_wire_api_api_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1259,7 +1336,7 @@ func (x *Remark) String() string {
 func (*Remark) ProtoMessage() {}
 
 func (x *Remark) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[18]
+	mi := &file_wire_api_api_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1272,7 +1349,7 @@ func (x *Remark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remark.ProtoReflect.Descriptor instead.
 func (*Remark) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{18}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Remark) GetPerson() string {
@@ -1341,6 +1418,7 @@ type Request struct {
 	Source          string                 `protobuf:"bytes,60,opt,name=source,proto3" json:"source,omitempty"`                                            // the address from which it was asked, if it is known
 	Terminals       string                 `protobuf:"bytes,33,opt,name=terminals,proto3" json:"terminals,omitempty"`                                      // what of terminals is recorded: none, output, output and input; or required
 	Risk            *Risk                  `protobuf:"bytes,63,opt,name=risk,proto3" json:"risk,omitempty"`                                                // as it was known when it was asked
+	Proof           *Proof                 `protobuf:"bytes,65,opt,name=proof,proto3" json:"proof,omitempty"`                                              // an earlier one, on which it stands; absent: she proved herself for this request
 	Doubts          []*Doubt               `protobuf:"bytes,64,rep,name=doubts,proto3" json:"doubts,omitempty"`                                            // why steps of the approval were asked that are not always
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -1348,7 +1426,7 @@ type Request struct {
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_wire_api_api_proto_msgTypes[19]
+	mi := &file_wire_api_api_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1360,7 +1438,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[19]
+	mi := &file_wire_api_api_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1373,7 +1451,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{19}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Request) GetId() string {
@@ -1677,6 +1755,13 @@ func (x *Request) GetRisk() *Risk {
 	return nil
 }
 
+func (x *Request) GetProof() *Proof {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
 func (x *Request) GetDoubts() []*Doubt {
 	if x != nil {
 		return x.Doubts
@@ -1698,7 +1783,7 @@ type Risk struct {
 
 func (x *Risk) Reset() {
 	*x = Risk{}
-	mi := &file_wire_api_api_proto_msgTypes[20]
+	mi := &file_wire_api_api_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1710,7 +1795,7 @@ func (x *Risk) String() string {
 func (*Risk) ProtoMessage() {}
 
 func (x *Risk) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[20]
+	mi := &file_wire_api_api_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1723,7 +1808,7 @@ func (x *Risk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Risk.ProtoReflect.Descriptor instead.
 func (*Risk) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{20}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Risk) GetNewNetwork() bool {
@@ -1765,7 +1850,7 @@ type Doubt struct {
 
 func (x *Doubt) Reset() {
 	*x = Doubt{}
-	mi := &file_wire_api_api_proto_msgTypes[21]
+	mi := &file_wire_api_api_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1777,7 +1862,7 @@ func (x *Doubt) String() string {
 func (*Doubt) ProtoMessage() {}
 
 func (x *Doubt) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[21]
+	mi := &file_wire_api_api_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1790,7 +1875,7 @@ func (x *Doubt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Doubt.ProtoReflect.Descriptor instead.
 func (*Doubt) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{21}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Doubt) GetIf() string {
@@ -1821,7 +1906,7 @@ type Origin struct {
 
 func (x *Origin) Reset() {
 	*x = Origin{}
-	mi := &file_wire_api_api_proto_msgTypes[22]
+	mi := &file_wire_api_api_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1833,7 +1918,7 @@ func (x *Origin) String() string {
 func (*Origin) ProtoMessage() {}
 
 func (x *Origin) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[22]
+	mi := &file_wire_api_api_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1846,7 +1931,7 @@ func (x *Origin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Origin.ProtoReflect.Descriptor instead.
 func (*Origin) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{22}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Origin) GetHost() string {
@@ -1891,7 +1976,7 @@ type HostState struct {
 
 func (x *HostState) Reset() {
 	*x = HostState{}
-	mi := &file_wire_api_api_proto_msgTypes[23]
+	mi := &file_wire_api_api_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1903,7 +1988,7 @@ func (x *HostState) String() string {
 func (*HostState) ProtoMessage() {}
 
 func (x *HostState) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[23]
+	mi := &file_wire_api_api_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1916,7 +2001,7 @@ func (x *HostState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostState.ProtoReflect.Descriptor instead.
 func (*HostState) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{23}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *HostState) GetHost() string {
@@ -1963,7 +2048,7 @@ type GetRequestRequest struct {
 
 func (x *GetRequestRequest) Reset() {
 	*x = GetRequestRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[24]
+	mi := &file_wire_api_api_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1975,7 +2060,7 @@ func (x *GetRequestRequest) String() string {
 func (*GetRequestRequest) ProtoMessage() {}
 
 func (x *GetRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[24]
+	mi := &file_wire_api_api_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1988,7 +2073,7 @@ func (x *GetRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequestRequest.ProtoReflect.Descriptor instead.
 func (*GetRequestRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{24}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetRequestRequest) GetId() string {
@@ -2009,7 +2094,7 @@ type ListRequestsRequest struct {
 
 func (x *ListRequestsRequest) Reset() {
 	*x = ListRequestsRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[25]
+	mi := &file_wire_api_api_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2021,7 +2106,7 @@ func (x *ListRequestsRequest) String() string {
 func (*ListRequestsRequest) ProtoMessage() {}
 
 func (x *ListRequestsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[25]
+	mi := &file_wire_api_api_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2034,7 +2119,7 @@ func (x *ListRequestsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequestsRequest.ProtoReflect.Descriptor instead.
 func (*ListRequestsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{25}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListRequestsRequest) GetAll() bool {
@@ -2067,7 +2152,7 @@ type ListRequestsReply struct {
 
 func (x *ListRequestsReply) Reset() {
 	*x = ListRequestsReply{}
-	mi := &file_wire_api_api_proto_msgTypes[26]
+	mi := &file_wire_api_api_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2079,7 +2164,7 @@ func (x *ListRequestsReply) String() string {
 func (*ListRequestsReply) ProtoMessage() {}
 
 func (x *ListRequestsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[26]
+	mi := &file_wire_api_api_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2092,7 +2177,7 @@ func (x *ListRequestsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequestsReply.ProtoReflect.Descriptor instead.
 func (*ListRequestsReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{26}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListRequestsReply) GetRequests() []*Request {
@@ -2118,7 +2203,7 @@ type ApproveRequest struct {
 
 func (x *ApproveRequest) Reset() {
 	*x = ApproveRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[27]
+	mi := &file_wire_api_api_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2130,7 +2215,7 @@ func (x *ApproveRequest) String() string {
 func (*ApproveRequest) ProtoMessage() {}
 
 func (x *ApproveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[27]
+	mi := &file_wire_api_api_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2143,7 +2228,7 @@ func (x *ApproveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveRequest.ProtoReflect.Descriptor instead.
 func (*ApproveRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{27}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ApproveRequest) GetId() string {
@@ -2218,7 +2303,7 @@ type Delegation struct {
 
 func (x *Delegation) Reset() {
 	*x = Delegation{}
-	mi := &file_wire_api_api_proto_msgTypes[28]
+	mi := &file_wire_api_api_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2230,7 +2315,7 @@ func (x *Delegation) String() string {
 func (*Delegation) ProtoMessage() {}
 
 func (x *Delegation) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[28]
+	mi := &file_wire_api_api_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2243,7 +2328,7 @@ func (x *Delegation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delegation.ProtoReflect.Descriptor instead.
 func (*Delegation) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{28}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Delegation) GetId() string {
@@ -2309,7 +2394,7 @@ type DelegateRequest struct {
 
 func (x *DelegateRequest) Reset() {
 	*x = DelegateRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[29]
+	mi := &file_wire_api_api_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2321,7 +2406,7 @@ func (x *DelegateRequest) String() string {
 func (*DelegateRequest) ProtoMessage() {}
 
 func (x *DelegateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[29]
+	mi := &file_wire_api_api_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2334,7 +2419,7 @@ func (x *DelegateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DelegateRequest.ProtoReflect.Descriptor instead.
 func (*DelegateRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{29}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DelegateRequest) GetStandIn() string {
@@ -2390,7 +2475,7 @@ type DelegateReply struct {
 
 func (x *DelegateReply) Reset() {
 	*x = DelegateReply{}
-	mi := &file_wire_api_api_proto_msgTypes[30]
+	mi := &file_wire_api_api_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2402,7 +2487,7 @@ func (x *DelegateReply) String() string {
 func (*DelegateReply) ProtoMessage() {}
 
 func (x *DelegateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[30]
+	mi := &file_wire_api_api_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2415,7 +2500,7 @@ func (x *DelegateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DelegateReply.ProtoReflect.Descriptor instead.
 func (*DelegateReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{30}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DelegateReply) GetDelegation() *Delegation {
@@ -2447,7 +2532,7 @@ type ListDelegationsRequest struct {
 
 func (x *ListDelegationsRequest) Reset() {
 	*x = ListDelegationsRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[31]
+	mi := &file_wire_api_api_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2459,7 +2544,7 @@ func (x *ListDelegationsRequest) String() string {
 func (*ListDelegationsRequest) ProtoMessage() {}
 
 func (x *ListDelegationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[31]
+	mi := &file_wire_api_api_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2472,7 +2557,7 @@ func (x *ListDelegationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDelegationsRequest.ProtoReflect.Descriptor instead.
 func (*ListDelegationsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{31}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{32}
 }
 
 type ListDelegationsReply struct {
@@ -2484,7 +2569,7 @@ type ListDelegationsReply struct {
 
 func (x *ListDelegationsReply) Reset() {
 	*x = ListDelegationsReply{}
-	mi := &file_wire_api_api_proto_msgTypes[32]
+	mi := &file_wire_api_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2496,7 +2581,7 @@ func (x *ListDelegationsReply) String() string {
 func (*ListDelegationsReply) ProtoMessage() {}
 
 func (x *ListDelegationsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[32]
+	mi := &file_wire_api_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2509,7 +2594,7 @@ func (x *ListDelegationsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDelegationsReply.ProtoReflect.Descriptor instead.
 func (*ListDelegationsReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{32}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListDelegationsReply) GetDelegations() []*Delegation {
@@ -2528,7 +2613,7 @@ type EndDelegationRequest struct {
 
 func (x *EndDelegationRequest) Reset() {
 	*x = EndDelegationRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[33]
+	mi := &file_wire_api_api_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2540,7 +2625,7 @@ func (x *EndDelegationRequest) String() string {
 func (*EndDelegationRequest) ProtoMessage() {}
 
 func (x *EndDelegationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[33]
+	mi := &file_wire_api_api_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2553,7 +2638,7 @@ func (x *EndDelegationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndDelegationRequest.ProtoReflect.Descriptor instead.
 func (*EndDelegationRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{33}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *EndDelegationRequest) GetId() string {
@@ -2572,7 +2657,7 @@ type EndDelegationReply struct {
 
 func (x *EndDelegationReply) Reset() {
 	*x = EndDelegationReply{}
-	mi := &file_wire_api_api_proto_msgTypes[34]
+	mi := &file_wire_api_api_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2584,7 +2669,7 @@ func (x *EndDelegationReply) String() string {
 func (*EndDelegationReply) ProtoMessage() {}
 
 func (x *EndDelegationReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[34]
+	mi := &file_wire_api_api_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2597,7 +2682,7 @@ func (x *EndDelegationReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndDelegationReply.ProtoReflect.Descriptor instead.
 func (*EndDelegationReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{34}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *EndDelegationReply) GetDelegation() *Delegation {
@@ -2618,7 +2703,7 @@ type SignRequest struct {
 
 func (x *SignRequest) Reset() {
 	*x = SignRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[35]
+	mi := &file_wire_api_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2630,7 +2715,7 @@ func (x *SignRequest) String() string {
 func (*SignRequest) ProtoMessage() {}
 
 func (x *SignRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[35]
+	mi := &file_wire_api_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2643,7 +2728,7 @@ func (x *SignRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignRequest.ProtoReflect.Descriptor instead.
 func (*SignRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{35}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SignRequest) GetId() string {
@@ -2677,7 +2762,7 @@ type CommentRequest struct {
 
 func (x *CommentRequest) Reset() {
 	*x = CommentRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[36]
+	mi := &file_wire_api_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2689,7 +2774,7 @@ func (x *CommentRequest) String() string {
 func (*CommentRequest) ProtoMessage() {}
 
 func (x *CommentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[36]
+	mi := &file_wire_api_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2702,7 +2787,7 @@ func (x *CommentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommentRequest.ProtoReflect.Descriptor instead.
 func (*CommentRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{36}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CommentRequest) GetId() string {
@@ -2729,7 +2814,7 @@ type DenyRequest struct {
 
 func (x *DenyRequest) Reset() {
 	*x = DenyRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[37]
+	mi := &file_wire_api_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2741,7 +2826,7 @@ func (x *DenyRequest) String() string {
 func (*DenyRequest) ProtoMessage() {}
 
 func (x *DenyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[37]
+	mi := &file_wire_api_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2754,7 +2839,7 @@ func (x *DenyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenyRequest.ProtoReflect.Descriptor instead.
 func (*DenyRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{37}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *DenyRequest) GetId() string {
@@ -2780,7 +2865,7 @@ type WithdrawRequest struct {
 
 func (x *WithdrawRequest) Reset() {
 	*x = WithdrawRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[38]
+	mi := &file_wire_api_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2792,7 +2877,7 @@ func (x *WithdrawRequest) String() string {
 func (*WithdrawRequest) ProtoMessage() {}
 
 func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[38]
+	mi := &file_wire_api_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2805,7 +2890,7 @@ func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{38}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *WithdrawRequest) GetId() string {
@@ -2825,7 +2910,7 @@ type RevokeRequest struct {
 
 func (x *RevokeRequest) Reset() {
 	*x = RevokeRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[39]
+	mi := &file_wire_api_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2837,7 +2922,7 @@ func (x *RevokeRequest) String() string {
 func (*RevokeRequest) ProtoMessage() {}
 
 func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[39]
+	mi := &file_wire_api_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2850,7 +2935,7 @@ func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeRequest.ProtoReflect.Descriptor instead.
 func (*RevokeRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{39}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RevokeRequest) GetGrant() string {
@@ -2881,7 +2966,7 @@ type ExtendRequest struct {
 
 func (x *ExtendRequest) Reset() {
 	*x = ExtendRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[40]
+	mi := &file_wire_api_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2893,7 +2978,7 @@ func (x *ExtendRequest) String() string {
 func (*ExtendRequest) ProtoMessage() {}
 
 func (x *ExtendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[40]
+	mi := &file_wire_api_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2906,7 +2991,7 @@ func (x *ExtendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtendRequest.ProtoReflect.Descriptor instead.
 func (*ExtendRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{40}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ExtendRequest) GetGrant() string {
@@ -2960,7 +3045,7 @@ type OpenPagesRequest struct {
 
 func (x *OpenPagesRequest) Reset() {
 	*x = OpenPagesRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[41]
+	mi := &file_wire_api_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2972,7 +3057,7 @@ func (x *OpenPagesRequest) String() string {
 func (*OpenPagesRequest) ProtoMessage() {}
 
 func (x *OpenPagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[41]
+	mi := &file_wire_api_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2985,7 +3070,7 @@ func (x *OpenPagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenPagesRequest.ProtoReflect.Descriptor instead.
 func (*OpenPagesRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{41}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *OpenPagesRequest) GetCode() string {
@@ -3005,7 +3090,7 @@ type OpenPagesReply struct {
 
 func (x *OpenPagesReply) Reset() {
 	*x = OpenPagesReply{}
-	mi := &file_wire_api_api_proto_msgTypes[42]
+	mi := &file_wire_api_api_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3017,7 +3102,7 @@ func (x *OpenPagesReply) String() string {
 func (*OpenPagesReply) ProtoMessage() {}
 
 func (x *OpenPagesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[42]
+	mi := &file_wire_api_api_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3030,7 +3115,7 @@ func (x *OpenPagesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenPagesReply.ProtoReflect.Descriptor instead.
 func (*OpenPagesReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{42}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *OpenPagesReply) GetLink() string {
@@ -3059,7 +3144,7 @@ type IssueSSHCertificateRequest struct {
 
 func (x *IssueSSHCertificateRequest) Reset() {
 	*x = IssueSSHCertificateRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[43]
+	mi := &file_wire_api_api_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3071,7 +3156,7 @@ func (x *IssueSSHCertificateRequest) String() string {
 func (*IssueSSHCertificateRequest) ProtoMessage() {}
 
 func (x *IssueSSHCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[43]
+	mi := &file_wire_api_api_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3084,7 +3169,7 @@ func (x *IssueSSHCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueSSHCertificateRequest.ProtoReflect.Descriptor instead.
 func (*IssueSSHCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{43}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *IssueSSHCertificateRequest) GetHost() string {
@@ -3129,7 +3214,7 @@ type IssueSSHCertificateReply struct {
 
 func (x *IssueSSHCertificateReply) Reset() {
 	*x = IssueSSHCertificateReply{}
-	mi := &file_wire_api_api_proto_msgTypes[44]
+	mi := &file_wire_api_api_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3141,7 +3226,7 @@ func (x *IssueSSHCertificateReply) String() string {
 func (*IssueSSHCertificateReply) ProtoMessage() {}
 
 func (x *IssueSSHCertificateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[44]
+	mi := &file_wire_api_api_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3154,7 +3239,7 @@ func (x *IssueSSHCertificateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueSSHCertificateReply.ProtoReflect.Descriptor instead.
 func (*IssueSSHCertificateReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{44}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *IssueSSHCertificateReply) GetCertificate() string {
@@ -3219,7 +3304,7 @@ type SearchEventsRequest struct {
 
 func (x *SearchEventsRequest) Reset() {
 	*x = SearchEventsRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[45]
+	mi := &file_wire_api_api_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3231,7 +3316,7 @@ func (x *SearchEventsRequest) String() string {
 func (*SearchEventsRequest) ProtoMessage() {}
 
 func (x *SearchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[45]
+	mi := &file_wire_api_api_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3244,7 +3329,7 @@ func (x *SearchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchEventsRequest.ProtoReflect.Descriptor instead.
 func (*SearchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{45}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *SearchEventsRequest) GetGrant() string {
@@ -3343,7 +3428,7 @@ type SearchEventsReply struct {
 
 func (x *SearchEventsReply) Reset() {
 	*x = SearchEventsReply{}
-	mi := &file_wire_api_api_proto_msgTypes[46]
+	mi := &file_wire_api_api_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3355,7 +3440,7 @@ func (x *SearchEventsReply) String() string {
 func (*SearchEventsReply) ProtoMessage() {}
 
 func (x *SearchEventsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[46]
+	mi := &file_wire_api_api_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3368,7 +3453,7 @@ func (x *SearchEventsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchEventsReply.ProtoReflect.Descriptor instead.
 func (*SearchEventsReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{46}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *SearchEventsReply) GetEvents() []*Event {
@@ -3428,7 +3513,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_wire_api_api_proto_msgTypes[47]
+	mi := &file_wire_api_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3440,7 +3525,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[47]
+	mi := &file_wire_api_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3453,7 +3538,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{47}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Event) GetId() uint64 {
@@ -3616,7 +3701,7 @@ type IDs struct {
 
 func (x *IDs) Reset() {
 	*x = IDs{}
-	mi := &file_wire_api_api_proto_msgTypes[48]
+	mi := &file_wire_api_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3628,7 +3713,7 @@ func (x *IDs) String() string {
 func (*IDs) ProtoMessage() {}
 
 func (x *IDs) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[48]
+	mi := &file_wire_api_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3641,7 +3726,7 @@ func (x *IDs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IDs.ProtoReflect.Descriptor instead.
 func (*IDs) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{48}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *IDs) GetUid() uint32 {
@@ -3707,7 +3792,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_wire_api_api_proto_msgTypes[49]
+	mi := &file_wire_api_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3719,7 +3804,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[49]
+	mi := &file_wire_api_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3732,7 +3817,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{49}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Process) GetPid() uint32 {
@@ -3895,7 +3980,7 @@ type Receipt struct {
 
 func (x *Receipt) Reset() {
 	*x = Receipt{}
-	mi := &file_wire_api_api_proto_msgTypes[50]
+	mi := &file_wire_api_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3907,7 +3992,7 @@ func (x *Receipt) String() string {
 func (*Receipt) ProtoMessage() {}
 
 func (x *Receipt) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[50]
+	mi := &file_wire_api_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3920,7 +4005,7 @@ func (x *Receipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
 func (*Receipt) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{50}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Receipt) GetHost() string {
@@ -4016,7 +4101,7 @@ type TimelineRequest struct {
 
 func (x *TimelineRequest) Reset() {
 	*x = TimelineRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[51]
+	mi := &file_wire_api_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4028,7 +4113,7 @@ func (x *TimelineRequest) String() string {
 func (*TimelineRequest) ProtoMessage() {}
 
 func (x *TimelineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[51]
+	mi := &file_wire_api_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4041,7 +4126,7 @@ func (x *TimelineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineRequest.ProtoReflect.Descriptor instead.
 func (*TimelineRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{51}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *TimelineRequest) GetGrant() string {
@@ -4061,7 +4146,7 @@ type TimelineReply struct {
 
 func (x *TimelineReply) Reset() {
 	*x = TimelineReply{}
-	mi := &file_wire_api_api_proto_msgTypes[52]
+	mi := &file_wire_api_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4073,7 +4158,7 @@ func (x *TimelineReply) String() string {
 func (*TimelineReply) ProtoMessage() {}
 
 func (x *TimelineReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[52]
+	mi := &file_wire_api_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4086,7 +4171,7 @@ func (x *TimelineReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineReply.ProtoReflect.Descriptor instead.
 func (*TimelineReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{52}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *TimelineReply) GetRequest() *Request {
@@ -4118,7 +4203,7 @@ type Moment struct {
 
 func (x *Moment) Reset() {
 	*x = Moment{}
-	mi := &file_wire_api_api_proto_msgTypes[53]
+	mi := &file_wire_api_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4130,7 +4215,7 @@ func (x *Moment) String() string {
 func (*Moment) ProtoMessage() {}
 
 func (x *Moment) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[53]
+	mi := &file_wire_api_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4143,7 +4228,7 @@ func (x *Moment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Moment.ProtoReflect.Descriptor instead.
 func (*Moment) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{53}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Moment) GetAt() *timestamppb.Timestamp {
@@ -4205,7 +4290,7 @@ type GetCheckpointRequest struct {
 
 func (x *GetCheckpointRequest) Reset() {
 	*x = GetCheckpointRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[54]
+	mi := &file_wire_api_api_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4217,7 +4302,7 @@ func (x *GetCheckpointRequest) String() string {
 func (*GetCheckpointRequest) ProtoMessage() {}
 
 func (x *GetCheckpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[54]
+	mi := &file_wire_api_api_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4230,7 +4315,7 @@ func (x *GetCheckpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCheckpointRequest.ProtoReflect.Descriptor instead.
 func (*GetCheckpointRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{54}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *GetCheckpointRequest) GetFrom() uint64 {
@@ -4259,7 +4344,7 @@ type GetCheckpointReply struct {
 
 func (x *GetCheckpointReply) Reset() {
 	*x = GetCheckpointReply{}
-	mi := &file_wire_api_api_proto_msgTypes[55]
+	mi := &file_wire_api_api_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4271,7 +4356,7 @@ func (x *GetCheckpointReply) String() string {
 func (*GetCheckpointReply) ProtoMessage() {}
 
 func (x *GetCheckpointReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[55]
+	mi := &file_wire_api_api_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4284,7 +4369,7 @@ func (x *GetCheckpointReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCheckpointReply.ProtoReflect.Descriptor instead.
 func (*GetCheckpointReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{55}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *GetCheckpointReply) GetNote() []byte {
@@ -4330,7 +4415,7 @@ type Witness struct {
 
 func (x *Witness) Reset() {
 	*x = Witness{}
-	mi := &file_wire_api_api_proto_msgTypes[56]
+	mi := &file_wire_api_api_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4342,7 +4427,7 @@ func (x *Witness) String() string {
 func (*Witness) ProtoMessage() {}
 
 func (x *Witness) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[56]
+	mi := &file_wire_api_api_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4355,7 +4440,7 @@ func (x *Witness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Witness.ProtoReflect.Descriptor instead.
 func (*Witness) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{56}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Witness) GetKey() string {
@@ -4412,7 +4497,7 @@ type ExportRecordRequest struct {
 
 func (x *ExportRecordRequest) Reset() {
 	*x = ExportRecordRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[57]
+	mi := &file_wire_api_api_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4424,7 +4509,7 @@ func (x *ExportRecordRequest) String() string {
 func (*ExportRecordRequest) ProtoMessage() {}
 
 func (x *ExportRecordRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[57]
+	mi := &file_wire_api_api_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4437,7 +4522,7 @@ func (x *ExportRecordRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportRecordRequest.ProtoReflect.Descriptor instead.
 func (*ExportRecordRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{57}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ExportRecordRequest) GetGrant() string {
@@ -4477,7 +4562,7 @@ type ExportPart struct {
 
 func (x *ExportPart) Reset() {
 	*x = ExportPart{}
-	mi := &file_wire_api_api_proto_msgTypes[58]
+	mi := &file_wire_api_api_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4489,7 +4574,7 @@ func (x *ExportPart) String() string {
 func (*ExportPart) ProtoMessage() {}
 
 func (x *ExportPart) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[58]
+	mi := &file_wire_api_api_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4502,7 +4587,7 @@ func (x *ExportPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportPart.ProtoReflect.Descriptor instead.
 func (*ExportPart) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{58}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ExportPart) GetData() []byte {
@@ -4525,7 +4610,7 @@ type AddPersonRequest struct {
 
 func (x *AddPersonRequest) Reset() {
 	*x = AddPersonRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[59]
+	mi := &file_wire_api_api_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4537,7 +4622,7 @@ func (x *AddPersonRequest) String() string {
 func (*AddPersonRequest) ProtoMessage() {}
 
 func (x *AddPersonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[59]
+	mi := &file_wire_api_api_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4550,7 +4635,7 @@ func (x *AddPersonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddPersonRequest.ProtoReflect.Descriptor instead.
 func (*AddPersonRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{59}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *AddPersonRequest) GetName() string {
@@ -4599,7 +4684,7 @@ type InvitePersonRequest struct {
 
 func (x *InvitePersonRequest) Reset() {
 	*x = InvitePersonRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[60]
+	mi := &file_wire_api_api_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4611,7 +4696,7 @@ func (x *InvitePersonRequest) String() string {
 func (*InvitePersonRequest) ProtoMessage() {}
 
 func (x *InvitePersonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[60]
+	mi := &file_wire_api_api_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4624,7 +4709,7 @@ func (x *InvitePersonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvitePersonRequest.ProtoReflect.Descriptor instead.
 func (*InvitePersonRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{60}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *InvitePersonRequest) GetName() string {
@@ -4660,7 +4745,7 @@ type InviteReply struct {
 
 func (x *InviteReply) Reset() {
 	*x = InviteReply{}
-	mi := &file_wire_api_api_proto_msgTypes[61]
+	mi := &file_wire_api_api_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4672,7 +4757,7 @@ func (x *InviteReply) String() string {
 func (*InviteReply) ProtoMessage() {}
 
 func (x *InviteReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[61]
+	mi := &file_wire_api_api_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4685,7 +4770,7 @@ func (x *InviteReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InviteReply.ProtoReflect.Descriptor instead.
 func (*InviteReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{61}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *InviteReply) GetPerson() *Person {
@@ -4725,7 +4810,7 @@ type DisablePersonRequest struct {
 
 func (x *DisablePersonRequest) Reset() {
 	*x = DisablePersonRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[62]
+	mi := &file_wire_api_api_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4737,7 +4822,7 @@ func (x *DisablePersonRequest) String() string {
 func (*DisablePersonRequest) ProtoMessage() {}
 
 func (x *DisablePersonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[62]
+	mi := &file_wire_api_api_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4750,7 +4835,7 @@ func (x *DisablePersonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisablePersonRequest.ProtoReflect.Descriptor instead.
 func (*DisablePersonRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{62}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *DisablePersonRequest) GetName() string {
@@ -4768,7 +4853,7 @@ type ListPeopleRequest struct {
 
 func (x *ListPeopleRequest) Reset() {
 	*x = ListPeopleRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[63]
+	mi := &file_wire_api_api_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4780,7 +4865,7 @@ func (x *ListPeopleRequest) String() string {
 func (*ListPeopleRequest) ProtoMessage() {}
 
 func (x *ListPeopleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[63]
+	mi := &file_wire_api_api_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4793,7 +4878,7 @@ func (x *ListPeopleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeopleRequest.ProtoReflect.Descriptor instead.
 func (*ListPeopleRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{63}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{64}
 }
 
 type ListPeopleReply struct {
@@ -4805,7 +4890,7 @@ type ListPeopleReply struct {
 
 func (x *ListPeopleReply) Reset() {
 	*x = ListPeopleReply{}
-	mi := &file_wire_api_api_proto_msgTypes[64]
+	mi := &file_wire_api_api_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4817,7 +4902,7 @@ func (x *ListPeopleReply) String() string {
 func (*ListPeopleReply) ProtoMessage() {}
 
 func (x *ListPeopleReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[64]
+	mi := &file_wire_api_api_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4830,7 +4915,7 @@ func (x *ListPeopleReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeopleReply.ProtoReflect.Descriptor instead.
 func (*ListPeopleReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{64}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ListPeopleReply) GetPeople() []*Person {
@@ -4852,7 +4937,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[65]
+	mi := &file_wire_api_api_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4864,7 +4949,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[65]
+	mi := &file_wire_api_api_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4877,7 +4962,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{65}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *CreateJoinTokenRequest) GetLabels() map[string]string {
@@ -4918,7 +5003,7 @@ type CreateJoinTokenReply struct {
 
 func (x *CreateJoinTokenReply) Reset() {
 	*x = CreateJoinTokenReply{}
-	mi := &file_wire_api_api_proto_msgTypes[66]
+	mi := &file_wire_api_api_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4930,7 +5015,7 @@ func (x *CreateJoinTokenReply) String() string {
 func (*CreateJoinTokenReply) ProtoMessage() {}
 
 func (x *CreateJoinTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[66]
+	mi := &file_wire_api_api_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4943,7 +5028,7 @@ func (x *CreateJoinTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenReply.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{66}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *CreateJoinTokenReply) GetToken() string {
@@ -4974,7 +5059,7 @@ type FactorRequest struct {
 
 func (x *FactorRequest) Reset() {
 	*x = FactorRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[67]
+	mi := &file_wire_api_api_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4986,7 +5071,7 @@ func (x *FactorRequest) String() string {
 func (*FactorRequest) ProtoMessage() {}
 
 func (x *FactorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[67]
+	mi := &file_wire_api_api_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4999,7 +5084,7 @@ func (x *FactorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FactorRequest.ProtoReflect.Descriptor instead.
 func (*FactorRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{67}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *FactorRequest) GetWhat() string {
@@ -5038,7 +5123,7 @@ type ListHostsRequest struct {
 
 func (x *ListHostsRequest) Reset() {
 	*x = ListHostsRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[68]
+	mi := &file_wire_api_api_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5050,7 +5135,7 @@ func (x *ListHostsRequest) String() string {
 func (*ListHostsRequest) ProtoMessage() {}
 
 func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[68]
+	mi := &file_wire_api_api_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5063,7 +5148,7 @@ func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsRequest.ProtoReflect.Descriptor instead.
 func (*ListHostsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{68}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{69}
 }
 
 type ListHostsReply struct {
@@ -5075,7 +5160,7 @@ type ListHostsReply struct {
 
 func (x *ListHostsReply) Reset() {
 	*x = ListHostsReply{}
-	mi := &file_wire_api_api_proto_msgTypes[69]
+	mi := &file_wire_api_api_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5087,7 +5172,7 @@ func (x *ListHostsReply) String() string {
 func (*ListHostsReply) ProtoMessage() {}
 
 func (x *ListHostsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[69]
+	mi := &file_wire_api_api_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5100,7 +5185,7 @@ func (x *ListHostsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsReply.ProtoReflect.Descriptor instead.
 func (*ListHostsReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{69}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ListHostsReply) GetHosts() []*Host {
@@ -5134,7 +5219,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_wire_api_api_proto_msgTypes[70]
+	mi := &file_wire_api_api_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5146,7 +5231,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[70]
+	mi := &file_wire_api_api_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5159,7 +5244,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{70}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Host) GetName() string {
@@ -5286,7 +5371,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_wire_api_api_proto_msgTypes[71]
+	mi := &file_wire_api_api_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5298,7 +5383,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[71]
+	mi := &file_wire_api_api_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5311,7 +5396,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{71}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Finding) GetCheck() string {
@@ -5351,7 +5436,7 @@ type DecommissionHostRequest struct {
 
 func (x *DecommissionHostRequest) Reset() {
 	*x = DecommissionHostRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[72]
+	mi := &file_wire_api_api_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5363,7 +5448,7 @@ func (x *DecommissionHostRequest) String() string {
 func (*DecommissionHostRequest) ProtoMessage() {}
 
 func (x *DecommissionHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[72]
+	mi := &file_wire_api_api_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5376,7 +5461,7 @@ func (x *DecommissionHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecommissionHostRequest.ProtoReflect.Descriptor instead.
 func (*DecommissionHostRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{72}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *DecommissionHostRequest) GetName() string {
@@ -5395,7 +5480,7 @@ type PolicyStatusRequest struct {
 
 func (x *PolicyStatusRequest) Reset() {
 	*x = PolicyStatusRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[73]
+	mi := &file_wire_api_api_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5407,7 +5492,7 @@ func (x *PolicyStatusRequest) String() string {
 func (*PolicyStatusRequest) ProtoMessage() {}
 
 func (x *PolicyStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[73]
+	mi := &file_wire_api_api_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5420,7 +5505,7 @@ func (x *PolicyStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatusRequest.ProtoReflect.Descriptor instead.
 func (*PolicyStatusRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{73}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *PolicyStatusRequest) GetFiles() bool {
@@ -5446,7 +5531,7 @@ type PolicyStatusReply struct {
 
 func (x *PolicyStatusReply) Reset() {
 	*x = PolicyStatusReply{}
-	mi := &file_wire_api_api_proto_msgTypes[74]
+	mi := &file_wire_api_api_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5458,7 +5543,7 @@ func (x *PolicyStatusReply) String() string {
 func (*PolicyStatusReply) ProtoMessage() {}
 
 func (x *PolicyStatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[74]
+	mi := &file_wire_api_api_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5471,7 +5556,7 @@ func (x *PolicyStatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatusReply.ProtoReflect.Descriptor instead.
 func (*PolicyStatusReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{74}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *PolicyStatusReply) GetVersion() string {
@@ -5541,7 +5626,7 @@ type OnCall struct {
 
 func (x *OnCall) Reset() {
 	*x = OnCall{}
-	mi := &file_wire_api_api_proto_msgTypes[75]
+	mi := &file_wire_api_api_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5553,7 +5638,7 @@ func (x *OnCall) String() string {
 func (*OnCall) ProtoMessage() {}
 
 func (x *OnCall) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[75]
+	mi := &file_wire_api_api_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5566,7 +5651,7 @@ func (x *OnCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OnCall.ProtoReflect.Descriptor instead.
 func (*OnCall) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{75}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *OnCall) GetRotations() map[string]*Turns {
@@ -5592,7 +5677,7 @@ type Turns struct {
 
 func (x *Turns) Reset() {
 	*x = Turns{}
-	mi := &file_wire_api_api_proto_msgTypes[76]
+	mi := &file_wire_api_api_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5604,7 +5689,7 @@ func (x *Turns) String() string {
 func (*Turns) ProtoMessage() {}
 
 func (x *Turns) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[76]
+	mi := &file_wire_api_api_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5617,7 +5702,7 @@ func (x *Turns) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Turns.ProtoReflect.Descriptor instead.
 func (*Turns) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{76}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *Turns) GetTurns() []*Turn {
@@ -5638,7 +5723,7 @@ type Turn struct {
 
 func (x *Turn) Reset() {
 	*x = Turn{}
-	mi := &file_wire_api_api_proto_msgTypes[77]
+	mi := &file_wire_api_api_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5650,7 +5735,7 @@ func (x *Turn) String() string {
 func (*Turn) ProtoMessage() {}
 
 func (x *Turn) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[77]
+	mi := &file_wire_api_api_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5663,7 +5748,7 @@ func (x *Turn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Turn.ProtoReflect.Descriptor instead.
 func (*Turn) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{77}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Turn) GetPerson() string {
@@ -5696,7 +5781,7 @@ type Members struct {
 
 func (x *Members) Reset() {
 	*x = Members{}
-	mi := &file_wire_api_api_proto_msgTypes[78]
+	mi := &file_wire_api_api_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5708,7 +5793,7 @@ func (x *Members) String() string {
 func (*Members) ProtoMessage() {}
 
 func (x *Members) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[78]
+	mi := &file_wire_api_api_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5721,7 +5806,7 @@ func (x *Members) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Members.ProtoReflect.Descriptor instead.
 func (*Members) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{78}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *Members) GetPeople() []string {
@@ -5746,7 +5831,7 @@ type ListTerminalsRequest struct {
 
 func (x *ListTerminalsRequest) Reset() {
 	*x = ListTerminalsRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[79]
+	mi := &file_wire_api_api_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5758,7 +5843,7 @@ func (x *ListTerminalsRequest) String() string {
 func (*ListTerminalsRequest) ProtoMessage() {}
 
 func (x *ListTerminalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[79]
+	mi := &file_wire_api_api_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5771,7 +5856,7 @@ func (x *ListTerminalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTerminalsRequest.ProtoReflect.Descriptor instead.
 func (*ListTerminalsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{79}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ListTerminalsRequest) GetId() string {
@@ -5834,7 +5919,7 @@ type ListTerminalsReply struct {
 
 func (x *ListTerminalsReply) Reset() {
 	*x = ListTerminalsReply{}
-	mi := &file_wire_api_api_proto_msgTypes[80]
+	mi := &file_wire_api_api_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5846,7 +5931,7 @@ func (x *ListTerminalsReply) String() string {
 func (*ListTerminalsReply) ProtoMessage() {}
 
 func (x *ListTerminalsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[80]
+	mi := &file_wire_api_api_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5859,7 +5944,7 @@ func (x *ListTerminalsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTerminalsReply.ProtoReflect.Descriptor instead.
 func (*ListTerminalsReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{80}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *ListTerminalsReply) GetTerminals() []*Terminal {
@@ -5906,7 +5991,7 @@ type Terminal struct {
 
 func (x *Terminal) Reset() {
 	*x = Terminal{}
-	mi := &file_wire_api_api_proto_msgTypes[81]
+	mi := &file_wire_api_api_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5918,7 +6003,7 @@ func (x *Terminal) String() string {
 func (*Terminal) ProtoMessage() {}
 
 func (x *Terminal) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[81]
+	mi := &file_wire_api_api_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5931,7 +6016,7 @@ func (x *Terminal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Terminal.ProtoReflect.Descriptor instead.
 func (*Terminal) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{81}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *Terminal) GetId() string {
@@ -6049,7 +6134,7 @@ type TerminalLine struct {
 
 func (x *TerminalLine) Reset() {
 	*x = TerminalLine{}
-	mi := &file_wire_api_api_proto_msgTypes[82]
+	mi := &file_wire_api_api_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6061,7 +6146,7 @@ func (x *TerminalLine) String() string {
 func (*TerminalLine) ProtoMessage() {}
 
 func (x *TerminalLine) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[82]
+	mi := &file_wire_api_api_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6074,7 +6159,7 @@ func (x *TerminalLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalLine.ProtoReflect.Descriptor instead.
 func (*TerminalLine) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{82}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *TerminalLine) GetAt() *durationpb.Duration {
@@ -6102,7 +6187,7 @@ type ReplayTerminalRequest struct {
 
 func (x *ReplayTerminalRequest) Reset() {
 	*x = ReplayTerminalRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[83]
+	mi := &file_wire_api_api_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6114,7 +6199,7 @@ func (x *ReplayTerminalRequest) String() string {
 func (*ReplayTerminalRequest) ProtoMessage() {}
 
 func (x *ReplayTerminalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[83]
+	mi := &file_wire_api_api_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6127,7 +6212,7 @@ func (x *ReplayTerminalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayTerminalRequest.ProtoReflect.Descriptor instead.
 func (*ReplayTerminalRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{83}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *ReplayTerminalRequest) GetHost() string {
@@ -6162,7 +6247,7 @@ type TerminalPart struct {
 
 func (x *TerminalPart) Reset() {
 	*x = TerminalPart{}
-	mi := &file_wire_api_api_proto_msgTypes[84]
+	mi := &file_wire_api_api_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6174,7 +6259,7 @@ func (x *TerminalPart) String() string {
 func (*TerminalPart) ProtoMessage() {}
 
 func (x *TerminalPart) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[84]
+	mi := &file_wire_api_api_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6187,7 +6272,7 @@ func (x *TerminalPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalPart.ProtoReflect.Descriptor instead.
 func (*TerminalPart) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{84}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *TerminalPart) GetStatement() []byte {
@@ -6222,7 +6307,7 @@ type EndHostSessionRequest struct {
 
 func (x *EndHostSessionRequest) Reset() {
 	*x = EndHostSessionRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[85]
+	mi := &file_wire_api_api_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6234,7 +6319,7 @@ func (x *EndHostSessionRequest) String() string {
 func (*EndHostSessionRequest) ProtoMessage() {}
 
 func (x *EndHostSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[85]
+	mi := &file_wire_api_api_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6247,7 +6332,7 @@ func (x *EndHostSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndHostSessionRequest.ProtoReflect.Descriptor instead.
 func (*EndHostSessionRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{85}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *EndHostSessionRequest) GetHost() string {
@@ -6279,7 +6364,7 @@ type EndHostSessionReply struct {
 
 func (x *EndHostSessionReply) Reset() {
 	*x = EndHostSessionReply{}
-	mi := &file_wire_api_api_proto_msgTypes[86]
+	mi := &file_wire_api_api_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6291,7 +6376,7 @@ func (x *EndHostSessionReply) String() string {
 func (*EndHostSessionReply) ProtoMessage() {}
 
 func (x *EndHostSessionReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[86]
+	mi := &file_wire_api_api_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6304,7 +6389,7 @@ func (x *EndHostSessionReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndHostSessionReply.ProtoReflect.Descriptor instead.
 func (*EndHostSessionReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{86}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{87}
 }
 
 type GetRosterRequest struct {
@@ -6315,7 +6400,7 @@ type GetRosterRequest struct {
 
 func (x *GetRosterRequest) Reset() {
 	*x = GetRosterRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[87]
+	mi := &file_wire_api_api_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6327,7 +6412,7 @@ func (x *GetRosterRequest) String() string {
 func (*GetRosterRequest) ProtoMessage() {}
 
 func (x *GetRosterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[87]
+	mi := &file_wire_api_api_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6340,7 +6425,7 @@ func (x *GetRosterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRosterRequest.ProtoReflect.Descriptor instead.
 func (*GetRosterRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{87}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{88}
 }
 
 type GetRosterReply struct {
@@ -6356,7 +6441,7 @@ type GetRosterReply struct {
 
 func (x *GetRosterReply) Reset() {
 	*x = GetRosterReply{}
-	mi := &file_wire_api_api_proto_msgTypes[88]
+	mi := &file_wire_api_api_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6368,7 +6453,7 @@ func (x *GetRosterReply) String() string {
 func (*GetRosterReply) ProtoMessage() {}
 
 func (x *GetRosterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[88]
+	mi := &file_wire_api_api_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6381,7 +6466,7 @@ func (x *GetRosterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRosterReply.ProtoReflect.Descriptor instead.
 func (*GetRosterReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{88}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *GetRosterReply) GetEnvelope() []byte {
@@ -6430,7 +6515,7 @@ type PersonKeys struct {
 
 func (x *PersonKeys) Reset() {
 	*x = PersonKeys{}
-	mi := &file_wire_api_api_proto_msgTypes[89]
+	mi := &file_wire_api_api_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6442,7 +6527,7 @@ func (x *PersonKeys) String() string {
 func (*PersonKeys) ProtoMessage() {}
 
 func (x *PersonKeys) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[89]
+	mi := &file_wire_api_api_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6455,7 +6540,7 @@ func (x *PersonKeys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersonKeys.ProtoReflect.Descriptor instead.
 func (*PersonKeys) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{89}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *PersonKeys) GetPerson() string {
@@ -6482,7 +6567,7 @@ type PublicKey struct {
 
 func (x *PublicKey) Reset() {
 	*x = PublicKey{}
-	mi := &file_wire_api_api_proto_msgTypes[90]
+	mi := &file_wire_api_api_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6494,7 +6579,7 @@ func (x *PublicKey) String() string {
 func (*PublicKey) ProtoMessage() {}
 
 func (x *PublicKey) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[90]
+	mi := &file_wire_api_api_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6507,7 +6592,7 @@ func (x *PublicKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublicKey.ProtoReflect.Descriptor instead.
 func (*PublicKey) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{90}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *PublicKey) GetId() []byte {
@@ -6535,7 +6620,7 @@ type PublishRosterRequest struct {
 
 func (x *PublishRosterRequest) Reset() {
 	*x = PublishRosterRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[91]
+	mi := &file_wire_api_api_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6547,7 +6632,7 @@ func (x *PublishRosterRequest) String() string {
 func (*PublishRosterRequest) ProtoMessage() {}
 
 func (x *PublishRosterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[91]
+	mi := &file_wire_api_api_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6560,7 +6645,7 @@ func (x *PublishRosterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishRosterRequest.ProtoReflect.Descriptor instead.
 func (*PublishRosterRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{91}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *PublishRosterRequest) GetEnvelope() []byte {
@@ -6593,7 +6678,7 @@ type PublishRosterReply struct {
 
 func (x *PublishRosterReply) Reset() {
 	*x = PublishRosterReply{}
-	mi := &file_wire_api_api_proto_msgTypes[92]
+	mi := &file_wire_api_api_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6605,7 +6690,7 @@ func (x *PublishRosterReply) String() string {
 func (*PublishRosterReply) ProtoMessage() {}
 
 func (x *PublishRosterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[92]
+	mi := &file_wire_api_api_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6618,7 +6703,7 @@ func (x *PublishRosterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishRosterReply.ProtoReflect.Descriptor instead.
 func (*PublishRosterReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{92}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *PublishRosterReply) GetVersion() uint64 {
@@ -6678,11 +6763,16 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\aexpires\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\x0f\n" +
 	"\rLogoutRequest\"\r\n" +
 	"\vLogoutReply\"\x0f\n" +
-	"\rWhoamiRequest\"\x97\x01\n" +
+	"\rWhoamiRequest\"\xc3\x01\n" +
 	"\vWhoamiReply\x12-\n" +
 	"\x06person\x18\x01 \x01(\v2\x15.curfew.api.v1.PersonR\x06person\x12\x14\n" +
 	"\x05fleet\x18\x02 \x01(\tR\x05fleet\x12C\n" +
-	"\x0fsession_expires\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x0esessionExpires\"\x99\x01\n" +
+	"\x0fsession_expires\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x0esessionExpires\x12*\n" +
+	"\x05proof\x18\x04 \x01(\v2\x14.curfew.api.v1.ProofR\x05proof\"]\n" +
+	"\x05Proof\x12\x16\n" +
+	"\x06factor\x18\x01 \x01(\tR\x06factor\x12*\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x10\n" +
+	"\x03for\x18\x03 \x01(\tR\x03for\"\x99\x01\n" +
 	"\x06Person\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
 	"\tfull_name\x18\x02 \x01(\tR\bfullName\x12\x10\n" +
@@ -6692,7 +6782,7 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\benrolled\x18\x06 \x01(\bR\benrolled\"\x12\n" +
 	"\x10ListRolesRequest\";\n" +
 	"\x0eListRolesReply\x12)\n" +
-	"\x05roles\x18\x01 \x03(\v2\x13.curfew.api.v1.RoleR\x05roles\"\xd8\x04\n" +
+	"\x05roles\x18\x01 \x03(\v2\x13.curfew.api.v1.RoleR\x05roles\"\x91\x05\n" +
 	"\x04Role\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x14\n" +
@@ -6711,7 +6801,8 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\tterminals\x18\r \x01(\tR\tterminals\x12\x1e\n" +
 	"\n" +
 	"conditions\x18\x14 \x03(\tR\n" +
-	"conditions\x12\x1a\n" +
+	"conditions\x127\n" +
+	"\tfreshness\x18\x17 \x01(\v2\x19.google.protobuf.DurationR\tfreshness\x12\x1a\n" +
 	"\bdoubtful\x18\x16 \x03(\tR\bdoubtful\"\xa1\x03\n" +
 	"\x14CreateRequestRequest\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12\x14\n" +
@@ -6739,7 +6830,7 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x06Remark\x12\x16\n" +
 	"\x06person\x18\x01 \x01(\tR\x06person\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
-	"\x04text\x18\x03 \x01(\tR\x04text\"\xfd\v\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\"\xa9\f\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06person\x18\x02 \x01(\tR\x06person\x12\x1b\n" +
@@ -6787,7 +6878,8 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\vin_place_of\x18= \x01(\tR\tinPlaceOf\x12\x16\n" +
 	"\x06source\x18< \x01(\tR\x06source\x12\x1c\n" +
 	"\tterminals\x18! \x01(\tR\tterminals\x12'\n" +
-	"\x04risk\x18? \x01(\v2\x13.curfew.api.v1.RiskR\x04risk\x12,\n" +
+	"\x04risk\x18? \x01(\v2\x13.curfew.api.v1.RiskR\x04risk\x12*\n" +
+	"\x05proof\x18A \x01(\v2\x14.curfew.api.v1.ProofR\x05proof\x12,\n" +
 	"\x06doubts\x18@ \x03(\v2\x14.curfew.api.v1.DoubtR\x06doubts\"\xe8\x01\n" +
 	"\x04Risk\x12$\n" +
 	"\vnew_network\x18\x01 \x01(\bH\x00R\n" +
@@ -7251,7 +7343,7 @@ func file_wire_api_api_proto_rawDescGZIP() []byte {
 	return file_wire_api_api_proto_rawDescData
 }
 
-var file_wire_api_api_proto_msgTypes = make([]protoimpl.MessageInfo, 100)
+var file_wire_api_api_proto_msgTypes = make([]protoimpl.MessageInfo, 101)
 var file_wire_api_api_proto_goTypes = []any{
 	(*EnrollRequest)(nil),              // 0: curfew.api.v1.EnrollRequest
 	(*EnrollReply)(nil),                // 1: curfew.api.v1.EnrollReply
@@ -7265,284 +7357,289 @@ var file_wire_api_api_proto_goTypes = []any{
 	(*LogoutReply)(nil),                // 9: curfew.api.v1.LogoutReply
 	(*WhoamiRequest)(nil),              // 10: curfew.api.v1.WhoamiRequest
 	(*WhoamiReply)(nil),                // 11: curfew.api.v1.WhoamiReply
-	(*Person)(nil),                     // 12: curfew.api.v1.Person
-	(*ListRolesRequest)(nil),           // 13: curfew.api.v1.ListRolesRequest
-	(*ListRolesReply)(nil),             // 14: curfew.api.v1.ListRolesReply
-	(*Role)(nil),                       // 15: curfew.api.v1.Role
-	(*CreateRequestRequest)(nil),       // 16: curfew.api.v1.CreateRequestRequest
-	(*Approval)(nil),                   // 17: curfew.api.v1.Approval
-	(*Remark)(nil),                     // 18: curfew.api.v1.Remark
-	(*Request)(nil),                    // 19: curfew.api.v1.Request
-	(*Risk)(nil),                       // 20: curfew.api.v1.Risk
-	(*Doubt)(nil),                      // 21: curfew.api.v1.Doubt
-	(*Origin)(nil),                     // 22: curfew.api.v1.Origin
-	(*HostState)(nil),                  // 23: curfew.api.v1.HostState
-	(*GetRequestRequest)(nil),          // 24: curfew.api.v1.GetRequestRequest
-	(*ListRequestsRequest)(nil),        // 25: curfew.api.v1.ListRequestsRequest
-	(*ListRequestsReply)(nil),          // 26: curfew.api.v1.ListRequestsReply
-	(*ApproveRequest)(nil),             // 27: curfew.api.v1.ApproveRequest
-	(*Delegation)(nil),                 // 28: curfew.api.v1.Delegation
-	(*DelegateRequest)(nil),            // 29: curfew.api.v1.DelegateRequest
-	(*DelegateReply)(nil),              // 30: curfew.api.v1.DelegateReply
-	(*ListDelegationsRequest)(nil),     // 31: curfew.api.v1.ListDelegationsRequest
-	(*ListDelegationsReply)(nil),       // 32: curfew.api.v1.ListDelegationsReply
-	(*EndDelegationRequest)(nil),       // 33: curfew.api.v1.EndDelegationRequest
-	(*EndDelegationReply)(nil),         // 34: curfew.api.v1.EndDelegationReply
-	(*SignRequest)(nil),                // 35: curfew.api.v1.SignRequest
-	(*CommentRequest)(nil),             // 36: curfew.api.v1.CommentRequest
-	(*DenyRequest)(nil),                // 37: curfew.api.v1.DenyRequest
-	(*WithdrawRequest)(nil),            // 38: curfew.api.v1.WithdrawRequest
-	(*RevokeRequest)(nil),              // 39: curfew.api.v1.RevokeRequest
-	(*ExtendRequest)(nil),              // 40: curfew.api.v1.ExtendRequest
-	(*OpenPagesRequest)(nil),           // 41: curfew.api.v1.OpenPagesRequest
-	(*OpenPagesReply)(nil),             // 42: curfew.api.v1.OpenPagesReply
-	(*IssueSSHCertificateRequest)(nil), // 43: curfew.api.v1.IssueSSHCertificateRequest
-	(*IssueSSHCertificateReply)(nil),   // 44: curfew.api.v1.IssueSSHCertificateReply
-	(*SearchEventsRequest)(nil),        // 45: curfew.api.v1.SearchEventsRequest
-	(*SearchEventsReply)(nil),          // 46: curfew.api.v1.SearchEventsReply
-	(*Event)(nil),                      // 47: curfew.api.v1.Event
-	(*IDs)(nil),                        // 48: curfew.api.v1.IDs
-	(*Process)(nil),                    // 49: curfew.api.v1.Process
-	(*Receipt)(nil),                    // 50: curfew.api.v1.Receipt
-	(*TimelineRequest)(nil),            // 51: curfew.api.v1.TimelineRequest
-	(*TimelineReply)(nil),              // 52: curfew.api.v1.TimelineReply
-	(*Moment)(nil),                     // 53: curfew.api.v1.Moment
-	(*GetCheckpointRequest)(nil),       // 54: curfew.api.v1.GetCheckpointRequest
-	(*GetCheckpointReply)(nil),         // 55: curfew.api.v1.GetCheckpointReply
-	(*Witness)(nil),                    // 56: curfew.api.v1.Witness
-	(*ExportRecordRequest)(nil),        // 57: curfew.api.v1.ExportRecordRequest
-	(*ExportPart)(nil),                 // 58: curfew.api.v1.ExportPart
-	(*AddPersonRequest)(nil),           // 59: curfew.api.v1.AddPersonRequest
-	(*InvitePersonRequest)(nil),        // 60: curfew.api.v1.InvitePersonRequest
-	(*InviteReply)(nil),                // 61: curfew.api.v1.InviteReply
-	(*DisablePersonRequest)(nil),       // 62: curfew.api.v1.DisablePersonRequest
-	(*ListPeopleRequest)(nil),          // 63: curfew.api.v1.ListPeopleRequest
-	(*ListPeopleReply)(nil),            // 64: curfew.api.v1.ListPeopleReply
-	(*CreateJoinTokenRequest)(nil),     // 65: curfew.api.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenReply)(nil),       // 66: curfew.api.v1.CreateJoinTokenReply
-	(*FactorRequest)(nil),              // 67: curfew.api.v1.FactorRequest
-	(*ListHostsRequest)(nil),           // 68: curfew.api.v1.ListHostsRequest
-	(*ListHostsReply)(nil),             // 69: curfew.api.v1.ListHostsReply
-	(*Host)(nil),                       // 70: curfew.api.v1.Host
-	(*Finding)(nil),                    // 71: curfew.api.v1.Finding
-	(*DecommissionHostRequest)(nil),    // 72: curfew.api.v1.DecommissionHostRequest
-	(*PolicyStatusRequest)(nil),        // 73: curfew.api.v1.PolicyStatusRequest
-	(*PolicyStatusReply)(nil),          // 74: curfew.api.v1.PolicyStatusReply
-	(*OnCall)(nil),                     // 75: curfew.api.v1.OnCall
-	(*Turns)(nil),                      // 76: curfew.api.v1.Turns
-	(*Turn)(nil),                       // 77: curfew.api.v1.Turn
-	(*Members)(nil),                    // 78: curfew.api.v1.Members
-	(*ListTerminalsRequest)(nil),       // 79: curfew.api.v1.ListTerminalsRequest
-	(*ListTerminalsReply)(nil),         // 80: curfew.api.v1.ListTerminalsReply
-	(*Terminal)(nil),                   // 81: curfew.api.v1.Terminal
-	(*TerminalLine)(nil),               // 82: curfew.api.v1.TerminalLine
-	(*ReplayTerminalRequest)(nil),      // 83: curfew.api.v1.ReplayTerminalRequest
-	(*TerminalPart)(nil),               // 84: curfew.api.v1.TerminalPart
-	(*EndHostSessionRequest)(nil),      // 85: curfew.api.v1.EndHostSessionRequest
-	(*EndHostSessionReply)(nil),        // 86: curfew.api.v1.EndHostSessionReply
-	(*GetRosterRequest)(nil),           // 87: curfew.api.v1.GetRosterRequest
-	(*GetRosterReply)(nil),             // 88: curfew.api.v1.GetRosterReply
-	(*PersonKeys)(nil),                 // 89: curfew.api.v1.PersonKeys
-	(*PublicKey)(nil),                  // 90: curfew.api.v1.PublicKey
-	(*PublishRosterRequest)(nil),       // 91: curfew.api.v1.PublishRosterRequest
-	(*PublishRosterReply)(nil),         // 92: curfew.api.v1.PublishRosterReply
-	nil,                                // 93: curfew.api.v1.CreateRequestRequest.LabelsEntry
-	nil,                                // 94: curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
-	nil,                                // 95: curfew.api.v1.Host.LabelsEntry
-	nil,                                // 96: curfew.api.v1.PolicyStatusReply.FilesEntry
-	nil,                                // 97: curfew.api.v1.PolicyStatusReply.DirectoryEntry
-	nil,                                // 98: curfew.api.v1.PolicyStatusReply.ManagersEntry
-	nil,                                // 99: curfew.api.v1.OnCall.RotationsEntry
-	(*timestamppb.Timestamp)(nil),      // 100: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 101: google.protobuf.Duration
+	(*Proof)(nil),                      // 12: curfew.api.v1.Proof
+	(*Person)(nil),                     // 13: curfew.api.v1.Person
+	(*ListRolesRequest)(nil),           // 14: curfew.api.v1.ListRolesRequest
+	(*ListRolesReply)(nil),             // 15: curfew.api.v1.ListRolesReply
+	(*Role)(nil),                       // 16: curfew.api.v1.Role
+	(*CreateRequestRequest)(nil),       // 17: curfew.api.v1.CreateRequestRequest
+	(*Approval)(nil),                   // 18: curfew.api.v1.Approval
+	(*Remark)(nil),                     // 19: curfew.api.v1.Remark
+	(*Request)(nil),                    // 20: curfew.api.v1.Request
+	(*Risk)(nil),                       // 21: curfew.api.v1.Risk
+	(*Doubt)(nil),                      // 22: curfew.api.v1.Doubt
+	(*Origin)(nil),                     // 23: curfew.api.v1.Origin
+	(*HostState)(nil),                  // 24: curfew.api.v1.HostState
+	(*GetRequestRequest)(nil),          // 25: curfew.api.v1.GetRequestRequest
+	(*ListRequestsRequest)(nil),        // 26: curfew.api.v1.ListRequestsRequest
+	(*ListRequestsReply)(nil),          // 27: curfew.api.v1.ListRequestsReply
+	(*ApproveRequest)(nil),             // 28: curfew.api.v1.ApproveRequest
+	(*Delegation)(nil),                 // 29: curfew.api.v1.Delegation
+	(*DelegateRequest)(nil),            // 30: curfew.api.v1.DelegateRequest
+	(*DelegateReply)(nil),              // 31: curfew.api.v1.DelegateReply
+	(*ListDelegationsRequest)(nil),     // 32: curfew.api.v1.ListDelegationsRequest
+	(*ListDelegationsReply)(nil),       // 33: curfew.api.v1.ListDelegationsReply
+	(*EndDelegationRequest)(nil),       // 34: curfew.api.v1.EndDelegationRequest
+	(*EndDelegationReply)(nil),         // 35: curfew.api.v1.EndDelegationReply
+	(*SignRequest)(nil),                // 36: curfew.api.v1.SignRequest
+	(*CommentRequest)(nil),             // 37: curfew.api.v1.CommentRequest
+	(*DenyRequest)(nil),                // 38: curfew.api.v1.DenyRequest
+	(*WithdrawRequest)(nil),            // 39: curfew.api.v1.WithdrawRequest
+	(*RevokeRequest)(nil),              // 40: curfew.api.v1.RevokeRequest
+	(*ExtendRequest)(nil),              // 41: curfew.api.v1.ExtendRequest
+	(*OpenPagesRequest)(nil),           // 42: curfew.api.v1.OpenPagesRequest
+	(*OpenPagesReply)(nil),             // 43: curfew.api.v1.OpenPagesReply
+	(*IssueSSHCertificateRequest)(nil), // 44: curfew.api.v1.IssueSSHCertificateRequest
+	(*IssueSSHCertificateReply)(nil),   // 45: curfew.api.v1.IssueSSHCertificateReply
+	(*SearchEventsRequest)(nil),        // 46: curfew.api.v1.SearchEventsRequest
+	(*SearchEventsReply)(nil),          // 47: curfew.api.v1.SearchEventsReply
+	(*Event)(nil),                      // 48: curfew.api.v1.Event
+	(*IDs)(nil),                        // 49: curfew.api.v1.IDs
+	(*Process)(nil),                    // 50: curfew.api.v1.Process
+	(*Receipt)(nil),                    // 51: curfew.api.v1.Receipt
+	(*TimelineRequest)(nil),            // 52: curfew.api.v1.TimelineRequest
+	(*TimelineReply)(nil),              // 53: curfew.api.v1.TimelineReply
+	(*Moment)(nil),                     // 54: curfew.api.v1.Moment
+	(*GetCheckpointRequest)(nil),       // 55: curfew.api.v1.GetCheckpointRequest
+	(*GetCheckpointReply)(nil),         // 56: curfew.api.v1.GetCheckpointReply
+	(*Witness)(nil),                    // 57: curfew.api.v1.Witness
+	(*ExportRecordRequest)(nil),        // 58: curfew.api.v1.ExportRecordRequest
+	(*ExportPart)(nil),                 // 59: curfew.api.v1.ExportPart
+	(*AddPersonRequest)(nil),           // 60: curfew.api.v1.AddPersonRequest
+	(*InvitePersonRequest)(nil),        // 61: curfew.api.v1.InvitePersonRequest
+	(*InviteReply)(nil),                // 62: curfew.api.v1.InviteReply
+	(*DisablePersonRequest)(nil),       // 63: curfew.api.v1.DisablePersonRequest
+	(*ListPeopleRequest)(nil),          // 64: curfew.api.v1.ListPeopleRequest
+	(*ListPeopleReply)(nil),            // 65: curfew.api.v1.ListPeopleReply
+	(*CreateJoinTokenRequest)(nil),     // 66: curfew.api.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenReply)(nil),       // 67: curfew.api.v1.CreateJoinTokenReply
+	(*FactorRequest)(nil),              // 68: curfew.api.v1.FactorRequest
+	(*ListHostsRequest)(nil),           // 69: curfew.api.v1.ListHostsRequest
+	(*ListHostsReply)(nil),             // 70: curfew.api.v1.ListHostsReply
+	(*Host)(nil),                       // 71: curfew.api.v1.Host
+	(*Finding)(nil),                    // 72: curfew.api.v1.Finding
+	(*DecommissionHostRequest)(nil),    // 73: curfew.api.v1.DecommissionHostRequest
+	(*PolicyStatusRequest)(nil),        // 74: curfew.api.v1.PolicyStatusRequest
+	(*PolicyStatusReply)(nil),          // 75: curfew.api.v1.PolicyStatusReply
+	(*OnCall)(nil),                     // 76: curfew.api.v1.OnCall
+	(*Turns)(nil),                      // 77: curfew.api.v1.Turns
+	(*Turn)(nil),                       // 78: curfew.api.v1.Turn
+	(*Members)(nil),                    // 79: curfew.api.v1.Members
+	(*ListTerminalsRequest)(nil),       // 80: curfew.api.v1.ListTerminalsRequest
+	(*ListTerminalsReply)(nil),         // 81: curfew.api.v1.ListTerminalsReply
+	(*Terminal)(nil),                   // 82: curfew.api.v1.Terminal
+	(*TerminalLine)(nil),               // 83: curfew.api.v1.TerminalLine
+	(*ReplayTerminalRequest)(nil),      // 84: curfew.api.v1.ReplayTerminalRequest
+	(*TerminalPart)(nil),               // 85: curfew.api.v1.TerminalPart
+	(*EndHostSessionRequest)(nil),      // 86: curfew.api.v1.EndHostSessionRequest
+	(*EndHostSessionReply)(nil),        // 87: curfew.api.v1.EndHostSessionReply
+	(*GetRosterRequest)(nil),           // 88: curfew.api.v1.GetRosterRequest
+	(*GetRosterReply)(nil),             // 89: curfew.api.v1.GetRosterReply
+	(*PersonKeys)(nil),                 // 90: curfew.api.v1.PersonKeys
+	(*PublicKey)(nil),                  // 91: curfew.api.v1.PublicKey
+	(*PublishRosterRequest)(nil),       // 92: curfew.api.v1.PublishRosterRequest
+	(*PublishRosterReply)(nil),         // 93: curfew.api.v1.PublishRosterReply
+	nil,                                // 94: curfew.api.v1.CreateRequestRequest.LabelsEntry
+	nil,                                // 95: curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
+	nil,                                // 96: curfew.api.v1.Host.LabelsEntry
+	nil,                                // 97: curfew.api.v1.PolicyStatusReply.FilesEntry
+	nil,                                // 98: curfew.api.v1.PolicyStatusReply.DirectoryEntry
+	nil,                                // 99: curfew.api.v1.PolicyStatusReply.ManagersEntry
+	nil,                                // 100: curfew.api.v1.OnCall.RotationsEntry
+	(*timestamppb.Timestamp)(nil),      // 101: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 102: google.protobuf.Duration
 }
 var file_wire_api_api_proto_depIdxs = []int32{
-	100, // 0: curfew.api.v1.SessionReply.expires:type_name -> google.protobuf.Timestamp
-	12,  // 1: curfew.api.v1.WhoamiReply.person:type_name -> curfew.api.v1.Person
-	100, // 2: curfew.api.v1.WhoamiReply.session_expires:type_name -> google.protobuf.Timestamp
-	15,  // 3: curfew.api.v1.ListRolesReply.roles:type_name -> curfew.api.v1.Role
-	101, // 4: curfew.api.v1.Role.max_duration:type_name -> google.protobuf.Duration
-	100, // 5: curfew.api.v1.Role.eligible_until:type_name -> google.protobuf.Timestamp
-	100, // 6: curfew.api.v1.Role.eligible_from:type_name -> google.protobuf.Timestamp
-	101, // 7: curfew.api.v1.CreateRequestRequest.duration:type_name -> google.protobuf.Duration
-	100, // 8: curfew.api.v1.CreateRequestRequest.start:type_name -> google.protobuf.Timestamp
-	93,  // 9: curfew.api.v1.CreateRequestRequest.labels:type_name -> curfew.api.v1.CreateRequestRequest.LabelsEntry
-	100, // 10: curfew.api.v1.Approval.at:type_name -> google.protobuf.Timestamp
-	101, // 11: curfew.api.v1.Approval.duration:type_name -> google.protobuf.Duration
-	100, // 12: curfew.api.v1.Remark.at:type_name -> google.protobuf.Timestamp
-	101, // 13: curfew.api.v1.Request.duration:type_name -> google.protobuf.Duration
-	100, // 14: curfew.api.v1.Request.asked_at:type_name -> google.protobuf.Timestamp
-	100, // 15: curfew.api.v1.Request.lapses_at:type_name -> google.protobuf.Timestamp
-	17,  // 16: curfew.api.v1.Request.approvals:type_name -> curfew.api.v1.Approval
-	100, // 17: curfew.api.v1.Request.not_before:type_name -> google.protobuf.Timestamp
-	100, // 18: curfew.api.v1.Request.not_after:type_name -> google.protobuf.Timestamp
-	23,  // 19: curfew.api.v1.Request.host_states:type_name -> curfew.api.v1.HostState
-	100, // 20: curfew.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
-	101, // 21: curfew.api.v1.Request.drain:type_name -> google.protobuf.Duration
-	22,  // 22: curfew.api.v1.Request.origin:type_name -> curfew.api.v1.Origin
-	18,  // 23: curfew.api.v1.Request.remarks:type_name -> curfew.api.v1.Remark
-	100, // 24: curfew.api.v1.Request.start:type_name -> google.protobuf.Timestamp
-	20,  // 25: curfew.api.v1.Request.risk:type_name -> curfew.api.v1.Risk
-	21,  // 26: curfew.api.v1.Request.doubts:type_name -> curfew.api.v1.Doubt
-	101, // 27: curfew.api.v1.Risk.factor_age:type_name -> google.protobuf.Duration
-	100, // 28: curfew.api.v1.HostState.at:type_name -> google.protobuf.Timestamp
-	19,  // 29: curfew.api.v1.ListRequestsReply.requests:type_name -> curfew.api.v1.Request
-	101, // 30: curfew.api.v1.ApproveRequest.duration:type_name -> google.protobuf.Duration
-	100, // 31: curfew.api.v1.Delegation.from:type_name -> google.protobuf.Timestamp
-	100, // 32: curfew.api.v1.Delegation.until:type_name -> google.protobuf.Timestamp
-	100, // 33: curfew.api.v1.Delegation.made_at:type_name -> google.protobuf.Timestamp
-	100, // 34: curfew.api.v1.DelegateRequest.from:type_name -> google.protobuf.Timestamp
-	100, // 35: curfew.api.v1.DelegateRequest.until:type_name -> google.protobuf.Timestamp
-	28,  // 36: curfew.api.v1.DelegateReply.delegation:type_name -> curfew.api.v1.Delegation
-	28,  // 37: curfew.api.v1.ListDelegationsReply.delegations:type_name -> curfew.api.v1.Delegation
-	28,  // 38: curfew.api.v1.EndDelegationReply.delegation:type_name -> curfew.api.v1.Delegation
-	101, // 39: curfew.api.v1.ExtendRequest.duration:type_name -> google.protobuf.Duration
-	100, // 40: curfew.api.v1.OpenPagesReply.expires:type_name -> google.protobuf.Timestamp
-	100, // 41: curfew.api.v1.IssueSSHCertificateReply.expires:type_name -> google.protobuf.Timestamp
-	100, // 42: curfew.api.v1.SearchEventsRequest.since:type_name -> google.protobuf.Timestamp
-	100, // 43: curfew.api.v1.SearchEventsRequest.until:type_name -> google.protobuf.Timestamp
-	47,  // 44: curfew.api.v1.SearchEventsReply.events:type_name -> curfew.api.v1.Event
-	100, // 45: curfew.api.v1.Event.at:type_name -> google.protobuf.Timestamp
-	49,  // 46: curfew.api.v1.Event.process:type_name -> curfew.api.v1.Process
-	101, // 47: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
-	50,  // 48: curfew.api.v1.Event.receipt:type_name -> curfew.api.v1.Receipt
-	100, // 49: curfew.api.v1.Event.since:type_name -> google.protobuf.Timestamp
-	48,  // 50: curfew.api.v1.Process.ids:type_name -> curfew.api.v1.IDs
-	48,  // 51: curfew.api.v1.Process.old_ids:type_name -> curfew.api.v1.IDs
-	101, // 52: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
-	100, // 53: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
-	100, // 54: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
-	100, // 55: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
-	19,  // 56: curfew.api.v1.TimelineReply.request:type_name -> curfew.api.v1.Request
-	53,  // 57: curfew.api.v1.TimelineReply.moments:type_name -> curfew.api.v1.Moment
-	100, // 58: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
-	101, // 59: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
-	47,  // 60: curfew.api.v1.Moment.event:type_name -> curfew.api.v1.Event
-	56,  // 61: curfew.api.v1.GetCheckpointReply.witnesses:type_name -> curfew.api.v1.Witness
-	100, // 62: curfew.api.v1.Witness.at:type_name -> google.protobuf.Timestamp
-	100, // 63: curfew.api.v1.Witness.since:type_name -> google.protobuf.Timestamp
-	100, // 64: curfew.api.v1.ExportRecordRequest.since:type_name -> google.protobuf.Timestamp
-	12,  // 65: curfew.api.v1.InviteReply.person:type_name -> curfew.api.v1.Person
-	100, // 66: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
-	12,  // 67: curfew.api.v1.ListPeopleReply.people:type_name -> curfew.api.v1.Person
-	94,  // 68: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
-	100, // 69: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
-	70,  // 70: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
-	95,  // 71: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
-	100, // 72: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
-	100, // 73: curfew.api.v1.Host.examined:type_name -> google.protobuf.Timestamp
-	71,  // 74: curfew.api.v1.Host.findings:type_name -> curfew.api.v1.Finding
-	100, // 75: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
-	96,  // 76: curfew.api.v1.PolicyStatusReply.files:type_name -> curfew.api.v1.PolicyStatusReply.FilesEntry
-	97,  // 77: curfew.api.v1.PolicyStatusReply.directory:type_name -> curfew.api.v1.PolicyStatusReply.DirectoryEntry
-	98,  // 78: curfew.api.v1.PolicyStatusReply.managers:type_name -> curfew.api.v1.PolicyStatusReply.ManagersEntry
-	75,  // 79: curfew.api.v1.PolicyStatusReply.on_call:type_name -> curfew.api.v1.OnCall
-	99,  // 80: curfew.api.v1.OnCall.rotations:type_name -> curfew.api.v1.OnCall.RotationsEntry
-	77,  // 81: curfew.api.v1.Turns.turns:type_name -> curfew.api.v1.Turn
-	100, // 82: curfew.api.v1.Turn.from:type_name -> google.protobuf.Timestamp
-	100, // 83: curfew.api.v1.Turn.until:type_name -> google.protobuf.Timestamp
-	100, // 84: curfew.api.v1.ListTerminalsRequest.since:type_name -> google.protobuf.Timestamp
-	100, // 85: curfew.api.v1.ListTerminalsRequest.until:type_name -> google.protobuf.Timestamp
-	81,  // 86: curfew.api.v1.ListTerminalsReply.terminals:type_name -> curfew.api.v1.Terminal
-	100, // 87: curfew.api.v1.ListTerminalsReply.until:type_name -> google.protobuf.Timestamp
-	100, // 88: curfew.api.v1.Terminal.started:type_name -> google.protobuf.Timestamp
-	100, // 89: curfew.api.v1.Terminal.seen:type_name -> google.protobuf.Timestamp
-	100, // 90: curfew.api.v1.Terminal.ended:type_name -> google.protobuf.Timestamp
-	82,  // 91: curfew.api.v1.Terminal.lines:type_name -> curfew.api.v1.TerminalLine
-	101, // 92: curfew.api.v1.TerminalLine.at:type_name -> google.protobuf.Duration
-	89,  // 93: curfew.api.v1.GetRosterReply.people:type_name -> curfew.api.v1.PersonKeys
-	90,  // 94: curfew.api.v1.PersonKeys.keys:type_name -> curfew.api.v1.PublicKey
-	78,  // 95: curfew.api.v1.PolicyStatusReply.DirectoryEntry.value:type_name -> curfew.api.v1.Members
-	76,  // 96: curfew.api.v1.OnCall.RotationsEntry.value:type_name -> curfew.api.v1.Turns
-	0,   // 97: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
-	2,   // 98: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
-	3,   // 99: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
-	4,   // 100: curfew.api.v1.Curfew.BeginSignIn:input_type -> curfew.api.v1.BeginSignInRequest
-	6,   // 101: curfew.api.v1.Curfew.FinishSignIn:input_type -> curfew.api.v1.FinishSignInRequest
-	8,   // 102: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
-	10,  // 103: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
-	13,  // 104: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
-	16,  // 105: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
-	24,  // 106: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
-	25,  // 107: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
-	24,  // 108: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
-	27,  // 109: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
-	35,  // 110: curfew.api.v1.Curfew.Sign:input_type -> curfew.api.v1.SignRequest
-	37,  // 111: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
-	36,  // 112: curfew.api.v1.Curfew.Comment:input_type -> curfew.api.v1.CommentRequest
-	38,  // 113: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
-	39,  // 114: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
-	40,  // 115: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
-	29,  // 116: curfew.api.v1.Curfew.Delegate:input_type -> curfew.api.v1.DelegateRequest
-	31,  // 117: curfew.api.v1.Curfew.ListDelegations:input_type -> curfew.api.v1.ListDelegationsRequest
-	33,  // 118: curfew.api.v1.Curfew.EndDelegation:input_type -> curfew.api.v1.EndDelegationRequest
-	41,  // 119: curfew.api.v1.Curfew.OpenPages:input_type -> curfew.api.v1.OpenPagesRequest
-	43,  // 120: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
-	45,  // 121: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	45,  // 122: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
-	51,  // 123: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
-	54,  // 124: curfew.api.v1.Curfew.GetCheckpoint:input_type -> curfew.api.v1.GetCheckpointRequest
-	57,  // 125: curfew.api.v1.Curfew.ExportRecord:input_type -> curfew.api.v1.ExportRecordRequest
-	79,  // 126: curfew.api.v1.Curfew.ListTerminals:input_type -> curfew.api.v1.ListTerminalsRequest
-	83,  // 127: curfew.api.v1.Curfew.ReplayTerminal:input_type -> curfew.api.v1.ReplayTerminalRequest
-	85,  // 128: curfew.api.v1.Curfew.EndHostSession:input_type -> curfew.api.v1.EndHostSessionRequest
-	59,  // 129: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
-	60,  // 130: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
-	62,  // 131: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
-	63,  // 132: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
-	65,  // 133: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
-	68,  // 134: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
-	72,  // 135: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
-	73,  // 136: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
-	87,  // 137: curfew.api.v1.Curfew.GetRoster:input_type -> curfew.api.v1.GetRosterRequest
-	91,  // 138: curfew.api.v1.Curfew.PublishRoster:input_type -> curfew.api.v1.PublishRosterRequest
-	1,   // 139: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
-	7,   // 140: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
-	7,   // 141: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
-	5,   // 142: curfew.api.v1.Curfew.BeginSignIn:output_type -> curfew.api.v1.BeginSignInReply
-	7,   // 143: curfew.api.v1.Curfew.FinishSignIn:output_type -> curfew.api.v1.SessionReply
-	9,   // 144: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
-	11,  // 145: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
-	14,  // 146: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
-	19,  // 147: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
-	19,  // 148: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
-	26,  // 149: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
-	19,  // 150: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
-	19,  // 151: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
-	19,  // 152: curfew.api.v1.Curfew.Sign:output_type -> curfew.api.v1.Request
-	19,  // 153: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
-	19,  // 154: curfew.api.v1.Curfew.Comment:output_type -> curfew.api.v1.Request
-	19,  // 155: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
-	19,  // 156: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
-	19,  // 157: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
-	30,  // 158: curfew.api.v1.Curfew.Delegate:output_type -> curfew.api.v1.DelegateReply
-	32,  // 159: curfew.api.v1.Curfew.ListDelegations:output_type -> curfew.api.v1.ListDelegationsReply
-	34,  // 160: curfew.api.v1.Curfew.EndDelegation:output_type -> curfew.api.v1.EndDelegationReply
-	42,  // 161: curfew.api.v1.Curfew.OpenPages:output_type -> curfew.api.v1.OpenPagesReply
-	44,  // 162: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
-	46,  // 163: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
-	47,  // 164: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
-	52,  // 165: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
-	55,  // 166: curfew.api.v1.Curfew.GetCheckpoint:output_type -> curfew.api.v1.GetCheckpointReply
-	58,  // 167: curfew.api.v1.Curfew.ExportRecord:output_type -> curfew.api.v1.ExportPart
-	80,  // 168: curfew.api.v1.Curfew.ListTerminals:output_type -> curfew.api.v1.ListTerminalsReply
-	84,  // 169: curfew.api.v1.Curfew.ReplayTerminal:output_type -> curfew.api.v1.TerminalPart
-	86,  // 170: curfew.api.v1.Curfew.EndHostSession:output_type -> curfew.api.v1.EndHostSessionReply
-	61,  // 171: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
-	61,  // 172: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
-	12,  // 173: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
-	64,  // 174: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
-	66,  // 175: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
-	69,  // 176: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
-	70,  // 177: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
-	74,  // 178: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
-	88,  // 179: curfew.api.v1.Curfew.GetRoster:output_type -> curfew.api.v1.GetRosterReply
-	92,  // 180: curfew.api.v1.Curfew.PublishRoster:output_type -> curfew.api.v1.PublishRosterReply
-	139, // [139:181] is the sub-list for method output_type
-	97,  // [97:139] is the sub-list for method input_type
-	97,  // [97:97] is the sub-list for extension type_name
-	97,  // [97:97] is the sub-list for extension extendee
-	0,   // [0:97] is the sub-list for field type_name
+	101, // 0: curfew.api.v1.SessionReply.expires:type_name -> google.protobuf.Timestamp
+	13,  // 1: curfew.api.v1.WhoamiReply.person:type_name -> curfew.api.v1.Person
+	101, // 2: curfew.api.v1.WhoamiReply.session_expires:type_name -> google.protobuf.Timestamp
+	12,  // 3: curfew.api.v1.WhoamiReply.proof:type_name -> curfew.api.v1.Proof
+	101, // 4: curfew.api.v1.Proof.at:type_name -> google.protobuf.Timestamp
+	16,  // 5: curfew.api.v1.ListRolesReply.roles:type_name -> curfew.api.v1.Role
+	102, // 6: curfew.api.v1.Role.max_duration:type_name -> google.protobuf.Duration
+	101, // 7: curfew.api.v1.Role.eligible_until:type_name -> google.protobuf.Timestamp
+	101, // 8: curfew.api.v1.Role.eligible_from:type_name -> google.protobuf.Timestamp
+	102, // 9: curfew.api.v1.Role.freshness:type_name -> google.protobuf.Duration
+	102, // 10: curfew.api.v1.CreateRequestRequest.duration:type_name -> google.protobuf.Duration
+	101, // 11: curfew.api.v1.CreateRequestRequest.start:type_name -> google.protobuf.Timestamp
+	94,  // 12: curfew.api.v1.CreateRequestRequest.labels:type_name -> curfew.api.v1.CreateRequestRequest.LabelsEntry
+	101, // 13: curfew.api.v1.Approval.at:type_name -> google.protobuf.Timestamp
+	102, // 14: curfew.api.v1.Approval.duration:type_name -> google.protobuf.Duration
+	101, // 15: curfew.api.v1.Remark.at:type_name -> google.protobuf.Timestamp
+	102, // 16: curfew.api.v1.Request.duration:type_name -> google.protobuf.Duration
+	101, // 17: curfew.api.v1.Request.asked_at:type_name -> google.protobuf.Timestamp
+	101, // 18: curfew.api.v1.Request.lapses_at:type_name -> google.protobuf.Timestamp
+	18,  // 19: curfew.api.v1.Request.approvals:type_name -> curfew.api.v1.Approval
+	101, // 20: curfew.api.v1.Request.not_before:type_name -> google.protobuf.Timestamp
+	101, // 21: curfew.api.v1.Request.not_after:type_name -> google.protobuf.Timestamp
+	24,  // 22: curfew.api.v1.Request.host_states:type_name -> curfew.api.v1.HostState
+	101, // 23: curfew.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
+	102, // 24: curfew.api.v1.Request.drain:type_name -> google.protobuf.Duration
+	23,  // 25: curfew.api.v1.Request.origin:type_name -> curfew.api.v1.Origin
+	19,  // 26: curfew.api.v1.Request.remarks:type_name -> curfew.api.v1.Remark
+	101, // 27: curfew.api.v1.Request.start:type_name -> google.protobuf.Timestamp
+	21,  // 28: curfew.api.v1.Request.risk:type_name -> curfew.api.v1.Risk
+	12,  // 29: curfew.api.v1.Request.proof:type_name -> curfew.api.v1.Proof
+	22,  // 30: curfew.api.v1.Request.doubts:type_name -> curfew.api.v1.Doubt
+	102, // 31: curfew.api.v1.Risk.factor_age:type_name -> google.protobuf.Duration
+	101, // 32: curfew.api.v1.HostState.at:type_name -> google.protobuf.Timestamp
+	20,  // 33: curfew.api.v1.ListRequestsReply.requests:type_name -> curfew.api.v1.Request
+	102, // 34: curfew.api.v1.ApproveRequest.duration:type_name -> google.protobuf.Duration
+	101, // 35: curfew.api.v1.Delegation.from:type_name -> google.protobuf.Timestamp
+	101, // 36: curfew.api.v1.Delegation.until:type_name -> google.protobuf.Timestamp
+	101, // 37: curfew.api.v1.Delegation.made_at:type_name -> google.protobuf.Timestamp
+	101, // 38: curfew.api.v1.DelegateRequest.from:type_name -> google.protobuf.Timestamp
+	101, // 39: curfew.api.v1.DelegateRequest.until:type_name -> google.protobuf.Timestamp
+	29,  // 40: curfew.api.v1.DelegateReply.delegation:type_name -> curfew.api.v1.Delegation
+	29,  // 41: curfew.api.v1.ListDelegationsReply.delegations:type_name -> curfew.api.v1.Delegation
+	29,  // 42: curfew.api.v1.EndDelegationReply.delegation:type_name -> curfew.api.v1.Delegation
+	102, // 43: curfew.api.v1.ExtendRequest.duration:type_name -> google.protobuf.Duration
+	101, // 44: curfew.api.v1.OpenPagesReply.expires:type_name -> google.protobuf.Timestamp
+	101, // 45: curfew.api.v1.IssueSSHCertificateReply.expires:type_name -> google.protobuf.Timestamp
+	101, // 46: curfew.api.v1.SearchEventsRequest.since:type_name -> google.protobuf.Timestamp
+	101, // 47: curfew.api.v1.SearchEventsRequest.until:type_name -> google.protobuf.Timestamp
+	48,  // 48: curfew.api.v1.SearchEventsReply.events:type_name -> curfew.api.v1.Event
+	101, // 49: curfew.api.v1.Event.at:type_name -> google.protobuf.Timestamp
+	50,  // 50: curfew.api.v1.Event.process:type_name -> curfew.api.v1.Process
+	102, // 51: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
+	51,  // 52: curfew.api.v1.Event.receipt:type_name -> curfew.api.v1.Receipt
+	101, // 53: curfew.api.v1.Event.since:type_name -> google.protobuf.Timestamp
+	49,  // 54: curfew.api.v1.Process.ids:type_name -> curfew.api.v1.IDs
+	49,  // 55: curfew.api.v1.Process.old_ids:type_name -> curfew.api.v1.IDs
+	102, // 56: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
+	101, // 57: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
+	101, // 58: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
+	101, // 59: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
+	20,  // 60: curfew.api.v1.TimelineReply.request:type_name -> curfew.api.v1.Request
+	54,  // 61: curfew.api.v1.TimelineReply.moments:type_name -> curfew.api.v1.Moment
+	101, // 62: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
+	102, // 63: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
+	48,  // 64: curfew.api.v1.Moment.event:type_name -> curfew.api.v1.Event
+	57,  // 65: curfew.api.v1.GetCheckpointReply.witnesses:type_name -> curfew.api.v1.Witness
+	101, // 66: curfew.api.v1.Witness.at:type_name -> google.protobuf.Timestamp
+	101, // 67: curfew.api.v1.Witness.since:type_name -> google.protobuf.Timestamp
+	101, // 68: curfew.api.v1.ExportRecordRequest.since:type_name -> google.protobuf.Timestamp
+	13,  // 69: curfew.api.v1.InviteReply.person:type_name -> curfew.api.v1.Person
+	101, // 70: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
+	13,  // 71: curfew.api.v1.ListPeopleReply.people:type_name -> curfew.api.v1.Person
+	95,  // 72: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
+	101, // 73: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
+	71,  // 74: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
+	96,  // 75: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
+	101, // 76: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
+	101, // 77: curfew.api.v1.Host.examined:type_name -> google.protobuf.Timestamp
+	72,  // 78: curfew.api.v1.Host.findings:type_name -> curfew.api.v1.Finding
+	101, // 79: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
+	97,  // 80: curfew.api.v1.PolicyStatusReply.files:type_name -> curfew.api.v1.PolicyStatusReply.FilesEntry
+	98,  // 81: curfew.api.v1.PolicyStatusReply.directory:type_name -> curfew.api.v1.PolicyStatusReply.DirectoryEntry
+	99,  // 82: curfew.api.v1.PolicyStatusReply.managers:type_name -> curfew.api.v1.PolicyStatusReply.ManagersEntry
+	76,  // 83: curfew.api.v1.PolicyStatusReply.on_call:type_name -> curfew.api.v1.OnCall
+	100, // 84: curfew.api.v1.OnCall.rotations:type_name -> curfew.api.v1.OnCall.RotationsEntry
+	78,  // 85: curfew.api.v1.Turns.turns:type_name -> curfew.api.v1.Turn
+	101, // 86: curfew.api.v1.Turn.from:type_name -> google.protobuf.Timestamp
+	101, // 87: curfew.api.v1.Turn.until:type_name -> google.protobuf.Timestamp
+	101, // 88: curfew.api.v1.ListTerminalsRequest.since:type_name -> google.protobuf.Timestamp
+	101, // 89: curfew.api.v1.ListTerminalsRequest.until:type_name -> google.protobuf.Timestamp
+	82,  // 90: curfew.api.v1.ListTerminalsReply.terminals:type_name -> curfew.api.v1.Terminal
+	101, // 91: curfew.api.v1.ListTerminalsReply.until:type_name -> google.protobuf.Timestamp
+	101, // 92: curfew.api.v1.Terminal.started:type_name -> google.protobuf.Timestamp
+	101, // 93: curfew.api.v1.Terminal.seen:type_name -> google.protobuf.Timestamp
+	101, // 94: curfew.api.v1.Terminal.ended:type_name -> google.protobuf.Timestamp
+	83,  // 95: curfew.api.v1.Terminal.lines:type_name -> curfew.api.v1.TerminalLine
+	102, // 96: curfew.api.v1.TerminalLine.at:type_name -> google.protobuf.Duration
+	90,  // 97: curfew.api.v1.GetRosterReply.people:type_name -> curfew.api.v1.PersonKeys
+	91,  // 98: curfew.api.v1.PersonKeys.keys:type_name -> curfew.api.v1.PublicKey
+	79,  // 99: curfew.api.v1.PolicyStatusReply.DirectoryEntry.value:type_name -> curfew.api.v1.Members
+	77,  // 100: curfew.api.v1.OnCall.RotationsEntry.value:type_name -> curfew.api.v1.Turns
+	0,   // 101: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
+	2,   // 102: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
+	3,   // 103: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
+	4,   // 104: curfew.api.v1.Curfew.BeginSignIn:input_type -> curfew.api.v1.BeginSignInRequest
+	6,   // 105: curfew.api.v1.Curfew.FinishSignIn:input_type -> curfew.api.v1.FinishSignInRequest
+	8,   // 106: curfew.api.v1.Curfew.Logout:input_type -> curfew.api.v1.LogoutRequest
+	10,  // 107: curfew.api.v1.Curfew.Whoami:input_type -> curfew.api.v1.WhoamiRequest
+	14,  // 108: curfew.api.v1.Curfew.ListRoles:input_type -> curfew.api.v1.ListRolesRequest
+	17,  // 109: curfew.api.v1.Curfew.CreateRequest:input_type -> curfew.api.v1.CreateRequestRequest
+	25,  // 110: curfew.api.v1.Curfew.GetRequest:input_type -> curfew.api.v1.GetRequestRequest
+	26,  // 111: curfew.api.v1.Curfew.ListRequests:input_type -> curfew.api.v1.ListRequestsRequest
+	25,  // 112: curfew.api.v1.Curfew.WatchRequest:input_type -> curfew.api.v1.GetRequestRequest
+	28,  // 113: curfew.api.v1.Curfew.Approve:input_type -> curfew.api.v1.ApproveRequest
+	36,  // 114: curfew.api.v1.Curfew.Sign:input_type -> curfew.api.v1.SignRequest
+	38,  // 115: curfew.api.v1.Curfew.Deny:input_type -> curfew.api.v1.DenyRequest
+	37,  // 116: curfew.api.v1.Curfew.Comment:input_type -> curfew.api.v1.CommentRequest
+	39,  // 117: curfew.api.v1.Curfew.Withdraw:input_type -> curfew.api.v1.WithdrawRequest
+	40,  // 118: curfew.api.v1.Curfew.Revoke:input_type -> curfew.api.v1.RevokeRequest
+	41,  // 119: curfew.api.v1.Curfew.Extend:input_type -> curfew.api.v1.ExtendRequest
+	30,  // 120: curfew.api.v1.Curfew.Delegate:input_type -> curfew.api.v1.DelegateRequest
+	32,  // 121: curfew.api.v1.Curfew.ListDelegations:input_type -> curfew.api.v1.ListDelegationsRequest
+	34,  // 122: curfew.api.v1.Curfew.EndDelegation:input_type -> curfew.api.v1.EndDelegationRequest
+	42,  // 123: curfew.api.v1.Curfew.OpenPages:input_type -> curfew.api.v1.OpenPagesRequest
+	44,  // 124: curfew.api.v1.Curfew.IssueSSHCertificate:input_type -> curfew.api.v1.IssueSSHCertificateRequest
+	46,  // 125: curfew.api.v1.Curfew.SearchEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	46,  // 126: curfew.api.v1.Curfew.TailEvents:input_type -> curfew.api.v1.SearchEventsRequest
+	52,  // 127: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
+	55,  // 128: curfew.api.v1.Curfew.GetCheckpoint:input_type -> curfew.api.v1.GetCheckpointRequest
+	58,  // 129: curfew.api.v1.Curfew.ExportRecord:input_type -> curfew.api.v1.ExportRecordRequest
+	80,  // 130: curfew.api.v1.Curfew.ListTerminals:input_type -> curfew.api.v1.ListTerminalsRequest
+	84,  // 131: curfew.api.v1.Curfew.ReplayTerminal:input_type -> curfew.api.v1.ReplayTerminalRequest
+	86,  // 132: curfew.api.v1.Curfew.EndHostSession:input_type -> curfew.api.v1.EndHostSessionRequest
+	60,  // 133: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
+	61,  // 134: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
+	63,  // 135: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
+	64,  // 136: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
+	66,  // 137: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
+	69,  // 138: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
+	73,  // 139: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
+	74,  // 140: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
+	88,  // 141: curfew.api.v1.Curfew.GetRoster:input_type -> curfew.api.v1.GetRosterRequest
+	92,  // 142: curfew.api.v1.Curfew.PublishRoster:input_type -> curfew.api.v1.PublishRosterRequest
+	1,   // 143: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
+	7,   // 144: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
+	7,   // 145: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
+	5,   // 146: curfew.api.v1.Curfew.BeginSignIn:output_type -> curfew.api.v1.BeginSignInReply
+	7,   // 147: curfew.api.v1.Curfew.FinishSignIn:output_type -> curfew.api.v1.SessionReply
+	9,   // 148: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
+	11,  // 149: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
+	15,  // 150: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
+	20,  // 151: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
+	20,  // 152: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
+	27,  // 153: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
+	20,  // 154: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
+	20,  // 155: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
+	20,  // 156: curfew.api.v1.Curfew.Sign:output_type -> curfew.api.v1.Request
+	20,  // 157: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
+	20,  // 158: curfew.api.v1.Curfew.Comment:output_type -> curfew.api.v1.Request
+	20,  // 159: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
+	20,  // 160: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
+	20,  // 161: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
+	31,  // 162: curfew.api.v1.Curfew.Delegate:output_type -> curfew.api.v1.DelegateReply
+	33,  // 163: curfew.api.v1.Curfew.ListDelegations:output_type -> curfew.api.v1.ListDelegationsReply
+	35,  // 164: curfew.api.v1.Curfew.EndDelegation:output_type -> curfew.api.v1.EndDelegationReply
+	43,  // 165: curfew.api.v1.Curfew.OpenPages:output_type -> curfew.api.v1.OpenPagesReply
+	45,  // 166: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
+	47,  // 167: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
+	48,  // 168: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
+	53,  // 169: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
+	56,  // 170: curfew.api.v1.Curfew.GetCheckpoint:output_type -> curfew.api.v1.GetCheckpointReply
+	59,  // 171: curfew.api.v1.Curfew.ExportRecord:output_type -> curfew.api.v1.ExportPart
+	81,  // 172: curfew.api.v1.Curfew.ListTerminals:output_type -> curfew.api.v1.ListTerminalsReply
+	85,  // 173: curfew.api.v1.Curfew.ReplayTerminal:output_type -> curfew.api.v1.TerminalPart
+	87,  // 174: curfew.api.v1.Curfew.EndHostSession:output_type -> curfew.api.v1.EndHostSessionReply
+	62,  // 175: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
+	62,  // 176: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
+	13,  // 177: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
+	65,  // 178: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
+	67,  // 179: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
+	70,  // 180: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
+	71,  // 181: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
+	75,  // 182: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
+	89,  // 183: curfew.api.v1.Curfew.GetRoster:output_type -> curfew.api.v1.GetRosterReply
+	93,  // 184: curfew.api.v1.Curfew.PublishRoster:output_type -> curfew.api.v1.PublishRosterReply
+	143, // [143:185] is the sub-list for method output_type
+	101, // [101:143] is the sub-list for method input_type
+	101, // [101:101] is the sub-list for extension type_name
+	101, // [101:101] is the sub-list for extension extendee
+	0,   // [0:101] is the sub-list for field type_name
 }
 
 func init() { file_wire_api_api_proto_init() }
@@ -7550,14 +7647,14 @@ func file_wire_api_api_proto_init() {
 	if File_wire_api_api_proto != nil {
 		return
 	}
-	file_wire_api_api_proto_msgTypes[20].OneofWrappers = []any{}
+	file_wire_api_api_proto_msgTypes[21].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_api_api_proto_rawDesc), len(file_wire_api_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   100,
+			NumMessages:   101,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,299 @@
+package api_test
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"curfew.internal/controlplane/identity"
+	"curfew.internal/controlplane/policy"
+	"curfew.internal/controlplane/roster"
+	"curfew.internal/wire/api"
+	"curfew.internal/wire/api/apiconnect"
+	"curfew.internal/wire/signature"
+)
+
+const takesEarlier = `labels: {tier: [db, web]}
+roles:
+  db-admin: {hosts: {tier: db}, commands: [/bin/systemctl restart cron], max_duration: 2h, approval: {by: [ben, ana]}, freshness: 10m}
+  anew: {hosts: {tier: db}, commands: [/bin/systemctl restart cron], max_duration: 2h, approval: {by: [ben]}}
+eligible:
+  - {role: db-admin, people: [ana, cy]}
+  - {role: anew, people: [ana]}
+`
+
+func rule(t *testing.T, w *world, text string) {
+	t.Helper()
+	p, problems := policy.Parse(map[string][]byte{"r.yaml": []byte(text)})
+	if !policy.Holds(problems) {
+		t.Fatal(problems)
+	}
+	w.server.Rules = written{p}
+}
+
+// earlier is a world in which ana has just proved herself for a request.
+func earlier(t *testing.T) (*world, *api.Request) {
+	t.Helper()
+	w := newWorld(t)
+	rule(t, w, takesEarlier)
+	return w, w.ask(t)
+}
+
+// bare asks without a proof.
+func bare(t *testing.T, p *person, alter func(*api.CreateRequestRequest)) (*api.Request, error) {
+	t.Helper()
+	m := &api.CreateRequestRequest{Role: "db-admin", Hosts: []string{"db1"}, Duration: durationpb.New(time.Hour), Reason: "the other one, too"}
+	alter(m)
+	return p.CreateRequest(t.Context(), m)
+}
+
+// proveAnew checks that the call was refused for want of a proof, in the way by
+// which programs know that one would do.
+func proveAnew(t *testing.T, err error) {
+	t.Helper()
+	refused(t, err, connect.CodeUnauthenticated, "prove yourself for this")
+	if c := (*connect.Error)(nil); !errors.As(err, &c) || c.Meta().Get("Curfew-Needs") != "code" {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestARequestStandsOnAnEarlierProof(t *testing.T) {
+	w, first := earlier(t)
+	ctx := t.Context()
+	if first.Proof != nil {
+		t.Errorf("the first was proved itself: %v", first.Proof)
+	}
+	w.clock.pass(4 * time.Minute)
+	me, err := w.ana.Whoami(ctx, &api.WhoamiRequest{})
+	must(t, err)
+	r, err := bare(t, w.ana, same)
+	must(t, err)
+	for _, p := range []*api.Proof{me.Proof, r.Proof} {
+		if p.GetFactor() != "totp" || p.GetFor() != "request" || !p.GetAt().AsTime().Equal(first.AskedAt.AsTime()) {
+			t.Errorf("%v", p)
+		}
+	}
+	story, err := w.ben.Timeline(ctx, &api.TimelineRequest{Grant: r.Id})
+	must(t, err)
+	const told = "did not prove herself anew: proved with totp 4m0s before, for another request"
+	if !slices.ContainsFunc(story.Moments, func(m *api.Moment) bool { return m.What == "mfa" && m.Person == "ana" && m.Text == told }) {
+		t.Errorf("%v", story.Moments)
+	}
+	seen, err := w.ben.GetRequest(ctx, &api.GetRequestRequest{Id: r.Id})
+	must(t, err)
+	if seen.Proof == nil || bytes.Equal(seen.Digest, first.Digest) {
+		t.Errorf("the approver is not told: %v", seen.Proof)
+	}
+	_, err = w.ben.Approve(ctx, &api.ApproveRequest{Id: r.Id, Digest: r.Digest, Code: w.ben.fresh(t)})
+	must(t, err)
+	g := w.held(t, "db1").Grants
+	if len(g) != 1 || g[0].Asked.Factor != "earlier totp" || g[0].Approvals[0].Factor != "totp" {
+		t.Errorf("%+v", g)
+	}
+}
+
+// An approval that ana gave on this session counts as well; what she proved
+// herself for otherwise does not.
+func TestWhichProofsCount(t *testing.T) {
+	proved := func(t *testing.T, w *world, do func() error) (*api.Request, error) {
+		t.Helper()
+		must(t, do())
+		return bare(t, w.ana, same)
+	}
+	for _, c := range []struct {
+		name   string
+		counts bool
+		do     func(w *world) error
+	}{
+		{"an enrolment and its sign-in", false, func(*world) error { return nil }},
+		{"a link for a browser", false, func(w *world) error {
+			w.desk.Passkeys, _ = identity.NewPasskeys("lab", "https://curfew.example")
+			_, err := w.ana.OpenPages(t.Context(), &api.OpenPagesRequest{Code: w.ana.fresh(t)})
+			return err
+		}},
+		{"a code that is wrong", false, func(w *world) error {
+			_, err := w.ana.CreateRequest(t.Context(), question(t, w.ana, func(m *api.CreateRequestRequest) { m.Code = "000000" }))
+			refused(t, err, connect.CodePermissionDenied, "that code is not right")
+			return nil
+		}},
+		{"a request of another role", true, func(w *world) error {
+			_, err := w.ana.CreateRequest(t.Context(), question(t, w.ana, func(m *api.CreateRequestRequest) { m.Role = "anew" }))
+			return err
+		}},
+		{"an approval", true, func(w *world) error {
+			r, err := w.cy.CreateRequest(t.Context(), question(t, w.cy, same))
+			must(t, err)
+			_, err = w.ana.Approve(t.Context(), &api.ApproveRequest{Id: r.Id, Digest: r.Digest, Code: w.ana.fresh(t)})
+			return err
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			rule(t, w, takesEarlier)
+			_, err := proved(t, w, func() error { return c.do(w) })
+			if c.counts {
+				must(t, err)
+			} else {
+				proveAnew(t, err)
+			}
+		})
+	}
+}
+
+// again signs the person in a second time, on the same device.
+func again(t *testing.T, p *person) *person {
+	t.Helper()
+	s := roster.Session{ID: "s-" + strings.ToLower(rand.Text()), Person: p.name, Device: p.key.Public().(ed25519.PublicKey), Expires: p.w.clock.Now().Wall.Add(time.Hour), Proved: p.w.clock.Now().Wall}
+	must(t, p.w.store.AddSession(t.Context(), s, p.w.clock.Now().Wall))
+	other := *p
+	other.session = s.ID
+	other.CurfewClient = apiconnect.NewCurfewClient(&http.Client{Transport: signature.Transport{
+		Base: http.DefaultTransport, Session: s.ID, Key: p.key, Now: func() time.Time { return p.w.clock.Now().Wall },
+	}}, p.w.url)
+	return &other
+}
+
+func TestWhenAnEarlierProofDoesNotCount(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		do   func(t *testing.T, w *world) error
+	}{
+		{"a role that does not say so", func(t *testing.T, w *world) error {
+			_, err := bare(t, w.ana, func(m *api.CreateRequestRequest) { m.Role = "anew" })
+			return err
+		}},
+		{"another session of the same person", func(t *testing.T, w *world) error {
+			_, err := bare(t, again(t, w.ana), same)
+			return err
+		}},
+		{"another person", func(t *testing.T, w *world) error {
+			_, err := bare(t, w.cy, same)
+			return err
+		}},
+		{"at the end of the window", func(t *testing.T, w *world) error {
+			w.clock.pass(10 * time.Minute)
+			_, err := bare(t, w.ana, same)
+			return err
+		}},
+		{"what stood on it makes it no younger", func(t *testing.T, w *world) error {
+			w.clock.pass(9 * time.Minute)
+			_, err := bare(t, w.ana, same)
+			must(t, err)
+			w.clock.pass(time.Minute)
+			_, err = bare(t, w.ana, same)
+			return err
+		}},
+		{"the clock was set back behind it", func(t *testing.T, w *world) error {
+			w.clock.pass(-time.Minute)
+			_, err := bare(t, w.ana, same)
+			return err
+		}},
+		{"the clock was set back after it had become too old", func(t *testing.T, w *world) error {
+			w.clock.pass(20 * time.Minute)
+			_, err := w.ana.Whoami(t.Context(), &api.WhoamiRequest{})
+			must(t, err)
+			w.clock.pass(-19 * time.Minute)
+			_, err = bare(t, w.ana, same)
+			return err
+		}},
+		{"her factors were reset", func(t *testing.T, w *world) error {
+			w.ana = w.enrol(t, "ana")
+			_, err := bare(t, w.ana, same)
+			return err
+		}},
+		{"a factor came beside", func(t *testing.T, w *world) error {
+			must(t, w.store.AddPasskey(t.Context(), roster.Passkey{ID: []byte{1}, Person: "ana", Name: "phone", Body: []byte{1}, AddedAt: w.clock.Now().Wall}))
+			_, err := bare(t, w.ana, same)
+			return err
+		}},
+		{"an extension", func(t *testing.T, w *world) error {
+			r, err := bare(t, w.ana, same)
+			must(t, err)
+			r, err = w.ben.Approve(t.Context(), &api.ApproveRequest{Id: r.Id, Digest: r.Digest, Code: w.ben.fresh(t)})
+			must(t, err)
+			_, err = w.ana.Extend(t.Context(), &api.ExtendRequest{Grant: r.Grant, Duration: durationpb.New(time.Minute)})
+			return err
+		}},
+		{"the policy says so no more", func(t *testing.T, w *world) error {
+			rule(t, w, strings.Replace(takesEarlier, ", freshness: 10m", "", 1))
+			_, err := bare(t, w.ana, same)
+			return err
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w, _ := earlier(t)
+			proveAnew(t, c.do(t, w))
+			w.clock.pass(3 * time.Minute)
+			r, err := w.ana.CreateRequest(t.Context(), question(t, w.ana, same))
+			if err != nil || r.Proof != nil {
+				t.Errorf("%v, %v", r, err)
+			}
+		})
+	}
+}
+
+// A session that is over asks for nothing, and neither does a call that is sent
+// again.
+func TestAnEarlierProofEndsWithItsSession(t *testing.T) {
+	w, _ := earlier(t)
+	_, err := w.ana.Logout(t.Context(), &api.LogoutRequest{})
+	must(t, err)
+	_, err = bare(t, w.ana, same)
+	refused(t, err, connect.CodeUnauthenticated, "the session is over")
+}
+
+// Approving and lending a word take a proof of their own, however young another
+// is.
+func TestApprovalsAreProvedAnew(t *testing.T) {
+	w, _ := earlier(t)
+	ctx := t.Context()
+	r, err := w.cy.CreateRequest(ctx, question(t, w.cy, same))
+	must(t, err)
+	_, err = w.ana.CreateRequest(ctx, question(t, w.ana, same))
+	must(t, err)
+	_, err = w.ana.Approve(ctx, &api.ApproveRequest{Id: r.Id, Digest: r.Digest})
+	refused(t, err, connect.CodePermissionDenied, "that code is not right")
+	_, err = w.ana.Delegate(ctx, &api.DelegateRequest{StandIn: "ben"})
+	if err == nil {
+		t.Error("a delegation stands on an earlier proof")
+	}
+}
+
+// What was asked on an earlier proof is approved only while the role takes such
+// ones: a policy that was made stricter holds for what waits.
+func TestAStricterPolicyHoldsForWhatWaits(t *testing.T) {
+	w, _ := earlier(t)
+	w.clock.pass(4 * time.Minute)
+	r, err := bare(t, w.ana, same)
+	must(t, err)
+	for freshness, want := range map[string]string{"": "has changed since this was asked", ", freshness: 4m": "has changed since this was asked", ", freshness: 5m": ""} {
+		rule(t, w, strings.Replace(takesEarlier, ", freshness: 10m", freshness, 1))
+		w.clock.pass(time.Minute)
+		_, err := w.ben.Approve(t.Context(), &api.ApproveRequest{Id: r.Id, Digest: []byte("another")})
+		if want == "" {
+			want = "this is not the request as you were shown it"
+		}
+		refused(t, err, connect.CodeFailedPrecondition, want)
+	}
+}
+
+// Roles tell how old a proof may be.
+func TestRolesTellTheirFreshness(t *testing.T) {
+	w, _ := earlier(t)
+	all, err := w.ana.ListRoles(t.Context(), &api.ListRolesRequest{})
+	must(t, err)
+	for _, r := range all.Roles {
+		if want := map[string]time.Duration{"db-admin": 10 * time.Minute}[r.Name]; r.Freshness.AsDuration() != want || (r.Freshness == nil) != (want == 0) {
+			t.Errorf("%s: %v", r.Name, r.Freshness)
+		}
+	}
+}
