@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -77,18 +78,57 @@ func (r requestCmd) Run(ctx context.Context, p *program) error {
 	if r.Role == "" || len(r.On)+len(r.Label) == 0 || r.For == 0 {
 		return exit{exitUsage, errors.New("say what: curfew request ROLE --on HOST --for TIME, or --label KEY=VALUE in place of --on, or --again ID")}
 	}
-	code, err := p.factor()
-	if err != nil {
-		return err
-	}
-	made, err := c.CreateRequest(ctx, &api.CreateRequestRequest{
+	m := &api.CreateRequestRequest{
 		Role: r.Role, Hosts: r.On, Duration: durationpb.New(time.Duration(r.For)),
-		Reason: r.Why, Ticket: r.Ticket, Code: code, Key: rand.Text(), Labels: r.Label, Start: r.At.after(p.clock.Now().Wall),
+		Reason: r.Why, Ticket: r.Ticket, Key: rand.Text(), Labels: r.Label, Start: r.At.after(p.clock.Now().Wall),
+	}
+	made, err := onProof(ctx, p, c, func(code string) (*api.Request, error) {
+		m.Code = code
+		return c.CreateRequest(ctx, m)
 	})
 	if err != nil {
 		return err
 	}
+	if made.Proof != nil {
+		if _, err := fmt.Fprintf(p.err, "No code was needed: you proved yourself %s.\n", proof(made)); err != nil {
+			return err
+		}
+	}
 	return p.follow(ctx, made, r.NoWait)
+}
+
+// onProof makes a call that may stand on a proof that its person made on this
+// session before. If there is one, the server is asked whether it does; a code that
+// is in the environment is given all the same.
+func onProof[T any](ctx context.Context, p *program, c interface {
+	Whoami(context.Context, *api.WhoamiRequest) (*api.WhoamiReply, error)
+}, call func(code string) (T, error),
+) (T, error) {
+	var none T
+	if os.Getenv(codeName) == "" {
+		me, err := c.Whoami(ctx, &api.WhoamiRequest{})
+		if err != nil {
+			return none, err
+		}
+		if me.Proof != nil { // to a server of before, no code is a wrong one
+			return proved(p, call)
+		}
+	}
+	code, err := p.factor()
+	if err != nil {
+		return none, err
+	}
+	return call(code)
+}
+
+// proof tells on which earlier proof a request stands.
+func proof(r *api.Request) string {
+	what := "an " + r.Proof.For
+	if r.Proof.For == "request" {
+		what = "another request"
+	}
+	ago := r.AskedAt.AsTime().Sub(r.Proof.At.AsTime()).Round(time.Second)
+	return fmt.Sprintf("with %s %s before, for %s", clean(r.Proof.Factor), span(ago), clean(what))
 }
 
 // again is the request with what was not said anew taken from an earlier one.

@@ -1,11 +1,18 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"curfew.internal/wire/api"
 )
@@ -28,5 +35,77 @@ func TestAskingAgain(t *testing.T) {
 		if d := cmp.Diff(c.want, c.said.again(was), cmp.AllowUnexported(moment{})); d != "" {
 			t.Errorf("%s: %s", name, d)
 		}
+	}
+}
+
+// deskClerk says of what somebody has proved, and takes calls.
+type deskClerk struct {
+	proof *api.Proof
+	needs bool // a proof of its own
+	calls []string
+}
+
+func (d *deskClerk) Whoami(context.Context, *api.WhoamiRequest) (*api.WhoamiReply, error) {
+	return &api.WhoamiReply{Proof: d.proof}, nil
+}
+
+func (d *deskClerk) call(code string) (string, error) {
+	d.calls = append(d.calls, code)
+	if code == "" && d.needs {
+		err := connect.NewError(connect.CodeUnauthenticated, errors.New("prove yourself for this"))
+		err.Meta().Set("Curfew-Needs", "code")
+		return "", err
+	}
+	return "made", nil
+}
+
+// A code is asked for when it is needed, and not when it is not. A server that
+// says nothing of a proof, as one from before, is never sent a call without.
+func TestACodeIsAskedForWhenItIsNeeded(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		proof *api.Proof
+		needs bool
+		env   string
+		want  string
+	}{
+		{"nothing was proved on this session", nil, true, "", "123456"},
+		{"what was proved counts", &api.Proof{}, false, "", ""},
+		{"it does not count", &api.Proof{}, true, "", " 123456"},
+		{"a code is there already", &api.Proof{}, false, "654321", "654321"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Setenv(codeName, c.env)
+			in, say, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer in.Close() //nolint:errcheck // it was read
+			if _, err := say.WriteString("123456\n"); err != nil || say.Close() != nil {
+				t.Fatal(err)
+			}
+			d := &deskClerk{proof: c.proof, needs: c.needs}
+			made, err := onProof(t.Context(), &program{in: in, err: io.Discard}, d, d.call)
+			if got := strings.Join(d.calls, " "); err != nil || made != "made" || got != c.want {
+				t.Errorf("%q, %v, with %q", made, err, got)
+			}
+		})
+	}
+}
+
+func TestARequestTellsOnWhichProofItStands(t *testing.T) {
+	var b strings.Builder
+	asked := timestamppb.New(noon)
+	r := &api.Request{
+		Id: "r-1", Person: "ana", Role: "ops", Hosts: []string{"db1"}, Duration: durationpb.New(1e9), State: "asked", AskedAt: asked, LapsesAt: asked,
+		Proof: &api.Proof{Factor: "passkey", At: timestamppb.New(noon.Add(-4 * time.Minute)), For: "request"},
+	}
+	if err := describe(&b, r); err != nil || !strings.Contains(b.String(), "none of its own: proved with passkey 4m before, for another request") {
+		t.Errorf("%s, %v", b.String(), err)
+	}
+	b.Reset()
+	r.Proof = nil
+	if err := describe(&b, r); err != nil || strings.Contains(b.String(), "none of its own") {
+		t.Errorf("%s, %v", b.String(), err)
 	}
 }

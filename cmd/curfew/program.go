@@ -98,9 +98,12 @@ func (s session) verify(c tls.ConnectionState) error {
 	return errors.New("the server is not the one you enrolled with: its certificate comes from another CA")
 }
 
+// codeName is the variable that may hold a code.
+const codeName = "CURFEW_CODE"
+
 // factor asks for a code of the second factor.
 func (p *program) factor() (string, error) {
-	if c := os.Getenv("CURFEW_CODE"); c != "" {
+	if c := os.Getenv(codeName); c != "" {
 		return c, nil
 	}
 	fd := int(p.in.Fd())

@@ -126,6 +126,9 @@ func describe(w io.Writer, r *api.Request) error {
 	}
 	add("ticket", r.Ticket)
 	add("asked from", r.Source)
+	if r.Proof != nil {
+		add("proof", "none of its own: proved "+proof(r))
+	}
 	add("more approve", because(r.Doubts))
 	if o := r.Origin; o != nil {
 		add("asked in", fmt.Sprintf("a shell on %s, session %s", o.Host, o.Session))
