@@ -18,7 +18,21 @@ import (
 // last.
 type roleView struct {
 	*api.Role
-	Last *api.Request
+	Last   *api.Request
+	Proven string // how long ago she proved herself, see proven
+}
+
+// proven is how long ago the visitor proved herself, if a request for the role
+// may stand on that; empty, if it takes a proof of its own. The API decides again.
+func proven(o *api.Role, p *api.Proof, now time.Time) string {
+	if o.Freshness == nil || p == nil {
+		return ""
+	}
+	ago := now.Sub(p.At.AsTime())
+	if ago < 0 || ago >= o.Freshness.AsDuration() {
+		return ""
+	}
+	return lately(ago)
 }
 
 // homeView is the first page: what stands, what waits, what may be asked for.
@@ -62,7 +76,7 @@ func (s *Server) home(ctx context.Context, _ *http.Request) (page, error) {
 		}
 	}
 	for _, o := range roles.Roles {
-		v.Roles = append(v.Roles, roleView{o, lastOf(o, own)})
+		v.Roles = append(v.Roles, roleView{o, lastOf(o, own), proven(o, me.Proof, now)})
 	}
 	return page{Name: "home", Title: "My roles", Data: v}, nil
 }
@@ -93,9 +107,14 @@ type askView struct {
 	Ticket    string
 	At        string // when it begins; empty: at once
 	Labels    string // in place of the hosts
+	Proven    string // how long ago she proved herself, see proven
 }
 
 func (s *Server) askForm(ctx context.Context, r *http.Request) (page, error) {
+	me, err := s.API.Whoami(ctx, &api.WhoamiRequest{})
+	if err != nil {
+		return page{}, err
+	}
 	roles, err := s.API.ListRoles(ctx, &api.ListRolesRequest{})
 	if err != nil {
 		return page{}, err
@@ -106,7 +125,7 @@ func (s *Server) askForm(ctx context.Context, r *http.Request) (page, error) {
 		return page{}, roster.Refuse(roster.Denied, "you may not ask for such a role: the first page lists those that you may")
 	}
 	o := roles.Roles[i]
-	v := askView{Role: o, Allows: allowed{Commands: o.Commands, RunAs: o.RunAs, Terminals: o.Terminals}, Durations: durations(o.MaxDuration.AsDuration())}
+	v := askView{Role: o, Proven: proven(o, me.Proof, s.Clock.Now().Wall), Allows: allowed{Commands: o.Commands, RunAs: o.RunAs, Terminals: o.Terminals}, Durations: durations(o.MaxDuration.AsDuration())}
 	if r.Method == http.MethodPost {
 		_ = r.ParseForm() // the token in it was read
 		v.On, v.Reason, v.Ticket = r.PostForm["on"], r.PostFormValue("why"), r.PostFormValue("ticket")

@@ -85,6 +85,78 @@ func TestPagesOfSignedRolesOfferNoCode(t *testing.T) {
 	}
 }
 
+// Where an earlier proof counts, no passkey is asked, and it can be all the same;
+// where it does not, there is no way round.
+func TestPagesAskForAProofWhenItIsNeeded(t *testing.T) {
+	role := &api.Role{Name: "ops", MaxDuration: durationpb.New(time.Hour), Hosts: []string{"db1"}}
+	last := &api.Request{Id: "r-1", Hosts: []string{"db1"}, Duration: durationpb.New(time.Hour)}
+	const plain, passkey = `name="by" value="earlier"`, `name="by" value="passkey" data-passkey`
+	for _, c := range []struct {
+		proven       string
+		ask, home    []string
+		askNo, home2 []string
+	}{
+		{"4 minutes", []string{plain, passkey, `name="code"`, "You proved yourself 4 minutes ago", "Prove yourself anew"}, []string{plain}, nil, []string{passkey}},
+		{"", []string{passkey, `name="code"`}, []string{passkey}, []string{plain, "You proved yourself"}, []string{plain}},
+	} {
+		ask := written(t, page{Name: "ask", Title: "x", Data: askView{Role: role, Proven: c.proven}, Me: &api.Person{Name: "ana"}, Passkey: true, TOTP: true})
+		home := written(t, page{Name: "home", Title: "x", Data: homeView{Roles: []roleView{{role, last, c.proven}}}, Me: &api.Person{Name: "ana"}, Passkey: true, TOTP: true})
+		for _, w := range []struct {
+			name, text string
+			has, not   []string
+		}{{"ask", ask, c.ask, c.askNo}, {"home", home, c.home, c.home2}} {
+			for _, s := range w.has {
+				if !strings.Contains(w.text, s) {
+					t.Errorf("%q: %s lacks %s", c.proven, w.name, s)
+				}
+			}
+			for _, s := range w.not {
+				if strings.Contains(w.text, s) {
+					t.Errorf("%q: %s has %s", c.proven, w.name, s)
+				}
+			}
+		}
+	}
+}
+
+func TestProven(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	ten := durationpb.New(10 * time.Minute)
+	for _, c := range []struct {
+		name  string
+		fresh *durationpb.Duration
+		ago   time.Duration
+		want  string
+	}{
+		{"a role that says nothing", nil, time.Minute, ""},
+		{"just now", ten, 0, "less than a minute"},
+		{"within", ten, 10*time.Minute - 1, "9 minutes"},
+		{"too long ago", ten, 10 * time.Minute, ""},
+		{"to come", ten, -1, ""},
+	} {
+		if got := proven(&api.Role{Freshness: c.fresh}, &api.Proof{At: timestamppb.New(now.Add(-c.ago))}, now); got != c.want {
+			t.Errorf("%s: %q", c.name, got)
+		}
+	}
+	if got := proven(&api.Role{Freshness: ten}, nil, now); got != "" {
+		t.Errorf("without any: %q", got)
+	}
+}
+
+// Who approves is told on which proof a request stands.
+func TestRequestPageTellsOfAnEarlierProof(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	q := &api.Request{Id: "r-1", Person: "ana", Role: "ops", Hosts: []string{"db1"}, State: "asked", AskedAt: timestamppb.New(now), Duration: durationpb.New(time.Hour)}
+	const told = "None of its own: proved with passkey 4 minutes before, for an approval"
+	for _, p := range []*api.Proof{nil, {Factor: "passkey", For: "approval", At: timestamppb.New(now.Add(-4 * time.Minute))}} {
+		q.Proof = p
+		text := written(t, page{Name: "request", Title: "x", Data: requestView{Request: q, Allows: allowedBy(q)}, Me: &api.Person{Name: "ben"}})
+		if strings.Contains(text, told) != (p != nil) || strings.Contains(text, "<dt>Proof") != (p != nil) {
+			t.Errorf("with %v: %s", p, text)
+		}
+	}
+}
+
 // A page that changes is followed. One that says why there is none has nothing
 // to follow: it would be loaded again and again.
 func TestWhatIsFollowed(t *testing.T) {
@@ -170,6 +242,7 @@ func TestFirstViewIsSmall(t *testing.T) {
 		v.Roles = append(v.Roles, roleView{
 			&api.Role{Name: "db-admin", Description: strings.Repeat("x", 200), MaxDuration: durationpb.New(time.Hour)},
 			&api.Request{Id: "r-1", Hosts: []string{"db1"}, Duration: durationpb.New(time.Hour), Reason: strings.Repeat("x", 200), AskedAt: now},
+			"4 minutes",
 		})
 	}
 	total += len(written(t, page{Name: "home", Title: "x", Data: v, Me: &api.Person{Name: "ana"}, Passkey: true, TOTP: true}))

@@ -43,16 +43,30 @@ func span(d time.Duration) string {
 	return strings.Join(parts, " ")
 }
 
-// left is how long it is to t, to the minute while there are some.
-func left(now time.Time, t *timestamppb.Timestamp) string {
-	d := t.AsTime().Sub(now)
-	switch {
-	case d <= 0:
-		return "no time"
-	case d < time.Minute:
+// lately is a length of time in words, to the minute.
+func lately(d time.Duration) string {
+	if d < time.Minute {
 		return "less than a minute"
 	}
 	return span(d.Truncate(time.Minute))
+}
+
+// proofWords tell on which earlier proof a request stands.
+func proofWords(r *api.Request) string {
+	what := "an " + r.Proof.For
+	if r.Proof.For == "request" {
+		what = "another request"
+	}
+	return fmt.Sprintf("None of its own: proved with %s %s before, for %s", r.Proof.Factor, lately(r.AskedAt.AsTime().Sub(r.Proof.At.AsTime())), what)
+}
+
+// left is how long it is to t, to the minute while there are some.
+func left(now time.Time, t *timestamppb.Timestamp) string {
+	d := t.AsTime().Sub(now)
+	if d <= 0 {
+		return "no time"
+	}
+	return lately(d)
 }
 
 // allowed is what a role lets somebody do.
