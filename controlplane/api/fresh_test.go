@@ -2,10 +2,12 @@ package api_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +16,7 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	capi "curfew.internal/controlplane/api"
 	"curfew.internal/controlplane/identity"
 	"curfew.internal/controlplane/policy"
 	"curfew.internal/controlplane/roster"
@@ -294,6 +297,48 @@ func TestRolesTellTheirFreshness(t *testing.T) {
 	for _, r := range all.Roles {
 		if want := map[string]time.Duration{"db-admin": 10 * time.Minute}[r.Name]; r.Freshness.AsDuration() != want || (r.Freshness == nil) != (want == 0) {
 			t.Errorf("%s: %v", r.Name, r.Freshness)
+		}
+	}
+}
+
+// from is the context of a browser's call that comes from the address.
+func from(ctx context.Context, address string) context.Context {
+	r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/", nil)
+	r.RemoteAddr = address
+	var with context.Context
+	capi.Addressed(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { with = r.Context() })).ServeHTTP(httptest.NewRecorder(), r)
+	return with
+}
+
+// In a browser a passkey counts as a code does, on the network that it was used
+// on: for the next /24 it has to be touched again, and where no address is known.
+func TestAPasskeyInABrowserCounts(t *testing.T) {
+	s := newSigning(t)
+	rule(t, s.world, takesEarlier)
+	home := from(s.browser["ana"], "10.0.0.7:4711")
+	m := question(t, s.ana, func(m *api.CreateRequestRequest) { m.Code = "" })
+	m.Assertion = s.touch("ana", m)
+	first, err := s.server.CreateRequest(home, m)
+	must(t, err)
+	s.clock.pass(time.Minute)
+	for _, c := range []struct {
+		name string
+		ctx  context.Context
+		not  bool
+	}{
+		{name: "the same address", ctx: home},
+		{name: "a neighbour's", ctx: from(s.browser["ana"], "10.0.0.250:1")},
+		{name: "another network", ctx: from(s.browser["ana"], "10.0.1.7:4711"), not: true},
+		{name: "an address that is not known", ctx: s.browser["ana"], not: true},
+		{name: "another person's browser", ctx: from(s.browser["cy"], "10.0.0.7:4711"), not: true},
+	} {
+		m := question(t, s.ana, func(m *api.CreateRequestRequest) { m.Code, m.Reason = "", c.name })
+		r, err := s.server.CreateRequest(c.ctx, m)
+		if refusal := (*roster.Refusal)(nil); c.not && (!errors.As(err, &refusal) || refusal.Kind != roster.Stale) {
+			t.Errorf("%s: %v, %v", c.name, r, err)
+		}
+		if !c.not && (err != nil || r.Proof.GetFactor() != "passkey" || !r.Proof.At.AsTime().Equal(first.AskedAt.AsTime())) {
+			t.Errorf("%s: %v, %v", c.name, r, err)
 		}
 	}
 }

@@ -45,6 +45,7 @@ roles:
     max_duration: 1h
     reason: optional
     approval: {by: ["group:second"], count: 1}
+    freshness: 10m
 eligible:
   - {role: db, groups: [askers]}
 `
