@@ -2,6 +2,7 @@ package notify
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -178,6 +179,22 @@ func (w *world) turn(t *testing.T, target Target) {
 		}
 	}
 	t.Fatal(err)
+}
+
+// Who is to approve is told at once that a request stands on an earlier proof.
+func TestARequestOnAnEarlierProofIsToldAsSuch(t *testing.T) {
+	const told = "it has no proof of its own, but an earlier one"
+	for _, p := range []*roster.Proof{nil, {Factor: "passkey", For: "request"}} {
+		w, r := newWorld(), newReceiver(t, 0)
+		w.request.Proof = p
+		target := Target{Name: "chat", Form: FormSlack, ToFile: file(t, r.URL+"\n")}
+		w.turn(t, target)
+		w.happen(ledger.Entry{Kind: ledger.Decision, Request: "r-1", Step: "asked", Person: "ana"})
+		w.turn(t, target)
+		if all := r.all(); len(all) != 1 || bytes.Contains(all[0].body, []byte(told)) != (p != nil) {
+			t.Errorf("with %v: %v", p, all)
+		}
+	}
 }
 
 func TestWhatIsNewIsToldOnceThoughTheReceiverFails(t *testing.T) {

@@ -76,6 +76,9 @@ func (n *Notifier) decision(ctx context.Context, m Message, e ledger.Entry) (Mes
 			from = " from " + r.Start.UTC().Format("2006-01-02 15:04 MST")
 		}
 		m.Text = fmt.Sprintf("%s asks for %s on %s for %v%s: %s", plain(r.Person), plain(r.Role), plain(strings.Join(r.Hosts, ", ")), r.Duration, from, plain(r.Reason))
+		if r.Proof != nil {
+			m.Text += "; it has no proof of its own, but an earlier one"
+		}
 		for _, d := range r.Doubts {
 			m.Text += "; more have to approve, because " + plain(d.Because)
 		}
