@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -15,6 +16,7 @@ import (
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	capi "curfew.internal/controlplane/api"
 	"curfew.internal/controlplane/identity"
@@ -27,7 +29,7 @@ import (
 
 const takesEarlier = `labels: {tier: [db, web]}
 roles:
-  db-admin: {hosts: {tier: db}, commands: [/bin/systemctl restart cron], max_duration: 2h, approval: {by: [ben, ana]}, freshness: 10m}
+  db-admin: {hosts: {tier: db}, commands: [/bin/systemctl restart cron], max_duration: 2h, approval: {by: [ben, ana]}, freshness: 10m, delegation: 7d}
   anew: {hosts: {tier: db}, commands: [/bin/systemctl restart cron], max_duration: 2h, approval: {by: [ben]}}
 eligible:
   - {role: db-admin, people: [ana, cy]}
@@ -104,35 +106,38 @@ func TestARequestStandsOnAnEarlierProof(t *testing.T) {
 	}
 }
 
-// An approval that ana gave on this session counts as well; what she proved
+// A request, an extension and an approval on this session count; what ana proved
 // herself for otherwise does not.
 func TestWhichProofsCount(t *testing.T) {
-	proved := func(t *testing.T, w *world, do func() error) (*api.Request, error) {
-		t.Helper()
-		must(t, do())
-		return bare(t, w.ana, same)
-	}
 	for _, c := range []struct {
-		name   string
-		counts bool
-		do     func(w *world) error
+		name, counts string
+		do           func(w *world) error
 	}{
-		{"an enrolment and its sign-in", false, func(*world) error { return nil }},
-		{"a link for a browser", false, func(w *world) error {
+		{"an enrolment and its sign-in", "", func(*world) error { return nil }},
+		{"a link for a browser", "", func(w *world) error {
 			w.desk.Passkeys, _ = identity.NewPasskeys("lab", "https://curfew.example")
 			_, err := w.ana.OpenPages(t.Context(), &api.OpenPagesRequest{Code: w.ana.fresh(t)})
 			return err
 		}},
-		{"a code that is wrong", false, func(w *world) error {
+		{"a delegation", "", func(w *world) error {
+			_, err := w.ana.Delegate(t.Context(), &api.DelegateRequest{StandIn: "eve", Until: timestamppb.New(w.clock.Now().Wall.Add(time.Hour)), Code: w.ana.fresh(t)})
+			return err
+		}},
+		{"a code that is wrong", "", func(w *world) error {
 			_, err := w.ana.CreateRequest(t.Context(), question(t, w.ana, func(m *api.CreateRequestRequest) { m.Code = "000000" }))
 			refused(t, err, connect.CodePermissionDenied, "that code is not right")
 			return nil
 		}},
-		{"a request of another role", true, func(w *world) error {
+		{"a request of another role", "request", func(w *world) error {
 			_, err := w.ana.CreateRequest(t.Context(), question(t, w.ana, func(m *api.CreateRequestRequest) { m.Role = "anew" }))
 			return err
 		}},
-		{"an approval", true, func(w *world) error {
+		{"an extension", "extension", func(w *world) error {
+			r := w.issued(t)
+			_, err := w.ana.Extend(t.Context(), &api.ExtendRequest{Grant: r.Grant, Duration: durationpb.New(time.Minute), Code: w.ana.fresh(t)})
+			return err
+		}},
+		{"an approval", "approval", func(w *world) error {
 			r, err := w.cy.CreateRequest(t.Context(), question(t, w.cy, same))
 			must(t, err)
 			_, err = w.ana.Approve(t.Context(), &api.ApproveRequest{Id: r.Id, Digest: r.Digest, Code: w.ana.fresh(t)})
@@ -142,11 +147,15 @@ func TestWhichProofsCount(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)
 			rule(t, w, takesEarlier)
-			_, err := proved(t, w, func() error { return c.do(w) })
-			if c.counts {
-				must(t, err)
-			} else {
+			must(t, c.do(w))
+			r, err := bare(t, w.ana, same)
+			if c.counts == "" {
 				proveAnew(t, err)
+				return
+			}
+			must(t, err)
+			if r.Proof.GetFor() != c.counts {
+				t.Errorf("for: %v", r.Proof)
 			}
 		})
 	}
@@ -244,14 +253,56 @@ func TestWhenAnEarlierProofDoesNotCount(t *testing.T) {
 	}
 }
 
-// A session that is over asks for nothing, and neither does a call that is sent
-// again.
+// A session that is over asks for nothing.
 func TestAnEarlierProofEndsWithItsSession(t *testing.T) {
 	w, _ := earlier(t)
 	_, err := w.ana.Logout(t.Context(), &api.LogoutRequest{})
 	must(t, err)
 	_, err = bare(t, w.ana, same)
 	refused(t, err, connect.CodeUnauthenticated, "the session is over")
+}
+
+// taken keeps the last call as it went over the wire.
+type taken struct {
+	call *http.Request
+	body []byte
+}
+
+func (k *taken) RoundTrip(r *http.Request) (*http.Response, error) {
+	var err error
+	if k.body, err = io.ReadAll(r.Body); err != nil {
+		return nil, err
+	}
+	k.call = r.Clone(r.Context())
+	return k.send()
+}
+
+func (k *taken) send() (*http.Response, error) {
+	r := k.call.Clone(k.call.Context())
+	r.Body = io.NopCloser(bytes.NewReader(k.body))
+	return http.DefaultTransport.RoundTrip(r)
+}
+
+// Whoever has seen a call that stands on an earlier proof cannot send it again.
+func TestACallOnAnEarlierProofCountsOnce(t *testing.T) {
+	w, _ := earlier(t)
+	k := &taken{}
+	w.ana.CurfewClient = apiconnect.NewCurfewClient(&http.Client{Transport: signature.Transport{
+		Base: k, Session: w.ana.session, Key: w.ana.key, Now: func() time.Time { return w.clock.Now().Wall },
+	}}, w.url)
+	_, err := bare(t, w.ana, same)
+	must(t, err)
+	r, err := k.send()
+	must(t, err)
+	text, err := io.ReadAll(r.Body)
+	must(t, err)
+	must(t, r.Body.Close())
+	if r.StatusCode != http.StatusUnauthorized {
+		t.Errorf("%d: %s", r.StatusCode, text)
+	}
+	if l, err := w.ana.ListRequests(t.Context(), &api.ListRequestsRequest{All: true}); err != nil || len(l.Requests) != 2 {
+		t.Errorf("%v, %v", l, err)
+	}
 }
 
 // Approving and lending a word take a proof of their own, however young another
