@@ -80,7 +80,7 @@ func TestACodeIsAskedForWhenItIsNeeded(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer in.Close() //nolint:errcheck // it was read
+			defer in.Close()
 			if _, err := say.WriteString("123456\n"); err != nil || say.Close() != nil {
 				t.Fatal(err)
 			}

@@ -219,23 +219,14 @@ func (s *Server) ask(ctx context.Context, r roster.Request, prove func(context.C
 	if err := checkStart(r.Start, sc.now); err != nil {
 		return no, err
 	}
-	if r.Risk, err = s.Store.Risk(ctx, r.Person, r.Role, r.Source, sc.now); err != nil {
-		return no, err
+	v, err := s.judge(ctx, &r, sc)
+	if err == nil && prove == nil {
+		err = s.earlier(ctx, &r, v)
 	}
-	v, err := s.Rules.Judge(sc.question(r), sc.hosts, sc.begin())
+	if err == nil {
+		err = s.toSign(&r, sc)
+	}
 	if err != nil {
-		return no, err
-	}
-	r.ID, r.AskedAt, r.LapsesAt = newID("r"), sc.now, sc.now.Add(v.Waits)
-	r.Resolved, r.Lease, r.Needed, r.Policy = v.Role, v.Lease, v.Needed, v.Version
-	r.Doubts = v.Doubts
-	if prove == nil {
-		if r.Proof, err = s.earlier(ctx, r, v); err != nil {
-			return no, err
-		}
-		r.Factor = "earlier " + r.Proof.Factor
-	}
-	if err := s.toSign(&r, sc); err != nil {
 		return no, err
 	}
 	c := roster.Change{}
@@ -252,21 +243,35 @@ func (s *Server) ask(ctx context.Context, r roster.Request, prove func(context.C
 		c.Steps = askedInPlace(policy.Stand(v.Steps, s.waiting(r, v, sc), sc.now).StandIns, sc.now)
 	}
 	c.Steps = slices.Concat(firstSteps(r), doubts(v.Steps, sc.now), c.Steps)
-	if prove != nil {
-		if err := prove(ctx); err != nil {
-			return no, err
-		}
-	}
-	if r, err = s.keep(ctx, r, c); err != nil {
+	if r, err = s.keep(ctx, r, c, prove); err != nil {
 		return no, err
 	}
 	s.Log.InfoContext(ctx, "request made", "request", r.ID, "person", r.Person, "role", r.Role, "state", r.State)
 	return r, nil
 }
 
-// keep keeps a request that was judged and proved, and what becomes of it at
-// once.
-func (s *Server) keep(ctx context.Context, r roster.Request, c roster.Change) (roster.Request, error) {
+// judge has the policy judge a new request, and gives it what comes of that.
+func (s *Server) judge(ctx context.Context, r *roster.Request, sc scene) (v roster.Verdict, err error) {
+	if r.Risk, err = s.Store.Risk(ctx, r.Person, r.Role, r.Source, sc.now); err != nil {
+		return v, err
+	}
+	if v, err = s.Rules.Judge(sc.question(*r), sc.hosts, sc.begin()); err != nil {
+		return v, err
+	}
+	r.ID, r.AskedAt, r.LapsesAt = newID("r"), sc.now, sc.now.Add(v.Waits)
+	r.Resolved, r.Lease, r.Needed, r.Policy = v.Role, v.Lease, v.Needed, v.Version
+	r.Doubts = v.Doubts
+	return v, nil
+}
+
+// keep has the person of a request that was judged prove herself, if it stands on
+// nothing earlier, and keeps it with what becomes of it at once.
+func (s *Server) keep(ctx context.Context, r roster.Request, c roster.Change, prove func(context.Context) error) (roster.Request, error) {
+	if prove != nil {
+		if err := prove(ctx); err != nil {
+			return r, err
+		}
+	}
 	r, err := s.Store.Ask(ctx, r, r.AskedAt, c)
 	switch {
 	case is(err, roster.ErrExists):

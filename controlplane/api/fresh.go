@@ -44,21 +44,22 @@ func fresh(v roster.Verdict, age time.Duration) bool {
 	return v.Needed > 0 && !v.Role.Signed && age >= 0 && age < min(v.Fresh, roster.ProofLife)
 }
 
-// earlier is the proof on which a request of the caller's stands that brings
-// none of its own. An extension stands on none: it goes on with what is there
+// earlier has a request of the caller's that brings no proof of its own stand on
+// an earlier one. An extension stands on none: it goes on with what is there
 // already, and her finger is all that keeps it from going on by itself.
-func (s *Server) earlier(ctx context.Context, r roster.Request, v roster.Verdict) (*roster.Proof, error) {
+func (s *Server) earlier(ctx context.Context, r *roster.Request, v roster.Verdict) error {
 	if v.Fresh == 0 || r.Extends != "" {
-		return nil, errProve
+		return errProve
 	}
 	p, err := s.lastProof(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if p == nil || !fresh(v, s.latest().Sub(p.At)) {
-		return nil, errProve
+		return errProve
 	}
-	return p, nil
+	r.Proof, r.Factor = p, "earlier "+p.Factor
+	return nil
 }
 
 // lastProof is the caller's last on this session on which a request of hers

@@ -180,23 +180,28 @@ func TestWhenAnEarlierProofDoesNotCount(t *testing.T) {
 		do   func(t *testing.T, w *world) error
 	}{
 		{"a role that does not say so", func(t *testing.T, w *world) error {
+			t.Helper()
 			_, err := bare(t, w.ana, func(m *api.CreateRequestRequest) { m.Role = "anew" })
 			return err
 		}},
 		{"another session of the same person", func(t *testing.T, w *world) error {
+			t.Helper()
 			_, err := bare(t, again(t, w.ana), same)
 			return err
 		}},
 		{"another person", func(t *testing.T, w *world) error {
+			t.Helper()
 			_, err := bare(t, w.cy, same)
 			return err
 		}},
 		{"at the end of the window", func(t *testing.T, w *world) error {
+			t.Helper()
 			w.clock.pass(10 * time.Minute)
 			_, err := bare(t, w.ana, same)
 			return err
 		}},
 		{"what stood on it makes it no younger", func(t *testing.T, w *world) error {
+			t.Helper()
 			w.clock.pass(9 * time.Minute)
 			_, err := bare(t, w.ana, same)
 			must(t, err)
@@ -205,11 +210,13 @@ func TestWhenAnEarlierProofDoesNotCount(t *testing.T) {
 			return err
 		}},
 		{"the clock was set back behind it", func(t *testing.T, w *world) error {
+			t.Helper()
 			w.clock.pass(-time.Minute)
 			_, err := bare(t, w.ana, same)
 			return err
 		}},
 		{"the clock was set back after it had become too old", func(t *testing.T, w *world) error {
+			t.Helper()
 			w.clock.pass(20 * time.Minute)
 			_, err := w.ana.Whoami(t.Context(), &api.WhoamiRequest{})
 			must(t, err)
@@ -218,16 +225,19 @@ func TestWhenAnEarlierProofDoesNotCount(t *testing.T) {
 			return err
 		}},
 		{"her factors were reset", func(t *testing.T, w *world) error {
+			t.Helper()
 			w.ana = w.enrol(t, "ana")
 			_, err := bare(t, w.ana, same)
 			return err
 		}},
 		{"a factor came beside", func(t *testing.T, w *world) error {
+			t.Helper()
 			must(t, w.store.AddPasskey(t.Context(), roster.Passkey{ID: []byte{1}, Person: "ana", Name: "phone", Body: []byte{1}, AddedAt: w.clock.Now().Wall}))
 			_, err := bare(t, w.ana, same)
 			return err
 		}},
 		{"an extension", func(t *testing.T, w *world) error {
+			t.Helper()
 			r, err := bare(t, w.ana, same)
 			must(t, err)
 			r, err = w.ben.Approve(t.Context(), &api.ApproveRequest{Id: r.Id, Digest: r.Digest, Code: w.ben.fresh(t)})
@@ -236,6 +246,7 @@ func TestWhenAnEarlierProofDoesNotCount(t *testing.T) {
 			return err
 		}},
 		{"the policy says so no more", func(t *testing.T, w *world) error {
+			t.Helper()
 			rule(t, w, strings.Replace(takesEarlier, ", freshness: 10m", "", 1))
 			_, err := bare(t, w.ana, same)
 			return err

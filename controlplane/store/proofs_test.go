@@ -78,31 +78,43 @@ func TestWhatEndsAProof(t *testing.T) {
 		{name: "a network that is not known", as: func(p *roster.Proof) { p.Network = "" }},
 		{name: "another instant", as: func(p *roster.Proof) { p.At = p.At.Add(1) }},
 		{name: "its session was ended", do: func(t *testing.T, s *Store) {
+			t.Helper()
 			must(t, s.EndSession(t.Context(), browser("w-a"), roster.SignedOut, noon))
 		}},
 		{name: "its session was ended by a server from before", do: func(t *testing.T, s *Store) {
+			t.Helper()
 			must(t, s.write(t.Context(), func(x *tx) error { return x.run(t.Context(), `DELETE FROM web_sessions WHERE id = 'w-a'`) }))
 		}},
-		{name: "a passkey came beside", do: func(t *testing.T, s *Store) { must(t, s.AddPasskey(t.Context(), key(7, "ana"))) }},
+		{name: "a passkey came beside", do: func(t *testing.T, s *Store) {
+			t.Helper()
+			must(t, s.AddPasskey(t.Context(), key(7, "ana")))
+		}},
 		{name: "a device came beside", do: func(t *testing.T, s *Store) {
+			t.Helper()
 			i := roster.Invite{Hash: [32]byte{9}, Person: "ana", Expires: noon.Add(time.Hour), Adds: true}
 			must(t, s.PutInvite(t.Context(), i, roster.Act{By: "ana", At: noon}))
 			must(t, s.UseInvite(t.Context(), roster.Enrolment{
 				Invite: i.Hash, Factor: roster.TOTP{Secret: []byte{7}}, DeviceName: "x", Session: roster.Session{ID: "s-a", Person: "ana", Device: make32(9), Expires: noon.Add(time.Hour)},
 			}, noon))
 		}},
-		{name: "all was replaced", do: func(t *testing.T, s *Store) { enrol(t, s, 2, 3, false) }},
+		{name: "all was replaced", do: func(t *testing.T, s *Store) {
+			t.Helper()
+			enrol(t, s, 2, 3, false)
+		}},
 		{name: "a passkey was locked", do: func(t *testing.T, s *Store) {
+			t.Helper()
 			must(t, s.UpdatePasskey(t.Context(), key(0, "ana").ID, func(k roster.Passkey) (roster.Passkey, error) {
 				k.Locked = true
 				return k, nil
 			}))
 		}},
 		{name: "its person was disabled", do: func(t *testing.T, s *Store) {
+			t.Helper()
 			_, err := s.DisablePerson(t.Context(), "ana", roster.Act{By: "ben", At: noon})
 			must(t, err)
 		}},
 		{name: "the database was restored", do: func(t *testing.T, s *Store) {
+			t.Helper()
 			must(t, s.Restored(t.Context(), roster.Act{By: "root", At: noon}, "restored"))
 		}},
 	} {
