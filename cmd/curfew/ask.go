@@ -31,23 +31,31 @@ func (rolesCmd) Run(ctx context.Context, p *program) error {
 	return p.print(r, func() error {
 		var rows [][]string
 		for _, role := range r.Roles {
-			approval := "none"
-			if role.ApprovalsNeeded > 0 {
-				approval = fmt.Sprintf("%d of %s", role.ApprovalsNeeded, strings.Join(role.Approvers, ","))
-			}
-			for _, d := range role.Doubtful {
-				approval += "; " + d
-			}
-			if len(role.Conditions) > 0 {
-				approval += ", if " + strings.Join(role.Conditions, "; ")
-			}
-			if role.EligibleFrom != nil {
-				approval += ", for you from " + role.EligibleFrom.AsTime().Format(time.DateOnly) + " on: --at"
-			}
-			rows = append(rows, []string{role.Name, strings.Join(role.Hosts, ","), span(role.MaxDuration.AsDuration()), approval, role.Description})
+			rows = append(rows, []string{role.Name, strings.Join(role.Hosts, ","), span(role.MaxDuration.AsDuration()), approvalOf(role), role.Description})
 		}
 		return table(p.out, "ROLE HOSTS LONGEST APPROVAL DESCRIPTION", rows)
 	})
+}
+
+// approvalOf is what it takes to be given the role.
+func approvalOf(role *api.Role) string {
+	text := "none"
+	if role.ApprovalsNeeded > 0 {
+		text = fmt.Sprintf("%d of %s", role.ApprovalsNeeded, strings.Join(role.Approvers, ","))
+	}
+	for _, d := range role.Doubtful {
+		text += "; " + d
+	}
+	if len(role.Conditions) > 0 {
+		text += ", if " + strings.Join(role.Conditions, "; ")
+	}
+	if role.Freshness != nil {
+		text += ", on a proof of the last " + span(role.Freshness.AsDuration()) + ", too"
+	}
+	if role.EligibleFrom != nil {
+		text += ", for you from " + role.EligibleFrom.AsTime().Format(time.DateOnly) + " on: --at"
+	}
+	return text
 }
 
 type requestCmd struct {

@@ -109,3 +109,18 @@ func TestARequestTellsOnWhichProofItStands(t *testing.T) {
 		t.Errorf("%s, %v", b.String(), err)
 	}
 }
+
+func TestRolesTellWhatTheyTake(t *testing.T) {
+	for want, r := range map[string]*api.Role{
+		"none":          {},
+		"2 of ben,cleo": {ApprovalsNeeded: 2, Approvers: []string{"ben", "cleo"}},
+		"1 of ben; 1 of dora, if it is night, if in office hours, on a proof of the last 10m, too, for you from 2026-03-01 on: --at": {
+			ApprovalsNeeded: 1, Approvers: []string{"ben"}, Doubtful: []string{"1 of dora, if it is night"}, Conditions: []string{"in office hours"},
+			Freshness: durationpb.New(10 * time.Minute), EligibleFrom: timestamppb.New(time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)),
+		},
+	} {
+		if got := approvalOf(r); got != want {
+			t.Errorf("%q, not %q", got, want)
+		}
+	}
+}
