@@ -45,8 +45,9 @@ func fresh(v roster.Verdict, age time.Duration) bool {
 }
 
 // earlier has a request of the caller's that brings no proof of its own stand on
-// an earlier one. An extension stands on none: it goes on with what is there
-// already, and her finger is all that keeps it from going on by itself.
+// an earlier one; on none that was made since she asked, which nobody could
+// approve. An extension stands on none: it goes on with what is there already,
+// and her finger is all that keeps it from going on by itself.
 func (s *Server) earlier(ctx context.Context, r *roster.Request, v roster.Verdict) error {
 	if v.Fresh == 0 || r.Extends != "" {
 		return errProve
@@ -55,7 +56,7 @@ func (s *Server) earlier(ctx context.Context, r *roster.Request, v roster.Verdic
 	if err != nil {
 		return err
 	}
-	if p == nil || !fresh(v, s.latest().Sub(p.At)) {
+	if p == nil || p.At.After(r.AskedAt) || !fresh(v, s.latest().Sub(p.At)) {
 		return errProve
 	}
 	r.Proof, r.Factor = p, "earlier "+p.Factor

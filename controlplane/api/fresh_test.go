@@ -404,3 +404,39 @@ func TestAPasskeyInABrowserCounts(t *testing.T) {
 		}
 	}
 }
+
+// meanwhile is the policy of somebody for whom something else happens while a
+// request of hers is judged.
+type meanwhile struct {
+	written
+	first func()
+}
+
+func (m *meanwhile) Judge(q roster.Question, hosts []roster.Host, at time.Time) (roster.Verdict, error) {
+	if do := m.first; do != nil {
+		m.first = nil
+		do()
+	}
+	return m.written.Judge(q, hosts, at)
+}
+
+// A request that came before the proof does not stand on it: nobody could approve
+// what was asked before it was proved.
+func TestAProofThatCameMeanwhileIsNoEarlierOne(t *testing.T) {
+	w, _ := earlier(t)
+	w.clock.pass(time.Hour)
+	rules, _ := w.server.Rules.(written)
+	w.server.Rules = &meanwhile{rules, func() {
+		w.clock.pass(time.Second)
+		_, err := w.ana.CreateRequest(t.Context(), question(t, w.ana, same))
+		must(t, err)
+	}}
+	r, err := bare(t, w.ana, same)
+	if err == nil {
+		_, err = w.ben.Approve(t.Context(), &api.ApproveRequest{Id: r.Id, Digest: r.Digest, Code: w.ben.fresh(t)})
+		t.Fatalf("proved %v after it was asked; its approval: %v", r.Proof.At.AsTime().Sub(r.AskedAt.AsTime()), err)
+	}
+	proveAnew(t, err)
+	_, err = bare(t, w.ana, same)
+	must(t, err)
+}
