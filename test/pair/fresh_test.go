@@ -6,12 +6,17 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"curfew.internal/controlplane/roster"
 	"curfew.internal/wire/api"
+	"curfew.internal/wire/api/apiconnect"
 )
 
 // What somebody proved at one server counts at the other, on the same session
@@ -38,8 +43,30 @@ func TestAProofCountsAtTheOtherServer(t *testing.T) {
 	if err := json.Unmarshal([]byte(made), &r); err != nil || r.ID == first.Id || r.Proof.For != "request" {
 		t.Errorf("%v\n%s", err, made)
 	}
+	w.atOnce(t, ana, roster.ProofUses-1)
 	w.signIn(t, w.a, ana)
 	w.wantsCode(t, ana, again)
+}
+
+// atOnce asks on one proof at both servers, more often than it counts, and wants
+// just so many requests to come of it.
+func (w *world) atOnce(t *testing.T, h *human, want int32) {
+	t.Helper()
+	var made atomic.Int32
+	var all sync.WaitGroup
+	for i := range 2 * roster.ProofUses {
+		all.Go(func() {
+			_, err := []apiconnect.CurfewClient{h.a, h.b}[i%2].CreateRequest(t.Context(), question(""))
+			if err == nil {
+				made.Add(1)
+			} else if connect.CodeOf(err) != connect.CodeUnauthenticated {
+				t.Error(err)
+			}
+		})
+	}
+	if all.Wait(); made.Load() != want {
+		t.Errorf("%d requests stand on what was left of the proof, not %d", made.Load(), want)
+	}
 }
 
 func question(code string) *api.CreateRequestRequest {
