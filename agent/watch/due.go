@@ -38,7 +38,7 @@ func EndDue(ctx context.Context, dir string, k clock.Clock) (ended int, err erro
 	killed := map[int]bool{}
 	for empty := 0; empty < 2; empty++ {
 		var found []int
-		first(func() { found, err = endAll(labels, ends, uint64(k.Now().Boot)) }) //nolint:gosec // not negative
+		first(k, func() { found, err = endAll(labels, ends, uint64(k.Now().Boot)) }) //nolint:gosec // not negative
 		if err != nil {
 			return len(killed), err
 		}

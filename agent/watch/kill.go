@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"curfew.internal/bpf"
+	"curfew.internal/clock"
 )
 
 // again is the first pause between two rounds of a kill, and seldom the last:
@@ -83,7 +84,7 @@ func (w *Watch) Kill(ctx context.Context, sessions []uint64) (killed map[uint64]
 	// the parent is off it: so one empty look is not enough.
 	pause := again
 	for empty := 0; ; pause = min(2*pause, seldom) {
-		first(func() { left, err = w.kills(sessions) })
+		first(w.clock, func() { left, err = w.kills(sessions) })
 		if err != nil {
 			return nil, nil, err
 		}
@@ -101,22 +102,48 @@ func (w *Watch) Kill(ctx context.Context, sessions []uint64) (killed map[uint64]
 	}
 }
 
+// inTurn is after how long that which is done before all else is done in turn.
+// Who spins in real time with a higher priority leaves others a twentieth of each
+// second, and of that nothing to who runs in real time too (sched(7)).
+const inTurn = time.Second
+
 // first does something before all else that there is to run (sched(7)): whom we
 // kill would run next otherwise, and what its exit tells would have us busy
-// before the next one is killed. Where we may not, it is done in turn.
-func first(do func()) {
+// before the next one is killed. Where we may not, and what is left after
+// [inTurn], is done in turn.
+func first(c clock.Clock, do func()) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	before, err := unix.SchedGetAttr(0, 0)
-	if err == nil {
+	if before, err := unix.SchedGetAttr(0, 0); err == nil {
 		// To take the flag away again is for CAP_SYS_NICE, which we have not.
 		before.Flags |= unix.SCHED_FLAG_RESET_ON_FORK
-		fifo := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1, Flags: unix.SCHED_FLAG_RESET_ON_FORK}
-		if unix.SchedSetAttr(0, &fifo, 0) == nil {
-			defer unix.SchedSetAttr(0, before, 0) //nolint:errcheck // to less, which all may
-		}
+		defer ahead(c, unix.Gettid(), before)()
 	}
 	do()
+}
+
+// ahead has a thread go before all else, until it says that it is done, and not
+// for longer than [inTurn]. It is another thread that sees to both, so that the
+// time runs from when it does.
+func ahead(c clock.Clock, thread int, before *unix.SchedAttr) (done func()) {
+	goes, stop, over := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(over)
+		fifo := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1, Flags: unix.SCHED_FLAG_RESET_ON_FORK}
+		_ = unix.SchedSetAttr(thread, &fifo, 0)
+		close(goes)
+		select {
+		case <-c.After(inTurn):
+		case <-stop:
+		}
+		_ = unix.SchedSetAttr(thread, before, 0) // to less, which all may
+	}()
+	<-goes
+	return func() {
+		_ = unix.SchedSetAttr(thread, before, 0)
+		close(stop)
+		<-over
+	}
 }
 
 func othersThanUs(pids []int) bool {
