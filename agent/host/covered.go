@@ -6,6 +6,7 @@ import (
 	"io"
 	"iter"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -62,25 +63,26 @@ func mountsIn(mountinfo string) iter.Seq2[string, string] {
 }
 
 // hiding names the mounts that may hide a rule, a record or a session of ours,
-// with what was written there before: root can put one on our folders, and what
-// lies under it comes back when it goes. Homes have one, and see to those in
-// them by themselves.
+// with what was written there before: root can put one on our folders, or on
+// the one above them, and what lies under it comes back when it goes. That one
+// has a mount of the host's, as homes have, which see to those in them by
+// themselves.
 func (h *Host) hiding() ([]string, error) {
 	text, err := mountsUncovered()
 	if err != nil {
 		return nil, fmt.Errorf("look for mounts over what is ours: %w", err)
 	}
 	var names []string
-	homes := 0
+	usual := map[string]bool{h.path(homeDir): true, filepath.Dir(h.path(runDir)): true}
 	for root, point := range mountsIn(text) {
+		first, host := usual[point]
 		switch {
+		case first:
+			usual[point] = false
+			continue
 		case strings.HasPrefix(point, h.path(homeDir)+"/"):
 			continue
-		case point == h.path(homeDir):
-			if homes++; homes == 1 {
-				continue
-			}
-		case !below(point, h.path(runDir)) && !below(point, h.path(userdb)):
+		case !host && !below(point, h.path(runDir)) && !below(point, h.path(userdb)):
 			continue
 		}
 		names = append(names, fmt.Sprintf("a mount of %s on %s, which may hide what is ours: unmount it", root, point))

@@ -3,6 +3,7 @@ package host
 import (
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -71,6 +72,9 @@ func TestAProcessBehindAMountIsNotForgotten(t *testing.T) {
 // goes: nobody says that nothing is left.
 func TestARuleUnderAMountIsNotForgotten(t *testing.T) {
 	h := machine(t)
+	run := filepath.Dir(h.path(runDir))
+	must(t, unix.Mount(run, run, "", unix.MS_BIND, "")) // as the host's own
+	t.Cleanup(func() { _ = unix.Unmount(run, unix.MNT_DETACH) })
 	converge(t, h, wanted())
 	const id = "g-abcdefghijklmnop"
 	homes := h.path(homeDir)
@@ -80,7 +84,7 @@ func TestARuleUnderAMountIsNotForgotten(t *testing.T) {
 	if _, left, err := h.RuleLeft("g-"); err != nil || len(left) > 0 {
 		t.Error(left, err)
 	}
-	for _, at := range []string{h.path(runDir), h.path(sudoersDir), h.path(userdb), homes} {
+	for _, at := range []string{run, h.path(runDir), h.path(sudoersDir), h.path(userdb), homes} {
 		must(t, unix.Mount("hers", at, "tmpfs", 0, ""))
 		t.Cleanup(func() { _ = unix.Unmount(at, unix.MNT_DETACH) })
 		converge(t, h, enforce.State{})
