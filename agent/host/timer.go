@@ -132,7 +132,7 @@ func said(err error, name string) bool {
 
 // timerProperties make a timer that starts the sweep at the instant by the
 // wall clock, and no later than in the time until then, should that clock be
-// set back.
+// set back. Sessions live on in rescue mode, and so does their end.
 func timerProperties(at, now time.Time) []systemd.Property {
 	type calendar struct{ Base, Spec string }
 	type monotonic struct {
@@ -149,6 +149,7 @@ func timerProperties(at, now time.Time) []systemd.Property {
 		property("TimersMonotonic", []monotonic{{"OnActiveSec", uint64(left)}}),
 		property("AccuracyUSec", uint64(1000)),
 		property("RemainAfterElapse", false),
+		property("IgnoreOnIsolate", true),
 	}
 }
 

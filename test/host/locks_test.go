@@ -71,12 +71,13 @@ while [ $SECONDS -lt 60 ]; do :; done`)
 // timerAlone: the agent is dead and stays so, the sweep's own timer is away,
 // and systemd starts the sweep as the grant ends; also where one that began
 // before the end still runs, which knows nothing of it. The kernel's timer is
-// off, since nobody holds its map and its pin is away.
+// off, since nobody holds its map and its pin is away. Somebody isolated another
+// target, which ends services and timers, and no session.
 func timerAlone(t *testing.T, s *scene) {
 	t.Helper()
 	p := s.person(t, "gil")
-	id := s.grant(t, p, "ops", "15s")
-	end := time.Now().Add(15 * time.Second)
+	id := s.grant(t, p, "ops", "20s")
+	end := time.Now().Add(20 * time.Second)
 	out, err := s.ssh(t, p, "sudo -n env setsid -f sleep 4449 >/dev/null 2>&1")
 	allowed(t, out, err)
 	// One that somebody put off, or took away, is there again.
@@ -89,7 +90,14 @@ func timerAlone(t *testing.T, s *scene) {
 		})
 	}
 	back := s.silence(t)
-	s.sh(t, "systemctl unmask --runtime curfew-sweep.service && ! systemctl is-active curfew-sweep.timer && pgrep -f '^sleep 4449'")
+	const usual = "systemctl isolate multi-user.target"
+	ctx := context.WithoutCancel(t.Context())
+	t.Cleanup(func() { // whatever fails: the tests after this one need sshd
+		if _, err := s.db1.Sh(ctx, usual); err != nil {
+			t.Error(err)
+		}
+	})
+	s.sh(t, "systemctl isolate rescue.target && ! systemctl is-active ssh && systemctl unmask --runtime curfew-sweep.service && ! systemctl is-active curfew-sweep.timer && pgrep -f '^sleep 4449'")
 	s.sh(t, `mkdir -p /run/systemd/system/curfew-sweep.service.d && cd /run/systemd/system/curfew-sweep.service.d
 echo '[Service]
 ExecStartPost=/bin/sh -c "touch /run/swept; while test -e /run/swept; do sleep 0.1; done"' >slow.conf
@@ -105,7 +113,7 @@ until test -e /run/swept; do sleep 0.1; done; rm /sys/fs/bpf/curfew/alarms; test
 			" && ! systemctl list-units --all --plain --no-legend 'curfew-end-"+id+"*' | grep .")
 		return err
 	})
-	s.sh(t, "! pgrep -x curfew-agent && ! systemctl is-active curfew-sweep.timer")
+	s.sh(t, "! pgrep -x curfew-agent && ! systemctl is-active curfew-sweep.timer; "+usual)
 	back()
 	s.nothing(t, "gil")
 	s.clean(t, id)
