@@ -401,7 +401,10 @@ func TestWhatIsInUseIsNotLeft(t *testing.T) {
 	for _, name := range used {
 		w.write(name, "", 0o600)
 	}
+	links := func(n string) string { return w.path("sys/fs/bpf/curfew/links-" + n) }
+	must(t, os.Mkdir(links("1"), 0o700))
 	w.begin()
+	must(t, os.Rename(links("1"), links("2"))) // as by an agent that was started again
 	for _, name := range used {
 		must(t, os.Chtimes(w.path(name), time.Time{}, time.Now()))
 	}
@@ -418,6 +421,11 @@ func TestWhatIsInUseIsNotLeft(t *testing.T) {
 		t.Error(diff)
 	}
 	must(t, os.Remove(w.path("run/systemd/transient/curfew-end-g-x.service")))
+	must(t, os.Mkdir(links("9"), 0o700))
+	if got := w.told(); !slices.Contains(got, "bpf-pin /sys/fs/bpf/curfew/links-9 *") {
+		t.Error(got)
+	}
+	must(t, os.Remove(links("9")))
 	w.write("sys/fs/bpf/new", "", 0o600)
 	must(t, os.Rename(w.path("sys/fs/bpf/new"), w.path("sys/fs/bpf/curfew/ends")))
 	if diff := cmp.Diff([]string{"bpf-pin /sys/fs/bpf/curfew/ends"}, w.told()); diff != "" {
