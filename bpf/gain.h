@@ -34,19 +34,21 @@ struct {
 	__type(value, __u32);
 } home SEC(".maps");
 
+/* Whether the agent sees a process, and by which number. */
 static __always_inline int
-at_home(struct task_struct *task)
+at_home(struct pid *pid, struct number *number)
 {
-	struct pid *pid = BPF_CORE_READ(task, thread_pid);
-	struct pid_namespace *of;
+	struct upid upid;
 	__u32 *ns = bpf_map_lookup_elem(&home, &zero);
 	__u32 level = BPF_CORE_READ(pid, level);
 
 	if (!ns)
 		return 0;
+	number->ns = *ns;
 	for (__u32 i = 0; i < LEVELS_MAX && i <= level; i++) {
-		of = number_at(pid, i).ns;
-		if (BPF_CORE_READ(of, ns.inum) == *ns)
+		upid = number_at(pid, i);
+		number->pid = upid.nr;
+		if (BPF_CORE_READ(upid.ns, ns.inum) == number->ns)
 			return 1;
 	}
 	return 0;
@@ -83,8 +85,10 @@ tell_gain(struct task_struct *task, struct linux_binprm *bprm)
 	__u64 *told;
 	struct change c = {};
 	struct ids old = {};
+	struct number number = {};
 
-	if (login == NOBODY || !login || !gained(task) || !at_home(task))
+	if (login == NOBODY || !login || !gained(task) ||
+	    !at_home(BPF_CORE_READ(task, thread_pid), &number))
 		return;
 	if (!task->group_leader ||
 	    (!bprm && BPF_CORE_READ(task, cred, uid.val)))

@@ -185,35 +185,20 @@ count_late(__u64 session)
 		__sync_fetch_and_add(&s->late, 1);
 }
 
-/* Keeps it by its number in a pid namespace. */
+/* Keeps who exited by the number that the agent knows it by, if any: what runs
+ * in none of its pid namespaces is another host's. */
 static __always_inline void
-keep_at(struct pid *pid, __u32 level, const struct gone *g)
+keep_gone(const struct process *process, struct pid *pid, struct label *label)
 {
-	struct upid upid = number_at(pid, level);
-	struct number number = {
-		.ns = BPF_CORE_READ(upid.ns, ns.inum),
-		.pid = upid.nr,
-	};
+	struct gone g = { .process = *process };
+	struct number number = {};
 
-	bpf_map_update_elem(&exits, &number, g, BPF_ANY);
-}
-
-/* An agent reads numbers in its own namespace: the first one of the machine,
- * or that of a container that it shares with those it watches. */
-static __always_inline void
-keep_gone(struct task_struct *task, const struct label *label)
-{
-	struct pid *pid = BPF_CORE_READ(task, group_leader, thread_pid);
-	__u32 level = BPF_CORE_READ(pid, level);
-	struct gone g = {};
-
+	if (!at_home(pid, &number))
+		return;
 	if (label)
 		g.session = label->session;
-	describe(&g.process, task);
 	g.process.old = g.process.ids;
-	keep_at(pid, level, &g);
-	if (level)
-		keep_at(pid, 0, &g);
+	bpf_map_update_elem(&exits, &number, &g, BPF_ANY);
 }
 
 SEC("tp_btf/sched_process_exit")
@@ -228,13 +213,14 @@ on_exit(__u64 *ctx)
 	/* The last thread's exit is the process's. */
 	if (BPF_CORE_READ(task, signal, live.counter))
 		return 0;
-	keep_gone(task, label);
+	describe(&c.process, task);
+	keep_gone(
+	    &c.process, BPF_CORE_READ(task, group_leader, thread_pid), label);
 	if (!label)
 		return 0;
 	if (__sync_val_compare_and_swap(&label->told_exit, 0, 1))
 		return 0;
 	count_late(label->session);
-	describe(&c.process, task);
 	c.process.old = label->ids;
 	c.code = BPF_CORE_READ(task, group_leader, exit_code);
 	if (BPF_CORE_READ(task, signal, flags) & SIGNAL_GROUP_EXIT)
