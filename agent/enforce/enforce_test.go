@@ -84,6 +84,26 @@ func TestWantByTime(t *testing.T) {
 	}
 }
 
+// On the night on which a zone's clocks go back, an hour of it is there twice.
+func TestEndsAreWrittenWithoutAZone(t *testing.T) {
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at, want := range map[time.Time][2]string{
+		time.Date(2027, 10, 31, 0, 30, 0, 0, time.UTC): {"NOTAFTER=20271031003000Z ", "2027-10-31 00:30:00"},
+		time.Date(2027, 10, 31, 1, 30, 0, 0, time.UTC): {"NOTAFTER=20271031013000Z ", "2027-10-31 01:30:00"},
+		time.Date(2027, 3, 28, 1, 0, 0, 0, time.UTC):   {"NOTAFTER=20270328010000Z ", "2027-03-28 01:00:00"},
+	} {
+		g := held("g-a", "ana", "/usr/bin/id")
+		g.NotBefore, g.NotAfter = at.Add(-time.Hour), at.In(berlin)
+		things, _ := Want([]grant.Grant{g}, "db1", g.NotBefore)
+		if rule, timer := things[Thing{SudoRule, "g-a"}], things[Thing{EndTimer, "g-a"}]; !strings.Contains(rule, want[0]) || timer != want[1] {
+			t.Errorf("%v: %s%s", at, rule, timer)
+		}
+	}
+}
+
 func TestWhatDrainsHasNoWayIn(t *testing.T) {
 	g := held("g-a", "ana", "/usr/bin/id")
 	g.Role.Drain = 10 * time.Minute

@@ -72,7 +72,8 @@ while [ $SECONDS -lt 60 ]; do :; done`)
 // and systemd starts the sweep as the grant ends; also where one that began
 // before the end still runs, which knows nothing of it. The kernel's timer is
 // off, since nobody holds its map and its pin is away. Somebody isolated another
-// target, which ends services and timers, and no session.
+// target, which ends services and timers, and no session; and the host's
+// zone is another, as where clocks go back.
 func timerAlone(t *testing.T, s *scene) {
 	t.Helper()
 	p := s.person(t, "gil")
@@ -90,14 +91,14 @@ func timerAlone(t *testing.T, s *scene) {
 		})
 	}
 	back := s.silence(t)
-	const usual = "systemctl isolate multi-user.target"
+	const zone, usual = "ln -sfn /usr/share/zoneinfo/Etc/", "systemctl isolate multi-user.target"
 	ctx := context.WithoutCancel(t.Context())
 	t.Cleanup(func() { // whatever fails: the tests after this one need sshd
-		if _, err := s.db1.Sh(ctx, usual); err != nil {
+		if _, err := s.db1.Sh(ctx, zone+"UTC /etc/localtime; "+usual); err != nil {
 			t.Error(err)
 		}
 	})
-	s.sh(t, "systemctl isolate rescue.target && ! systemctl is-active ssh && systemctl unmask --runtime curfew-sweep.service && ! systemctl is-active curfew-sweep.timer && pgrep -f '^sleep 4449'")
+	s.sh(t, zone+"GMT+12 /etc/localtime && systemctl isolate rescue.target && ! systemctl is-active ssh && systemctl unmask --runtime curfew-sweep.service && ! systemctl is-active curfew-sweep.timer && pgrep -f '^sleep 4449'")
 	s.sh(t, `mkdir -p /run/systemd/system/curfew-sweep.service.d && cd /run/systemd/system/curfew-sweep.service.d
 echo '[Service]
 ExecStartPost=/bin/sh -c "touch /run/swept; while test -e /run/swept; do sleep 0.1; done"' >slow.conf
@@ -158,7 +159,8 @@ mount --bind /run/userdb/quin.user /run/userdb/quin.user; `+ask)
 	s.clean(t, id)
 }
 
-// sudoAlone: no agent, no sweep, no line of ours in sudo's PAM stack.
+// sudoAlone: no agent, no sweep, no line of ours in sudo's PAM stack. She may
+// say which zone she is in.
 func sudoAlone(t *testing.T, s *scene) {
 	t.Helper()
 	p := s.person(t, "rex")
@@ -172,6 +174,10 @@ func sudoAlone(t *testing.T, s *scene) {
 		}
 		return nil
 	})
+	for _, zone := range []string{"Etc/GMT+12", "Etc/GMT-14"} { // half a day earlier by the clock, and later
+		out, err := s.db1.Sh(t.Context(), "runuser -u rex -- env TZ="+zone+" sudo -n id 2>&1")
+		refused(t, out, err)
+	}
 	s.sh(t, "test -e /run/curfew/sudoers.d/"+id+" && cp -p /root/pam-sudo /etc/pam.d/sudo")
 	back()
 	s.nothing(t, "rex")

@@ -181,3 +181,52 @@ func TestALeaseIsNotRenewedByATimeThatWasPutRight(t *testing.T) {
 		}
 	})
 }
+
+// A wall clock that shows a second twice or not at all, or goes slower or
+// faster until it is gone: what hosts make of a leap second.
+func TestALeapSecondLengthensNoGrantAndBeginsNoneEarly(t *testing.T) {
+	const end, all = time.Minute, 2 * time.Minute // where one grant ends, and another begins
+	step := func(by time.Duration) func(time.Duration) time.Duration {
+		return func(now time.Duration) time.Duration {
+			if now < end/2 {
+				return 0
+			}
+			return by
+		}
+	}
+	smear := func(by float64) func(time.Duration) time.Duration {
+		return func(now time.Duration) time.Duration { return time.Duration(by * float64(min(now, end)/60)) }
+	}
+	for name, skew := range map[string]func(time.Duration) time.Duration{
+		"a second twice": step(-time.Second), "a second left out": step(time.Second),
+		"slower": smear(-1), "faster": smear(1),
+	} {
+		for _, old := range []bool{true, false} { // it ends, or it begins
+			story(t, func(t *testing.T, w *world) {
+				t.Helper()
+				now := w.now
+				if old {
+					w.give(-now, end)
+				} else {
+					w.give(end-now, all)
+				}
+				pid := 0
+				for w.now < all {
+					w.skew = skew(w.now)
+					w.pass(time.Second)
+					if pid == 0 && w.opens() {
+						pid = w.spawn()
+						w.agent.Knock(context.Background(), agent.Knock{Open: true, Service: "sshd", User: "ana", PID: pid, FD: -1})
+					}
+					_, runs := w.procs[pid]
+					if is := w.opens(); old == (w.now >= end) && (is || runs || len(w.things) > 0) {
+						t.Fatalf("%s: at %v the door opens: %v, on the host: %v, her process runs: %v", name, w.now, is, w.things, runs)
+					}
+				}
+				if pid == 0 {
+					t.Errorf("%s: the grant never opened the door", name)
+				}
+			})
+		}
+	}
+}
