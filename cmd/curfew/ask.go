@@ -13,6 +13,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"curfew.internal/controlplane/roster"
 	"curfew.internal/wire/api"
 )
 
@@ -31,7 +32,7 @@ func (rolesCmd) Run(ctx context.Context, p *program) error {
 	return p.print(r, func() error {
 		var rows [][]string
 		for _, role := range r.Roles {
-			rows = append(rows, []string{role.Name, strings.Join(role.Hosts, ","), span(role.MaxDuration.AsDuration()), approvalOf(role), role.Description})
+			rows = append(rows, []string{role.Name, roster.Some(role.Hosts, ","), span(role.MaxDuration.AsDuration()), approvalOf(role), role.Description})
 		}
 		return table(p.out, "ROLE HOSTS LONGEST APPROVAL DESCRIPTION", rows)
 	})
@@ -41,7 +42,7 @@ func (rolesCmd) Run(ctx context.Context, p *program) error {
 func approvalOf(role *api.Role) string {
 	text := "none"
 	if role.ApprovalsNeeded > 0 {
-		text = fmt.Sprintf("%d of %s", role.ApprovalsNeeded, strings.Join(role.Approvers, ","))
+		text = fmt.Sprintf("%d of %s", role.ApprovalsNeeded, roster.Some(role.Approvers, ","))
 	}
 	for _, d := range role.Doubtful {
 		text += "; " + d
@@ -218,7 +219,7 @@ func (p *program) tell(r *api.Request) error {
 	if r.Start != nil {
 		stands = "stands from " + at(r.NotBefore) + " until " + at(r.NotAfter)
 	}
-	_, err := fmt.Fprintf(p.out, "%s %s on %s.\nLog in with: curfew ssh %s\n", r.Grant, stands, strings.Join(hosts, ", "), hosts[0])
+	_, err := fmt.Fprintf(p.out, "%s %s on %s.\nLog in with: curfew ssh %s\n", r.Grant, stands, roster.Some(hosts, ", "), hosts[0])
 	return err
 }
 
@@ -227,7 +228,7 @@ func awaited(r *api.Request) string {
 	if r.HumanSignatures && !r.Signed {
 		return clean(r.WaitsFor)
 	}
-	return strings.Join(r.Approvers, " or ")
+	return roster.Some(r.Approvers, " or ")
 }
 
 // wait follows the request until it leaves the state asked. A stream that
@@ -304,7 +305,7 @@ func (l requestsCmd) Run(ctx context.Context, p *program) error {
 		var rows [][]string
 		for _, q := range r.Requests {
 			rows = append(rows, []string{
-				q.Id, q.State, q.Person, q.Role, strings.Join(q.Hosts, ","), span(q.Duration.AsDuration()),
+				q.Id, q.State, q.Person, q.Role, roster.Some(q.Hosts, ","), span(q.Duration.AsDuration()),
 				q.Grant, at(q.NotAfter), strconv.Quote(q.Reason),
 			})
 		}

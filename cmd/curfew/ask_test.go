@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -122,5 +123,22 @@ func TestRolesTellWhatTheyTake(t *testing.T) {
 		if got := approvalOf(r); got != want {
 			t.Errorf("%q, not %q", got, want)
 		}
+	}
+}
+
+// A table and a line name few of many: --output json has all.
+func TestFewOfManyAreNamed(t *testing.T) {
+	var all []string
+	for i := range 5000 {
+		all = append(all, fmt.Sprintf("n%04d", i))
+	}
+	if got, want := approvalOf(&api.Role{ApprovalsNeeded: 1, Approvers: all}), "1 of n0000,n0001,n0002,n0003,n0004,n0005,n0006,n0007 and 4992 more"; got != want {
+		t.Errorf("%.300s", got)
+	}
+	if got, want := awaited(&api.Request{Approvers: all[:10]}), "n0000 or n0001 or n0002 or n0003 or n0004 or n0005 or n0006 or n0007 and 2 more"; got != want {
+		t.Errorf("%.300s", got)
+	}
+	if got, want := awaited(&api.Request{Approvers: all[:9]}), "n0000 or n0001 or n0002 or n0003 or n0004 or n0005 or n0006 or n0007 or n0008"; got != want {
+		t.Errorf("%.300s", got)
 	}
 }

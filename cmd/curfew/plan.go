@@ -148,7 +148,7 @@ func (m planned) print(p *program, oldDir, newDir string) error {
 	}
 	rows = nil
 	for _, r := range m.Replays {
-		rows = append(rows, []string{r.Direction, r.Request, r.Person, r.Role, strings.Join(r.Hosts, ","), stamp(r.At), r.Text})
+		rows = append(rows, []string{r.Direction, r.Request, r.Person, r.Role, roster.Some(r.Hosts, ","), stamp(r.At), r.Text})
 	}
 	if _, err := fmt.Fprintf(p.out, "\nRequests of the last 30 days: %d; to %d, NEW says something else.\n", m.Asked, len(m.Replays)); err != nil || len(rows) == 0 {
 		return err

@@ -299,7 +299,7 @@ func doubts(steps []roster.Step, now time.Time) []roster.Decision {
 		if step.Because != "" {
 			all = append(all, roster.Decision{
 				At: now, What: roster.DoubtStep,
-				Text: fmt.Sprintf("step %d of %d, by %d of %s, is asked because %s", i+1, len(steps), step.Count, strings.Join(step.By, ", "), step.Because),
+				Text: fmt.Sprintf("step %d of %d, by %d of %s, is asked because %s", i+1, len(steps), step.Count, roster.Some(step.By, ", "), step.Because),
 			})
 		}
 	}

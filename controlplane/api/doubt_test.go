@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -110,5 +111,41 @@ func TestRolesTellWhatIsAskedInDoubt(t *testing.T) {
 	want := "1 of cy, if the request comes from a network that is new for who asks\n1 of eve, if risk.factor_refused > 1"
 	if got := strings.Join(all.Roles[0].Doubtful, "\n"); got != want || all.Roles[0].ApprovalsNeeded != 1 {
 		t.Errorf("%d, and\n%s", all.Roles[0].ApprovalsNeeded, got)
+	}
+}
+
+// A group may have thousands of people. What is written and told of an approval
+// by them names some, and the last of them decides as the first.
+func TestTextsNameFewOfMany(t *testing.T) {
+	w, ctx := newWorld(t), t.Context()
+	many := make([]string, 0, 5001)
+	for i := range 5000 {
+		many = append(many, fmt.Sprintf("b%04d", i))
+	}
+	rule(t, w, strings.ReplaceAll(strings.Replace(inDoubt, "roles:", "groups: {many: ["+strings.Join(append(many, "cy"), ", ")+"]}\nroles:", 1), "[cy]", "['group:many']"))
+	r := w.ask(t)
+	now, err := w.ben.Approve(ctx, &api.ApproveRequest{Id: r.Id, Digest: r.Digest, Code: w.ben.fresh(t)})
+	must(t, err)
+	roles, err := w.ana.ListRoles(ctx, &api.ListRolesRequest{})
+	must(t, err)
+	story, err := w.ana.Timeline(ctx, &api.TimelineRequest{Grant: r.Id})
+	must(t, err)
+	texts := map[string]string{"what it waits for": now.WaitsFor, "the role": roles.Roles[0].Doubtful[0]}
+	for _, m := range story.Moments {
+		if m.What == roster.DoubtStep {
+			texts["the story"] = m.Text
+		}
+	}
+	for what, text := range texts {
+		if !strings.Contains(text, "1 of b0000, b0001, ") && !strings.Contains(text, "1 of: b0000, b0001, ") || !strings.Contains(text, "b0007 and 4993 more") || len(text) > 300 {
+			t.Errorf("%s: %d characters: %.300s", what, len(text), text)
+		}
+	}
+	if len(texts) != 3 || len(now.Approvers) != 5001 {
+		t.Errorf("%d texts, %d people", len(texts), len(now.Approvers))
+	}
+	now, err = w.cy.Approve(ctx, &api.ApproveRequest{Id: r.Id, Digest: r.Digest, Code: w.cy.fresh(t)})
+	if err != nil || now.State != "issued" {
+		t.Errorf("%v, %v", now, err)
 	}
 }

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"curfew.internal/controlplane/roster"
@@ -20,6 +21,20 @@ func TestAShellIsToldOfStepsInDoubt(t *testing.T) {
 	} {
 		if m := offered(o); fmt.Sprintf("%s: %d of %v", m.Description, m.Needed, m.Approvers) != want {
 			t.Errorf("%v, not %s", m, want)
+		}
+	}
+}
+
+// Who may approve may be thousands: what the host and the shell say to each other
+// has a bound.
+func TestAShellIsToldFewOfManyNames(t *testing.T) {
+	var all []string
+	for i := range 5000 {
+		all = append(all, fmt.Sprintf("someone-of-many-%04d", i))
+	}
+	for _, o := range []roster.Offer{{Approvers: all, Needed: 1}, {Anybody: all, Most: 1, Doubtful: []string{"x"}}} {
+		if text := strings.Join(offered(o).Approvers, ", "); len(text) > 300 || !strings.HasSuffix(text, "someone-of-many-0007 and 4992 more") {
+			t.Errorf("%d characters: %.300s", len(text), text)
 		}
 	}
 }

@@ -74,11 +74,12 @@ func (s *Server) Offer(ctx context.Context, m *uplink.Typed) (*uplink.OfferReply
 }
 
 // offered is a role as it is shown in a shell: with those whose word it always
-// takes, or, if it always takes nobody's, with all whose word it may.
+// takes, or, if it always takes nobody's, with all whose word it may; of many with
+// some, in one text, since what is said to a shell has a bound.
 func offered(o roster.Offer) *uplink.Offered {
 	m := &uplink.Offered{
 		Name: o.Role.Name, Description: o.Description, MaxSeconds: uint64(o.MaxDuration / time.Second), //nolint:gosec // not negative
-		ReasonRequired: o.ReasonRequired, TicketRequired: o.TicketRequired, Approvers: o.Approvers,
+		ReasonRequired: o.ReasonRequired, TicketRequired: o.TicketRequired, Approvers: few(o.Approvers),
 		Needed: uint32(o.Needed), //nolint:gosec // a handful
 	}
 	if len(o.Doubtful) == 0 {
@@ -86,9 +87,16 @@ func offered(o roster.Offer) *uplink.Offered {
 	}
 	m.Description = strings.TrimPrefix(o.Description+"; also asked: "+strings.Join(o.Doubtful, "; "), "; ")
 	if o.Needed == 0 {
-		m.Approvers, m.Needed = o.Anybody, uint32(o.Most) //nolint:gosec // a handful
+		m.Approvers, m.Needed = few(o.Anybody), uint32(o.Most) //nolint:gosec // a handful
 	}
 	return m
+}
+
+func few(names []string) []string {
+	if text := roster.Some(names, ", "); text != "" {
+		return []string{text}
+	}
+	return nil
 }
 
 // Ask makes a request for a person of the host, and tells how it stands until

@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -408,4 +409,19 @@ func TestTwoServersTellOnce(t *testing.T) {
 	one()
 	w.happen(ledger.Entry{Kind: ledger.Decision, Request: "r-1", Step: "approved", Person: "ben"})
 	told(201)
+}
+
+// Of many hosts a message names some, and says how many there are besides.
+func TestAMessageNamesFewOfManyHosts(t *testing.T) {
+	w, r := newWorld(), newReceiver(t, 0)
+	for i := range 500 {
+		w.request.Hosts = append(w.request.Hosts, fmt.Sprintf("n%03d", i))
+	}
+	target := Target{Name: "chat", Form: FormSlack, ToFile: file(t, r.URL+"\n")}
+	w.turn(t, target)
+	w.happen(ledger.Entry{Kind: ledger.Decision, Request: "r-1", Step: "asked", Person: "ana"})
+	w.turn(t, target)
+	if all := r.all(); len(all) != 1 || !bytes.Contains(all[0].body, fmt.Appendf(nil, " and %d more for ", len(w.request.Hosts)-8)) {
+		t.Errorf("%s", all)
+	}
 }

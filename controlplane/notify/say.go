@@ -61,7 +61,7 @@ func (n *Notifier) decision(ctx context.Context, m Message, e ledger.Entry) (Mes
 		return m, false, err
 	}
 	m.About, m.What, m.Link = AboutRequests, e.Step, n.page(r.ID)
-	who := fmt.Sprintf("%s's request for %s on %s", plain(r.Person), plain(r.Role), plain(strings.Join(r.Hosts, ", ")))
+	who := fmt.Sprintf("%s's request for %s on %s", plain(r.Person), plain(r.Role), plain(roster.Some(r.Hosts, ", ")))
 	why := ""
 	if e.Text != "" {
 		why = ": " + plain(e.Text)
@@ -75,7 +75,7 @@ func (n *Notifier) decision(ctx context.Context, m Message, e ledger.Entry) (Mes
 		if !r.Start.IsZero() {
 			from = " from " + r.Start.UTC().Format("2006-01-02 15:04 MST")
 		}
-		m.Text = fmt.Sprintf("%s asks for %s on %s for %v%s: %s", plain(r.Person), plain(r.Role), plain(strings.Join(r.Hosts, ", ")), r.Duration, from, plain(r.Reason))
+		m.Text = fmt.Sprintf("%s asks for %s on %s for %v%s: %s", plain(r.Person), plain(r.Role), plain(roster.Some(r.Hosts, ", ")), r.Duration, from, plain(r.Reason))
 		if r.Proof != nil {
 			m.Text += "; it has no proof of its own, but an earlier one"
 		}
@@ -120,7 +120,7 @@ func (n *Notifier) near(r roster.Request, after, upTo uint64) []Message {
 		due = append(due, Message{
 			ID: fmt.Sprintf("end-%s-%v", r.Grant.ID, before), At: at, About: AboutRequests, What: "ends",
 			Text: fmt.Sprintf("%s's grant %s as %s on %s ends in %d minutes, and with it what runs there; to go on: curfew extend %s --for 1h --why REASON",
-				plain(r.Person), r.Grant.ID, plain(r.Role), plain(strings.Join(r.Hosts, ", ")), int(before.Minutes()), r.Grant.ID),
+				plain(r.Person), r.Grant.ID, plain(r.Role), plain(roster.Some(r.Hosts, ", ")), int(before.Minutes()), r.Grant.ID),
 			Link: n.page(r.ID), Request: r.ID, Grant: r.Grant.ID, Person: r.Person,
 		})
 	}

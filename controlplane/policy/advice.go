@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"curfew.internal/controlplane/roster"
 	"curfew.internal/grant"
 )
 
@@ -154,7 +155,7 @@ func (p Policy) Strangers(known []string) []Problem {
 	unknown := func(names []string) []string { return slices.DeleteFunc(slices.Clone(names), there) }
 	for _, name := range slices.Sorted(maps.Keys(p.Groups)) {
 		if gone := unknown(slices.Concat(p.Groups[name], p.Rotations[name].People, people(p.Answer.Rotations[p.Calls[name]]))); len(gone) > 0 {
-			all = append(all, p.warn("groups."+name, "not known to the fleet, or disabled: "+strings.Join(gone, ", "), "mend the name, or add the person"))
+			all = append(all, p.warn("groups."+name, "not known to the fleet, or disabled: "+roster.Some(gone, ", "), "mend the name, or add the person"))
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Roles)) {
@@ -171,15 +172,15 @@ func (p Policy) Strangers(known []string) []Problem {
 		switch {
 		case p.leans(r): // who is there, the directory says
 		case starved(left) > 0:
-			all = append(all, p.warn(field, fmt.Sprintf("cannot be approved: of its approvers, the fleet does not know %s", strings.Join(gone, ", ")),
+			all = append(all, p.warn(field, fmt.Sprintf("cannot be approved: of its approvers, the fleet does not know %s", roster.Some(gone, ", ")),
 				"name approvers who are there"))
 		case len(byName(r.By, gone)) > 0:
-			all = append(all, p.warn(field, "approvers who are not known to the fleet, or disabled: "+strings.Join(byName(r.By, gone), ", "), "mend the name, or add the person"))
+			all = append(all, p.warn(field, "approvers who are not known to the fleet, or disabled: "+roster.Some(byName(r.By, gone), ", "), "mend the name, or add the person"))
 		}
 	}
 	for _, e := range p.Eligible {
 		if gone := byName(e.Named, unknown(e.People)); len(gone) > 0 {
-			all = append(all, p.warning(e.At, "eligible", "not known to the fleet, or disabled: "+strings.Join(gone, ", "), "mend the name, or add the person"))
+			all = append(all, p.warning(e.At, "eligible", "not known to the fleet, or disabled: "+roster.Some(gone, ", "), "mend the name, or add the person"))
 		}
 	}
 	return all

@@ -28,7 +28,7 @@ func (l Lending) String() string {
 	case len(l.Named) == 0:
 		return "up to " + days(l.UpTo)
 	}
-	return fmt.Sprintf("up to %s, to %s", days(l.UpTo), some(l.Named))
+	return fmt.Sprintf("up to %s, to %s", days(l.UpTo), roster.Some(l.Named, ", "))
 }
 
 // lending reads whether approvers of the role may be stood in for.
@@ -77,7 +77,7 @@ func (p Policy) unfit(r Role, may []string, d roster.Delegation) string {
 	case d.StandIn == d.Away, slices.Contains(may, d.StandIn):
 		return d.StandIn + " approves it in her own right, and gives one word"
 	case len(r.Lending.Named) > 0 && !slices.Contains(r.Lending.To, d.StandIn):
-		return "who stands in has to be one of " + some(r.Lending.Named)
+		return "who stands in has to be one of " + roster.Some(r.Lending.Named, ", ")
 	}
 	for _, name := range []string{d.Away, d.StandIn} {
 		if other := p.heldApart(name, r.Name); other != "" {

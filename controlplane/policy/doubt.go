@@ -163,7 +163,7 @@ func doubtful(r Role, person string) []string {
 			continue
 		}
 		step := r.step(s, person)
-		all = append(all, fmt.Sprintf("%d of %s, if %s", step.Count, strings.Join(step.By, ", "), s.When.If()))
+		all = append(all, fmt.Sprintf("%d of %s, if %s", step.Count, roster.Some(step.By, ", "), s.When.If()))
 	}
 	return all
 }

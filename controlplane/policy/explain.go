@@ -209,15 +209,6 @@ func (x *explainer) written(named []string) string {
 	return strings.Join(all, ", ")
 }
 
-// some are the first of many.
-func some(names []string) string {
-	const shown = 8
-	if more := len(names) - shown; more > 1 {
-		return fmt.Sprintf("%s and %d more", strings.Join(names[:shown], ", "), more)
-	}
-	return strings.Join(names, ", ")
-}
-
 func (x *explainer) hosts() {
 	key, host := "hosts", x.c.Host
 	if x.role.AllHosts {
@@ -408,5 +399,5 @@ func (x *explainer) line() string {
 	if len(out) == 0 {
 		return "; none of them is in her reporting line"
 	}
-	return "; in her reporting line, or not shown by the directory to be out of it: " + some(out)
+	return "; in her reporting line, or not shown by the directory to be out of it: " + roster.Some(out, ", ")
 }

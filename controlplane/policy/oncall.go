@@ -117,7 +117,7 @@ func (p Policy) Handover(at time.Time) (from, until time.Time) {
 // onCall tells who of the group is, if it is one in which somebody is on call.
 func (p Policy) onCall(group string, at time.Time) string {
 	if !p.changes(group) {
-		return some(p.Groups[group])
+		return roster.Some(p.Groups[group], ", ")
 	}
 	var all []string
 	for _, t := range p.turnsAt(group, at) {
@@ -126,7 +126,7 @@ func (p Policy) onCall(group string, at time.Time) string {
 	if len(all) == 0 {
 		return p.nobody(group, at)
 	}
-	return some(all)
+	return roster.Some(all, ", ")
 }
 
 // nobody tells why nobody of the group is on call.

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"curfew.internal/controlplane/roster"
@@ -256,12 +255,14 @@ func (st Standing) String() string {
 	if st.Done {
 		return "nothing"
 	}
-	s := fmt.Sprintf("%d of: %s", st.Missing, cmp.Or(strings.Join(st.Approvers, ", "), "nobody"))
+	s := fmt.Sprintf("%d of: %s", st.Missing, cmp.Or(roster.Some(st.Approvers, ", "), "nobody"))
+	var places []string
 	for _, d := range st.StandIns {
-		s += fmt.Sprintf(", or %s in place of %s", d.StandIn, d.Away)
+		places = append(places, fmt.Sprintf(", or %s in place of %s", d.StandIn, d.Away))
 	}
+	s += roster.Some(places, "")
 	if len(st.Later) > 0 {
-		s += fmt.Sprintf("; from %s also %s", st.From.UTC().Format("15:04 MST"), strings.Join(st.Later, ", "))
+		s += fmt.Sprintf("; from %s also %s", st.From.UTC().Format("15:04 MST"), roster.Some(st.Later, ", "))
 	}
 	if st.Because != "" {
 		s += "; this step is asked because " + st.Because

@@ -60,7 +60,7 @@ var templates = parse()
 func parse() map[string]*template.Template {
 	base := template.Must(template.New("").Funcs(template.FuncMap{
 		"asset": asset, "stamp": stamp, "span": span, "words": words, "state": stateWords, "proof": proofWords, "host": hostWords, "access": accessWords, "missing": missing, "hex": func(b []byte) string { return fmt.Sprintf("%x", b) },
-		"dict": dict, "next": func(n int) int { return n + 1 }, "join": strings.Join, "lines": func(b []byte) []string { return strings.Split(strings.TrimRight(string(b), "\n"), "\n") },
+		"dict": dict, "next": func(n int) int { return n + 1 }, "join": strings.Join, "some": roster.Some, "lines": func(b []byte) []string { return strings.Split(strings.TrimRight(string(b), "\n"), "\n") },
 	}).ParseFS(pages, "pages/layout.html", "pages/parts.html"))
 	all := map[string]*template.Template{}
 	for _, name := range []string{

@@ -2,6 +2,7 @@ package web
 
 import (
 	"bytes"
+	"fmt"
 	"net/http/httptest"
 	"slices"
 	"strings"
@@ -248,5 +249,27 @@ func TestFirstViewIsSmall(t *testing.T) {
 	total += len(written(t, page{Name: "home", Title: "x", Data: v, Me: &api.Person{Name: "ana"}, Passkey: true, TOTP: true}))
 	if total >= 100_000 {
 		t.Errorf("%d bytes", total)
+	}
+}
+
+// Of many people, and of many hosts that nobody decides on there, a page names
+// some; the hosts that somebody approves are all there.
+func TestPagesNameFewOfMany(t *testing.T) {
+	var all []string
+	for i := range 500 {
+		all = append(all, fmt.Sprintf("n%03d", i))
+	}
+	q := &api.Request{Id: "r-1", Person: "ana", Role: "ops", Hosts: all, State: "asked", Duration: durationpb.New(time.Hour)}
+	me, some, whole := &api.Person{Name: "ana"}, "n006, n007 and 492 more", strings.Join(all, ", ")
+	for name, p := range map[string]page{
+		"ask":      {Name: "ask", Data: askView{Role: &api.Role{Name: "ops", ApprovalsNeeded: 1, Approvers: all}}},
+		"requests": {Name: "requests", Data: requestsView{All: []*api.Request{q}}},
+		"request":  {Name: "request", Data: requestView{Request: q, Others: []*api.Request{q}}},
+	} {
+		p.Title, p.Me = "x", me
+		text := written(t, p)
+		if !strings.Contains(text, some) || strings.Contains(text, whole) != (name == "request") {
+			t.Errorf("%s: %s", name, text)
+		}
 	}
 }

@@ -53,7 +53,7 @@ func Replays(from, to policy.Policy, asked []Past, hosts []roster.Host) []Replay
 			r.Text = fmt.Sprintf("would need %d approvals, and needs %d%s", after.Needed, before.Needed, because(after.Doubts))
 		case !slices.Equal(before.Approvers, after.Approvers):
 			r.Direction = Other
-			r.Text = "would be approved by " + strings.Join(after.Approvers, ", ") + ", and is by " + strings.Join(before.Approvers, ", ")
+			r.Text = "would be approved by " + roster.Some(after.Approvers, ", ") + ", and is by " + roster.Some(before.Approvers, ", ")
 		default:
 			continue
 		}
