@@ -106,6 +106,9 @@ func (s *Store) RemovePasskey(ctx context.Context, id []byte, a roster.Act) erro
 		if err != nil {
 			return err
 		}
+		if err := t.forgetProofs(ctx, a.By); err != nil {
+			return err
+		}
 		return t.tell(ctx, a, "removed passkey %q", k.Name)
 	})
 }

@@ -75,6 +75,12 @@ func (t *tx) stands(ctx context.Context, r roster.Request) error {
 	return t.exec(ctx, `UPDATE proofs SET used = used + 1 WHERE session = ?`, r.Proof.Session)
 }
 
+// forgetProofs ends all of the person's. A passkey that comes and goes leaves her
+// factors as they were, and a proof from before would count again.
+func (t *tx) forgetProofs(ctx context.Context, name string) error {
+	return t.run(ctx, `DELETE FROM proofs WHERE session IN (SELECT id FROM sessions WHERE person = ? UNION ALL SELECT id FROM web_sessions WHERE person = ?)`, name, name)
+}
+
 func scanBytes(r scanner) ([]byte, error) {
 	var b []byte
 	err := r.Scan(&b)

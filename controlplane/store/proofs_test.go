@@ -89,6 +89,11 @@ func TestWhatEndsAProof(t *testing.T) {
 			t.Helper()
 			must(t, s.AddPasskey(t.Context(), key(7, "ana")))
 		}},
+		{name: "a passkey came beside, and went again", do: func(t *testing.T, s *Store) {
+			t.Helper()
+			must(t, s.AddPasskey(t.Context(), key(7, "ana")))
+			must(t, s.RemovePasskey(t.Context(), key(7, "ana").ID, roster.Act{By: "ana", At: noon}))
+		}},
 		{name: "a device came beside", do: func(t *testing.T, s *Store) {
 			t.Helper()
 			i := roster.Invite{Hash: [32]byte{9}, Person: "ana", Expires: noon.Add(time.Hour), Adds: true}
