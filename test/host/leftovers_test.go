@@ -25,6 +25,7 @@ python3 -c "import os; os.setxattr(\"/usr/local/sbin/NAME-cat\", \"security.capa
 printf "[Service]\nExecStart=/bin/sleep 9193\n" > /etc/systemd/system/NAME.service
 systemctl daemon-reload
 systemctl start NAME
+mknod -m 666 /srv/NAME-disk b 252 4095
 printf "NAME ALL=(ALL) NOPASSWD: ALL\n" > /etc/sudoers.d/NAME-more
 '
 `
@@ -105,7 +106,7 @@ func named(t *testing.T, s *scene) {
 	looked := s.littered(t, "dee", "ops")
 	for _, f := range []string{
 		"authorized-keys /root/.ssh/authorized_keys: ", "setuid /tmp/dee-sh: ", "program /usr/local/bin/dee-sh: ", "program /usr/local/sbin/dee-cat: ",
-		"system-unit /etc/systemd/system/dee.service: ", "sudo-rule /etc/sudoers.d/dee-more: ",
+		"system-unit /etc/systemd/system/dee.service: ", "sudo-rule /etc/sudoers.d/dee-more: ", "device /srv/dee-disk: device 252:4095, mode 666",
 	} {
 		if !has(looked.Left, f) {
 			t.Errorf("not named: %s", f)
@@ -117,7 +118,7 @@ func named(t *testing.T, s *scene) {
 		}
 	}
 	s.sh(t, "ls /tmp/dee-sh /usr/local/bin/dee-sh && pgrep -f '^/bin/sleep 9193'")
-	s.sh(t, "systemctl stop dee; rm -f /tmp/dee-sh /usr/local/*bin/dee-* /etc/systemd/system/dee.service /etc/sudoers.d/dee-more; systemctl daemon-reload")
+	s.sh(t, "systemctl stop dee; rm -f /srv/dee-disk /tmp/dee-sh /usr/local/*bin/dee-* /etc/systemd/system/dee.service /etc/sudoers.d/dee-more; systemctl daemon-reload")
 }
 
 // tidied: a role that says what goes; and an agent that is killed at the end.
@@ -137,7 +138,7 @@ func tidied(t *testing.T, s *scene) {
 	if !has(looked.Left, "authorized-keys /root/.ssh/authorized_keys: ") {
 		t.Errorf("not named: %q", looked.Left)
 	}
-	s.sh(t, "! ls /tmp/eno-sh /usr/local/bin/eno-sh /usr/local/sbin/eno-cat /etc/systemd/system/eno.service /etc/sudoers.d/eno-more 2>/dev/null | grep . && ! pgrep -f '^/bin/sleep 9193'")
+	s.sh(t, "rm /srv/eno-disk; ! ls /tmp/eno-sh /usr/local/bin/eno-sh /usr/local/sbin/eno-cat /etc/systemd/system/eno.service /etc/sudoers.d/eno-more 2>/dev/null | grep . && ! pgrep -f '^/bin/sleep 9193'")
 }
 
 // lookedByTheNext: whoever ends the agent in the middle of a look has it made

@@ -35,6 +35,7 @@ const (
 	AuthorizedKeys Kind = "authorized-keys"
 	Setuid         Kind = "setuid"
 	Capability     Kind = "capability"
+	Device         Kind = "device"
 	Multiplexer    Kind = "multiplexer" // sockets of tmux, screen and their like
 	Timer          Kind = "timer"
 	SystemUnit     Kind = "system-unit"

@@ -127,6 +127,10 @@ func TestWhatASessionLeaves(t *testing.T) {
 	}{
 		"nothing":        {func(*world) {}, nil},
 		"a setuid shell": {func(w *world) { shell(w, "srv/sh") }, []string{"setuid /srv/sh *"}},
+		"a way to a disk": {func(w *world) {
+			must(w.t, unix.Mknod(w.path("srv/disk"), unix.S_IFBLK|0o666, int(unix.Mkdev(252, 4095))))
+			must(w.t, unix.Mknod(w.path("srv/gone"), unix.S_IFCHR, 0)) // as an overlay has it
+		}, []string{"device /srv/disk"}},
 		"a setgid shell of hers in a shared folder": {func(w *world) {
 			w.write("tmp/sh", "#!", 0o755)
 			w.theirs("tmp/sh")

@@ -112,6 +112,8 @@ func (l *search) entry(ctx context.Context, dir int, name string, at level) erro
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
 		l.privileged(dir, name, at, st)
+	case unix.S_IFBLK, unix.S_IFCHR:
+		l.device(name, at, st)
 	case unix.S_IFDIR:
 		next := level{path.Join(at.shown, name), at.depth + 1, at.kind, own}
 		if at.kind == OwnedFile && slices.Contains(shared, next.shown) {
@@ -155,6 +157,20 @@ func (l *search) privileged(dir int, name string, at level, st unix.Statx_t) {
 		f.Kind = Capability
 	}
 	l.add(f)
+}
+
+// device notes a file that leads to a disk, to memory or the like, if it was
+// made or changed since the session began: whoever may open it reads and writes
+// past all that guards what lies there. The one without a number is an
+// overlay's word that a file is gone.
+func (l *search) device(name string, at level, st unix.Statx_t) {
+	if nanos(st.Ctime) < l.s.Since.UnixNano() || st.Rdev_major == 0 && st.Rdev_minor == 0 {
+		return
+	}
+	l.add(Finding{
+		Kind: Device, Path: path.Join(at.shown, name), ID: identity(st),
+		Detail: fmt.Sprintf("device %d:%d, mode %o, owner %d, changed %s", st.Rdev_major, st.Rdev_minor, st.Mode&0o7777, st.Uid, stamp(nanos(st.Ctime))),
+	})
 }
 
 // down walks a folder in a folder.
