@@ -15,6 +15,7 @@ import (
 
 	"curfew.internal/controlplane/roster"
 	"curfew.internal/wire/api"
+	"curfew.internal/wire/api/apiconnect"
 )
 
 type rolesCmd struct{}
@@ -91,19 +92,23 @@ func (r requestCmd) Run(ctx context.Context, p *program) error {
 		Role: r.Role, Hosts: r.On, Duration: durationpb.New(time.Duration(r.For)),
 		Reason: r.Why, Ticket: r.Ticket, Key: rand.Text(), Labels: r.Label, Start: r.At.after(p.clock.Now().Wall),
 	}
+	made, err := p.make(ctx, c, m)
+	if err != nil {
+		return err
+	}
+	return p.follow(ctx, made, r.NoWait)
+}
+
+// make makes the request, and tells if it took no code.
+func (p *program) make(ctx context.Context, c apiconnect.CurfewClient, m *api.CreateRequestRequest) (*api.Request, error) {
 	made, err := onProof(ctx, p, c, func(code string) (*api.Request, error) {
 		m.Code = code
 		return c.CreateRequest(ctx, m)
 	})
-	if err != nil {
-		return err
+	if err == nil && made.Proof != nil {
+		_, err = fmt.Fprintf(p.err, "No code was needed: you proved yourself %s.\n", proof(made))
 	}
-	if made.Proof != nil {
-		if _, err := fmt.Fprintf(p.err, "No code was needed: you proved yourself %s.\n", proof(made)); err != nil {
-			return err
-		}
-	}
-	return p.follow(ctx, made, r.NoWait)
+	return made, err
 }
 
 // onProof makes a call that may stand on a proof that its person made on this

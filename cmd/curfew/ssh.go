@@ -180,12 +180,8 @@ func (s sshCmd) given(ctx context.Context, p *program, c apiconnect.CurfewClient
 			return p.settled(ctx, c, r, host)
 		}
 	}
-	code, err := p.factor()
-	if err != nil {
-		return err
-	}
-	r, err := c.CreateRequest(ctx, &api.CreateRequestRequest{
-		Role: s.Role, Hosts: []string{host}, Duration: durationpb.New(time.Duration(s.For)), Reason: s.Why, Ticket: s.Ticket, Code: code, Key: rand.Text(),
+	r, err := p.make(ctx, c, &api.CreateRequestRequest{
+		Role: s.Role, Hosts: []string{host}, Duration: durationpb.New(time.Duration(s.For)), Reason: s.Why, Ticket: s.Ticket, Key: rand.Text(),
 	})
 	if err != nil {
 		return err

@@ -1,10 +1,16 @@
 package main
 
 import (
+	"context"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"curfew.internal/wire/api"
+	"curfew.internal/wire/api/apiconnect"
 )
 
 func TestWordsAreReadAsSSHReadsThem(t *testing.T) {
@@ -54,5 +60,42 @@ func TestOurFlagsStandBeforeThoseOfSSH(t *testing.T) {
 		if got := strings.Join(ours(strings.Fields(line)), " "); got != want {
 			t.Errorf("%s: %s", line, got)
 		}
+	}
+}
+
+// proven is the API of somebody whose earlier proof counts; her request is denied.
+type proven struct {
+	apiconnect.CurfewClient
+	asked []*api.CreateRequestRequest
+}
+
+func (*proven) Whoami(context.Context, *api.WhoamiRequest) (*api.WhoamiReply, error) {
+	return &api.WhoamiReply{Person: &api.Person{Name: "ana"}, Proof: &api.Proof{Factor: "totp", For: "request"}}, nil
+}
+
+func (*proven) ListRequests(context.Context, *api.ListRequestsRequest) (*api.ListRequestsReply, error) {
+	return &api.ListRequestsReply{}, nil
+}
+
+func (c *proven) CreateRequest(_ context.Context, m *api.CreateRequestRequest) (*api.Request, error) {
+	c.asked = append(c.asked, m)
+	return &api.Request{Id: "r-1", State: "denied", Proof: &api.Proof{Factor: "totp", For: "request"}}, nil
+}
+
+// Who asks by logging in types no code either where none is needed.
+func TestALoginAsksOnAnEarlierProof(t *testing.T) {
+	t.Setenv(codeName, "")
+	in, err := os.Open(os.DevNull) // where nobody types a code
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	c, told := &proven{}, &strings.Builder{}
+	err = sshCmd{Role: "ops", For: length(time.Hour)}.given(t.Context(), &program{in: in, err: told}, c, "db1")
+	if err == nil || err.Error() != "request r-1 was denied" {
+		t.Error(err)
+	}
+	if len(c.asked) != 1 || c.asked[0].Code != "" || !strings.HasPrefix(told.String(), "No code was needed: you proved yourself with totp ") {
+		t.Errorf("%v: %s", c.asked, told)
 	}
 }
