@@ -48,10 +48,13 @@ func (c caller) post(ctx context.Context, kind string, body []byte) ([]byte, err
 	if err != nil {
 		return nil, fmt.Errorf("read its answer: %w", err)
 	}
-	if r.StatusCode == http.StatusRequestEntityTooLarge {
+	switch {
+	case r.StatusCode == http.StatusRequestEntityTooLarge:
 		return nil, fmt.Errorf("it answered %s: %w", r.Status, errTooMuch)
-	}
-	if r.StatusCode/100 != 2 {
+	case r.StatusCode == http.StatusBadRequest:
+		// All that OpenTelemetry's collector says of a body that is too large.
+		return nil, fmt.Errorf("it answered %s, which may mean: %w", r.Status, errTooMuch)
+	case r.StatusCode/100 != 2:
 		return nil, fmt.Errorf("it answered %s", r.Status)
 	}
 	return reply, nil

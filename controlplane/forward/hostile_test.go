@@ -83,13 +83,17 @@ func TestMessagesAreBounded(t *testing.T) {
 
 // A receiver that takes less at once gets less at once, and all of it in order.
 func TestASmallReceiver(t *testing.T) {
-	for name, most := range map[string]int{"seven at a time": 7, "one at a time": 1} {
+	for name, c := range map[string]struct{ most, answer int }{
+		"seven at a time": {7, http.StatusRequestEntityTooLarge},
+		"one at a time":   {1, http.StatusRequestEntityTooLarge},
+		"seven, and it says as OpenTelemetry's collector does that more is bad": {7, http.StatusBadRequest},
+	} {
 		var got []string
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			b, _ := io.ReadAll(r.Body)
 			lines := strings.Split(strings.TrimSpace(string(b)), "\n")
-			if len(lines) > most {
-				w.WriteHeader(http.StatusRequestEntityTooLarge)
+			if len(lines) > c.most {
+				w.WriteHeader(c.answer)
 				return
 			}
 			got = append(got, lines...)
