@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"curfew.internal/controlplane"
+	"curfew.internal/wire/api"
 )
 
 // A role that a request may be made for on an earlier proof.
@@ -43,9 +44,17 @@ func TestAnEarlierProofOnThePages(t *testing.T) {
 	ana.reach("textbox Why")
 	ana.must("Input.insertText", map[string]any{"text": "and what does it wait for"})
 	ana.reach("button Ask")
+	ana.eval(`{ const get = fetch; fetch = async (...call) => { fetch = get; await get(...call); throw new TypeError(); } }`) // the answer is lost
+	ana.press("Enter", 13)
+	ana.sees("The server does not answer: try again")
 	ana.press("Enter", 13)
 	ana.sees("None of its own: proved with passkey less than a minute before, for another request")
 	path := ana.eval("location.pathname").(string)
+	all, err := w.ada.ListRequests(t.Context(), &api.ListRequestsRequest{All: true})
+	must(t, err)
+	if len(all.Requests) != 2 { // the other one is that which she proved
+		t.Errorf("asked twice for want of an answer: %v", all.Requests)
+	}
 	ben.at("request-earlier", path, "None of its own: proved with passkey less than a minute before, for another request")
 	ana.at("home-earlier", "/", "Ask again")
 	ana.reach("button Ask again for db-look as last time, on your proof of less than a minute ago")

@@ -102,6 +102,8 @@
   }
 
   async function send(form, button) {
+    const { key } = form.elements;
+    if (key) key.value ||= crypto.randomUUID(); // sent again for want of an answer, it makes nothing twice
     const data = new URLSearchParams(new FormData(form, button));
     const action = button?.getAttribute('formaction') || form.getAttribute('action');
     if (button?.hasAttribute('data-passkey')) data.set('ask', 'passkey');
