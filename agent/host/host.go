@@ -101,6 +101,7 @@ func (h *Host) Prepare() error {
 
 func (h *Host) prepare(f folder) error {
 	file := h.path(f.dir)
+	tree.Loosen(filepath.Dir(file), filepath.Base(file))
 	info, err := os.Lstat(file)
 	if err == nil && !info.IsDir() && f.dir != userdb {
 		err = tree.Remove(filepath.Dir(file), filepath.Base(file))
@@ -238,6 +239,7 @@ func (h *Host) put(ctx context.Context, s enforce.Step) error {
 			return fmt.Errorf("clear the way for %v: %w", s.Thing, err)
 		}
 	}
+	tree.Loosen(filepath.Dir(target), filepath.Base(target))
 	f, err := renameio.NewPendingFile(target, renameio.WithTempDir(h.path(freshDir)),
 		renameio.WithPermissions(0o600), renameio.IgnoreUmask())
 	if err != nil {

@@ -127,3 +127,58 @@ func TestFoldersHaveTheirModesUnderTheUnitsUmask(t *testing.T) {
 		}
 	}
 }
+
+// Root can have the kernel refuse each change of a file or folder, root's too.
+func TestWhatNobodyMayChangeGoesAllTheSame(t *testing.T) {
+	const id, immutable, appended = "g-abcdefghijklmnop", 0x10, 0x20 // FS_IMMUTABLE_FL, FS_APPEND_FL
+	set := func(file string, flag uint32, on bool) error {
+		f, err := os.Open(file)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		flags, err := unix.IoctlGetUint32(int(f.Fd()), unix.FS_IOC_GETFLAGS)
+		if flags &^= flag; on {
+			flags |= flag
+		}
+		return errors.Join(err, unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, int(flags)))
+	}
+	flag := func(t *testing.T, file string, flag uint32) {
+		t.Helper()
+		must(t, set(file, flag, true))
+		t.Cleanup(func() { _ = set(file, flag, false) }) // gone, if all is well
+	}
+	for name, spoil := range map[string]func(t *testing.T, h *Host){
+		"a rule": func(t *testing.T, h *Host) { t.Helper(); flag(t, h.path(sudoersDir, id), immutable) },
+		"a rule of hers that is wider": func(t *testing.T, h *Host) {
+			t.Helper()
+			must(t, os.WriteFile(h.path(sudoersDir, "hers"), []byte("nobody ALL=(ALL) NOPASSWD: ALL\n"), 0o440))
+			must(t, os.WriteFile(h.path(sudoersDir, id), []byte("nobody ALL=(ALL) NOPASSWD: ALL\n"), 0o440))
+			flag(t, h.path(sudoersDir, "hers"), appended)
+			flag(t, h.path(sudoersDir, id), immutable)
+		},
+		"a record":    func(t *testing.T, h *Host) { t.Helper(); flag(t, h.path(userdb, "cfw-ana.user"), immutable) },
+		"all records": func(t *testing.T, h *Host) { t.Helper(); flag(t, h.path(userdb), immutable) },
+		"all rules":   func(t *testing.T, h *Host) { t.Helper(); flag(t, h.path(sudoersDir), appended) },
+		"what is in a home": func(t *testing.T, h *Host) {
+			t.Helper()
+			home := h.path(homeDir, "cfw-ana")
+			must(t, os.MkdirAll(home+"/in", 0o700))
+			must(t, os.WriteFile(home+"/in/f", nil, 0o600))
+			for _, f := range []string{home + "/in/f", home + "/in", home} {
+				flag(t, f, immutable)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := machine(t)
+			converge(t, h, wanted())
+			spoil(t, h)
+			converge(t, h, wanted())
+			converge(t, h, enforce.State{})
+			converge(t, h, wanted())
+			spoil(t, h)
+			converge(t, h, enforce.State{})
+		})
+	}
+}

@@ -27,6 +27,12 @@ func drift(t *testing.T, s *scene) {
 		_, err := s.db1.Sh(t.Context(), "test ! -e /run/curfew/sudoers.d/mine")
 		return err
 	})
+	s.sh(t, `systemctl kill -s STOP curfew-agent; cd /run/curfew/sudoers.d && echo 'nobody ALL=(ALL) NOPASSWD: ALL' > fixed && chattr +i fixed . ; done=$?
+systemctl kill -s CONT curfew-agent; exit $done`)
+	s.until(t, "removal of a rule that nobody may remove", func() error {
+		_, err := s.db1.Sh(t.Context(), "test ! -e /run/curfew/sudoers.d/fixed")
+		return err
+	})
 	// By hand: what `sed -i` puts beside it would be removed under its hands.
 	s.sh(t, fmt.Sprintf("sed 's/NOPASSWD.*/NOPASSWD: ALL/' /run/curfew/sudoers.d/%[1]s > /run/wider && cat /run/wider > /run/curfew/sudoers.d/%[1]s", id))
 	s.until(t, "rule as it was", func() error {

@@ -36,8 +36,8 @@ func Remove(dir, name string) error {
 	if err != nil {
 		return &os.PathError{Op: "open", Path: dir, Err: err}
 	}
-	goOn := func() error { return nil }
-	return errors.Join(RemoveAt(fd, name, dir, goOn), unix.Close(fd))
+	r := removal{base: fd, rest: []string{name}, goOn: func() error { return nil }, ours: true}
+	return errors.Join(r.all(dir), unix.Close(fd))
 }
 
 // RemoveAt is Remove in an open folder, however that was reached. shown is the
@@ -45,13 +45,40 @@ func Remove(dir, name string) error {
 // whose error ends it.
 func RemoveAt(fd int, name, shown string, goOn func() error) error {
 	r := removal{base: fd, rest: []string{name}, goOn: goOn}
-	var errs []error
-	for len(r.rest) > 0 {
-		next := r.rest[0]
-		r.rest = r.rest[1:]
-		errs = append(errs, r.take(fd, next, shown, 0))
+	return r.all(shown)
+}
+
+// Loosen takes from a file or folder in dir, and from dir, the flags with which
+// nobody may change them, or only add to them (ioctl_iflags(2)): root can set
+// them on what is ours. It takes CAP_LINUX_IMMUTABLE, and a file system that has
+// flags; whoever changes the file then sees whether it was so.
+func Loosen(dir, name string) {
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
 	}
-	return errors.Join(errs...)
+	loosen(fd, name)
+	_ = unix.Close(fd) // opened to look
+}
+
+const fixed = 0x10 | 0x20 // FS_IMMUTABLE_FL, FS_APPEND_FL (linux/fs.h)
+
+func loosen(dir int, name string) {
+	for _, at := range []string{".", name} {
+		var st unix.Stat_t
+		err := unix.Fstatat(dir, at, &st, unix.AT_SYMLINK_NOFOLLOW)
+		if kind := st.Mode & unix.S_IFMT; err != nil || kind != unix.S_IFREG && kind != unix.S_IFDIR {
+			continue // to open another could be to do something
+		}
+		fd, err := unix.Openat(dir, at, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		if err != nil {
+			continue
+		}
+		if flags, err := unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS); err == nil && flags&fixed != 0 {
+			_ = unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, int(flags&^fixed))
+		}
+		_ = unix.Close(fd) // opened to look
+	}
 }
 
 // A removal is one call of Remove.
@@ -60,12 +87,27 @@ type removal struct {
 	rest  []string // what is still to be taken from it
 	moved int      // folders moved up to it
 	goOn  func() error
+	ours  bool // all that is there: nobody means it to stay
+}
+
+func (r *removal) all(shown string) error {
+	var errs []error
+	for len(r.rest) > 0 {
+		next := r.rest[0]
+		r.rest = r.rest[1:]
+		errs = append(errs, r.take(r.base, next, shown, 0))
+	}
+	return errors.Join(errs...)
 }
 
 // take removes one name. shown is the folder's path, for errors alone.
 func (r *removal) take(dir int, name, shown string, depth int) error {
 	shown += "/" + name
 	err := unix.Unlinkat(dir, name, 0)
+	if r.ours && errors.Is(err, unix.EPERM) {
+		loosen(dir, name)
+		err = unix.Unlinkat(dir, name, 0)
+	}
 	switch {
 	case err == nil, errors.Is(err, unix.ENOENT):
 		return nil
