@@ -23,6 +23,7 @@ type desk struct {
 	clock  *ticking
 	proved time.Time
 	asked  []*api.CreateRequestRequest
+	longer *api.ExtendRequest
 }
 
 const window = 10 * time.Minute
@@ -50,6 +51,11 @@ func (d *desk) CreateRequest(_ context.Context, m *api.CreateRequestRequest) (*a
 		return nil, roster.Refuse(roster.Stale, "prove yourself for this")
 	}
 	return &api.Request{Id: "r-1"}, nil
+}
+
+func (d *desk) Extend(_ context.Context, m *api.ExtendRequest) (*api.Request, error) {
+	d.longer = m
+	return &api.Request{Id: "r-2"}, nil
 }
 
 // A page that stood open while the proof grew too old asks with what was typed
@@ -90,5 +96,34 @@ func TestAPageThatStoodOpenAsksForAProofThen(t *testing.T) {
 	form.Set("code", "123456")
 	if made := call(http.MethodPost, form); made.Code != http.StatusSeeOther || d.asked[2].Code != "123456" {
 		t.Errorf("%d: %s", made.Code, made.Body)
+	}
+}
+
+// What asks has a key, by which it makes nothing twice: the script fills it in.
+func TestFormsThatAskHaveAKey(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	q := &api.Request{Id: "r-1", Person: "ana", Role: "ops", Hosts: []string{"db1"}, Duration: durationpb.New(time.Hour)}
+	for name, data := range map[string]any{
+		"ask":     askView{Role: &api.Role{Name: "ops"}},
+		"home":    homeView{Roles: []roleView{{Role: &api.Role{Name: "ops"}, Last: q}}},
+		"request": requestView{Request: &api.Request{Id: "r-1", State: "issued", Duration: q.Duration}, MayExtend: true},
+	} {
+		if text := written(t, page{Name: name, Title: "x", Data: data, Me: &api.Person{Name: "ana"}}); strings.Count(text, `<input type="hidden" name="key">`) != 1 {
+			t.Errorf("%s: %s", name, text)
+		}
+	}
+	c := &ticking{stopped{now}}
+	d := &desk{clock: c, proved: now}
+	s := &Server{Origin: "https://curfew.example", API: d, Clock: c}
+	for _, path := range []string{"/ask/ops", "/requests/r-1/extend"} {
+		form := url.Values{"token": {visitor{secret: "secret"}.token()}, "on": {"db1"}, "for": {"1h"}, "key": {"k-1"}}
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "https://curfew.example"+path, strings.NewReader(form.Encode()))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.Header.Set("Origin", s.Origin)
+		r.AddCookie(&http.Cookie{Name: cookieName, Value: "secret"})
+		s.Handler().ServeHTTP(httptest.NewRecorder(), r)
+	}
+	if len(d.asked) != 1 || d.asked[0].Key != "k-1" || d.longer.GetKey() != "k-1" {
+		t.Errorf("%v, %v", d.asked, d.longer)
 	}
 }

@@ -241,7 +241,7 @@ func (s *Server) extend(ctx context.Context, r *http.Request) (outcome, error) {
 	if err != nil {
 		return outcome{}, roster.Refuse(roster.Invalid, "for how much longer?")
 	}
-	m := &api.ExtendRequest{Grant: r.PathValue("id"), Duration: durationpb.New(d), Reason: strings.TrimSpace(r.PostFormValue("note"))}
+	m := &api.ExtendRequest{Grant: r.PathValue("id"), Duration: durationpb.New(d), Reason: strings.TrimSpace(r.PostFormValue("note")), Key: r.PostFormValue("key")}
 	if o, asked, err := s.challenged(ctx, r, m); asked {
 		return o, err
 	}

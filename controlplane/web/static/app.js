@@ -8,6 +8,7 @@
     : { createHTML: (s) => s };
   const parse = (html) => new DOMParser().parseFromString(trusted.createHTML(html), 'text/html');
   const say = (text) => { document.getElementById('said').textContent = text; };
+  const keys = {}; // of what was sent and not answered: sent again, it makes nothing twice
   let stream, secret = '';
 
   function complain(text) {
@@ -102,16 +103,16 @@
   }
 
   async function send(form, button) {
-    const { key } = form.elements;
-    if (key) key.value ||= crypto.randomUUID(); // sent again for want of an answer, it makes nothing twice
     const data = new URLSearchParams(new FormData(form, button));
     const action = button?.getAttribute('formaction') || form.getAttribute('action');
+    if (data.has('key')) data.set('key', keys[action] ||= crypto.randomUUID());
     if (button?.hasAttribute('data-passkey')) data.set('ask', 'passkey');
     for (;;) {
       const reply = await fetch(action, { method: 'POST', body: data });
       if (!reply.headers.get('Content-Type')?.startsWith('application/json')) {
         const here = reply.redirected ? reply.url : location.href;
         show(await reply.text(), here);
+        delete keys[action];
         return;
       }
       const next = await reply.json();
