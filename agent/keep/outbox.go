@@ -177,6 +177,9 @@ func (o *Outbox) Append(entries ...ledger.Entry) error {
 			lost.Of = append(lost.Of, begun...)
 		}
 	}
+	if o.running {
+		o.sealAlong()
+	}
 	last, running := o.next-1, o.running
 	o.mu.Unlock()
 	if !running {

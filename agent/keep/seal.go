@@ -13,8 +13,8 @@ const (
 	// sealMost and sealBytes are how many entries one seal is for at most.
 	sealMost  = 256
 	sealBytes = 1 << 20
-	// sealAfter is how long an entry waits for others to be sealed with. Only
-	// what is sealed is sent.
+	// sealAfter is how long lies between two seals that are not full. Only what
+	// is sealed is sent.
 	sealAfter = 100 * time.Millisecond
 	// sealWithin is how many bytes are searched for the last seal. There is
 	// one in them, unless an agent wrote them that set none: what is before
@@ -26,11 +26,12 @@ const (
 type sealing struct {
 	key    ed25519.PrivateKey // nil: nothing is sealed, and everything is sent
 	fleet  string
-	number uint64   // of the last seal
-	before []byte   // its digest
-	at     uint64   // number of the entry that carries the last one on disk
-	open   [][]byte // digests of the entries behind the last seal
-	bytes  int      // of those entries
+	number uint64        // of the last seal
+	before []byte        // its digest
+	set    time.Duration // since boot, when one was set that is not full
+	at     uint64        // number of the entry that carries the last one on disk
+	open   [][]byte      // digests of the entries behind the last seal
+	bytes  int           // of those entries
 }
 
 // noteOpen notes an entry that is to be sealed; the caller holds mu.
@@ -61,11 +62,22 @@ func (o *Outbox) seal() {
 	s.number, s.before, s.open, s.bytes = is.Number, is.Digest(), nil, 0
 }
 
+// sealAlong seals what there is, so that it goes to the disk in one write with
+// its seal, unless one was set just now: then they wait for others. The caller
+// holds mu.
+func (o *Outbox) sealAlong() {
+	if now := o.clock.Now().Boot; now-o.seals.set >= sealAfter {
+		o.seal()
+		o.seals.set = now
+	}
+}
+
 // sealNow seals what there is.
 func (o *Outbox) sealNow() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.seal()
+	o.seals.set = o.clock.Now().Boot
 }
 
 // toSeal is when to seal what is not sealed yet, if there is something.

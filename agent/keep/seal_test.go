@@ -139,6 +139,23 @@ func TestAnOutboxWithoutSealsGoesOn(t *testing.T) {
 	}
 }
 
+// What is appended once no seal was set just now goes to the disk with its seal,
+// in one write: whoever appended can have it sent at once.
+func TestABatchIsSealedAsItIsWritten(t *testing.T) {
+	o := openBox(t, Config{Dir: t.TempDir(), Fleet: "f", Host: "db1", Clock: clock.System{}, Key: key(1)})
+	run(t, o)
+	var some []ledger.Entry
+	for n := range uint64(sealMost + 2) {
+		some = append(some, entry(n+1))
+	}
+	if err := o.Append(some...); err != nil {
+		t.Fatal(err)
+	}
+	if got := all(t, o, 0); len(got) != len(some)+2 {
+		t.Errorf("%d of %d entries and two seals can be sent", len(got), len(some))
+	}
+}
+
 // The outbox seals by itself, soon after something was appended, and tells
 // whoever sends.
 func TestSealsComeByThemselves(t *testing.T) {
