@@ -72,7 +72,7 @@ func (b *bench) showCosts() {
 				each = append(each, of(p))
 			}
 			slices.Sort(each)
-			return median(each).Seconds() * 1e6 / programs
+			return median(each).Seconds() * 1e6 / (programs + paced)
 		}
 		fmt.Printf("%-58s agent %7.1fus  control plane %7.1fus of processor a program, medians\n", name,
 			half(func(p processors) time.Duration { return p.agent }), half(func(p processors) time.Duration { return p.plane }))

@@ -76,6 +76,8 @@ func main() {
 	var err error
 	if len(os.Args) == 3 && os.Args[1] == "knock" {
 		err = knock(ctx, os.Args[2])
+	} else if len(os.Args) == 2 && os.Args[1] == "pace" {
+		err = keepPace(ctx)
 	} else {
 		err = run(ctx)
 	}

@@ -16,8 +16,8 @@ import (
 // programs is how many a storm starts.
 const programs = 1000
 
-// stormScript starts them one after the other, and then opens files. It begins
-// once all is ready.
+// stormScript starts them one after the other, then opens files, and then starts
+// some at fixed times. It begins once all is ready.
 const stormScript = `#!/bin/bash
 until [ -e /run/bench-storm ]; do sleep 0.05; done
 a=${EPOCHREALTIME/./}
@@ -26,6 +26,7 @@ b=${EPOCHREALTIME/./}
 echo storm $((b - a))
 for ((i = 0; i < 20000; i++)); do : </dev/null; done
 echo opens $((${EPOCHREALTIME/./} - b))
+exec bench pace
 `
 
 // weather is what a storm runs under. All come in through sshd and logind;
@@ -80,15 +81,15 @@ func (b *bench) auditd(ctx context.Context) error {
 
 // storms runs each kind in each round, and begins each round with another.
 func (b *bench) storms(ctx context.Context, rounds int, kinds ...weather) ([]time.Duration, error) {
-	took, opens := make([][]time.Duration, len(kinds)), make([][]time.Duration, len(kinds))
+	took, opens, onTime := make([][]time.Duration, len(kinds)), make([][]time.Duration, len(kinds)), make([][]time.Duration, len(kinds))
 	for r := range rounds {
 		for k := range kinds {
 			i := (r + k) % len(kinds)
-			d, o, err := b.one(ctx, kinds[i])
+			t, err := b.one(ctx, kinds[i])
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", kinds[i].name, err)
 			}
-			took[i], opens[i] = append(took[i], d), append(opens[i], o)
+			took[i], opens[i], onTime[i] = append(took[i], t["storm"]...), append(opens[i], t["opens"]...), append(onTime[i], t["paced"]...)
 		}
 	}
 	medians := make([]time.Duration, len(kinds))
@@ -102,33 +103,36 @@ func (b *bench) storms(ctx context.Context, rounds int, kinds ...weather) ([]tim
 			over("20000 opens: "+k.short+" over "+kinds[0].short+", medians", m, median(opens[0]))
 		}
 	}
+	for i, k := range kinds {
+		show(fmt.Sprintf("one each %v, its time -> it ended: %s", pace, k.short), onTime[i])
+	}
 	return medians, nil
 }
 
-func (b *bench) one(ctx context.Context, w weather) (took, opens time.Duration, err error) {
+func (b *bench) one(ctx context.Context, w weather) (took map[string][]time.Duration, err error) {
 	if err := b.agent(ctx, w.agent); err != nil {
-		return 0, 0, err
+		return nil, err
 	}
 	if w.log {
 		stop, err := b.audit(ctx)
 		if err != nil {
-			return 0, 0, err
+			return nil, err
 		}
 		defer func() { err = errors.Join(err, stop()) }()
 	}
 	if w.agent && !w.ours {
 		end, err := b.labels(ctx, w.beside)
 		if err != nil {
-			return 0, 0, err
+			return nil, err
 		}
 		defer func() { err = errors.Join(err, end()) }()
 	}
 	out, err := b.blow(ctx, w)
-	t := stamps(out)
-	if err != nil || len(t["storm"]) != 1 || len(t["opens"]) != 1 {
-		return 0, 0, fmt.Errorf("it printed %q: %w", out, errors.Join(err, errors.New("no figure")))
+	took = stamps(out)
+	if err != nil || len(took["storm"]) != 1 || len(took["opens"]) != 1 || len(took["paced"]) != paced {
+		return nil, fmt.Errorf("it printed %q: %w", out, errors.Join(err, errors.New("no figure")))
 	}
-	return t["storm"][0], t["opens"][0], nil
+	return took, nil
 }
 
 // blow has the storm begin once it is logged in, and all is ready.
@@ -163,7 +167,7 @@ func (b *bench) blow(ctx context.Context, w weather) (out string, err error) {
 		err = errors.Join(err, syscall.Kill(b.fleet.ServerPID(), syscall.SIGCONT))
 	}
 	if w.ours {
-		b.stormed += programs
+		b.stormed += programs + paced
 	}
 	if err != nil || !w.ours {
 		return out, err
