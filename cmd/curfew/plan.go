@@ -103,6 +103,9 @@ func (p *program) asked(ctx context.Context, now time.Time) ([]plan.Past, []rost
 			if x.Start != nil {
 				one.Start = x.Start.AsTime()
 			}
+			if x.Proof != nil {
+				one.ProofAge = x.AskedAt.AsTime().Sub(x.Proof.At.AsTime())
+			}
 			all = append(all, one)
 		}
 	}

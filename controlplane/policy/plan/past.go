@@ -15,7 +15,8 @@ type Past struct {
 	ID       string
 	Question roster.Question
 	At       time.Time
-	Start    time.Time // when it was to begin, if that was not at once
+	Start    time.Time     // when it was to begin, if that was not at once
+	ProofAge time.Duration // of the earlier one on which it stood; 0: it had one of its own
 }
 
 // A Replay is a request to which the new policy says something else.
@@ -54,6 +55,8 @@ func Replays(from, to policy.Policy, asked []Past, hosts []roster.Host) []Replay
 		case !slices.Equal(before.Approvers, after.Approvers):
 			r.Direction = Other
 			r.Text = "would be approved by " + roster.Some(after.Approvers, ", ") + ", and is by " + roster.Some(before.Approvers, ", ")
+		case q.ProofAge < before.Fresh && q.ProofAge > 0 && q.ProofAge >= after.Fresh:
+			r.Direction, r.Text = Narrower, "would take a proof of its own, and stands on one that was "+span(q.ProofAge.Truncate(time.Second))+" old"
 		default:
 			continue
 		}

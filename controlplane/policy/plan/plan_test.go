@@ -460,3 +460,29 @@ eligible:
 		})
 	}
 }
+
+// A request on an earlier proof is told of where the new policy takes none so old.
+func TestReplaysTellOfProofsThatCountNoMore(t *testing.T) {
+	hosts := []roster.Host{{Name: "db1", Labels: map[string]string{"tier": "db"}}}
+	q := roster.Question{Person: "eva", Role: "db-admin", Hosts: []string{"db1"}, Duration: time.Hour, Reason: "x", Ticket: "INC-1"}
+	asked := []Past{{ID: "r-1", Question: q, At: noon}, {ID: "r-2", Question: q, At: noon, ProofAge: 4 * time.Minute}, {ID: "r-3", Question: q, At: noon, ProofAge: 5 * time.Minute}}
+	fresh := func(age string) string { return strings.Replace(old, "lease: 5m", "lease: 5m\n    freshness: "+age, 1) }
+	const text = ": would take a proof of its own, and stands on one that was "
+	for _, c := range []struct {
+		from, to string
+		want     []string
+	}{
+		{fresh("10m"), old, []string{"narrower r-2" + text + "4m old", "narrower r-3" + text + "5m old"}},
+		{fresh("10m"), fresh("5m"), []string{"narrower r-3" + text + "5m old"}},
+		{fresh("5m"), fresh("10m"), nil},
+		{old, fresh("10m"), nil},
+	} {
+		var got []string
+		for _, r := range Replays(must(t, c.from), must(t, c.to), asked, hosts) {
+			got = append(got, r.Direction+" "+r.Request+": "+r.Text)
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Error(diff)
+		}
+	}
+}
