@@ -184,6 +184,7 @@ func wardsOf(places []Place) (found map[bpf.WatchWard]bpf.WatchPlace, order []bp
 		return nil
 	}
 	var errs []error
+	ways := map[string]bool{} // most places have one in common
 	for _, p := range places {
 		path, err := filepath.EvalSymlinks(p.Path)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -198,11 +199,9 @@ func wardsOf(places []Place) (found map[bpf.WatchWard]bpf.WatchPlace, order []bp
 			continue
 		}
 		errs = append(errs, err, add(path, place))
-		for dir := filepath.Dir(path); err == nil; dir = filepath.Dir(dir) {
+		for dir := filepath.Dir(path); err == nil && !ways[dir]; dir = filepath.Dir(dir) {
 			errs = append(errs, add(dir, bpf.WatchPlaceWAY))
-			if dir == "/" {
-				break
-			}
+			ways[dir] = true
 		}
 	}
 	return found, order, errors.Join(errs...)
