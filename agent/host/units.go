@@ -20,7 +20,6 @@ import (
 var (
 	unitDirs  = []string{"usr/lib/systemd/system", "etc/systemd/system"}
 	unitWords = []string{"run/systemd/system", "etc/systemd/system.control", "run/systemd/system.control"}
-	unitNames = []string{"curfew-*", "run-curfew-*", "curfew-*.d/*", "run-curfew-*.d/*", "*.wants/curfew-*"}
 )
 
 // Units are the files of our units as they ought to be.
@@ -88,17 +87,49 @@ const leadsTo = "-> "
 func (h *Host) units() map[string]string {
 	files := map[string]string{}
 	for _, dir := range slices.Concat(unitDirs, unitWords) {
-		for _, pattern := range unitNames {
-			found, _ := filepath.Glob(h.path(dir, pattern)) // the patterns are good
-			for _, file := range found {
-				if content, ok := unitText(file); ok {
-					name, _ := filepath.Rel(h.Root, file) // it lies below
-					files[name] = content
+		// Once, and not once for each kind of name: hundreds of others lie there.
+		for _, name := range h.names(dir) {
+			for _, file := range h.ofUnits(dir, name) {
+				if content, ok := unitText(h.path(file)); ok {
+					files[file] = content
 				}
 			}
 		}
 	}
 	return files
+}
+
+// ofUnits is what of a name in a folder of units is of ours: itself, which may
+// be a link, what is in it, or those in it that want ours.
+func (h *Host) ofUnits(dir, name string) []string {
+	file, begin := filepath.Join(dir, name), ""
+	var all []string
+	if strings.HasPrefix(name, "curfew-") || strings.HasPrefix(name, "run-curfew-") {
+		all = append(all, file)
+	}
+	switch {
+	case strings.HasSuffix(name, ".wants"):
+		begin = "curfew-"
+	case len(all) == 0 || !strings.HasSuffix(name, ".d"):
+		return all
+	}
+	for _, inside := range h.names(file) {
+		if strings.HasPrefix(inside, begin) {
+			all = append(all, filepath.Join(file, inside))
+		}
+	}
+	return all
+}
+
+// names are those in a folder; none where there is no such folder.
+func (h *Host) names(dir string) []string {
+	d, err := os.Open(h.path(dir))
+	if err != nil {
+		return nil
+	}
+	defer d.Close()                //nolint:errcheck // it is only read
+	names, _ := d.Readdirnames(-1) // of what is no folder there are none
+	return names
 }
 
 // unitText is a file's content, or where a link leads.
