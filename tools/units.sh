@@ -18,7 +18,7 @@ exposed() {
 	systemd-analyze security --offline=true --threshold="$2" "$copy/$1" >/dev/null ||
 		echo "$1 is more exposed than before: see systemd-analyze security --offline=true systemd/$1"
 }
-exposed curfew-agent.service 56 # CAP_SYS_ADMIN until it is given up, LimitRTPRIO=1 in place of RestrictRealtime, docs/decisions/0007
+exposed curfew-agent.service 55 # CAP_SYS_ADMIN until it is given up, docs/decisions/0007
 exposed curfew-sweep.service 52
 exposed curfew-join.service 28
 exposed curfew-server.service 15

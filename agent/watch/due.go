@@ -11,7 +11,6 @@ import (
 	"strconv"
 
 	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 
 	"curfew.internal/bpf"
 	"curfew.internal/clock"
@@ -37,8 +36,7 @@ func EndDue(ctx context.Context, dir string, k clock.Clock) (ended int, err erro
 	defer ends.Close() //nolint:errcheck // it was only read
 	killed := map[int]bool{}
 	for empty := 0; empty < 2; empty++ {
-		var found []int
-		first(k, func() { found, err = endAll(labels, ends, uint64(k.Now().Boot)) }) //nolint:gosec // not negative
+		found, err := endAll(labels, ends, uint64(k.Now().Boot)) //nolint:gosec // not negative
 		if err != nil {
 			return len(killed), err
 		}
@@ -106,7 +104,7 @@ func endOne(pid int, labels, ends *ebpf.Map, now uint64) (over bool) {
 		if over = deadline != 0 && deadline <= now; !over {
 			return nil
 		}
-		return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+		return finish(pid, fd)
 	})
 	return over
 }

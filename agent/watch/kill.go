@@ -8,7 +8,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"runtime"
 	"slices"
 	"time"
 	"unsafe"
@@ -17,7 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"curfew.internal/bpf"
-	"curfew.internal/clock"
 )
 
 // again is the first pause between two rounds of a kill, and seldom the last:
@@ -84,8 +82,7 @@ func (w *Watch) Kill(ctx context.Context, sessions []uint64) (killed map[uint64]
 	// the parent is off it: so one empty look is not enough.
 	pause := again
 	for empty := 0; ; pause = min(2*pause, seldom) {
-		first(w.clock, func() { left, err = w.kills(sessions) })
-		if err != nil {
+		if left, err = w.kills(sessions); err != nil {
 			return nil, nil, err
 		}
 		if empty++; slices.ContainsFunc(slices.Collect(maps.Values(left)), othersThanUs) {
@@ -99,50 +96,6 @@ func (w *Watch) Kill(ctx context.Context, sessions []uint64) (killed map[uint64]
 			return w.late(sessions), left, nil
 		case <-w.clock.After(pause):
 		}
-	}
-}
-
-// inTurn is after how long that which is done before all else is done in turn.
-// Who spins in real time with a higher priority leaves others a twentieth of each
-// second, and of that nothing to who runs in real time too (sched(7)).
-const inTurn = time.Second
-
-// first does something before all else that there is to run (sched(7)): whom we
-// kill would run next otherwise, and what its exit tells would have us busy
-// before the next one is killed. Where we may not, and what is left after
-// [inTurn], is done in turn.
-func first(c clock.Clock, do func()) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	if before, err := unix.SchedGetAttr(0, 0); err == nil {
-		// To take the flag away again is for CAP_SYS_NICE, which we have not.
-		before.Flags |= unix.SCHED_FLAG_RESET_ON_FORK
-		defer ahead(c, unix.Gettid(), before)()
-	}
-	do()
-}
-
-// ahead has a thread go before all else, until it says that it is done, and not
-// for longer than [inTurn]. It is another thread that sees to both, so that the
-// time runs from when it does.
-func ahead(c clock.Clock, thread int, before *unix.SchedAttr) (done func()) {
-	goes, stop, over := make(chan struct{}), make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(over)
-		fifo := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1, Flags: unix.SCHED_FLAG_RESET_ON_FORK}
-		_ = unix.SchedSetAttr(thread, &fifo, 0)
-		close(goes)
-		select {
-		case <-c.After(inTurn):
-		case <-stop:
-		}
-		_ = unix.SchedSetAttr(thread, before, 0) // to less, which all may
-	}()
-	<-goes
-	return func() {
-		_ = unix.SchedSetAttr(thread, before, 0)
-		close(stop)
-		<-over
 	}
 }
 
@@ -195,8 +148,22 @@ func (w *Watch) kill(pid int, session uint64) {
 		if l.Session != session {
 			return ebpf.ErrKeyNotExist
 		}
-		return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+		return finish(pid, fd)
 	})
+}
+
+// finish kills a process. It waits for its turn before it dies (SCHED_BATCH in
+// sched(7)): it would go before us at once otherwise, and its exit would have us
+// busy with what it tells before the next one is killed. Where we may not have
+// it wait, as one that has another uid than ours, it is killed all the same. We
+// do not go before others in real time instead: who spins there with a higher
+// priority than ours keeps us from the processor for as long as she likes.
+func finish(pid, fd int) error {
+	if a, err := unix.SchedGetAttr(pid, 0); err == nil && a.Policy == unix.SCHED_NORMAL {
+		a.Policy = unix.SCHED_BATCH
+		_ = unix.SchedSetAttr(pid, a, 0)
+	}
+	return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
 }
 
 // Forget lets go of sessions that have no process left. Their entries go once

@@ -51,6 +51,24 @@ func (s *scene) running(t *testing.T, p *lab.Person, number string) {
 	s.sh(t, "pgrep -f '^sleep "+number+"'")
 }
 
+// spun: a process that goes before all others keeps the machine's one processor
+// from 2 s before the end. It dies, though what ends it has to wait for its turn.
+func spun(t *testing.T, s *scene) {
+	t.Helper()
+	p := s.person(t, "ora")
+	id, end := s.grant(t, p, 90*time.Second)
+	spin := fmt.Sprintf(`mkfifo /root/never; exec 9<>/root/never; rm /root/never
+chrt -f 99 bash -c "read -t $((%d - EPOCHSECONDS)) -u 9; while [ 1 ]; do :; done" & disown`, end.Unix()-2)
+	if out, err := s.ssh(t, p, "exec >/dev/null 2>&1 </dev/null; sudo -n env setsid bash -c "+quoted(spin)); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	s.sh(t, "chrt -p $(pgrep -f 'while [[] 1') | grep SCHED_FIFO")
+	wait(t, end)
+	s.nothing(t, "ora")
+	s.sh(t, "! pgrep -f 'while [[] 1'")
+	s.clean(t, id)
+}
+
 // cutAtEnd cuts the power while a grant is being taken back: as its end comes,
 // and a moment later. Whatever was half done is done, and said, after it.
 func cutAtEnd(t *testing.T, s *scene) {

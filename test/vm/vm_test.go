@@ -38,7 +38,7 @@ roles:
     approval: none
     guard: false
 groups:
-  all: [abe, ana, bea, ben, dan, eva, fay, gus, hal, ida, jon, kay, kim, lea, mel, ned, noe, tom, ulf]
+  all: [abe, ana, bea, ben, dan, eva, fay, gus, hal, ida, jon, kay, kim, lea, mel, ned, noe, ora, tom, ulf]
 eligible:
   - {role: ops, groups: [all]}
   - {role: keeper, groups: [all]}
@@ -247,6 +247,7 @@ func TestOnKernels(t *testing.T) {
 		parts = append(parts, part{"the power is cut as a grant ends", cutAtEnd}, part{"the agent is killed at the end", killed}, part{"with nobody alive, the kernel refuses", fenced}, part{"the sweep ends what sleeps", swept},
 			part{"past the end each way to begin something is refused", free}, part{"what a granted root sets up does not outlast her unseen", escape},
 			part{"the cable is out at the end", apart}, part{"the disk is full at the end", full},
+			part{"somebody spins in real time across the end", spun},
 			part{"the clock is set back and forward", clocks}, part{"the machine is suspended across the end", asleep},
 			part{"the power is cut while dpkg is at work", cutOnce}) // comes last: what it leaves is another agent
 	}
