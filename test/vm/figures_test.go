@@ -90,7 +90,7 @@ func (s *scene) late(b *testing.B, people []*lab.Person, quiet, awake string, w 
 	b.Helper()
 	ends := map[string]time.Time{}
 	for _, p := range people {
-		ends[p.Name] = s.busy(b, p, w)
+		ends[p.Name] = s.busy(b, p, w, 60*time.Second+time.Duration(len(people))*30*time.Second)
 	}
 	s.sh(b, quiet)
 	for name, end := range ends {
@@ -109,10 +109,10 @@ func (s *scene) late(b *testing.B, people []*lab.Person, quiet, awake string, w 
 	return late
 }
 
-// busy has her run something, and says when her grant ends.
-func (s *scene) busy(b *testing.B, p *lab.Person, w running) time.Time {
+// busy has her run something under a grant that lasts as long, and says when it ends.
+func (s *scene) busy(b *testing.B, p *lab.Person, w running, lasts time.Duration) time.Time {
 	b.Helper()
-	out, err := p.Prove(b.Context(), "request", "ops", "--on", "db1", "--for", "60s", "--no-wait", "-o", "json")
+	out, err := p.Prove(b.Context(), "request", "ops", "--on", "db1", "--for", lasts.String(), "--no-wait", "-o", "json")
 	if err != nil {
 		b.Fatal(err)
 	}
