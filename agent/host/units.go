@@ -121,14 +121,15 @@ func (h *Host) ofUnits(dir, name string) []string {
 	return all
 }
 
-// names are those in a folder; none where there is no such folder.
+// names are those in a folder; none where there is no such folder. A pipe of that
+// name is none to wait at.
 func (h *Host) names(dir string) []string {
-	d, err := os.Open(h.path(dir))
+	d, err := os.OpenFile(h.path(dir), os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil
 	}
-	defer d.Close()                //nolint:errcheck // it is only read
-	names, _ := d.Readdirnames(-1) // of what is no folder there are none
+	defer d.Close() //nolint:errcheck // it is only read
+	names, _ := d.Readdirnames(-1)
 	return names
 }
 

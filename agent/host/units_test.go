@@ -7,6 +7,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestMendUnits(t *testing.T) {
@@ -112,5 +115,25 @@ func TestAnUpgradeChangesUnits(t *testing.T) {
 	}
 	if b, err := os.ReadFile(h.path(unit)); err != nil || string(b) != "new" {
 		t.Errorf("%q, %v", b, err)
+	}
+}
+
+// Where a folder of units would be may lie a pipe, which nobody writes to.
+func TestAPipeAmongUnitsKeepsNobody(t *testing.T) {
+	h := machine(t)
+	put(t, h, "usr/lib/systemd/system/curfew-agent.service", "[Unit]\n")
+	for _, name := range []string{"etc/systemd/system/x.wants", "run/systemd/system/curfew-agent.service.d"} {
+		must(t, os.MkdirAll(filepath.Dir(h.path(name)), 0o755))
+		must(t, unix.Mkfifo(h.path(name), 0o600))
+	}
+	done := make(chan map[string]string, 1)
+	go func() { done <- h.units() }()
+	select {
+	case files := <-done:
+		if len(files) != 1 {
+			t.Error(files)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("it waits for who writes to a pipe")
 	}
 }
