@@ -131,6 +131,13 @@ func TestWhatASessionLeaves(t *testing.T) {
 			must(w.t, unix.Mknod(w.path("srv/disk"), unix.S_IFBLK|0o666, int(unix.Mkdev(252, 4095))))
 			must(w.t, unix.Mknod(w.path("srv/gone"), unix.S_IFCHR, 0)) // as an overlay has it
 		}, []string{"device /srv/disk"}},
+		"devices that came while she was there, and a disk that she opened": {func(w *world) {
+			for name, mode := range map[string]uint32{"loop9": unix.S_IFBLK | 0o660, "fuse": unix.S_IFCHR | 0o666, "vda": unix.S_IFBLK | 0o660} {
+				must(w.t, unix.Mknod(w.path("dev/"+name), mode, int(unix.Mkdev(252, 4095))))
+				must(w.t, os.Chmod(w.path("dev/"+name), os.FileMode(mode&0o777)))
+			}
+			must(w.t, os.Chmod(w.path("dev/vda"), 0o666))
+		}, []string{"device /dev/vda"}},
 		"a setgid shell of hers in a shared folder": {func(w *world) {
 			w.write("tmp/sh", "#!", 0o755)
 			w.theirs("tmp/sh")

@@ -162,9 +162,14 @@ func (l *search) privileged(dir int, name string, at level, st unix.Statx_t) {
 // device notes a file that leads to a disk, to memory or the like, if it was
 // made or changed since the session began: whoever may open it reads and writes
 // past all that guards what lies there. The one without a number is an
-// overlay's word that a file is gone.
+// overlay's word that a file is gone. In /dev the kernel makes them, and udev
+// touches a disk's whenever somebody wrote to it: there a disk is noted that
+// everybody may open.
 func (l *search) device(name string, at level, st unix.Statx_t) {
 	if nanos(st.Ctime) < l.s.Since.UnixNano() || st.Rdev_major == 0 && st.Rdev_minor == 0 {
+		return
+	}
+	if under(at.shown, "/dev") && (st.Mode&unix.S_IFMT != unix.S_IFBLK || st.Mode&0o006 == 0) {
 		return
 	}
 	l.add(Finding{
