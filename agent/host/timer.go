@@ -58,17 +58,24 @@ func (h *Host) observeTimers(seen enforce.State) error {
 		if !ours || !timer {
 			continue
 		}
-		b, err := os.ReadFile(h.path(timersDir, e.Name()))
+		end, err := endIn(h.path(timersDir, e.Name()))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		errs = append(errs, err)
-		seen[enforce.Thing{Kind: enforce.EndTimer, Name: id}] = endOf(string(b))
+		seen[enforce.Thing{Kind: enforce.EndTimer, Name: id}] = end
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("look for end timers: %w", err)
 	}
 	return nil
+}
+
+// endIn is the end in a timer's file. Root may have put there what keeps who opens
+// it waiting, such as a pipe: that is spoiled.
+func endIn(file string) (string, error) {
+	b, _, err := read(file)
+	return endOf(string(b)), ignore(err, fs.ErrInvalid)
 }
 
 // endOf reads the end that a timer's file stands for; what is no such file is

@@ -152,7 +152,7 @@ var packageLocks = []string{"var/lib/dpkg/lock", "var/lib/dpkg/lock-frontend", "
 // packaging says whether one does.
 func (h *Host) packaging() bool {
 	return slices.ContainsFunc(packageLocks, func(name string) bool {
-		f, err := os.Open(h.path(name))
+		f, err := os.OpenFile(h.path(name), os.O_RDONLY|unix.O_NONBLOCK, 0) // it may be a pipe
 		if err != nil {
 			return false
 		}

@@ -118,20 +118,25 @@ func TestAnUpgradeChangesUnits(t *testing.T) {
 	}
 }
 
-// Where a folder of units would be may lie a pipe, which nobody writes to.
+// Where a folder of units would be, or a package manager's lock, may lie a pipe,
+// which nobody writes to.
 func TestAPipeAmongUnitsKeepsNobody(t *testing.T) {
 	h := machine(t)
 	put(t, h, "usr/lib/systemd/system/curfew-agent.service", "[Unit]\n")
-	for _, name := range []string{"etc/systemd/system/x.wants", "run/systemd/system/curfew-agent.service.d"} {
+	for _, name := range []string{"etc/systemd/system/x.wants", "run/systemd/system/curfew-agent.service.d", packageLocks[2]} {
 		must(t, os.MkdirAll(filepath.Dir(h.path(name)), 0o755))
 		must(t, unix.Mkfifo(h.path(name), 0o600))
 	}
-	done := make(chan map[string]string, 1)
-	go func() { done <- h.units() }()
+	var u Units
+	done := make(chan error, 1)
+	go func() {
+		_, err := h.MendUnits(t.Context(), &u)
+		done <- err
+	}()
 	select {
-	case files := <-done:
-		if len(files) != 1 {
-			t.Error(files)
+	case err := <-done:
+		if err != nil || len(u.files) != 1 {
+			t.Error(u.files, err)
 		}
 	case <-time.After(time.Minute):
 		t.Fatal("it waits for who writes to a pipe")
