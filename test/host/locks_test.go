@@ -77,8 +77,8 @@ while [ $SECONDS -lt 60 ]; do :; done`)
 func timerAlone(t *testing.T, s *scene) {
 	t.Helper()
 	p := s.person(t, "gil")
-	id := s.grant(t, p, "ops", "20s")
-	end := time.Now().Add(20 * time.Second)
+	id := s.grant(t, p, "ops", "45s")
+	end := time.Now().Add(45 * time.Second)
 	out, err := s.ssh(t, p, "sudo -n env setsid -f sleep 4449 >/dev/null 2>&1")
 	allowed(t, out, err)
 	// One that somebody put off, or took away, is there again.

@@ -112,7 +112,7 @@
       if (!reply.headers.get('Content-Type')?.startsWith('application/json')) {
         const here = reply.redirected ? reply.url : location.href;
         show(await reply.text(), here);
-        delete keys[action];
+        if (reply.status < 500) delete keys[action]; // a proxy's own answer says nothing of ours
         return;
       }
       const next = await reply.json();
