@@ -59,7 +59,7 @@ test-cuts: ## cut the power 40 times while dpkg installs, upgrades and removes (
 
 race: ## run the tests that need no host under the race detector
 	@$(tally)
-	@go test -race -json $(RACE) 2>&1 | bin/tally
+	@go test -race -json -timeout 40m $(RACE) 2>&1 | bin/tally
 
 demo: ## play the main job on two hosts, with the real programs (root)
 	@tools/deps.sh build test
