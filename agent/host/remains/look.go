@@ -95,7 +95,7 @@ func (h Host) Look(ctx context.Context, before Before, s Session) (Found, error)
 		l.names = names
 		l.folder(ctx, m.point)
 	}
-	l.looked("setuid and capability files and devices since the session began, and what the account owns, on local file systems")
+	l.looked("setuid and capability files and devices (in /dev, disks that everybody may open) since the session began, and what the account owns, on local file systems")
 	if err := l.packaged(ctx); err != nil {
 		l.skip("lists of packages", err)
 	}
