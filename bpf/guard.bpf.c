@@ -3,9 +3,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * What keeps a granted root from taking Curfew away before the end: labelled
- * tasks may not signal, trace or limit the agent, use bpf(), load modules or
- * another kernel, set the clock, or change the files that we live by. Nobody
- * else is asked anything, and a session whose role says so is not.
+ * tasks may not signal, trace or limit the agent, limit the first process, use
+ * bpf(), load modules or another kernel, set the clock, or change the files
+ * that we live by. Nobody else is asked anything, and a session whose role says
+ * so is not.
  *
  * It refuses and tells; before the end it kills nobody. What a labelled task
  * has somebody else do, the first process above all, it does not see:
@@ -33,15 +34,22 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-const enum act *unused_act __attribute__((unused));
+/* Of a process that is not to be touched. */
+enum mark {
+	OURS = 1,  /* no signals, no tracing, no limits */
+	FIRST = 2, /* the host's first process, which starts us: no limits */
+};
 
-/* Processes that are ours: the agent marks itself. */
+const enum act *unused_act __attribute__((unused));
+const enum mark *unused_mark __attribute__((unused));
+
+/* The agent marks itself, and the first process. */
 struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
 	__type(value, __u32);
-} ours SEC(".maps");
+} marks SEC(".maps");
 
 /* Sessions whose role lets them. */
 struct {
@@ -128,31 +136,35 @@ stays(struct dentry *dentry)
 		return refuse(label, act);                                     \
 	}
 
-/* A hook that refuses what is about our process. */
-#define PROCESS(hook, act, when)                                               \
+/* A hook that refuses what is about a process that is marked, up to a mark. */
+#define PROCESS(hook, act, when, most)                                         \
 	HOOK(hook)                                                             \
 	{                                                                      \
 		struct task_struct *task = (void *)ctx[0];                     \
 		struct label *label = held();                                  \
+		__u32 mark;                                                    \
                                                                                \
-		if (!label || !(when) || !is_ours(task))                       \
+		if (!label || !(when))                                         \
 			return 0;                                              \
-		return refuse(label, act);                                     \
+		mark = mark_of(task);                                          \
+		return mark && mark <= (most) ? refuse(label, act) : 0;        \
 	}
 
-static __always_inline int
-is_ours(struct task_struct *task)
+static __always_inline __u32
+mark_of(struct task_struct *task)
 {
-	return bpf_task_storage_get(&ours, task, 0, 0) ||
-	       (task->group_leader &&
-		   bpf_task_storage_get(&ours, task->group_leader, 0, 0));
+	__u32 *mark = bpf_task_storage_get(&marks, task, 0, 0);
+
+	if (!mark && task->group_leader)
+		mark = bpf_task_storage_get(&marks, task->group_leader, 0, 0);
+	return mark ? *mark : 0;
 }
 
-PROCESS(task_kill, SIGNAL, ctx[2])
-PROCESS(ptrace_access_check, TRACE, ctx[1] & PTRACE_MODE_ATTACH)
-PROCESS(task_setscheduler, LIMIT, 1)
-PROCESS(task_setnice, LIMIT, 1)
-PROCESS(task_setrlimit, LIMIT, 1)
+PROCESS(task_kill, SIGNAL, ctx[2], OURS)
+PROCESS(ptrace_access_check, TRACE, ctx[1] & PTRACE_MODE_ATTACH, OURS)
+PROCESS(task_setscheduler, LIMIT, 1, FIRST)
+PROCESS(task_setnice, LIMIT, 1, FIRST)
+PROCESS(task_setrlimit, LIMIT, 1, FIRST)
 
 NEVER(bpf, BPF)
 NEVER(kernel_module_request, MODULE)

@@ -54,6 +54,13 @@ type GuardLabel struct {
 	ToldExit uint64
 }
 
+type GuardMark uint32
+
+const (
+	GuardMarkOURS  GuardMark = 1
+	GuardMarkFIRST GuardMark = 2
+)
+
 type GuardRefusals struct {
 	_      structs.HostLayout
 	Made   uint64
@@ -95,7 +102,7 @@ const (
 	GuardMapGuarded                   = "guarded"
 	GuardMapLabels                    = "labels"
 	GuardMapLayout                    = "layout"
-	GuardMapOurs                      = "ours"
+	GuardMapMarks                     = "marks"
 	GuardMapReached                   = "reached"
 	GuardMapSessions                  = "sessions"
 	GuardMapTotals                    = "totals"
@@ -136,6 +143,7 @@ const (
 	GuardProgGuardTaskSetscheduler    = "guard_task_setscheduler"
 	GuardVarSetattrHasIds             = "setattr_has_ids"
 	GuardVarUnusedAct                 = "unused_act"
+	GuardVarUnusedMark                = "unused_mark"
 )
 
 // LoadGuard returns the embedded CollectionSpec for Guard.
@@ -225,7 +233,7 @@ type GuardMapSpecs struct {
 	Guarded  *ebpf.MapSpec `ebpf:"guarded"`
 	Labels   *ebpf.MapSpec `ebpf:"labels"`
 	Layout   *ebpf.MapSpec `ebpf:"layout"`
-	Ours     *ebpf.MapSpec `ebpf:"ours"`
+	Marks    *ebpf.MapSpec `ebpf:"marks"`
 	Reached  *ebpf.MapSpec `ebpf:"reached"`
 	Sessions *ebpf.MapSpec `ebpf:"sessions"`
 	Totals   *ebpf.MapSpec `ebpf:"totals"`
@@ -239,6 +247,7 @@ type GuardMapSpecs struct {
 type GuardVariableSpecs struct {
 	SetattrHasIds *ebpf.VariableSpec `ebpf:"setattr_has_ids"`
 	UnusedAct     *ebpf.VariableSpec `ebpf:"unused_act"`
+	UnusedMark    *ebpf.VariableSpec `ebpf:"unused_mark"`
 }
 
 // GuardObjects contains all objects after they have been loaded into the kernel.
@@ -267,7 +276,7 @@ type GuardMaps struct {
 	Guarded  *ebpf.Map `ebpf:"guarded"`
 	Labels   *ebpf.Map `ebpf:"labels"`
 	Layout   *ebpf.Map `ebpf:"layout"`
-	Ours     *ebpf.Map `ebpf:"ours"`
+	Marks    *ebpf.Map `ebpf:"marks"`
 	Reached  *ebpf.Map `ebpf:"reached"`
 	Sessions *ebpf.Map `ebpf:"sessions"`
 	Totals   *ebpf.Map `ebpf:"totals"`
@@ -283,7 +292,7 @@ func (m *GuardMaps) Close() error {
 		m.Guarded,
 		m.Labels,
 		m.Layout,
-		m.Ours,
+		m.Marks,
 		m.Reached,
 		m.Sessions,
 		m.Totals,
@@ -298,6 +307,7 @@ func (m *GuardMaps) Close() error {
 type GuardVariables struct {
 	SetattrHasIds *ebpf.Variable `ebpf:"setattr_has_ids"`
 	UnusedAct     *ebpf.Variable `ebpf:"unused_act"`
+	UnusedMark    *ebpf.Variable `ebpf:"unused_mark"`
 }
 
 // GuardPrograms contains all programs after they have been loaded into the kernel.

@@ -188,7 +188,7 @@ func ids(i bpf.WatchIds) ledger.IDs {
 
 // acts are what labelled processes may not do to us.
 var acts = map[bpf.GuardAct]string{
-	bpf.GuardActSIGNAL: "a signal to the agent", bpf.GuardActTRACE: "to trace the agent", bpf.GuardActLIMIT: "to limit the agent",
+	bpf.GuardActSIGNAL: "a signal to the agent", bpf.GuardActTRACE: "to trace the agent", bpf.GuardActLIMIT: "to limit the agent or the first process",
 	bpf.GuardActBPF: "bpf()", bpf.GuardActMODULE: "to load code into the kernel", bpf.GuardActCLOCK: "to set the clock",
 	bpf.GuardActWRITE: "to write a file that is guarded", bpf.GuardActRENAME: "to rename a file that is guarded",
 	bpf.GuardActREMOVE: "to remove a file that is guarded", bpf.GuardActATTRIBUTES: "to change the attributes of a file that is guarded",

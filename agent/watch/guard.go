@@ -72,15 +72,15 @@ func (w *Watch) Guards() bool { return w != nil && w.guard != nil }
 // Ours has a process that the agent started guarded as the agent is. It is for
 // where it [Watch.Guards].
 func (w *Watch) Ours(pid int) error {
-	if err := w.guard.ours(pid); err != nil {
+	if err := w.guard.mark(pid, bpf.GuardMarkOURS); err != nil {
 		return fmt.Errorf("mark a process of the agent's: %w", err)
 	}
 	return nil
 }
 
-func (g *gate) ours(pid int) error {
-	one := uint32(1)
-	return onPidfd(pid, 0, func(fd int) error { return g.maps[bpf.GuardMapOurs].Put(int32(fd), &one) }) //nolint:gosec // a descriptor
+// mark has the kernel refuse what labelled tasks would do to a process.
+func (g *gate) mark(pid int, m bpf.GuardMark) error {
+	return onPidfd(pid, 0, func(fd int) error { return g.maps[bpf.GuardMapMarks].Put(int32(fd), uint32(m)) }) //nolint:gosec // a descriptor
 }
 
 // resync is how often the guarded files are looked up again: an upgrade puts
@@ -105,8 +105,8 @@ func (w *Watch) Refresh(ctx context.Context) error {
 // there before what is old goes.
 func (w *Watch) know(g *gate) error {
 	if g != nil {
-		if err := g.ours(os.Getpid()); err != nil {
-			return fmt.Errorf("mark the agent: %w", err)
+		if err := errors.Join(g.mark(os.Getpid(), bpf.GuardMarkOURS), g.mark(1, bpf.GuardMarkFIRST)); err != nil {
+			return fmt.Errorf("mark the agent and the first process: %w", err)
 		}
 	}
 	places := []Place{{Path: w.dir}}

@@ -17,6 +17,7 @@ var against = []struct{ name, try, undo string }{
 	{"stop", "kill -STOP $agent", "kill -CONT $agent"},
 	{"ptrace", "way ptrace $agent", "true"},
 	{"limit", "prlimit --pid $agent --nofile=4096:4096", "prlimit --pid $agent --nofile=1024:524288"},
+	{"limit the first", "prlimit --pid 1 --nofile=65536:", "prlimit --pid 1 --nofile=524288:"},
 	{"renice", "renice 1 -p $agent", "renice 0 -p $agent"},
 	{"freeze", "echo 1 >/sys/fs/cgroup/system.slice/curfew-agent.service/cgroup.freeze", "echo 0 >/sys/fs/cgroup/system.slice/curfew-agent.service/cgroup.freeze"},
 	{"freeze above", "echo 1 >/sys/fs/cgroup/system.slice/cgroup.freeze", ""},
@@ -73,7 +74,7 @@ systemctl restart cron
 
 // told are the kinds of refusals that stand in the record.
 var told = []string{
-	"a signal to the agent", "to trace the agent", "to limit the agent", "bpf()", "to load code into the kernel", "to set the clock",
+	"a signal to the agent", "to trace the agent", "to limit the agent or the first process", "bpf()", "to load code into the kernel", "to set the clock",
 	"to write a file that is guarded", "to rename a file that is guarded", "to remove a file that is guarded",
 	"to change the attributes of a file that is guarded", "to change the mounts that guarded files are reached by",
 	"to have this host wait for it before files are opened (fanotify)", "to freeze or shut down a disk that guarded files are on",
