@@ -61,7 +61,7 @@ func (h *Host) numbered(p place, name string, content string) bool {
 func (h *Host) observeRecord(p place, file string) (content string, ours bool, err error) {
 	name := strings.TrimSuffix(file, p.ext)
 	if to, err := os.Readlink(h.path(p.dir, file)); err == nil && numeric(name) && filepath.Base(to) == to {
-		if _, err := os.Lstat(h.path(p.dir, to)); err == nil {
+		if _, err := tree.Lstat(h.path(p.dir, to)); ignore(err, tree.ErrMounted) == nil {
 			return "", false, nil // the number of a record, which is looked at itself
 		}
 	}
@@ -87,7 +87,7 @@ func (h *Host) applyRecord(ctx context.Context, s enforce.Step) error {
 	p := places[s.Thing.Kind]
 	name := s.Thing.Name
 	file := h.path(p.dir, name+p.ext)
-	info, err := os.Lstat(file)
+	info, err := tree.Lstat(file)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("look at %v: %w", s.Thing, err)
 	}
@@ -213,7 +213,7 @@ func (h *Host) Managed(ctx context.Context, name string) (bool, error) {
 	if name == "" || name[0] == '.' || strings.ContainsAny(name, "/\x00") {
 		return false, nil // no name of an account
 	}
-	if _, err := os.Lstat(h.path(managedDir, name)); err == nil {
+	if _, err := tree.Lstat(h.path(managedDir, name)); ignore(err, tree.ErrMounted) == nil {
 		return true, nil
 	}
 	line, found := h.local(name)
@@ -235,13 +235,9 @@ func (h *Host) Managed(ctx context.Context, name string) (bool, error) {
 // that the network has comes after: the door cannot wait for those when it is
 // the administrator who knocks.
 func (h *Host) local(name string) (line string, found bool) {
-	file := h.path("etc/passwd")
-	if mountedOn(file) {
-		return "", false // and who reads it may wait for ever: a program can be left alone
-	}
-	b, _, err := read(file)
+	b, _, err := read(h.path("etc/passwd"))
 	if err != nil {
-		return "", false // the name service says what is wrong
+		return "", false // the name service says what is wrong, by a program that can be left alone
 	}
 	for line := range strings.Lines(string(b)) {
 		if strings.HasPrefix(line, name+":") {
@@ -289,17 +285,6 @@ func homeOf(file string) (string, error) {
 		return spoiled, nil
 	}
 	return strconv.FormatUint(uint64(st.Uid), 10), nil
-}
-
-// mountedOn reports whether something is mounted on a file, of which nothing is
-// asked.
-func mountedOn(file string) bool {
-	fd, err := unix.Open(file, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return false
-	}
-	defer func() { _ = unix.Close(fd) }() // nothing was written
-	return tree.Mounted(fd) != nil
 }
 
 // applyHome makes or removes a home.

@@ -16,6 +16,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"curfew.internal/agent/enforce"
+	"curfew.internal/agent/host/tree"
 )
 
 // apartly has this program run an errand, as the agent does with "look".
@@ -44,10 +47,14 @@ func hole(t *testing.T, on string) (fill func()) {
 // can be killed.
 func mountHole(t *testing.T, on string, deaf bool) (fill func()) {
 	t.Helper()
-	must(t, os.MkdirAll(on, 0o755))
+	kind := unix.S_IFREG
+	if info, err := os.Lstat(on); err != nil || info.IsDir() {
+		kind = unix.S_IFDIR
+		must(t, os.MkdirAll(on, 0o755))
+	}
 	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	must(t, err)
-	must(t, unix.Mount("hole", on, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other", fd)))
+	must(t, unix.Mount("hole", on, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=%o,user_id=0,group_id=0,allow_other", fd, kind)))
 	gone := make(chan struct{})
 	go func() {
 		defer close(gone)
@@ -126,6 +133,49 @@ func TestAFileSystemThatNeverAnswersKeepsNobody(t *testing.T) {
 	leave(t, h, filepath.Join("tmp", "note"), 0o600, uid)
 	if gone, err := h.Clear(t.Context(), "cfw-ana", uid); err != nil || len(gone) != 1 {
 		t.Error(gone, err)
+	}
+}
+
+// Root can put such a file system on one file of ours: what is asked of that waits
+// for ever, and the loop with it. It is told, and the others go.
+func TestWhatNeverAnswersOverAFileOfOursKeepsNobody(t *testing.T) {
+	const id = "g-abcdefghijklmnop"
+	for _, name := range []string{filepath.Join(sudoersDir, id), filepath.Join(principals, "cfw-ana"), filepath.Join(managedDir, "cfw-ana"), filepath.Join(userdb, "cfw-ana.user"), filepath.Join(userdb, "cfw-ana.group")} {
+		t.Run(filepath.Base(name), func(t *testing.T) {
+			h := machine(t)
+			converge(t, h, wanted())
+			fill := hole(t, h.path(name))
+			left := make(chan enforce.State, 1)
+			go func() {
+				seen, err := h.Observe(t.Context())
+				if !errors.Is(err, tree.ErrMounted) {
+					t.Error(err)
+				}
+				for _, s := range enforce.Plan(enforce.State{}, seen) {
+					_ = h.Apply(t.Context(), s)
+				}
+				_, rule, err := h.RuleLeft(id)
+				if err != nil || len(rule) == 0 {
+					t.Error(rule, err)
+				}
+				tree.Loosen(filepath.Dir(h.path(name)), filepath.Base(name))
+				if _, err := h.Managed(t.Context(), "cfw-ana"); err != nil {
+					t.Error(err)
+				}
+				seen, _ = h.Observe(t.Context())
+				left <- seen
+			}()
+			select {
+			case seen := <-left:
+				if len(seen) > 1 {
+					t.Errorf("not all others went: %v", seen)
+				}
+			case <-time.After(20 * time.Second):
+				t.Error("the agent waits for who never answers")
+			}
+			fill()
+			converge(t, h, enforce.State{})
+		})
 	}
 }
 

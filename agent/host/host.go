@@ -234,7 +234,7 @@ func (h *Host) remove(p place, name string) error {
 func (h *Host) put(ctx context.Context, s enforce.Step) error {
 	p := places[s.Thing.Kind]
 	target := h.path(p.dir, s.Thing.Name+p.ext)
-	if info, err := os.Lstat(target); err == nil && !info.Mode().IsRegular() {
+	if info, err := tree.Lstat(target); err == nil && !info.Mode().IsRegular() {
 		if err := tree.Remove(filepath.Dir(target), filepath.Base(target)); err != nil {
 			return fmt.Errorf("clear the way for %v: %w", s.Thing, err)
 		}

@@ -118,7 +118,7 @@ func scopeOf(content string) (uid, end string, lines []string) {
 func (h *Host) applyScope(ctx context.Context, s enforce.Step) error {
 	name := s.Thing.Name
 	if s.Op == enforce.Remove {
-		if _, err := os.Lstat(h.path(scopeDir, name)); errors.Is(err, fs.ErrNotExist) {
+		if _, err := tree.Lstat(h.path(scopeDir, name)); errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
 		if _, err := h.load(ctx, name, ""); err != nil {
@@ -135,7 +135,7 @@ func (h *Host) applyScope(ctx context.Context, s enforce.Step) error {
 		return fmt.Errorf("%v is not given: %w", s.Thing, err)
 	}
 	file := h.path(scopeDir, name)
-	if info, err := os.Lstat(file); err == nil && !info.Mode().IsRegular() {
+	if info, err := tree.Lstat(file); err == nil && !info.Mode().IsRegular() {
 		if err := tree.Remove(h.path(scopeDir), name); err != nil {
 			return fmt.Errorf("clear the way for %v: %w", s.Thing, err)
 		}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"curfew.internal/agent/host/remains"
+	"curfew.internal/agent/host/tree"
 	"curfew.internal/grant"
 )
 
@@ -53,7 +54,8 @@ func (h *Host) EndSessions(ctx context.Context, uid uint32) error {
 func (h *Host) RuleLeft(grant string) (looked, left []string, err error) {
 	looked = []string{"sudo rule, and mounts over what is ours"}
 	left, err = h.hiding()
-	_, failed := os.Lstat(h.path(sudoersDir, grant))
+	_, failed := tree.Lstat(h.path(sudoersDir, grant))
+	failed = ignore(failed, tree.ErrMounted) // under it lies what could not be removed
 	if failed == nil {
 		left = append(left, "sudo rule "+grant)
 	}

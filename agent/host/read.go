@@ -8,6 +8,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"curfew.internal/agent/host/tree"
 )
 
 // spoiled begins the content of what is not a file of ours to the last bit:
@@ -18,9 +20,12 @@ const spoiled = "spoiled"
 const largest = 1 << 20
 
 // read reads a regular file without waiting for anybody: a pipe, a folder or
-// a device is told by the error fs.ErrInvalid. Folders of ours are full of
-// what somebody with root may have put there.
+// a device is told by the error fs.ErrInvalid, a mount by [tree.ErrMounted]. Folders
+// of ours are full of what somebody with root may have put there.
 func read(file string) ([]byte, fs.FileInfo, error) {
+	if _, err := tree.Lstat(file); err != nil {
+		return nil, nil, err
+	}
 	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0) //nolint:gosec // in a folder of ours
 	if err != nil {
 		return nil, nil, err
@@ -41,7 +46,7 @@ func read(file string) ([]byte, fs.FileInfo, error) {
 // not a link, with our mode and our owner. What cannot be read as a file has
 // no text.
 func readWhole(file string, mode fs.FileMode) (text string, whole bool, err error) {
-	before, err := os.Lstat(file)
+	before, err := tree.Lstat(file)
 	if err != nil {
 		return "", false, err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/godbus/dbus/v5"
 
 	"curfew.internal/agent/enforce"
+	"curfew.internal/agent/host/tree"
 )
 
 // A grant's end timer is a transient unit of systemd's (systemd.timer(5)): with
@@ -75,7 +76,7 @@ func (h *Host) observeTimers(seen enforce.State) error {
 // it waiting, such as a pipe: that is spoiled.
 func endIn(file string) (string, error) {
 	b, _, err := read(file)
-	return endOf(string(b)), ignore(err, fs.ErrInvalid)
+	return endOf(string(b)), ignore(ignore(err, fs.ErrInvalid), tree.ErrMounted)
 }
 
 // endOf reads the end that a timer's file stands for; what is no such file is

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -65,6 +66,9 @@ const fixed = 0x10 | 0x20 // FS_IMMUTABLE_FL, FS_APPEND_FL (linux/fs.h)
 
 func loosen(dir int, name string) {
 	for _, at := range []string{".", name} {
+		if at == name && covered(dir, name) {
+			continue // it is left alone, and who is asked may never answer
+		}
 		var st unix.Stat_t
 		err := unix.Fstatat(dir, at, &st, unix.AT_SYMLINK_NOFOLLOW)
 		if kind := st.Mode & unix.S_IFMT; err != nil || kind != unix.S_IFREG && kind != unix.S_IFDIR {
@@ -153,6 +157,33 @@ func Mounted(fd int) error {
 		return ErrMounted // or a kernel that does not tell
 	}
 	return nil
+}
+
+// covered says whether something is mounted on name.
+func covered(dir int, name string) bool {
+	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	err = Mounted(fd)
+	_ = unix.Close(fd) // opened to look
+	return err != nil
+}
+
+// Lstat is as [os.Lstat], but asks nothing of what is mounted on the file: that
+// is the error [ErrMounted]. Whoever answers there may be a program of somebody's
+// that never does (fuse(4)).
+func Lstat(file string) (fs.FileInfo, error) {
+	fd, err := unix.Open(file, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "lstat", Path: file, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), file)
+	defer func() { _ = f.Close() }() // opened to look
+	if err := Mounted(fd); err != nil {
+		return nil, &os.PathError{Op: "lstat", Path: file, Err: err}
+	}
+	return f.Stat()
 }
 
 // empty removes what is in the folder behind fd.
