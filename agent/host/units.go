@@ -22,6 +22,11 @@ var (
 	unitWords = []string{"run/systemd/system", "etc/systemd/system.control", "run/systemd/system.control"}
 )
 
+// ourUnits are the files that our packages put there.
+var ourUnits = []string{
+	"curfew-agent.service", "curfew-join.service", "curfew-record.service", "curfew-server.service", "curfew-sweep.service", "curfew-sweep.timer", "run-curfew-home.mount",
+}
+
 // Units are the files of our units as they ought to be.
 type Units struct {
 	files map[string]string // content; of a link, where it leads
@@ -35,7 +40,8 @@ type UnitChange struct {
 
 // MendUnits puts the files of our units right, and says what was changed since
 // the call before. To mask, disable or override a unit is an administrator's
-// word: it is told, and stands. What a package manager does is what the units
+// word: it is told, and stands. So does what becomes of a unit that only begins
+// with our name: it may be what a session left, and is to go with it. What a package manager does is what the units
 // ought to be from then on; so is what the first call finds.
 func (h *Host) MendUnits(ctx context.Context, u *Units) ([]UnitChange, error) {
 	busy := h.packaging()
@@ -52,7 +58,7 @@ func (h *Host) MendUnits(ctx context.Context, u *Units) ([]UnitChange, error) {
 		if there && is == was {
 			continue
 		}
-		c := UnitChange{File: "/" + file, What: "was changed or removed", Mended: unitFile(file, was)}
+		c := UnitChange{File: "/" + file, What: "was changed or removed", Mended: u.packaged(file)}
 		if c.Mended {
 			if err := renameio.WriteFile(h.path(file), []byte(was), 0o644, renameio.IgnoreUmask()); err != nil {
 				errs = append(errs, fmt.Errorf("put %s right: %w", file, err))
@@ -75,9 +81,15 @@ func (h *Host) MendUnits(ctx context.Context, u *Units) ([]UnitChange, error) {
 	return changes, errors.Join(errs...)
 }
 
-// unitFile says whether that is the file of a unit itself.
-func unitFile(file, content string) bool {
-	return !strings.HasPrefix(content, leadsTo) && slices.Contains(unitDirs, filepath.Dir(file))
+// packaged says whether that is the file of a unit of ours itself: neither one
+// that is laid over a package's, nor a link.
+func (u *Units) packaged(file string) bool {
+	name := filepath.Base(file)
+	if !slices.Contains(ourUnits, name) || strings.HasPrefix(u.files[file], leadsTo) {
+		return false
+	}
+	_, beneath := u.files[filepath.Join(unitDirs[0], name)]
+	return filepath.Dir(file) == unitDirs[0] || filepath.Dir(file) == unitDirs[1] && !beneath
 }
 
 // leadsTo begins what stands for a link.

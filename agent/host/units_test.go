@@ -80,6 +80,54 @@ func TestMendUnits(t *testing.T) {
 	}
 }
 
+// What somebody puts there by a name like ours, or over a unit of ours, does not
+// come back once it is taken away, by the look for leftovers for one, whether or
+// not an agent saw it come. A unit that somebody installed by hand does.
+func TestWhatIsNotOurUnitStaysAway(t *testing.T) {
+	h := machine(t)
+	const ours, over, like, byHand = "usr/lib/systemd/system/curfew-agent.service", "etc/systemd/system/curfew-agent.service", "etc/systemd/system/curfew-x.timer", "etc/systemd/system/curfew-sweep.timer"
+	put(t, h, ours, "[Unit]\n")
+	for _, seen := range []string{"come", "there at the start"} {
+		var u Units
+		look := func() {
+			t.Helper()
+			_, err := h.MendUnits(t.Context(), &u)
+			must(t, err)
+		}
+		if seen == "come" {
+			look()
+		}
+		for _, file := range []string{over, like, byHand} {
+			put(t, h, file, "[Unit]\n")
+		}
+		look()
+		for _, file := range []string{over, like, byHand} {
+			must(t, os.Remove(h.path(file)))
+		}
+		look()
+		for file, want := range map[string]bool{ours: true, over: false, like: false, byHand: true} {
+			if _, err := os.Stat(h.path(file)); (err == nil) != want {
+				t.Errorf("%s: %s: %v", seen, file, err)
+			}
+		}
+		must(t, os.Remove(h.path(byHand)))
+	}
+}
+
+func TestOurUnitsAreThoseOfThePackages(t *testing.T) {
+	entries, err := os.ReadDir("../../systemd")
+	must(t, err)
+	var names []string
+	for _, e := range entries {
+		if !e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	if !slices.Equal(names, ourUnits) {
+		t.Errorf("%q", names)
+	}
+}
+
 func TestAnUpgradeChangesUnits(t *testing.T) {
 	h := machine(t)
 	const unit = "usr/lib/systemd/system/curfew-agent.service"
