@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"curfew.internal/test/evade"
 )
 
 // damaged: agent and sweep go on when what they wrote down cannot be read.
@@ -80,7 +82,7 @@ func takenAway(t *testing.T, s *scene) {
 // end.
 func heldUp(t *testing.T, s *scene) {
 	t.Helper()
-	s.equip(t)
+	evade.Equip(t, s.db1)
 	p := s.person(t, "ana")
 	id := s.grant(t, p, "ops", "5m")
 	// The file that it makes wakes the loop.

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"curfew.internal/test/evade"
 )
 
 // storms: one session starts programs on all processors while another works.
@@ -14,7 +16,7 @@ import (
 // reads what the kernel tells.
 func storms(t *testing.T, s *scene) {
 	t.Helper()
-	s.equip(t)
+	evade.Equip(t, s.db1)
 	defer s.sh(t, "rm -rf /run/storm")
 	s.sh(t, "mkdir -p /run/storm")
 	flood, work := &stormer{name: "sol"}, &stormer{name: "wyn"}
@@ -110,7 +112,7 @@ func (s *scene) account(t *testing.T, p *stormer, c storm, n int) {
 	// An exec and an exit each, and an exit of each worker.
 	made := p.calm + 2*ran + n
 	s.wait(t, "the account of "+file, func() error {
-		all := s.told(t, p.grant)
+		all := evade.Entries(t, s.fleet, p.grant)
 		recorded, p.lost = tally(all, file)
 		if p.calm == 0 && recorded == ended(all, file) {
 			p.calm, made = recorded, recorded
@@ -128,7 +130,7 @@ func (s *scene) account(t *testing.T, p *stormer, c storm, n int) {
 
 // tally counts what the record has of the session in which the storm with the
 // file was, and what it says is missing of it.
-func tally(all []told, file string) (recorded, lost int) {
+func tally(all []evade.Entry, file string) (recorded, lost int) {
 	session := sessionOf(all, file)
 	numbers := map[string]bool{}
 	for _, e := range all {
@@ -144,7 +146,7 @@ func tally(all []told, file string) (recorded, lost int) {
 	return len(numbers), lost
 }
 
-func sessionOf(all []told, file string) string {
+func sessionOf(all []evade.Entry, file string) string {
 	for _, e := range all {
 		if e.Kind == "exec" && e.Process.Path == "/usr/lib/lab/storm" && e.Process.Argv[len(e.Process.Argv)-1] == file {
 			return e.Session
@@ -154,7 +156,7 @@ func sessionOf(all []told, file string) string {
 }
 
 // ended is the number of the last event of the session: that sudo exits.
-func ended(all []told, file string) int {
+func ended(all []evade.Entry, file string) int {
 	session, last := sessionOf(all, file), 0
 	for _, e := range all {
 		if session != "" && e.Session == session && e.Kind == "exit" && e.Process.Comm == "sudo" {
