@@ -13,6 +13,9 @@ import (
 	"curfew.internal/ledger"
 )
 
+// program is what the kernel calls us.
+const program = "curfew-agent"
+
 // drifted is the entry for something of ours that was changed, with who did
 // it as far as that is known. What no grant calls for stands with the grant
 // of whoever wrote it.
@@ -28,6 +31,12 @@ func (a *Agent) drifted(what, then string, w writer.Writer, known bool) ledger.E
 		if s, ok := a.session(w.Session); ok {
 			e.Grant, e.Person, e.Approvers = s.Grant, s.Person, s.Approvers
 			by += fmt.Sprintf(" in a session of %s", s.Person)
+		}
+		switch {
+		case w.Ours():
+			by += ", which this agent started"
+		case w.Process.Comm == program:
+			by += ", which this agent did not start" // anybody may call itself that
 		}
 	}
 	e.Text = what + " by " + by + "; " + then

@@ -36,6 +36,12 @@ type Writer struct {
 	Session uint64
 }
 
+// Ours says that we started it. Who is of a session says nothing of us, nor who
+// is gone and had its numbers from a namespace of its own.
+func (w Writer) Ours() bool {
+	return w.Session == 0 && w.Process.PPID == uint32(os.Getpid()) //nolint:gosec // a pid
+}
+
 // recent is how long a writer is remembered: whoever asks later asks about
 // another change.
 const recent = 5 * time.Second
@@ -226,6 +232,9 @@ func (w *Writers) remember(file string, pid, pidfd int) {
 	writer, ok := w.living(pid, pidfd)
 	if !ok {
 		writer.Process, writer.Session, ok = w.kernel.Gone(pid)
+		if writer.Process.PID != uint32(pid) { //nolint:gosec // a pid
+			writer.Process.PPID = 0 // one of another namespace, where that number is somebody else's
+		}
 	}
 	if !ok {
 		writer = Writer{Process: ledger.Process{PID: uint32(pid)}} //nolint:gosec // a pid

@@ -163,3 +163,38 @@ func TestWhomSomebodyElseToldOfIsNamed(t *testing.T) {
 		t.Errorf("named whom nobody knows: %+v", got)
 	}
 }
+
+func TestWhomWeStartedIsOurs(t *testing.T) {
+	us := uint32(os.Getpid())
+	for _, c := range []struct {
+		name string
+		w    Writer
+		want bool
+	}{
+		{"our child", Writer{Process: ledger.Process{PID: 7, PPID: us}}, true},
+		{"somebody else's", Writer{Process: ledger.Process{PID: 7, PPID: 1, Comm: "curfew-agent"}}, false},
+		{"our child's number, in a session", Writer{ledger.Process{PID: 7, PPID: us}, 9}, false},
+	} {
+		if got := c.w.Ours(); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
+		}
+	}
+}
+
+// within knows who is gone by the numbers of a namespace within ours, as one may
+// choose them there.
+type within struct{ kernel }
+
+func (within) Gone(int) (ledger.Process, uint64, bool) {
+	return ledger.Process{PID: 2, PPID: uint32(os.Getpid()), Comm: "gone"}, 0, true
+}
+
+func TestNumbersOfAnotherNamespaceAreNotOurs(t *testing.T) {
+	w, dir := open(t)
+	w.kernel = within{}
+	file := filepath.Join(dir, "rule")
+	must(t, exec.CommandContext(t.Context(), "touch", file).Run())
+	if got, ok := w.Take(file); !ok || got.Process.Comm != "gone" || got.Ours() {
+		t.Errorf("%+v, %v", got, ok)
+	}
+}

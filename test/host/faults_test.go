@@ -3,7 +3,6 @@ package host
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -40,25 +39,13 @@ systemctl kill -s CONT curfew-agent; exit $done`)
 		return err
 	})
 	// Who did it is named, a process that was gone at once too.
-	recorded := func(want ...string) {
-		t.Helper()
-		s.until(t, "record of it", func() error {
-			out, _, err := s.fleet.People["cleo"].Run(t.Context(), "", "audit", "search", "--kind", "drift", "--host", "db1", "--limit", "500")
-			for _, w := range want {
-				if err == nil && !regexp.MustCompile(w).MatchString(out) {
-					err = fmt.Errorf("no %q in %s", w, out)
-				}
-			}
-			return err
-		})
-	}
-	recorded("sudo rule "+id+` was changed or removed by rm \(process \d+, uid 0\); it was put right`,
+	s.changed(t, "sudo rule "+id+` was changed or removed by rm \(process \d+, uid 0\); it was put right`,
 		"sudo rule "+id+` was changed or removed by (cat|bash|sh) \(process \d+, uid 0\); it was put right`,
 		`sudo rule mine, which no grant calls for, was put there by mv \(process \d+, uid 0\); it was removed`)
 	if out, err := s.ssh(t, p, "sudo -n env sh -c 'sed -i /pam_curfew/d /etc/pam.d/su; rm /run/curfew/sudoers.d/"+id+" /etc/sudoers.d/curfew'"); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	recorded("sudo rule "+id+` was changed or removed by rm \(process \d+, uid 0\) in a session of hal; it was put right`,
+	s.changed(t, "sudo rule "+id+` was changed or removed by rm \(process \d+, uid 0\) in a session of hal; it was put right`,
 		`/etc/sudoers.d/curfew was changed or removed by rm \(process \d+, uid 0\) in a session of hal`,
 		`/etc/pam.d/su was changed or removed by sed \(process \d+, uid 0\) in a session of hal`)
 	// Another CA opens no account for longer than a look takes, also one that
@@ -70,7 +57,7 @@ systemctl kill -s CONT curfew-agent; exit $done`)
 	}
 	s.sh(t, `cp /etc/curfew/ssh_ca.pub /root/ca.pub; ssh-keygen -q -t ed25519 -N '' -f /root/other; cat /root/other.pub >>/etc/curfew/ssh_ca.pub`)
 	s.until(t, ours, as)
-	recorded(`/etc/curfew/ssh_ca.pub was changed or removed by (cat|bash|sh) \(process \d+, uid 0\); it was put right`)
+	s.changed(t, `/etc/curfew/ssh_ca.pub was changed or removed by (cat|bash|sh) \(process \d+, uid 0\); it was put right`)
 	s.sh(t, "systemctl stop curfew-agent; cat /root/other.pub >/etc/curfew/ssh_ca.pub; systemctl start curfew-agent")
 	s.until(t, ours, as)
 	// Units come back; what an administrator says of one stands.
@@ -79,7 +66,7 @@ systemctl kill -s CONT curfew-agent; exit $done`)
 		_, err := s.db1.Sh(t.Context(), "cmp /root/curfew-sweep.timer /usr/lib/systemd/system/curfew-sweep.timer")
 		return err
 	})
-	recorded(`/usr/lib/systemd/system/curfew-sweep.timer was changed or removed by \w+ \(process \d+, uid 0\); it was put right`,
+	s.changed(t, `/usr/lib/systemd/system/curfew-sweep.timer was changed or removed by \w+ \(process \d+, uid 0\); it was put right`,
 		`/run/systemd/system/curfew-sweep.service was put there by \w+ \(process \d+, uid 0\); it stands`)
 	s.sh(t, "systemctl is-enabled curfew-sweep.service | grep -q masked && systemctl unmask --runtime curfew-sweep.service")
 	// What it took to be told so, nobody has from then on.

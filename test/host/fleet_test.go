@@ -65,7 +65,7 @@ roles:
     max_duration: 1h
     reason: optional
     approval: none
-    leftovers: {remove: [authorized-keys, setuid, capability, system-unit, sudo-rule]}
+    leftovers: {remove: [authorized-keys, setuid, capability, system-unit, timer, sudo-rule]}
   turns:
     hosts: {tier: db}
     commands: [/usr/bin/id]
@@ -110,7 +110,7 @@ roles:
     approval: none
 groups:
   pager: {on_call: primary}
-  all: [ana, ben, dan, eva, fay, gus, hal, ida, jon, kia, kim, lou, mia, ned, oli, pia, quin, rex, sam, tia, uma, vic, wil, xia, yan, zoe, abe, bea, cid, dag, dov, eli, fox, gil, hux, ivy, jay, kit, lea, mel, dee, eno, flo, hea, nat, noa, nic, nell, nora, eve, sky, sol, wyn, una, ula]
+  all: [ana, ari, art, ben, dan, eva, fay, gus, hal, ida, jon, kia, kim, lou, mia, ned, oli, pia, quin, rex, sam, tia, uma, vic, wil, xia, yan, zoe, abe, bea, cid, dag, dov, eli, fox, gil, hux, ivy, jay, kit, lea, mel, dee, eno, flo, hea, nat, noa, nic, nell, nora, eve, sky, sol, wyn, una, ula]
 eligible:
   - {role: ops, groups: [all]}
   - {role: second, groups: [all]}

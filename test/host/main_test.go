@@ -37,6 +37,7 @@ func TestOnRealHosts(t *testing.T) {
 		{"a full disk hinders no removal, and gives nothing that is not kept", fullDisk},
 		{"a home that is full hinders nobody else", fullHome},
 		{"what somebody changes is put right", drift},
+		{"what the agent starts, and its own, is told apart", apart},
 		{"whatever is run to be missed is seen, or said not to be", evades},
 		{"a storm of programs is recorded, or told as lost, and costs others nothing", storms},
 		{"an account of the host's own is not touched", conflict},
