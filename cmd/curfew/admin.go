@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 type peopleCmd struct {
 	Add     addPersonCmd     `cmd:"" help:"Add a person, and print the code for her to enrol with."`
 	Invite  invitePersonCmd  `cmd:"" help:"Print a new code; her devices and her second factor are replaced when she uses it."`
+	Email   emailCmd         `cmd:"" help:"Say where a person is told what concerns her."`
 	Disable disablePersonCmd `cmd:"" help:"End a person's sessions, requests and grants now, and let her do no more."`
 	List    listPeopleCmd    `cmd:"" default:"withargs" help:"List the people."`
 }
@@ -38,6 +40,7 @@ func proved[T any](p *program, call func(code string) (T, error)) (T, error) {
 type addPersonCmd struct {
 	Name     string `arg:"" help:"The account name on every host."`
 	FullName string `placeholder:"TEXT" help:"As people know her."`
+	Email    string `placeholder:"ADDRESS" help:"Where she is told what concerns her."`
 	Admin    bool   `help:"May administer people and hosts."`
 }
 
@@ -48,7 +51,7 @@ func (a addPersonCmd) Run(ctx context.Context, p *program) error {
 		return err
 	}
 	r, err := proved(p, func(code string) (*api.InviteReply, error) {
-		return c.AddPerson(ctx, &api.AddPersonRequest{Name: a.Name, FullName: a.FullName, Admin: a.Admin, Code: code})
+		return c.AddPerson(ctx, &api.AddPersonRequest{Name: a.Name, FullName: a.FullName, Admin: a.Admin, Email: a.Email, Code: code})
 	})
 	if err != nil {
 		return err
@@ -86,6 +89,33 @@ func (i invitePersonCmd) Run(ctx context.Context, p *program) error {
 		return err
 	}
 	return p.invited(r)
+}
+
+type emailCmd struct {
+	Name    string `arg:"" help:"The person."`
+	Address string `arg:"" optional:"" help:"Such as ana@example.com; left out, she is told nothing by mail."`
+}
+
+// Run says where a person is told what concerns her.
+func (e emailCmd) Run(ctx context.Context, p *program) error {
+	c, err := p.client()
+	if err != nil {
+		return err
+	}
+	r, err := proved(p, func(code string) (*api.Person, error) {
+		return c.SetEmail(ctx, &api.SetEmailRequest{Name: e.Name, Email: e.Address, Code: code})
+	})
+	if err != nil {
+		return err
+	}
+	return p.print(r, func() error {
+		text := fmt.Sprintf("%s is told at %s.\n", r.Name, r.Email)
+		if r.Email == "" {
+			text = fmt.Sprintf("%s is told nothing by mail.\n", r.Name)
+		}
+		_, err := fmt.Fprint(p.out, text)
+		return err
+	})
 }
 
 type disablePersonCmd struct {
@@ -130,9 +160,9 @@ func (listPeopleCmd) Run(ctx context.Context, p *program) error {
 			case !x.Enrolled:
 				state = "invited"
 			}
-			rows = append(rows, []string{x.Name, strconv.Itoa(int(x.Uid)), state, strconv.FormatBool(x.Admin), x.FullName})
+			rows = append(rows, []string{x.Name, strconv.Itoa(int(x.Uid)), state, strconv.FormatBool(x.Admin), cmp.Or(x.Email, "-"), x.FullName})
 		}
-		return table(p.out, "NAME UID STATE ADMIN FULL-NAME", rows)
+		return table(p.out, "NAME UID STATE ADMIN EMAIL FULL-NAME", rows)
 	})
 }
 

@@ -313,7 +313,11 @@ func (whoamiCmd) Run(ctx context.Context, p *program) error {
 		return err
 	}
 	return p.print(r, func() error {
-		_, err := fmt.Fprintf(p.out, "%s (%s) of %s, until %s\n", r.Person.Name, clean(r.Person.FullName), r.Fleet, stamp(r.SessionExpires.AsTime()))
+		told := ""
+		if r.Person.Email != "" {
+			told = ", told at " + line(r.Person.Email)
+		}
+		_, err := fmt.Fprintf(p.out, "%s (%s) of %s, until %s%s\n", r.Person.Name, clean(r.Person.FullName), r.Fleet, stamp(r.SessionExpires.AsTime()), told)
 		return err
 	})
 }

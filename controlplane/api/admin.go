@@ -50,13 +50,13 @@ func (s *Server) AddPerson(ctx context.Context, m *api.AddPersonRequest) (*api.I
 	if err := admin(ctx); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(grant.CheckPerson(m.Name), grant.CheckText("full name", m.FullName, 100)); err != nil {
+	if err := errors.Join(grant.CheckPerson(m.Name), grant.CheckText("full name", m.FullName, 100), roster.CheckEmail(m.Email)); err != nil {
 		return nil, invalid(err)
 	}
 	if err := s.freshAdmin(ctx, m); err != nil {
 		return nil, err
 	}
-	p, err := s.Store.AddPerson(ctx, roster.Person{Name: m.Name, FullName: m.FullName, Admin: m.Admin}, s.act(ctx))
+	p, err := s.Store.AddPerson(ctx, roster.Person{Name: m.Name, FullName: m.FullName, Admin: m.Admin, Email: m.Email}, s.act(ctx))
 	if is(err, roster.ErrExists) {
 		return nil, roster.Refuse(roster.Taken, "there is or was a person of the name %s: names are not given again", m.Name)
 	}
@@ -100,6 +100,29 @@ func (s *Server) invite(ctx context.Context, p roster.Person) (*api.InviteReply,
 		return nil, err
 	}
 	return &api.InviteReply{Person: personMessage(p), Invite: code.Text, Link: code.Link, Expires: timestamppb.New(code.Expires)}, nil
+}
+
+// SetEmail implements the API.
+func (s *Server) SetEmail(ctx context.Context, m *api.SetEmailRequest) (*api.Person, error) {
+	if err := admin(ctx); err != nil {
+		return nil, err
+	}
+	if err := roster.CheckEmail(m.Email); err != nil {
+		return nil, invalid(err)
+	}
+	if _, err := s.person(ctx, m.Name); err != nil {
+		return nil, err
+	}
+	// Whoever may set it sees from then on what its person is told.
+	if err := s.freshAdmin(ctx, m); err != nil {
+		return nil, err
+	}
+	p, err := s.Store.SetEmail(ctx, m.Name, m.Email, s.act(ctx))
+	if err != nil {
+		return nil, err
+	}
+	s.Log.InfoContext(ctx, "mail address set", "person", p.Name, "by", who(ctx).Name)
+	return personMessage(p), nil
 }
 
 // DisablePerson implements the API.

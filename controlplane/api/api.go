@@ -125,6 +125,7 @@ type People interface {
 	Knows(ctx context.Context, name string) (bool, error)
 	People(ctx context.Context) ([]roster.Person, error)
 	AddPerson(ctx context.Context, p roster.Person, a roster.Act) (roster.Person, error)
+	SetEmail(ctx context.Context, name, email string, a roster.Act) (roster.Person, error)
 	DisablePerson(ctx context.Context, name string, a roster.Act) (roster.Person, error)
 	EndSession(ctx context.Context, v roster.Session, step string, at time.Time) error
 	TurnAway(ctx context.Context, a roster.Act, why string) error

@@ -46,6 +46,7 @@ func TestStrangersLearnNothing(t *testing.T) {
 		func() error { _, err := w.ana.AddPerson(ctx, &api.AddPersonRequest{Name: "mal"}); return err },
 		func() error { _, err := w.ana.InvitePerson(ctx, &api.InvitePersonRequest{Name: "ben"}); return err },
 		func() error { _, err := w.ana.DisablePerson(ctx, &api.DisablePersonRequest{Name: "ben"}); return err },
+		func() error { _, err := w.ana.SetEmail(ctx, &api.SetEmailRequest{Name: "ana"}); return err },
 		func() error { _, err := w.ana.ListPeople(ctx, &api.ListPeopleRequest{}); return err },
 		func() error { _, err := w.ana.CreateJoinToken(ctx, &api.CreateJoinTokenRequest{}); return err },
 		func() error {
@@ -98,6 +99,45 @@ func TestAdmins(t *testing.T) {
 	}
 }
 
+// Who is told where is for herself and admins to know, and for the record not.
+func TestAddressesOfMail(t *testing.T) {
+	w, ctx := newWorld(t), t.Context()
+	for _, email := range []string{
+		"ana", "ana@", "@example.com", "a b@example.com", "ana@example.com\r\nBcc: eve@example.com", "Ana <ana@example.com>", `"a,b"@example.com`, "ana@[127.0.0.1]",
+		"ana@example.com,eve@example.com", "аna@example.com", strings.Repeat("a", 65) + "@example.com", "a@" + strings.Repeat("a.", 130) + "com",
+	} {
+		_, err := w.ada.SetEmail(ctx, &api.SetEmailRequest{Name: "ana", Email: email})
+		refused(t, err, connect.CodeInvalidArgument, "mail address: write it like")
+		_, err = w.ada.AddPerson(ctx, &api.AddPersonRequest{Name: "dan", Email: email})
+		refused(t, err, connect.CodeInvalidArgument, "mail address: write it like")
+	}
+	_, err := w.ada.SetEmail(ctx, &api.SetEmailRequest{Name: "nobody", Email: "n@example.com"})
+	refused(t, err, connect.CodeNotFound, "nobody")
+	p, err := w.ada.SetEmail(ctx, &api.SetEmailRequest{Name: "ana", Email: "ana+sre@example.com"})
+	if err != nil || p.Email != "ana+sre@example.com" {
+		t.Errorf("%v, %v", p, err)
+	}
+	if me, err := w.ana.Whoami(ctx, &api.WhoamiRequest{}); err != nil || me.Person.Email != "ana+sre@example.com" {
+		t.Errorf("%v, %v", me, err)
+	}
+	d, err := w.ada.AddPerson(ctx, &api.AddPersonRequest{Name: "dan", Email: "dan@example.com"})
+	if err != nil || d.Person.Email != "dan@example.com" {
+		t.Errorf("%v, %v", d, err)
+	}
+	if p, err = w.ada.SetEmail(ctx, &api.SetEmailRequest{Name: "dan"}); err != nil || p.Email != "" {
+		t.Errorf("%v, %v", p, err)
+	}
+	all, err := w.ada.SearchEvents(ctx, &api.SearchEventsRequest{Kind: "admin", Limit: 100})
+	must(t, err)
+	said := ""
+	for _, e := range all.Events {
+		said += e.Text + "\n"
+	}
+	if strings.Contains(said, "example.com") || !strings.Contains(said, "set the mail address of ana") || !strings.Contains(said, "took the mail address of dan away") {
+		t.Errorf("the record says %s", said)
+	}
+}
+
 func TestAdminsProveThemselvesAgain(t *testing.T) {
 	w, ctx := newWorld(t), t.Context()
 	w.clock.pass(15 * time.Minute)
@@ -108,6 +148,10 @@ func TestAdminsProveThemselvesAgain(t *testing.T) {
 		},
 		"invite": func(code string) error {
 			_, err := w.ada.InvitePerson(ctx, &api.InvitePersonRequest{Name: "ben", Code: code})
+			return err
+		},
+		"email": func(code string) error {
+			_, err := w.ada.SetEmail(ctx, &api.SetEmailRequest{Name: "ben", Email: "ben@example.com", Code: code})
 			return err
 		},
 		"token": func(code string) error {

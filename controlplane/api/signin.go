@@ -73,5 +73,5 @@ func (s *Server) Whoami(ctx context.Context, _ *api.WhoamiRequest) (*api.WhoamiR
 }
 
 func personMessage(p roster.Person) *api.Person {
-	return &api.Person{Name: p.Name, FullName: p.FullName, Uid: p.UID, Admin: p.Admin, Disabled: p.Disabled, Enrolled: p.Enrolled}
+	return &api.Person{Name: p.Name, FullName: p.FullName, Uid: p.UID, Admin: p.Admin, Disabled: p.Disabled, Enrolled: p.Enrolled, Email: p.Email}
 }

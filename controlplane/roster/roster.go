@@ -87,7 +87,8 @@ type Person struct {
 	UID      uint32
 	Admin    bool
 	Disabled bool
-	Enrolled bool // has a factor
+	Enrolled bool   // has a factor
+	Email    string // where she is told what concerns her; empty: nowhere
 }
 
 // An Invite lets one person enrol a device and a second factor. Only the hash

@@ -10,12 +10,12 @@ import (
 	"curfew.internal/grant"
 )
 
-const personColumns = `name, full_name, uid, admin, disabled, 
+const personColumns = `name, full_name, uid, admin, disabled, email,
 	EXISTS (SELECT 1 FROM totp WHERE person = people.name) OR EXISTS (SELECT 1 FROM passkeys WHERE person = people.name)`
 
 func scanPerson(r scanner) (roster.Person, error) {
 	var p roster.Person
-	err := r.Scan(&p.Name, &p.FullName, &p.UID, &p.Admin, &p.Disabled, &p.Enrolled)
+	err := r.Scan(&p.Name, &p.FullName, &p.UID, &p.Admin, &p.Disabled, &p.Email, &p.Enrolled)
 	return p, known(err)
 }
 
@@ -46,7 +46,7 @@ func (s *Store) People(ctx context.Context) ([]roster.Person, error) {
 
 // AddPerson adds somebody new and gives her a uid that nobody ever had.
 func (s *Store) AddPerson(ctx context.Context, p roster.Person, a roster.Act) (roster.Person, error) {
-	if err := errors.Join(grant.CheckPerson(p.Name), grant.CheckText("full name", p.FullName, 100)); err != nil {
+	if err := errors.Join(grant.CheckPerson(p.Name), grant.CheckText("full name", p.FullName, 100), roster.CheckEmail(p.Email)); err != nil {
 		return roster.Person{}, err
 	}
 	err := s.write(ctx, func(t *tx) error {
@@ -67,7 +67,7 @@ func (t *tx) addPerson(ctx context.Context, p roster.Person, a roster.Act) (rost
 		return p, errors.New("every uid of the range was given to somebody")
 	}
 	p.UID, p.Disabled, p.Enrolled = uint32(uid), false, false //nolint:gosec // in range
-	err := t.run(ctx, `INSERT INTO people (name, full_name, uid, admin) VALUES (?, ?, ?, ?)`, p.Name, p.FullName, uid, p.Admin)
+	err := t.run(ctx, `INSERT INTO people (name, full_name, uid, admin, email) VALUES (?, ?, ?, ?, ?)`, p.Name, p.FullName, uid, p.Admin, p.Email)
 	if err != nil {
 		return p, err
 	}
@@ -76,6 +76,37 @@ func (t *tx) addPerson(ctx context.Context, p roster.Person, a roster.Act) (rost
 		as = "an admin"
 	}
 	return p, t.tell(ctx, a, "added %s, %s", p.Name, as)
+}
+
+// SetEmail says where a person is told what concerns her; empty: nowhere. The
+// record has that it was changed, and never the address.
+func (s *Store) SetEmail(ctx context.Context, name, email string, a roster.Act) (roster.Person, error) {
+	if err := roster.CheckEmail(email); err != nil {
+		return roster.Person{}, err
+	}
+	var p roster.Person
+	err := s.write(ctx, func(t *tx) error {
+		err := t.setEmail(ctx, name, email, a)
+		if err == nil {
+			p, err = person(ctx, t, name)
+		}
+		return err
+	})
+	return p, err
+}
+
+func (t *tx) setEmail(ctx context.Context, name, email string, a roster.Act) error {
+	p, err := person(ctx, t, name)
+	if err != nil || p.Email == email {
+		return err
+	}
+	if err := t.exec(ctx, `UPDATE people SET email = ? WHERE name = ?`, email, name); err != nil {
+		return err
+	}
+	if email == "" {
+		return t.tell(ctx, a, "took the mail address of %s away", name)
+	}
+	return t.tell(ctx, a, "set the mail address of %s", name)
 }
 
 // DisablePerson ends all that the person has, at once: devices, sessions,

@@ -365,11 +365,15 @@ func (s *Store) tellHosts(ctx context.Context, t *tx, id string, ended bool, at 
 }
 
 func enabled(ctx context.Context, q querier, name string) error {
-	p, err := person(ctx, q, name)
-	if err == nil && p.Disabled {
-		err = fmt.Errorf("person %s: %w", name, roster.ErrDisabled)
+	var disabled bool
+	err := known(q.QueryRowContext(ctx, `SELECT disabled FROM people WHERE name = ?`, name).Scan(&disabled))
+	switch {
+	case err != nil:
+		return fmt.Errorf("person: %w", err)
+	case disabled:
+		return fmt.Errorf("person %s: %w", name, roster.ErrDisabled)
 	}
-	return err
+	return nil
 }
 
 func insertGrant(ctx context.Context, t *tx, g grant.Grant, at time.Time) error {

@@ -163,7 +163,7 @@ func TestDatabaseRefuses(t *testing.T) {
 		{"a revision signed twice", `UPDATE host_sets SET envelope = (SELECT digest FROM requests)`, "a revision is signed once"},
 		{"another uid", `UPDATE people SET uid = 70009 WHERE name = 'ana'`, "a name and its uid stay together"},
 		{"nobody", `DELETE FROM people`, "people are disabled, not deleted"},
-		{"a uid below", `INSERT INTO people VALUES ('eve', '', 0, 0, 0)`, "constraint"},
+		{"a uid below", `INSERT INTO people VALUES ('eve', '', 0, 0, 0, '')`, "constraint"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := scene(t)

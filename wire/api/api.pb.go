@@ -776,6 +776,7 @@ type Person struct {
 	Admin         bool                   `protobuf:"varint,4,opt,name=admin,proto3" json:"admin,omitempty"`
 	Disabled      bool                   `protobuf:"varint,5,opt,name=disabled,proto3" json:"disabled,omitempty"`
 	Enrolled      bool                   `protobuf:"varint,6,opt,name=enrolled,proto3" json:"enrolled,omitempty"`
+	Email         string                 `protobuf:"bytes,7,opt,name=email,proto3" json:"email,omitempty"` // where she is told what concerns her; she and admins see it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -850,6 +851,13 @@ func (x *Person) GetEnrolled() bool {
 		return x.Enrolled
 	}
 	return false
+}
+
+func (x *Person) GetEmail() string {
+	if x != nil {
+		return x.Email
+	}
+	return ""
 }
 
 type ListRolesRequest struct {
@@ -4604,6 +4612,7 @@ type AddPersonRequest struct {
 	Admin         bool                   `protobuf:"varint,3,opt,name=admin,proto3" json:"admin,omitempty"`
 	Code          string                 `protobuf:"bytes,4,opt,name=code,proto3" json:"code,omitempty"`           // TOTP; of no need within 15 minutes of another on this session
 	Assertion     []byte                 `protobuf:"bytes,5,opt,name=assertion,proto3" json:"assertion,omitempty"` // of a passkey, in place of the code
+	Email         string                 `protobuf:"bytes,6,opt,name=email,proto3" json:"email,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4671,6 +4680,13 @@ func (x *AddPersonRequest) GetAssertion() []byte {
 		return x.Assertion
 	}
 	return nil
+}
+
+func (x *AddPersonRequest) GetEmail() string {
+	if x != nil {
+		return x.Email
+	}
+	return ""
 }
 
 type InvitePersonRequest struct {
@@ -4801,6 +4817,74 @@ func (x *InviteReply) GetLink() string {
 	return ""
 }
 
+type SetEmailRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Email         string                 `protobuf:"bytes,2,opt,name=email,proto3" json:"email,omitempty"` // empty: nowhere
+	Code          string                 `protobuf:"bytes,3,opt,name=code,proto3" json:"code,omitempty"`   // as for AddPerson
+	Assertion     []byte                 `protobuf:"bytes,4,opt,name=assertion,proto3" json:"assertion,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetEmailRequest) Reset() {
+	*x = SetEmailRequest{}
+	mi := &file_wire_api_api_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetEmailRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetEmailRequest) ProtoMessage() {}
+
+func (x *SetEmailRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_api_api_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetEmailRequest.ProtoReflect.Descriptor instead.
+func (*SetEmailRequest) Descriptor() ([]byte, []int) {
+	return file_wire_api_api_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *SetEmailRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SetEmailRequest) GetEmail() string {
+	if x != nil {
+		return x.Email
+	}
+	return ""
+}
+
+func (x *SetEmailRequest) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *SetEmailRequest) GetAssertion() []byte {
+	if x != nil {
+		return x.Assertion
+	}
+	return nil
+}
+
 type DisablePersonRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -4810,7 +4894,7 @@ type DisablePersonRequest struct {
 
 func (x *DisablePersonRequest) Reset() {
 	*x = DisablePersonRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[63]
+	mi := &file_wire_api_api_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4822,7 +4906,7 @@ func (x *DisablePersonRequest) String() string {
 func (*DisablePersonRequest) ProtoMessage() {}
 
 func (x *DisablePersonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[63]
+	mi := &file_wire_api_api_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4835,7 +4919,7 @@ func (x *DisablePersonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisablePersonRequest.ProtoReflect.Descriptor instead.
 func (*DisablePersonRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{63}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *DisablePersonRequest) GetName() string {
@@ -4853,7 +4937,7 @@ type ListPeopleRequest struct {
 
 func (x *ListPeopleRequest) Reset() {
 	*x = ListPeopleRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[64]
+	mi := &file_wire_api_api_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4865,7 +4949,7 @@ func (x *ListPeopleRequest) String() string {
 func (*ListPeopleRequest) ProtoMessage() {}
 
 func (x *ListPeopleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[64]
+	mi := &file_wire_api_api_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4878,7 +4962,7 @@ func (x *ListPeopleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeopleRequest.ProtoReflect.Descriptor instead.
 func (*ListPeopleRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{64}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{65}
 }
 
 type ListPeopleReply struct {
@@ -4890,7 +4974,7 @@ type ListPeopleReply struct {
 
 func (x *ListPeopleReply) Reset() {
 	*x = ListPeopleReply{}
-	mi := &file_wire_api_api_proto_msgTypes[65]
+	mi := &file_wire_api_api_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4902,7 +4986,7 @@ func (x *ListPeopleReply) String() string {
 func (*ListPeopleReply) ProtoMessage() {}
 
 func (x *ListPeopleReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[65]
+	mi := &file_wire_api_api_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4915,7 +4999,7 @@ func (x *ListPeopleReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeopleReply.ProtoReflect.Descriptor instead.
 func (*ListPeopleReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{65}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ListPeopleReply) GetPeople() []*Person {
@@ -4937,7 +5021,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[66]
+	mi := &file_wire_api_api_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4949,7 +5033,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[66]
+	mi := &file_wire_api_api_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4962,7 +5046,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{66}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *CreateJoinTokenRequest) GetLabels() map[string]string {
@@ -5003,7 +5087,7 @@ type CreateJoinTokenReply struct {
 
 func (x *CreateJoinTokenReply) Reset() {
 	*x = CreateJoinTokenReply{}
-	mi := &file_wire_api_api_proto_msgTypes[67]
+	mi := &file_wire_api_api_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5015,7 +5099,7 @@ func (x *CreateJoinTokenReply) String() string {
 func (*CreateJoinTokenReply) ProtoMessage() {}
 
 func (x *CreateJoinTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[67]
+	mi := &file_wire_api_api_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5028,7 +5112,7 @@ func (x *CreateJoinTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenReply.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{67}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *CreateJoinTokenReply) GetToken() string {
@@ -5059,7 +5143,7 @@ type FactorRequest struct {
 
 func (x *FactorRequest) Reset() {
 	*x = FactorRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[68]
+	mi := &file_wire_api_api_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5071,7 +5155,7 @@ func (x *FactorRequest) String() string {
 func (*FactorRequest) ProtoMessage() {}
 
 func (x *FactorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[68]
+	mi := &file_wire_api_api_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5084,7 +5168,7 @@ func (x *FactorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FactorRequest.ProtoReflect.Descriptor instead.
 func (*FactorRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{68}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *FactorRequest) GetWhat() string {
@@ -5123,7 +5207,7 @@ type ListHostsRequest struct {
 
 func (x *ListHostsRequest) Reset() {
 	*x = ListHostsRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[69]
+	mi := &file_wire_api_api_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5135,7 +5219,7 @@ func (x *ListHostsRequest) String() string {
 func (*ListHostsRequest) ProtoMessage() {}
 
 func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[69]
+	mi := &file_wire_api_api_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5148,7 +5232,7 @@ func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsRequest.ProtoReflect.Descriptor instead.
 func (*ListHostsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{69}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{70}
 }
 
 type ListHostsReply struct {
@@ -5160,7 +5244,7 @@ type ListHostsReply struct {
 
 func (x *ListHostsReply) Reset() {
 	*x = ListHostsReply{}
-	mi := &file_wire_api_api_proto_msgTypes[70]
+	mi := &file_wire_api_api_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5172,7 +5256,7 @@ func (x *ListHostsReply) String() string {
 func (*ListHostsReply) ProtoMessage() {}
 
 func (x *ListHostsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[70]
+	mi := &file_wire_api_api_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5185,7 +5269,7 @@ func (x *ListHostsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsReply.ProtoReflect.Descriptor instead.
 func (*ListHostsReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{70}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ListHostsReply) GetHosts() []*Host {
@@ -5219,7 +5303,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_wire_api_api_proto_msgTypes[71]
+	mi := &file_wire_api_api_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5231,7 +5315,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[71]
+	mi := &file_wire_api_api_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5244,7 +5328,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{71}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Host) GetName() string {
@@ -5371,7 +5455,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_wire_api_api_proto_msgTypes[72]
+	mi := &file_wire_api_api_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5383,7 +5467,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[72]
+	mi := &file_wire_api_api_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5396,7 +5480,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{72}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *Finding) GetCheck() string {
@@ -5436,7 +5520,7 @@ type DecommissionHostRequest struct {
 
 func (x *DecommissionHostRequest) Reset() {
 	*x = DecommissionHostRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[73]
+	mi := &file_wire_api_api_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5448,7 +5532,7 @@ func (x *DecommissionHostRequest) String() string {
 func (*DecommissionHostRequest) ProtoMessage() {}
 
 func (x *DecommissionHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[73]
+	mi := &file_wire_api_api_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5461,7 +5545,7 @@ func (x *DecommissionHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecommissionHostRequest.ProtoReflect.Descriptor instead.
 func (*DecommissionHostRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{73}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *DecommissionHostRequest) GetName() string {
@@ -5480,7 +5564,7 @@ type PolicyStatusRequest struct {
 
 func (x *PolicyStatusRequest) Reset() {
 	*x = PolicyStatusRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[74]
+	mi := &file_wire_api_api_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5492,7 +5576,7 @@ func (x *PolicyStatusRequest) String() string {
 func (*PolicyStatusRequest) ProtoMessage() {}
 
 func (x *PolicyStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[74]
+	mi := &file_wire_api_api_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5505,7 +5589,7 @@ func (x *PolicyStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatusRequest.ProtoReflect.Descriptor instead.
 func (*PolicyStatusRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{74}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *PolicyStatusRequest) GetFiles() bool {
@@ -5531,7 +5615,7 @@ type PolicyStatusReply struct {
 
 func (x *PolicyStatusReply) Reset() {
 	*x = PolicyStatusReply{}
-	mi := &file_wire_api_api_proto_msgTypes[75]
+	mi := &file_wire_api_api_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5543,7 +5627,7 @@ func (x *PolicyStatusReply) String() string {
 func (*PolicyStatusReply) ProtoMessage() {}
 
 func (x *PolicyStatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[75]
+	mi := &file_wire_api_api_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5556,7 +5640,7 @@ func (x *PolicyStatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatusReply.ProtoReflect.Descriptor instead.
 func (*PolicyStatusReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{75}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *PolicyStatusReply) GetVersion() string {
@@ -5626,7 +5710,7 @@ type OnCall struct {
 
 func (x *OnCall) Reset() {
 	*x = OnCall{}
-	mi := &file_wire_api_api_proto_msgTypes[76]
+	mi := &file_wire_api_api_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5638,7 +5722,7 @@ func (x *OnCall) String() string {
 func (*OnCall) ProtoMessage() {}
 
 func (x *OnCall) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[76]
+	mi := &file_wire_api_api_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5651,7 +5735,7 @@ func (x *OnCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OnCall.ProtoReflect.Descriptor instead.
 func (*OnCall) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{76}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *OnCall) GetRotations() map[string]*Turns {
@@ -5677,7 +5761,7 @@ type Turns struct {
 
 func (x *Turns) Reset() {
 	*x = Turns{}
-	mi := &file_wire_api_api_proto_msgTypes[77]
+	mi := &file_wire_api_api_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5689,7 +5773,7 @@ func (x *Turns) String() string {
 func (*Turns) ProtoMessage() {}
 
 func (x *Turns) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[77]
+	mi := &file_wire_api_api_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5702,7 +5786,7 @@ func (x *Turns) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Turns.ProtoReflect.Descriptor instead.
 func (*Turns) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{77}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Turns) GetTurns() []*Turn {
@@ -5723,7 +5807,7 @@ type Turn struct {
 
 func (x *Turn) Reset() {
 	*x = Turn{}
-	mi := &file_wire_api_api_proto_msgTypes[78]
+	mi := &file_wire_api_api_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5735,7 +5819,7 @@ func (x *Turn) String() string {
 func (*Turn) ProtoMessage() {}
 
 func (x *Turn) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[78]
+	mi := &file_wire_api_api_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5748,7 +5832,7 @@ func (x *Turn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Turn.ProtoReflect.Descriptor instead.
 func (*Turn) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{78}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *Turn) GetPerson() string {
@@ -5781,7 +5865,7 @@ type Members struct {
 
 func (x *Members) Reset() {
 	*x = Members{}
-	mi := &file_wire_api_api_proto_msgTypes[79]
+	mi := &file_wire_api_api_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5793,7 +5877,7 @@ func (x *Members) String() string {
 func (*Members) ProtoMessage() {}
 
 func (x *Members) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[79]
+	mi := &file_wire_api_api_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5806,7 +5890,7 @@ func (x *Members) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Members.ProtoReflect.Descriptor instead.
 func (*Members) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{79}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *Members) GetPeople() []string {
@@ -5831,7 +5915,7 @@ type ListTerminalsRequest struct {
 
 func (x *ListTerminalsRequest) Reset() {
 	*x = ListTerminalsRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[80]
+	mi := &file_wire_api_api_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5843,7 +5927,7 @@ func (x *ListTerminalsRequest) String() string {
 func (*ListTerminalsRequest) ProtoMessage() {}
 
 func (x *ListTerminalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[80]
+	mi := &file_wire_api_api_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5856,7 +5940,7 @@ func (x *ListTerminalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTerminalsRequest.ProtoReflect.Descriptor instead.
 func (*ListTerminalsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{80}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *ListTerminalsRequest) GetId() string {
@@ -5919,7 +6003,7 @@ type ListTerminalsReply struct {
 
 func (x *ListTerminalsReply) Reset() {
 	*x = ListTerminalsReply{}
-	mi := &file_wire_api_api_proto_msgTypes[81]
+	mi := &file_wire_api_api_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5931,7 +6015,7 @@ func (x *ListTerminalsReply) String() string {
 func (*ListTerminalsReply) ProtoMessage() {}
 
 func (x *ListTerminalsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[81]
+	mi := &file_wire_api_api_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5944,7 +6028,7 @@ func (x *ListTerminalsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTerminalsReply.ProtoReflect.Descriptor instead.
 func (*ListTerminalsReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{81}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *ListTerminalsReply) GetTerminals() []*Terminal {
@@ -5991,7 +6075,7 @@ type Terminal struct {
 
 func (x *Terminal) Reset() {
 	*x = Terminal{}
-	mi := &file_wire_api_api_proto_msgTypes[82]
+	mi := &file_wire_api_api_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6003,7 +6087,7 @@ func (x *Terminal) String() string {
 func (*Terminal) ProtoMessage() {}
 
 func (x *Terminal) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[82]
+	mi := &file_wire_api_api_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6016,7 +6100,7 @@ func (x *Terminal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Terminal.ProtoReflect.Descriptor instead.
 func (*Terminal) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{82}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *Terminal) GetId() string {
@@ -6134,7 +6218,7 @@ type TerminalLine struct {
 
 func (x *TerminalLine) Reset() {
 	*x = TerminalLine{}
-	mi := &file_wire_api_api_proto_msgTypes[83]
+	mi := &file_wire_api_api_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6146,7 +6230,7 @@ func (x *TerminalLine) String() string {
 func (*TerminalLine) ProtoMessage() {}
 
 func (x *TerminalLine) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[83]
+	mi := &file_wire_api_api_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6159,7 +6243,7 @@ func (x *TerminalLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalLine.ProtoReflect.Descriptor instead.
 func (*TerminalLine) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{83}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *TerminalLine) GetAt() *durationpb.Duration {
@@ -6187,7 +6271,7 @@ type ReplayTerminalRequest struct {
 
 func (x *ReplayTerminalRequest) Reset() {
 	*x = ReplayTerminalRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[84]
+	mi := &file_wire_api_api_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6199,7 +6283,7 @@ func (x *ReplayTerminalRequest) String() string {
 func (*ReplayTerminalRequest) ProtoMessage() {}
 
 func (x *ReplayTerminalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[84]
+	mi := &file_wire_api_api_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6212,7 +6296,7 @@ func (x *ReplayTerminalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayTerminalRequest.ProtoReflect.Descriptor instead.
 func (*ReplayTerminalRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{84}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *ReplayTerminalRequest) GetHost() string {
@@ -6247,7 +6331,7 @@ type TerminalPart struct {
 
 func (x *TerminalPart) Reset() {
 	*x = TerminalPart{}
-	mi := &file_wire_api_api_proto_msgTypes[85]
+	mi := &file_wire_api_api_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6259,7 +6343,7 @@ func (x *TerminalPart) String() string {
 func (*TerminalPart) ProtoMessage() {}
 
 func (x *TerminalPart) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[85]
+	mi := &file_wire_api_api_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6272,7 +6356,7 @@ func (x *TerminalPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalPart.ProtoReflect.Descriptor instead.
 func (*TerminalPart) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{85}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *TerminalPart) GetStatement() []byte {
@@ -6307,7 +6391,7 @@ type EndHostSessionRequest struct {
 
 func (x *EndHostSessionRequest) Reset() {
 	*x = EndHostSessionRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[86]
+	mi := &file_wire_api_api_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6319,7 +6403,7 @@ func (x *EndHostSessionRequest) String() string {
 func (*EndHostSessionRequest) ProtoMessage() {}
 
 func (x *EndHostSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[86]
+	mi := &file_wire_api_api_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6332,7 +6416,7 @@ func (x *EndHostSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndHostSessionRequest.ProtoReflect.Descriptor instead.
 func (*EndHostSessionRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{86}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *EndHostSessionRequest) GetHost() string {
@@ -6364,7 +6448,7 @@ type EndHostSessionReply struct {
 
 func (x *EndHostSessionReply) Reset() {
 	*x = EndHostSessionReply{}
-	mi := &file_wire_api_api_proto_msgTypes[87]
+	mi := &file_wire_api_api_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6376,7 +6460,7 @@ func (x *EndHostSessionReply) String() string {
 func (*EndHostSessionReply) ProtoMessage() {}
 
 func (x *EndHostSessionReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[87]
+	mi := &file_wire_api_api_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6389,7 +6473,7 @@ func (x *EndHostSessionReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndHostSessionReply.ProtoReflect.Descriptor instead.
 func (*EndHostSessionReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{87}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{88}
 }
 
 type GetRosterRequest struct {
@@ -6400,7 +6484,7 @@ type GetRosterRequest struct {
 
 func (x *GetRosterRequest) Reset() {
 	*x = GetRosterRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[88]
+	mi := &file_wire_api_api_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6412,7 +6496,7 @@ func (x *GetRosterRequest) String() string {
 func (*GetRosterRequest) ProtoMessage() {}
 
 func (x *GetRosterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[88]
+	mi := &file_wire_api_api_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6425,7 +6509,7 @@ func (x *GetRosterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRosterRequest.ProtoReflect.Descriptor instead.
 func (*GetRosterRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{88}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{89}
 }
 
 type GetRosterReply struct {
@@ -6441,7 +6525,7 @@ type GetRosterReply struct {
 
 func (x *GetRosterReply) Reset() {
 	*x = GetRosterReply{}
-	mi := &file_wire_api_api_proto_msgTypes[89]
+	mi := &file_wire_api_api_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6453,7 +6537,7 @@ func (x *GetRosterReply) String() string {
 func (*GetRosterReply) ProtoMessage() {}
 
 func (x *GetRosterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[89]
+	mi := &file_wire_api_api_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6466,7 +6550,7 @@ func (x *GetRosterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRosterReply.ProtoReflect.Descriptor instead.
 func (*GetRosterReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{89}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *GetRosterReply) GetEnvelope() []byte {
@@ -6515,7 +6599,7 @@ type PersonKeys struct {
 
 func (x *PersonKeys) Reset() {
 	*x = PersonKeys{}
-	mi := &file_wire_api_api_proto_msgTypes[90]
+	mi := &file_wire_api_api_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6527,7 +6611,7 @@ func (x *PersonKeys) String() string {
 func (*PersonKeys) ProtoMessage() {}
 
 func (x *PersonKeys) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[90]
+	mi := &file_wire_api_api_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6540,7 +6624,7 @@ func (x *PersonKeys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersonKeys.ProtoReflect.Descriptor instead.
 func (*PersonKeys) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{90}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *PersonKeys) GetPerson() string {
@@ -6567,7 +6651,7 @@ type PublicKey struct {
 
 func (x *PublicKey) Reset() {
 	*x = PublicKey{}
-	mi := &file_wire_api_api_proto_msgTypes[91]
+	mi := &file_wire_api_api_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6579,7 +6663,7 @@ func (x *PublicKey) String() string {
 func (*PublicKey) ProtoMessage() {}
 
 func (x *PublicKey) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[91]
+	mi := &file_wire_api_api_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6592,7 +6676,7 @@ func (x *PublicKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublicKey.ProtoReflect.Descriptor instead.
 func (*PublicKey) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{91}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *PublicKey) GetId() []byte {
@@ -6620,7 +6704,7 @@ type PublishRosterRequest struct {
 
 func (x *PublishRosterRequest) Reset() {
 	*x = PublishRosterRequest{}
-	mi := &file_wire_api_api_proto_msgTypes[92]
+	mi := &file_wire_api_api_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6632,7 +6716,7 @@ func (x *PublishRosterRequest) String() string {
 func (*PublishRosterRequest) ProtoMessage() {}
 
 func (x *PublishRosterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[92]
+	mi := &file_wire_api_api_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6645,7 +6729,7 @@ func (x *PublishRosterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishRosterRequest.ProtoReflect.Descriptor instead.
 func (*PublishRosterRequest) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{92}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *PublishRosterRequest) GetEnvelope() []byte {
@@ -6678,7 +6762,7 @@ type PublishRosterReply struct {
 
 func (x *PublishRosterReply) Reset() {
 	*x = PublishRosterReply{}
-	mi := &file_wire_api_api_proto_msgTypes[93]
+	mi := &file_wire_api_api_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6690,7 +6774,7 @@ func (x *PublishRosterReply) String() string {
 func (*PublishRosterReply) ProtoMessage() {}
 
 func (x *PublishRosterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_api_api_proto_msgTypes[93]
+	mi := &file_wire_api_api_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6703,7 +6787,7 @@ func (x *PublishRosterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishRosterReply.ProtoReflect.Descriptor instead.
 func (*PublishRosterReply) Descriptor() ([]byte, []int) {
-	return file_wire_api_api_proto_rawDescGZIP(), []int{93}
+	return file_wire_api_api_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *PublishRosterReply) GetVersion() uint64 {
@@ -6772,14 +6856,15 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x05Proof\x12\x16\n" +
 	"\x06factor\x18\x01 \x01(\tR\x06factor\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x10\n" +
-	"\x03for\x18\x03 \x01(\tR\x03for\"\x99\x01\n" +
+	"\x03for\x18\x03 \x01(\tR\x03for\"\xaf\x01\n" +
 	"\x06Person\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
 	"\tfull_name\x18\x02 \x01(\tR\bfullName\x12\x10\n" +
 	"\x03uid\x18\x03 \x01(\rR\x03uid\x12\x14\n" +
 	"\x05admin\x18\x04 \x01(\bR\x05admin\x12\x1a\n" +
 	"\bdisabled\x18\x05 \x01(\bR\bdisabled\x12\x1a\n" +
-	"\benrolled\x18\x06 \x01(\bR\benrolled\"\x12\n" +
+	"\benrolled\x18\x06 \x01(\bR\benrolled\x12\x14\n" +
+	"\x05email\x18\a \x01(\tR\x05email\"\x12\n" +
 	"\x10ListRolesRequest\";\n" +
 	"\x0eListRolesReply\x12)\n" +
 	"\x05roles\x18\x01 \x03(\v2\x13.curfew.api.v1.RoleR\x05roles\"\x91\x05\n" +
@@ -7116,13 +7201,14 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"recordings\" \n" +
 	"\n" +
 	"ExportPart\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\"\x8b\x01\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\xa1\x01\n" +
 	"\x10AddPersonRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
 	"\tfull_name\x18\x02 \x01(\tR\bfullName\x12\x14\n" +
 	"\x05admin\x18\x03 \x01(\bR\x05admin\x12\x12\n" +
 	"\x04code\x18\x04 \x01(\tR\x04code\x12\x1c\n" +
-	"\tassertion\x18\x05 \x01(\fR\tassertion\"[\n" +
+	"\tassertion\x18\x05 \x01(\fR\tassertion\x12\x14\n" +
+	"\x05email\x18\x06 \x01(\tR\x05email\"[\n" +
 	"\x13InvitePersonRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\tR\x04code\x12\x1c\n" +
@@ -7131,7 +7217,12 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x06person\x18\x01 \x01(\v2\x15.curfew.api.v1.PersonR\x06person\x12\x16\n" +
 	"\x06invite\x18\x02 \x01(\tR\x06invite\x124\n" +
 	"\aexpires\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x12\n" +
-	"\x04link\x18\x04 \x01(\tR\x04link\"*\n" +
+	"\x04link\x18\x04 \x01(\tR\x04link\"m\n" +
+	"\x0fSetEmailRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05email\x18\x02 \x01(\tR\x05email\x12\x12\n" +
+	"\x04code\x18\x03 \x01(\tR\x04code\x12\x1c\n" +
+	"\tassertion\x18\x04 \x01(\fR\tassertion\"*\n" +
 	"\x14DisablePersonRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x13\n" +
 	"\x11ListPeopleRequest\"@\n" +
@@ -7283,7 +7374,7 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x04code\x18\x02 \x01(\tR\x04code\x12\x1c\n" +
 	"\tassertion\x18\x03 \x01(\fR\tassertion\".\n" +
 	"\x12PublishRosterReply\x12\x18\n" +
-	"\aversion\x18\x01 \x01(\x04R\aversion2\xdd\x19\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion2\xa0\x1a\n" +
 	"\x06Curfew\x12B\n" +
 	"\x06Enroll\x12\x1c.curfew.api.v1.EnrollRequest\x1a\x1a.curfew.api.v1.EnrollReply\x12Q\n" +
 	"\rConfirmEnroll\x12#.curfew.api.v1.ConfirmEnrollRequest\x1a\x1b.curfew.api.v1.SessionReply\x12A\n" +
@@ -7321,7 +7412,8 @@ const file_wire_api_api_proto_rawDesc = "" +
 	"\x0eEndHostSession\x12$.curfew.api.v1.EndHostSessionRequest\x1a\".curfew.api.v1.EndHostSessionReply\x12H\n" +
 	"\tAddPerson\x12\x1f.curfew.api.v1.AddPersonRequest\x1a\x1a.curfew.api.v1.InviteReply\x12N\n" +
 	"\fInvitePerson\x12\".curfew.api.v1.InvitePersonRequest\x1a\x1a.curfew.api.v1.InviteReply\x12K\n" +
-	"\rDisablePerson\x12#.curfew.api.v1.DisablePersonRequest\x1a\x15.curfew.api.v1.Person\x12N\n" +
+	"\rDisablePerson\x12#.curfew.api.v1.DisablePersonRequest\x1a\x15.curfew.api.v1.Person\x12A\n" +
+	"\bSetEmail\x12\x1e.curfew.api.v1.SetEmailRequest\x1a\x15.curfew.api.v1.Person\x12N\n" +
 	"\n" +
 	"ListPeople\x12 .curfew.api.v1.ListPeopleRequest\x1a\x1e.curfew.api.v1.ListPeopleReply\x12]\n" +
 	"\x0fCreateJoinToken\x12%.curfew.api.v1.CreateJoinTokenRequest\x1a#.curfew.api.v1.CreateJoinTokenReply\x12K\n" +
@@ -7343,7 +7435,7 @@ func file_wire_api_api_proto_rawDescGZIP() []byte {
 	return file_wire_api_api_proto_rawDescData
 }
 
-var file_wire_api_api_proto_msgTypes = make([]protoimpl.MessageInfo, 101)
+var file_wire_api_api_proto_msgTypes = make([]protoimpl.MessageInfo, 102)
 var file_wire_api_api_proto_goTypes = []any{
 	(*EnrollRequest)(nil),              // 0: curfew.api.v1.EnrollRequest
 	(*EnrollReply)(nil),                // 1: curfew.api.v1.EnrollReply
@@ -7408,149 +7500,150 @@ var file_wire_api_api_proto_goTypes = []any{
 	(*AddPersonRequest)(nil),           // 60: curfew.api.v1.AddPersonRequest
 	(*InvitePersonRequest)(nil),        // 61: curfew.api.v1.InvitePersonRequest
 	(*InviteReply)(nil),                // 62: curfew.api.v1.InviteReply
-	(*DisablePersonRequest)(nil),       // 63: curfew.api.v1.DisablePersonRequest
-	(*ListPeopleRequest)(nil),          // 64: curfew.api.v1.ListPeopleRequest
-	(*ListPeopleReply)(nil),            // 65: curfew.api.v1.ListPeopleReply
-	(*CreateJoinTokenRequest)(nil),     // 66: curfew.api.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenReply)(nil),       // 67: curfew.api.v1.CreateJoinTokenReply
-	(*FactorRequest)(nil),              // 68: curfew.api.v1.FactorRequest
-	(*ListHostsRequest)(nil),           // 69: curfew.api.v1.ListHostsRequest
-	(*ListHostsReply)(nil),             // 70: curfew.api.v1.ListHostsReply
-	(*Host)(nil),                       // 71: curfew.api.v1.Host
-	(*Finding)(nil),                    // 72: curfew.api.v1.Finding
-	(*DecommissionHostRequest)(nil),    // 73: curfew.api.v1.DecommissionHostRequest
-	(*PolicyStatusRequest)(nil),        // 74: curfew.api.v1.PolicyStatusRequest
-	(*PolicyStatusReply)(nil),          // 75: curfew.api.v1.PolicyStatusReply
-	(*OnCall)(nil),                     // 76: curfew.api.v1.OnCall
-	(*Turns)(nil),                      // 77: curfew.api.v1.Turns
-	(*Turn)(nil),                       // 78: curfew.api.v1.Turn
-	(*Members)(nil),                    // 79: curfew.api.v1.Members
-	(*ListTerminalsRequest)(nil),       // 80: curfew.api.v1.ListTerminalsRequest
-	(*ListTerminalsReply)(nil),         // 81: curfew.api.v1.ListTerminalsReply
-	(*Terminal)(nil),                   // 82: curfew.api.v1.Terminal
-	(*TerminalLine)(nil),               // 83: curfew.api.v1.TerminalLine
-	(*ReplayTerminalRequest)(nil),      // 84: curfew.api.v1.ReplayTerminalRequest
-	(*TerminalPart)(nil),               // 85: curfew.api.v1.TerminalPart
-	(*EndHostSessionRequest)(nil),      // 86: curfew.api.v1.EndHostSessionRequest
-	(*EndHostSessionReply)(nil),        // 87: curfew.api.v1.EndHostSessionReply
-	(*GetRosterRequest)(nil),           // 88: curfew.api.v1.GetRosterRequest
-	(*GetRosterReply)(nil),             // 89: curfew.api.v1.GetRosterReply
-	(*PersonKeys)(nil),                 // 90: curfew.api.v1.PersonKeys
-	(*PublicKey)(nil),                  // 91: curfew.api.v1.PublicKey
-	(*PublishRosterRequest)(nil),       // 92: curfew.api.v1.PublishRosterRequest
-	(*PublishRosterReply)(nil),         // 93: curfew.api.v1.PublishRosterReply
-	nil,                                // 94: curfew.api.v1.CreateRequestRequest.LabelsEntry
-	nil,                                // 95: curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
-	nil,                                // 96: curfew.api.v1.Host.LabelsEntry
-	nil,                                // 97: curfew.api.v1.PolicyStatusReply.FilesEntry
-	nil,                                // 98: curfew.api.v1.PolicyStatusReply.DirectoryEntry
-	nil,                                // 99: curfew.api.v1.PolicyStatusReply.ManagersEntry
-	nil,                                // 100: curfew.api.v1.OnCall.RotationsEntry
-	(*timestamppb.Timestamp)(nil),      // 101: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 102: google.protobuf.Duration
+	(*SetEmailRequest)(nil),            // 63: curfew.api.v1.SetEmailRequest
+	(*DisablePersonRequest)(nil),       // 64: curfew.api.v1.DisablePersonRequest
+	(*ListPeopleRequest)(nil),          // 65: curfew.api.v1.ListPeopleRequest
+	(*ListPeopleReply)(nil),            // 66: curfew.api.v1.ListPeopleReply
+	(*CreateJoinTokenRequest)(nil),     // 67: curfew.api.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenReply)(nil),       // 68: curfew.api.v1.CreateJoinTokenReply
+	(*FactorRequest)(nil),              // 69: curfew.api.v1.FactorRequest
+	(*ListHostsRequest)(nil),           // 70: curfew.api.v1.ListHostsRequest
+	(*ListHostsReply)(nil),             // 71: curfew.api.v1.ListHostsReply
+	(*Host)(nil),                       // 72: curfew.api.v1.Host
+	(*Finding)(nil),                    // 73: curfew.api.v1.Finding
+	(*DecommissionHostRequest)(nil),    // 74: curfew.api.v1.DecommissionHostRequest
+	(*PolicyStatusRequest)(nil),        // 75: curfew.api.v1.PolicyStatusRequest
+	(*PolicyStatusReply)(nil),          // 76: curfew.api.v1.PolicyStatusReply
+	(*OnCall)(nil),                     // 77: curfew.api.v1.OnCall
+	(*Turns)(nil),                      // 78: curfew.api.v1.Turns
+	(*Turn)(nil),                       // 79: curfew.api.v1.Turn
+	(*Members)(nil),                    // 80: curfew.api.v1.Members
+	(*ListTerminalsRequest)(nil),       // 81: curfew.api.v1.ListTerminalsRequest
+	(*ListTerminalsReply)(nil),         // 82: curfew.api.v1.ListTerminalsReply
+	(*Terminal)(nil),                   // 83: curfew.api.v1.Terminal
+	(*TerminalLine)(nil),               // 84: curfew.api.v1.TerminalLine
+	(*ReplayTerminalRequest)(nil),      // 85: curfew.api.v1.ReplayTerminalRequest
+	(*TerminalPart)(nil),               // 86: curfew.api.v1.TerminalPart
+	(*EndHostSessionRequest)(nil),      // 87: curfew.api.v1.EndHostSessionRequest
+	(*EndHostSessionReply)(nil),        // 88: curfew.api.v1.EndHostSessionReply
+	(*GetRosterRequest)(nil),           // 89: curfew.api.v1.GetRosterRequest
+	(*GetRosterReply)(nil),             // 90: curfew.api.v1.GetRosterReply
+	(*PersonKeys)(nil),                 // 91: curfew.api.v1.PersonKeys
+	(*PublicKey)(nil),                  // 92: curfew.api.v1.PublicKey
+	(*PublishRosterRequest)(nil),       // 93: curfew.api.v1.PublishRosterRequest
+	(*PublishRosterReply)(nil),         // 94: curfew.api.v1.PublishRosterReply
+	nil,                                // 95: curfew.api.v1.CreateRequestRequest.LabelsEntry
+	nil,                                // 96: curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
+	nil,                                // 97: curfew.api.v1.Host.LabelsEntry
+	nil,                                // 98: curfew.api.v1.PolicyStatusReply.FilesEntry
+	nil,                                // 99: curfew.api.v1.PolicyStatusReply.DirectoryEntry
+	nil,                                // 100: curfew.api.v1.PolicyStatusReply.ManagersEntry
+	nil,                                // 101: curfew.api.v1.OnCall.RotationsEntry
+	(*timestamppb.Timestamp)(nil),      // 102: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 103: google.protobuf.Duration
 }
 var file_wire_api_api_proto_depIdxs = []int32{
-	101, // 0: curfew.api.v1.SessionReply.expires:type_name -> google.protobuf.Timestamp
+	102, // 0: curfew.api.v1.SessionReply.expires:type_name -> google.protobuf.Timestamp
 	13,  // 1: curfew.api.v1.WhoamiReply.person:type_name -> curfew.api.v1.Person
-	101, // 2: curfew.api.v1.WhoamiReply.session_expires:type_name -> google.protobuf.Timestamp
+	102, // 2: curfew.api.v1.WhoamiReply.session_expires:type_name -> google.protobuf.Timestamp
 	12,  // 3: curfew.api.v1.WhoamiReply.proof:type_name -> curfew.api.v1.Proof
-	101, // 4: curfew.api.v1.Proof.at:type_name -> google.protobuf.Timestamp
+	102, // 4: curfew.api.v1.Proof.at:type_name -> google.protobuf.Timestamp
 	16,  // 5: curfew.api.v1.ListRolesReply.roles:type_name -> curfew.api.v1.Role
-	102, // 6: curfew.api.v1.Role.max_duration:type_name -> google.protobuf.Duration
-	101, // 7: curfew.api.v1.Role.eligible_until:type_name -> google.protobuf.Timestamp
-	101, // 8: curfew.api.v1.Role.eligible_from:type_name -> google.protobuf.Timestamp
-	102, // 9: curfew.api.v1.Role.freshness:type_name -> google.protobuf.Duration
-	102, // 10: curfew.api.v1.CreateRequestRequest.duration:type_name -> google.protobuf.Duration
-	101, // 11: curfew.api.v1.CreateRequestRequest.start:type_name -> google.protobuf.Timestamp
-	94,  // 12: curfew.api.v1.CreateRequestRequest.labels:type_name -> curfew.api.v1.CreateRequestRequest.LabelsEntry
-	101, // 13: curfew.api.v1.Approval.at:type_name -> google.protobuf.Timestamp
-	102, // 14: curfew.api.v1.Approval.duration:type_name -> google.protobuf.Duration
-	101, // 15: curfew.api.v1.Remark.at:type_name -> google.protobuf.Timestamp
-	102, // 16: curfew.api.v1.Request.duration:type_name -> google.protobuf.Duration
-	101, // 17: curfew.api.v1.Request.asked_at:type_name -> google.protobuf.Timestamp
-	101, // 18: curfew.api.v1.Request.lapses_at:type_name -> google.protobuf.Timestamp
+	103, // 6: curfew.api.v1.Role.max_duration:type_name -> google.protobuf.Duration
+	102, // 7: curfew.api.v1.Role.eligible_until:type_name -> google.protobuf.Timestamp
+	102, // 8: curfew.api.v1.Role.eligible_from:type_name -> google.protobuf.Timestamp
+	103, // 9: curfew.api.v1.Role.freshness:type_name -> google.protobuf.Duration
+	103, // 10: curfew.api.v1.CreateRequestRequest.duration:type_name -> google.protobuf.Duration
+	102, // 11: curfew.api.v1.CreateRequestRequest.start:type_name -> google.protobuf.Timestamp
+	95,  // 12: curfew.api.v1.CreateRequestRequest.labels:type_name -> curfew.api.v1.CreateRequestRequest.LabelsEntry
+	102, // 13: curfew.api.v1.Approval.at:type_name -> google.protobuf.Timestamp
+	103, // 14: curfew.api.v1.Approval.duration:type_name -> google.protobuf.Duration
+	102, // 15: curfew.api.v1.Remark.at:type_name -> google.protobuf.Timestamp
+	103, // 16: curfew.api.v1.Request.duration:type_name -> google.protobuf.Duration
+	102, // 17: curfew.api.v1.Request.asked_at:type_name -> google.protobuf.Timestamp
+	102, // 18: curfew.api.v1.Request.lapses_at:type_name -> google.protobuf.Timestamp
 	18,  // 19: curfew.api.v1.Request.approvals:type_name -> curfew.api.v1.Approval
-	101, // 20: curfew.api.v1.Request.not_before:type_name -> google.protobuf.Timestamp
-	101, // 21: curfew.api.v1.Request.not_after:type_name -> google.protobuf.Timestamp
+	102, // 20: curfew.api.v1.Request.not_before:type_name -> google.protobuf.Timestamp
+	102, // 21: curfew.api.v1.Request.not_after:type_name -> google.protobuf.Timestamp
 	24,  // 22: curfew.api.v1.Request.host_states:type_name -> curfew.api.v1.HostState
-	101, // 23: curfew.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
-	102, // 24: curfew.api.v1.Request.drain:type_name -> google.protobuf.Duration
+	102, // 23: curfew.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
+	103, // 24: curfew.api.v1.Request.drain:type_name -> google.protobuf.Duration
 	23,  // 25: curfew.api.v1.Request.origin:type_name -> curfew.api.v1.Origin
 	19,  // 26: curfew.api.v1.Request.remarks:type_name -> curfew.api.v1.Remark
-	101, // 27: curfew.api.v1.Request.start:type_name -> google.protobuf.Timestamp
+	102, // 27: curfew.api.v1.Request.start:type_name -> google.protobuf.Timestamp
 	21,  // 28: curfew.api.v1.Request.risk:type_name -> curfew.api.v1.Risk
 	12,  // 29: curfew.api.v1.Request.proof:type_name -> curfew.api.v1.Proof
 	22,  // 30: curfew.api.v1.Request.doubts:type_name -> curfew.api.v1.Doubt
-	102, // 31: curfew.api.v1.Risk.factor_age:type_name -> google.protobuf.Duration
-	101, // 32: curfew.api.v1.HostState.at:type_name -> google.protobuf.Timestamp
+	103, // 31: curfew.api.v1.Risk.factor_age:type_name -> google.protobuf.Duration
+	102, // 32: curfew.api.v1.HostState.at:type_name -> google.protobuf.Timestamp
 	20,  // 33: curfew.api.v1.ListRequestsReply.requests:type_name -> curfew.api.v1.Request
-	102, // 34: curfew.api.v1.ApproveRequest.duration:type_name -> google.protobuf.Duration
-	101, // 35: curfew.api.v1.Delegation.from:type_name -> google.protobuf.Timestamp
-	101, // 36: curfew.api.v1.Delegation.until:type_name -> google.protobuf.Timestamp
-	101, // 37: curfew.api.v1.Delegation.made_at:type_name -> google.protobuf.Timestamp
-	101, // 38: curfew.api.v1.DelegateRequest.from:type_name -> google.protobuf.Timestamp
-	101, // 39: curfew.api.v1.DelegateRequest.until:type_name -> google.protobuf.Timestamp
+	103, // 34: curfew.api.v1.ApproveRequest.duration:type_name -> google.protobuf.Duration
+	102, // 35: curfew.api.v1.Delegation.from:type_name -> google.protobuf.Timestamp
+	102, // 36: curfew.api.v1.Delegation.until:type_name -> google.protobuf.Timestamp
+	102, // 37: curfew.api.v1.Delegation.made_at:type_name -> google.protobuf.Timestamp
+	102, // 38: curfew.api.v1.DelegateRequest.from:type_name -> google.protobuf.Timestamp
+	102, // 39: curfew.api.v1.DelegateRequest.until:type_name -> google.protobuf.Timestamp
 	29,  // 40: curfew.api.v1.DelegateReply.delegation:type_name -> curfew.api.v1.Delegation
 	29,  // 41: curfew.api.v1.ListDelegationsReply.delegations:type_name -> curfew.api.v1.Delegation
 	29,  // 42: curfew.api.v1.EndDelegationReply.delegation:type_name -> curfew.api.v1.Delegation
-	102, // 43: curfew.api.v1.ExtendRequest.duration:type_name -> google.protobuf.Duration
-	101, // 44: curfew.api.v1.OpenPagesReply.expires:type_name -> google.protobuf.Timestamp
-	101, // 45: curfew.api.v1.IssueSSHCertificateReply.expires:type_name -> google.protobuf.Timestamp
-	101, // 46: curfew.api.v1.SearchEventsRequest.since:type_name -> google.protobuf.Timestamp
-	101, // 47: curfew.api.v1.SearchEventsRequest.until:type_name -> google.protobuf.Timestamp
+	103, // 43: curfew.api.v1.ExtendRequest.duration:type_name -> google.protobuf.Duration
+	102, // 44: curfew.api.v1.OpenPagesReply.expires:type_name -> google.protobuf.Timestamp
+	102, // 45: curfew.api.v1.IssueSSHCertificateReply.expires:type_name -> google.protobuf.Timestamp
+	102, // 46: curfew.api.v1.SearchEventsRequest.since:type_name -> google.protobuf.Timestamp
+	102, // 47: curfew.api.v1.SearchEventsRequest.until:type_name -> google.protobuf.Timestamp
 	48,  // 48: curfew.api.v1.SearchEventsReply.events:type_name -> curfew.api.v1.Event
-	101, // 49: curfew.api.v1.Event.at:type_name -> google.protobuf.Timestamp
+	102, // 49: curfew.api.v1.Event.at:type_name -> google.protobuf.Timestamp
 	50,  // 50: curfew.api.v1.Event.process:type_name -> curfew.api.v1.Process
-	102, // 51: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
+	103, // 51: curfew.api.v1.Event.took:type_name -> google.protobuf.Duration
 	51,  // 52: curfew.api.v1.Event.receipt:type_name -> curfew.api.v1.Receipt
-	101, // 53: curfew.api.v1.Event.since:type_name -> google.protobuf.Timestamp
+	102, // 53: curfew.api.v1.Event.since:type_name -> google.protobuf.Timestamp
 	49,  // 54: curfew.api.v1.Process.ids:type_name -> curfew.api.v1.IDs
 	49,  // 55: curfew.api.v1.Process.old_ids:type_name -> curfew.api.v1.IDs
-	102, // 56: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
-	101, // 57: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
-	101, // 58: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
-	101, // 59: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
+	103, // 56: curfew.api.v1.Process.lasted:type_name -> google.protobuf.Duration
+	102, // 57: curfew.api.v1.Receipt.ended_at:type_name -> google.protobuf.Timestamp
+	102, // 58: curfew.api.v1.Receipt.done_at:type_name -> google.protobuf.Timestamp
+	102, // 59: curfew.api.v1.Receipt.since:type_name -> google.protobuf.Timestamp
 	20,  // 60: curfew.api.v1.TimelineReply.request:type_name -> curfew.api.v1.Request
 	54,  // 61: curfew.api.v1.TimelineReply.moments:type_name -> curfew.api.v1.Moment
-	101, // 62: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
-	102, // 63: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
+	102, // 62: curfew.api.v1.Moment.at:type_name -> google.protobuf.Timestamp
+	103, // 63: curfew.api.v1.Moment.took:type_name -> google.protobuf.Duration
 	48,  // 64: curfew.api.v1.Moment.event:type_name -> curfew.api.v1.Event
 	57,  // 65: curfew.api.v1.GetCheckpointReply.witnesses:type_name -> curfew.api.v1.Witness
-	101, // 66: curfew.api.v1.Witness.at:type_name -> google.protobuf.Timestamp
-	101, // 67: curfew.api.v1.Witness.since:type_name -> google.protobuf.Timestamp
-	101, // 68: curfew.api.v1.ExportRecordRequest.since:type_name -> google.protobuf.Timestamp
+	102, // 66: curfew.api.v1.Witness.at:type_name -> google.protobuf.Timestamp
+	102, // 67: curfew.api.v1.Witness.since:type_name -> google.protobuf.Timestamp
+	102, // 68: curfew.api.v1.ExportRecordRequest.since:type_name -> google.protobuf.Timestamp
 	13,  // 69: curfew.api.v1.InviteReply.person:type_name -> curfew.api.v1.Person
-	101, // 70: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
+	102, // 70: curfew.api.v1.InviteReply.expires:type_name -> google.protobuf.Timestamp
 	13,  // 71: curfew.api.v1.ListPeopleReply.people:type_name -> curfew.api.v1.Person
-	95,  // 72: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
-	101, // 73: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
-	71,  // 74: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
-	96,  // 75: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
-	101, // 76: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
-	101, // 77: curfew.api.v1.Host.examined:type_name -> google.protobuf.Timestamp
-	72,  // 78: curfew.api.v1.Host.findings:type_name -> curfew.api.v1.Finding
-	101, // 79: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
-	97,  // 80: curfew.api.v1.PolicyStatusReply.files:type_name -> curfew.api.v1.PolicyStatusReply.FilesEntry
-	98,  // 81: curfew.api.v1.PolicyStatusReply.directory:type_name -> curfew.api.v1.PolicyStatusReply.DirectoryEntry
-	99,  // 82: curfew.api.v1.PolicyStatusReply.managers:type_name -> curfew.api.v1.PolicyStatusReply.ManagersEntry
-	76,  // 83: curfew.api.v1.PolicyStatusReply.on_call:type_name -> curfew.api.v1.OnCall
-	100, // 84: curfew.api.v1.OnCall.rotations:type_name -> curfew.api.v1.OnCall.RotationsEntry
-	78,  // 85: curfew.api.v1.Turns.turns:type_name -> curfew.api.v1.Turn
-	101, // 86: curfew.api.v1.Turn.from:type_name -> google.protobuf.Timestamp
-	101, // 87: curfew.api.v1.Turn.until:type_name -> google.protobuf.Timestamp
-	101, // 88: curfew.api.v1.ListTerminalsRequest.since:type_name -> google.protobuf.Timestamp
-	101, // 89: curfew.api.v1.ListTerminalsRequest.until:type_name -> google.protobuf.Timestamp
-	82,  // 90: curfew.api.v1.ListTerminalsReply.terminals:type_name -> curfew.api.v1.Terminal
-	101, // 91: curfew.api.v1.ListTerminalsReply.until:type_name -> google.protobuf.Timestamp
-	101, // 92: curfew.api.v1.Terminal.started:type_name -> google.protobuf.Timestamp
-	101, // 93: curfew.api.v1.Terminal.seen:type_name -> google.protobuf.Timestamp
-	101, // 94: curfew.api.v1.Terminal.ended:type_name -> google.protobuf.Timestamp
-	83,  // 95: curfew.api.v1.Terminal.lines:type_name -> curfew.api.v1.TerminalLine
-	102, // 96: curfew.api.v1.TerminalLine.at:type_name -> google.protobuf.Duration
-	90,  // 97: curfew.api.v1.GetRosterReply.people:type_name -> curfew.api.v1.PersonKeys
-	91,  // 98: curfew.api.v1.PersonKeys.keys:type_name -> curfew.api.v1.PublicKey
-	79,  // 99: curfew.api.v1.PolicyStatusReply.DirectoryEntry.value:type_name -> curfew.api.v1.Members
-	77,  // 100: curfew.api.v1.OnCall.RotationsEntry.value:type_name -> curfew.api.v1.Turns
+	96,  // 72: curfew.api.v1.CreateJoinTokenRequest.labels:type_name -> curfew.api.v1.CreateJoinTokenRequest.LabelsEntry
+	102, // 73: curfew.api.v1.CreateJoinTokenReply.expires:type_name -> google.protobuf.Timestamp
+	72,  // 74: curfew.api.v1.ListHostsReply.hosts:type_name -> curfew.api.v1.Host
+	97,  // 75: curfew.api.v1.Host.labels:type_name -> curfew.api.v1.Host.LabelsEntry
+	102, // 76: curfew.api.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
+	102, // 77: curfew.api.v1.Host.examined:type_name -> google.protobuf.Timestamp
+	73,  // 78: curfew.api.v1.Host.findings:type_name -> curfew.api.v1.Finding
+	102, // 79: curfew.api.v1.PolicyStatusReply.loaded_at:type_name -> google.protobuf.Timestamp
+	98,  // 80: curfew.api.v1.PolicyStatusReply.files:type_name -> curfew.api.v1.PolicyStatusReply.FilesEntry
+	99,  // 81: curfew.api.v1.PolicyStatusReply.directory:type_name -> curfew.api.v1.PolicyStatusReply.DirectoryEntry
+	100, // 82: curfew.api.v1.PolicyStatusReply.managers:type_name -> curfew.api.v1.PolicyStatusReply.ManagersEntry
+	77,  // 83: curfew.api.v1.PolicyStatusReply.on_call:type_name -> curfew.api.v1.OnCall
+	101, // 84: curfew.api.v1.OnCall.rotations:type_name -> curfew.api.v1.OnCall.RotationsEntry
+	79,  // 85: curfew.api.v1.Turns.turns:type_name -> curfew.api.v1.Turn
+	102, // 86: curfew.api.v1.Turn.from:type_name -> google.protobuf.Timestamp
+	102, // 87: curfew.api.v1.Turn.until:type_name -> google.protobuf.Timestamp
+	102, // 88: curfew.api.v1.ListTerminalsRequest.since:type_name -> google.protobuf.Timestamp
+	102, // 89: curfew.api.v1.ListTerminalsRequest.until:type_name -> google.protobuf.Timestamp
+	83,  // 90: curfew.api.v1.ListTerminalsReply.terminals:type_name -> curfew.api.v1.Terminal
+	102, // 91: curfew.api.v1.ListTerminalsReply.until:type_name -> google.protobuf.Timestamp
+	102, // 92: curfew.api.v1.Terminal.started:type_name -> google.protobuf.Timestamp
+	102, // 93: curfew.api.v1.Terminal.seen:type_name -> google.protobuf.Timestamp
+	102, // 94: curfew.api.v1.Terminal.ended:type_name -> google.protobuf.Timestamp
+	84,  // 95: curfew.api.v1.Terminal.lines:type_name -> curfew.api.v1.TerminalLine
+	103, // 96: curfew.api.v1.TerminalLine.at:type_name -> google.protobuf.Duration
+	91,  // 97: curfew.api.v1.GetRosterReply.people:type_name -> curfew.api.v1.PersonKeys
+	92,  // 98: curfew.api.v1.PersonKeys.keys:type_name -> curfew.api.v1.PublicKey
+	80,  // 99: curfew.api.v1.PolicyStatusReply.DirectoryEntry.value:type_name -> curfew.api.v1.Members
+	78,  // 100: curfew.api.v1.OnCall.RotationsEntry.value:type_name -> curfew.api.v1.Turns
 	0,   // 101: curfew.api.v1.Curfew.Enroll:input_type -> curfew.api.v1.EnrollRequest
 	2,   // 102: curfew.api.v1.Curfew.ConfirmEnroll:input_type -> curfew.api.v1.ConfirmEnrollRequest
 	3,   // 103: curfew.api.v1.Curfew.Login:input_type -> curfew.api.v1.LoginRequest
@@ -7580,63 +7673,65 @@ var file_wire_api_api_proto_depIdxs = []int32{
 	52,  // 127: curfew.api.v1.Curfew.Timeline:input_type -> curfew.api.v1.TimelineRequest
 	55,  // 128: curfew.api.v1.Curfew.GetCheckpoint:input_type -> curfew.api.v1.GetCheckpointRequest
 	58,  // 129: curfew.api.v1.Curfew.ExportRecord:input_type -> curfew.api.v1.ExportRecordRequest
-	80,  // 130: curfew.api.v1.Curfew.ListTerminals:input_type -> curfew.api.v1.ListTerminalsRequest
-	84,  // 131: curfew.api.v1.Curfew.ReplayTerminal:input_type -> curfew.api.v1.ReplayTerminalRequest
-	86,  // 132: curfew.api.v1.Curfew.EndHostSession:input_type -> curfew.api.v1.EndHostSessionRequest
+	81,  // 130: curfew.api.v1.Curfew.ListTerminals:input_type -> curfew.api.v1.ListTerminalsRequest
+	85,  // 131: curfew.api.v1.Curfew.ReplayTerminal:input_type -> curfew.api.v1.ReplayTerminalRequest
+	87,  // 132: curfew.api.v1.Curfew.EndHostSession:input_type -> curfew.api.v1.EndHostSessionRequest
 	60,  // 133: curfew.api.v1.Curfew.AddPerson:input_type -> curfew.api.v1.AddPersonRequest
 	61,  // 134: curfew.api.v1.Curfew.InvitePerson:input_type -> curfew.api.v1.InvitePersonRequest
-	63,  // 135: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
-	64,  // 136: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
-	66,  // 137: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
-	69,  // 138: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
-	73,  // 139: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
-	74,  // 140: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
-	88,  // 141: curfew.api.v1.Curfew.GetRoster:input_type -> curfew.api.v1.GetRosterRequest
-	92,  // 142: curfew.api.v1.Curfew.PublishRoster:input_type -> curfew.api.v1.PublishRosterRequest
-	1,   // 143: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
-	7,   // 144: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
-	7,   // 145: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
-	5,   // 146: curfew.api.v1.Curfew.BeginSignIn:output_type -> curfew.api.v1.BeginSignInReply
-	7,   // 147: curfew.api.v1.Curfew.FinishSignIn:output_type -> curfew.api.v1.SessionReply
-	9,   // 148: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
-	11,  // 149: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
-	15,  // 150: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
-	20,  // 151: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
-	20,  // 152: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
-	27,  // 153: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
-	20,  // 154: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
-	20,  // 155: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
-	20,  // 156: curfew.api.v1.Curfew.Sign:output_type -> curfew.api.v1.Request
-	20,  // 157: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
-	20,  // 158: curfew.api.v1.Curfew.Comment:output_type -> curfew.api.v1.Request
-	20,  // 159: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
-	20,  // 160: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
-	20,  // 161: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
-	31,  // 162: curfew.api.v1.Curfew.Delegate:output_type -> curfew.api.v1.DelegateReply
-	33,  // 163: curfew.api.v1.Curfew.ListDelegations:output_type -> curfew.api.v1.ListDelegationsReply
-	35,  // 164: curfew.api.v1.Curfew.EndDelegation:output_type -> curfew.api.v1.EndDelegationReply
-	43,  // 165: curfew.api.v1.Curfew.OpenPages:output_type -> curfew.api.v1.OpenPagesReply
-	45,  // 166: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
-	47,  // 167: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
-	48,  // 168: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
-	53,  // 169: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
-	56,  // 170: curfew.api.v1.Curfew.GetCheckpoint:output_type -> curfew.api.v1.GetCheckpointReply
-	59,  // 171: curfew.api.v1.Curfew.ExportRecord:output_type -> curfew.api.v1.ExportPart
-	81,  // 172: curfew.api.v1.Curfew.ListTerminals:output_type -> curfew.api.v1.ListTerminalsReply
-	85,  // 173: curfew.api.v1.Curfew.ReplayTerminal:output_type -> curfew.api.v1.TerminalPart
-	87,  // 174: curfew.api.v1.Curfew.EndHostSession:output_type -> curfew.api.v1.EndHostSessionReply
-	62,  // 175: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
-	62,  // 176: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
-	13,  // 177: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
-	65,  // 178: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
-	67,  // 179: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
-	70,  // 180: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
-	71,  // 181: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
-	75,  // 182: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
-	89,  // 183: curfew.api.v1.Curfew.GetRoster:output_type -> curfew.api.v1.GetRosterReply
-	93,  // 184: curfew.api.v1.Curfew.PublishRoster:output_type -> curfew.api.v1.PublishRosterReply
-	143, // [143:185] is the sub-list for method output_type
-	101, // [101:143] is the sub-list for method input_type
+	64,  // 135: curfew.api.v1.Curfew.DisablePerson:input_type -> curfew.api.v1.DisablePersonRequest
+	63,  // 136: curfew.api.v1.Curfew.SetEmail:input_type -> curfew.api.v1.SetEmailRequest
+	65,  // 137: curfew.api.v1.Curfew.ListPeople:input_type -> curfew.api.v1.ListPeopleRequest
+	67,  // 138: curfew.api.v1.Curfew.CreateJoinToken:input_type -> curfew.api.v1.CreateJoinTokenRequest
+	70,  // 139: curfew.api.v1.Curfew.ListHosts:input_type -> curfew.api.v1.ListHostsRequest
+	74,  // 140: curfew.api.v1.Curfew.DecommissionHost:input_type -> curfew.api.v1.DecommissionHostRequest
+	75,  // 141: curfew.api.v1.Curfew.PolicyStatus:input_type -> curfew.api.v1.PolicyStatusRequest
+	89,  // 142: curfew.api.v1.Curfew.GetRoster:input_type -> curfew.api.v1.GetRosterRequest
+	93,  // 143: curfew.api.v1.Curfew.PublishRoster:input_type -> curfew.api.v1.PublishRosterRequest
+	1,   // 144: curfew.api.v1.Curfew.Enroll:output_type -> curfew.api.v1.EnrollReply
+	7,   // 145: curfew.api.v1.Curfew.ConfirmEnroll:output_type -> curfew.api.v1.SessionReply
+	7,   // 146: curfew.api.v1.Curfew.Login:output_type -> curfew.api.v1.SessionReply
+	5,   // 147: curfew.api.v1.Curfew.BeginSignIn:output_type -> curfew.api.v1.BeginSignInReply
+	7,   // 148: curfew.api.v1.Curfew.FinishSignIn:output_type -> curfew.api.v1.SessionReply
+	9,   // 149: curfew.api.v1.Curfew.Logout:output_type -> curfew.api.v1.LogoutReply
+	11,  // 150: curfew.api.v1.Curfew.Whoami:output_type -> curfew.api.v1.WhoamiReply
+	15,  // 151: curfew.api.v1.Curfew.ListRoles:output_type -> curfew.api.v1.ListRolesReply
+	20,  // 152: curfew.api.v1.Curfew.CreateRequest:output_type -> curfew.api.v1.Request
+	20,  // 153: curfew.api.v1.Curfew.GetRequest:output_type -> curfew.api.v1.Request
+	27,  // 154: curfew.api.v1.Curfew.ListRequests:output_type -> curfew.api.v1.ListRequestsReply
+	20,  // 155: curfew.api.v1.Curfew.WatchRequest:output_type -> curfew.api.v1.Request
+	20,  // 156: curfew.api.v1.Curfew.Approve:output_type -> curfew.api.v1.Request
+	20,  // 157: curfew.api.v1.Curfew.Sign:output_type -> curfew.api.v1.Request
+	20,  // 158: curfew.api.v1.Curfew.Deny:output_type -> curfew.api.v1.Request
+	20,  // 159: curfew.api.v1.Curfew.Comment:output_type -> curfew.api.v1.Request
+	20,  // 160: curfew.api.v1.Curfew.Withdraw:output_type -> curfew.api.v1.Request
+	20,  // 161: curfew.api.v1.Curfew.Revoke:output_type -> curfew.api.v1.Request
+	20,  // 162: curfew.api.v1.Curfew.Extend:output_type -> curfew.api.v1.Request
+	31,  // 163: curfew.api.v1.Curfew.Delegate:output_type -> curfew.api.v1.DelegateReply
+	33,  // 164: curfew.api.v1.Curfew.ListDelegations:output_type -> curfew.api.v1.ListDelegationsReply
+	35,  // 165: curfew.api.v1.Curfew.EndDelegation:output_type -> curfew.api.v1.EndDelegationReply
+	43,  // 166: curfew.api.v1.Curfew.OpenPages:output_type -> curfew.api.v1.OpenPagesReply
+	45,  // 167: curfew.api.v1.Curfew.IssueSSHCertificate:output_type -> curfew.api.v1.IssueSSHCertificateReply
+	47,  // 168: curfew.api.v1.Curfew.SearchEvents:output_type -> curfew.api.v1.SearchEventsReply
+	48,  // 169: curfew.api.v1.Curfew.TailEvents:output_type -> curfew.api.v1.Event
+	53,  // 170: curfew.api.v1.Curfew.Timeline:output_type -> curfew.api.v1.TimelineReply
+	56,  // 171: curfew.api.v1.Curfew.GetCheckpoint:output_type -> curfew.api.v1.GetCheckpointReply
+	59,  // 172: curfew.api.v1.Curfew.ExportRecord:output_type -> curfew.api.v1.ExportPart
+	82,  // 173: curfew.api.v1.Curfew.ListTerminals:output_type -> curfew.api.v1.ListTerminalsReply
+	86,  // 174: curfew.api.v1.Curfew.ReplayTerminal:output_type -> curfew.api.v1.TerminalPart
+	88,  // 175: curfew.api.v1.Curfew.EndHostSession:output_type -> curfew.api.v1.EndHostSessionReply
+	62,  // 176: curfew.api.v1.Curfew.AddPerson:output_type -> curfew.api.v1.InviteReply
+	62,  // 177: curfew.api.v1.Curfew.InvitePerson:output_type -> curfew.api.v1.InviteReply
+	13,  // 178: curfew.api.v1.Curfew.DisablePerson:output_type -> curfew.api.v1.Person
+	13,  // 179: curfew.api.v1.Curfew.SetEmail:output_type -> curfew.api.v1.Person
+	66,  // 180: curfew.api.v1.Curfew.ListPeople:output_type -> curfew.api.v1.ListPeopleReply
+	68,  // 181: curfew.api.v1.Curfew.CreateJoinToken:output_type -> curfew.api.v1.CreateJoinTokenReply
+	71,  // 182: curfew.api.v1.Curfew.ListHosts:output_type -> curfew.api.v1.ListHostsReply
+	72,  // 183: curfew.api.v1.Curfew.DecommissionHost:output_type -> curfew.api.v1.Host
+	76,  // 184: curfew.api.v1.Curfew.PolicyStatus:output_type -> curfew.api.v1.PolicyStatusReply
+	90,  // 185: curfew.api.v1.Curfew.GetRoster:output_type -> curfew.api.v1.GetRosterReply
+	94,  // 186: curfew.api.v1.Curfew.PublishRoster:output_type -> curfew.api.v1.PublishRosterReply
+	144, // [144:187] is the sub-list for method output_type
+	101, // [101:144] is the sub-list for method input_type
 	101, // [101:101] is the sub-list for extension type_name
 	101, // [101:101] is the sub-list for extension extendee
 	0,   // [0:101] is the sub-list for field type_name
@@ -7654,7 +7749,7 @@ func file_wire_api_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_api_api_proto_rawDesc), len(file_wire_api_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   101,
+			NumMessages:   102,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -108,6 +108,8 @@ const (
 	CurfewInvitePersonProcedure = "/curfew.api.v1.Curfew/InvitePerson"
 	// CurfewDisablePersonProcedure is the fully-qualified name of the Curfew's DisablePerson RPC.
 	CurfewDisablePersonProcedure = "/curfew.api.v1.Curfew/DisablePerson"
+	// CurfewSetEmailProcedure is the fully-qualified name of the Curfew's SetEmail RPC.
+	CurfewSetEmailProcedure = "/curfew.api.v1.Curfew/SetEmail"
 	// CurfewListPeopleProcedure is the fully-qualified name of the Curfew's ListPeople RPC.
 	CurfewListPeopleProcedure = "/curfew.api.v1.Curfew/ListPeople"
 	// CurfewCreateJoinTokenProcedure is the fully-qualified name of the Curfew's CreateJoinToken RPC.
@@ -194,6 +196,8 @@ type CurfewClient interface {
 	AddPerson(context.Context, *api.AddPersonRequest) (*api.InviteReply, error)
 	InvitePerson(context.Context, *api.InvitePersonRequest) (*api.InviteReply, error)
 	DisablePerson(context.Context, *api.DisablePersonRequest) (*api.Person, error)
+	// SetEmail says where a person is told what concerns her.
+	SetEmail(context.Context, *api.SetEmailRequest) (*api.Person, error)
 	ListPeople(context.Context, *api.ListPeopleRequest) (*api.ListPeopleReply, error)
 	CreateJoinToken(context.Context, *api.CreateJoinTokenRequest) (*api.CreateJoinTokenReply, error)
 	ListHosts(context.Context, *api.ListHostsRequest) (*api.ListHostsReply, error)
@@ -426,6 +430,12 @@ func NewCurfewClient(httpClient connect.HTTPClient, baseURL string, opts ...conn
 			connect.WithSchema(curfewMethods.ByName("DisablePerson")),
 			connect.WithClientOptions(opts...),
 		),
+		setEmail: connect.NewClient[api.SetEmailRequest, api.Person](
+			httpClient,
+			baseURL+CurfewSetEmailProcedure,
+			connect.WithSchema(curfewMethods.ByName("SetEmail")),
+			connect.WithClientOptions(opts...),
+		),
 		listPeople: connect.NewClient[api.ListPeopleRequest, api.ListPeopleReply](
 			httpClient,
 			baseURL+CurfewListPeopleProcedure,
@@ -508,6 +518,7 @@ type curfewClient struct {
 	addPerson           *connect.Client[api.AddPersonRequest, api.InviteReply]
 	invitePerson        *connect.Client[api.InvitePersonRequest, api.InviteReply]
 	disablePerson       *connect.Client[api.DisablePersonRequest, api.Person]
+	setEmail            *connect.Client[api.SetEmailRequest, api.Person]
 	listPeople          *connect.Client[api.ListPeopleRequest, api.ListPeopleReply]
 	createJoinToken     *connect.Client[api.CreateJoinTokenRequest, api.CreateJoinTokenReply]
 	listHosts           *connect.Client[api.ListHostsRequest, api.ListHostsReply]
@@ -816,6 +827,15 @@ func (c *curfewClient) DisablePerson(ctx context.Context, req *api.DisablePerson
 	return nil, err
 }
 
+// SetEmail calls curfew.api.v1.Curfew.SetEmail.
+func (c *curfewClient) SetEmail(ctx context.Context, req *api.SetEmailRequest) (*api.Person, error) {
+	response, err := c.setEmail.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // ListPeople calls curfew.api.v1.Curfew.ListPeople.
 func (c *curfewClient) ListPeople(ctx context.Context, req *api.ListPeopleRequest) (*api.ListPeopleReply, error) {
 	response, err := c.listPeople.CallUnary(ctx, connect.NewRequest(req))
@@ -949,6 +969,8 @@ type CurfewHandler interface {
 	AddPerson(context.Context, *api.AddPersonRequest) (*api.InviteReply, error)
 	InvitePerson(context.Context, *api.InvitePersonRequest) (*api.InviteReply, error)
 	DisablePerson(context.Context, *api.DisablePersonRequest) (*api.Person, error)
+	// SetEmail says where a person is told what concerns her.
+	SetEmail(context.Context, *api.SetEmailRequest) (*api.Person, error)
 	ListPeople(context.Context, *api.ListPeopleRequest) (*api.ListPeopleReply, error)
 	CreateJoinToken(context.Context, *api.CreateJoinTokenRequest) (*api.CreateJoinTokenReply, error)
 	ListHosts(context.Context, *api.ListHostsRequest) (*api.ListHostsReply, error)
@@ -1177,6 +1199,12 @@ func NewCurfewHandler(svc CurfewHandler, opts ...connect.HandlerOption) (string,
 		connect.WithSchema(curfewMethods.ByName("DisablePerson")),
 		connect.WithHandlerOptions(opts...),
 	)
+	curfewSetEmailHandler := connect.NewUnaryHandlerSimple(
+		CurfewSetEmailProcedure,
+		svc.SetEmail,
+		connect.WithSchema(curfewMethods.ByName("SetEmail")),
+		connect.WithHandlerOptions(opts...),
+	)
 	curfewListPeopleHandler := connect.NewUnaryHandlerSimple(
 		CurfewListPeopleProcedure,
 		svc.ListPeople,
@@ -1291,6 +1319,8 @@ func NewCurfewHandler(svc CurfewHandler, opts ...connect.HandlerOption) (string,
 			curfewInvitePersonHandler.ServeHTTP(w, r)
 		case CurfewDisablePersonProcedure:
 			curfewDisablePersonHandler.ServeHTTP(w, r)
+		case CurfewSetEmailProcedure:
+			curfewSetEmailHandler.ServeHTTP(w, r)
 		case CurfewListPeopleProcedure:
 			curfewListPeopleHandler.ServeHTTP(w, r)
 		case CurfewCreateJoinTokenProcedure:
@@ -1452,6 +1482,10 @@ func (UnimplementedCurfewHandler) InvitePerson(context.Context, *api.InvitePerso
 
 func (UnimplementedCurfewHandler) DisablePerson(context.Context, *api.DisablePersonRequest) (*api.Person, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("curfew.api.v1.Curfew.DisablePerson is not implemented"))
+}
+
+func (UnimplementedCurfewHandler) SetEmail(context.Context, *api.SetEmailRequest) (*api.Person, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("curfew.api.v1.Curfew.SetEmail is not implemented"))
 }
 
 func (UnimplementedCurfewHandler) ListPeople(context.Context, *api.ListPeopleRequest) (*api.ListPeopleReply, error) {
