@@ -16,6 +16,7 @@ type DirUser struct {
 	FullName   string
 	Person     string // whom she is here, for ever
 	Manager    string // id of another user; empty: none is known
+	Email      string // where she is told what concerns her; empty: nowhere
 	Active     bool   // in the directory, and not disabled here
 	Created    time.Time
 	Changed    time.Time

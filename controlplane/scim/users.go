@@ -21,6 +21,9 @@ func (s users) resource(u roster.DirUser) scim.Resource {
 		ID: u.ID, ExternalID: external(u.ExternalID), Meta: scim.Meta{Created: &u.Created, LastModified: &u.Changed},
 		Attributes: scim.ResourceAttributes{"userName": u.UserName, "displayName": u.FullName, "active": u.Active},
 	}
+	if u.Email != "" {
+		r.Attributes["emails"] = emailsOf(u.Email)
+	}
 	if u.Manager != "" {
 		r.Attributes[enterpriseSchema] = map[string]any{"manager": map[string]any{"value": u.Manager}}
 	}
@@ -67,6 +70,8 @@ func take(u roster.DirUser, attributes map[string]any) (roster.DirUser, error) {
 			u.ExternalID, err = text("externalId", v, 200)
 		case "displayname":
 			u.FullName, err = text("displayName", v, 100)
+		case "emails":
+			u.Email, _ = emailOf(v)
 		case enterprise:
 			more, _ := v.(map[string]any)
 			if m, told := more["manager"]; told {
@@ -183,7 +188,9 @@ func patch(u roster.DirUser, o scim.PatchOperation) (roster.DirUser, error) {
 		return take(u, named(attributes))
 	case o.Path.AttributePath.URI() == enterpriseSchema && strings.EqualFold(o.Path.AttributePath.AttributeName, "manager"):
 		return patchManager(u, o)
-	case o.Path.AttributePath.URI() != "" && o.Path.AttributePath.URI() != userSchema, o.Path.AttributePath.SubAttribute != nil, o.Path.ValueExpression != nil:
+	case ofCore(o) && strings.EqualFold(o.Path.AttributePath.AttributeName, "emails"):
+		return patchEmails(u, o), nil
+	case !ofCore(o), o.Path.AttributePath.SubAttribute != nil, o.Path.ValueExpression != nil:
 		return u, nil // of what we do not keep
 	case o.Op == scim.PatchOperationRemove:
 		if strings.EqualFold(o.Path.AttributePath.AttributeName, "userName") || strings.EqualFold(o.Path.AttributePath.AttributeName, "active") {
@@ -192,6 +199,12 @@ func patch(u roster.DirUser, o scim.PatchOperation) (roster.DirUser, error) {
 		return take(u, map[string]any{o.Path.AttributePath.AttributeName: ""})
 	}
 	return take(u, map[string]any{o.Path.AttributePath.AttributeName: o.Value})
+}
+
+// ofCore reports whether an operation is on an attribute of the core schema.
+func ofCore(o scim.PatchOperation) bool {
+	uri := o.Path.AttributePath.URI()
+	return uri == "" || uri == userSchema
 }
 
 func patchManager(u roster.DirUser, o scim.PatchOperation) (roster.DirUser, error) {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,12 +11,12 @@ import (
 	"curfew.internal/controlplane/roster"
 )
 
-const dirUserColumns = `SELECT d.id, d.external_id, d.user_name, p.full_name, d.person, d.manager, p.disabled = 0, d.created_at, d.changed_at
+const dirUserColumns = `SELECT d.id, d.external_id, d.user_name, p.full_name, d.person, d.manager, p.email, p.disabled = 0, d.created_at, d.changed_at
 	FROM dir_users d JOIN people p ON p.name = d.person `
 
 func scanDirUser(r scanner) (roster.DirUser, error) {
 	var u roster.DirUser
-	err := r.Scan(&u.ID, &u.ExternalID, &u.UserName, &u.FullName, &u.Person, &u.Manager, &u.Active, instant{&u.Created}, instant{&u.Changed})
+	err := r.Scan(&u.ID, &u.ExternalID, &u.UserName, &u.FullName, &u.Person, &u.Manager, &u.Email, &u.Active, instant{&u.Created}, instant{&u.Changed})
 	return u, known(err)
 }
 
@@ -50,6 +51,7 @@ func (s *Store) AddDirUser(ctx context.Context, u roster.DirUser, a roster.Act) 
 		if err != nil {
 			return err
 		}
+		u.Email = cmp.Or(u.Email, p.Email) // what an admin set stands until the directory says another
 		err = t.run(ctx, `INSERT INTO dir_users (id, person, user_name, folded, external_id, created_at, changed_at) VALUES (?, ?, ?, ?, ?, ?, ?)`,
 			u.ID, u.Person, u.UserName, strings.ToLower(u.UserName), u.ExternalID, ns(a.At), ns(a.At))
 		if err != nil {
@@ -91,6 +93,9 @@ func (s *Store) putDirUser(ctx context.Context, t *tx, u roster.DirUser, a roste
 		u.UserName, strings.ToLower(u.UserName), u.ExternalID, u.Manager, ns(a.At), u.ID)
 	if err == nil && u.FullName != "" {
 		err = t.exec(ctx, `UPDATE people SET full_name = ? WHERE name = ?`, u.FullName, u.Person)
+	}
+	if err == nil {
+		err = t.setEmail(ctx, u.Person, u.Email, a)
 	}
 	if err == nil {
 		err = s.letOrEnd(ctx, t, u, a)
