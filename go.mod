@@ -33,6 +33,7 @@ require (
 	github.com/scim2/filter-parser/v2 v2.3.1
 	github.com/transparency-dev/formats v0.1.1
 	github.com/willabides/kongplete v0.4.0
+	github.com/wneessen/go-mail v0.8.1
 	github.com/zitadel/oidc/v3 v3.52.0
 	go.opentelemetry.io/proto/slim/otlp v1.11.1
 	golang.org/x/crypto v0.58.0

@@ -125,8 +125,8 @@ type Config struct {
 	LogTiles bool `yaml:"log_tiles,omitempty"`
 	// Witnesses lists who is asked to cosign the log. Optional.
 	Witnesses []cosign.Target `yaml:"witnesses,omitempty"`
-	// Notify lists who is told of requests and alerts, by chat, mail or a
-	// webhook. Optional.
+	// Notify lists who is told of requests and alerts, by chat, a webhook, or mail
+	// to the people themselves. Optional.
 	Notify []notify.Target `yaml:"notify,omitempty"`
 	// OnCall says who is on call from elsewhere than the policy's files, where
 	// these name a group {on_call: NAME}. Optional; nobody is.

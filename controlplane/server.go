@@ -124,6 +124,7 @@ func Open(ctx context.Context, c Config, o Options) (*Server, error) {
 		Authority: func() api.Authority { return p.keys.Load() }, Clock: o.Clock, Log: o.Log, Stop: s.stop,
 	}
 	s.fleet.Shell = api.Shell{Server: s.api}
+	s.notify.Awaited = s.api.Awaited
 	if err := s.listen(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}

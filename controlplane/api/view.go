@@ -126,6 +126,27 @@ func (s *Server) waitsFor(r roster.Request, name string, sc scene) bool {
 	return ok && slices.Contains(st.Who(), name)
 }
 
+// Awaited says whose word each of the requests waits for now.
+func (s *Server) Awaited(ctx context.Context, all []roster.Request) (map[string][]string, error) {
+	sc, err := s.look(ctx, s.now())
+	if err == nil {
+		sc.hosts, err = s.liveHosts(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	waited := map[string][]string{}
+	for _, r := range all {
+		if r.State != stateAsked || unsigned(r) || !sc.now.Before(r.LapsesAt) {
+			continue
+		}
+		if st, ok := s.standing(r, sc); ok {
+			waited[r.ID] = st.Who()
+		}
+	}
+	return waited, nil
+}
+
 // WatchRequest implements the API.
 func (s *Server) WatchRequest(ctx context.Context, m *api.GetRequestRequest, stream *connect.ServerStream[api.Request]) error {
 	var last *api.Request

@@ -9,6 +9,7 @@ package notify
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -19,6 +20,7 @@ import (
 
 	"curfew.internal/clock"
 	"curfew.internal/controlplane/roster"
+	"curfew.internal/ledger"
 )
 
 const (
@@ -42,6 +44,7 @@ type Store interface {
 	Request(ctx context.Context, id string) (roster.Request, error)
 	Forwarded(ctx context.Context, target string) (upTo uint64, found bool, err error)
 	KeepForwarded(ctx context.Context, target string, upTo uint64) error
+	Mails
 	// Alone runs f, unless another server runs what has the same name.
 	Alone(ctx context.Context, name string, f func(context.Context) error) (ran bool, err error)
 	Changed() <-chan struct{}
@@ -59,6 +62,8 @@ type Message struct {
 	Grant   string    `json:"grant,omitempty"`
 	Person  string    `json:"person,omitempty"`
 	Host    string    `json:"host,omitempty"`
+
+	to []string // whom it concerns, without the one who did it: for mail
 }
 
 // A sink hands a message to a receiver; nil says that it was taken.
@@ -68,16 +73,22 @@ type sink interface {
 
 // A Notifier tells all targets.
 type Notifier struct {
+	// Awaited says whose word each of the requests waits for now. It is set before
+	// Run.
+	Awaited func(context.Context, []roster.Request) (map[string][]string, error)
+
 	store Store
 	clock clock.Clock
 	log   *slog.Logger
 	pages string
 	lines []*line
+	roots *x509.CertPool // that mail servers' certificates are checked against; nil: the system's
 }
 
 type line struct {
 	Target
 	sink  sink
+	box   *box            // the same, of mail; nil: the target is of another form
 	tried map[string]*try // messages that are not taken yet
 	told  map[string]bool // warnings of ends, until their cursor has moved
 }
@@ -86,11 +97,19 @@ type line struct {
 func New(pages string, targets []Target, s Store, c clock.Clock, log *slog.Logger) (*Notifier, error) {
 	n := &Notifier{store: s, clock: c, log: log, pages: pages}
 	for _, t := range targets {
-		k, err := t.sink(c)
+		l := &line{Target: t, tried: map[string]*try{}, told: map[string]bool{}}
+		var err error
+		if t.Form == FormMail {
+			l.box = newBox(n, t)
+			l.sink = l.box
+			_, err = t.relay()
+		} else {
+			l.sink, err = t.sink(c)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("notify %s: %w", t.Name, err)
 		}
-		n.lines = append(n.lines, &line{Target: t, sink: k, tried: map[string]*try{}, told: map[string]bool{}})
+		n.lines = append(n.lines, l)
 	}
 	return n, nil
 }
@@ -138,8 +157,18 @@ func (n *Notifier) run(ctx context.Context, l *line) error {
 	return nil
 }
 
-// turn tells what is new, and whether there is more.
+// turn tells what is new, and to whom it is mailed, and whether there is more.
 func (n *Notifier) turn(ctx context.Context, l *line) (more bool, err error) {
+	more, err = n.tellNew(ctx, l)
+	if l.box == nil || err != nil {
+		return more, err
+	}
+	left, err := n.mail(ctx, l.box)
+	return more || left, err
+}
+
+// tellNew tells what is new, and whether there is more.
+func (n *Notifier) tellNew(ctx context.Context, l *line) (more bool, err error) {
 	failed := n.ends(ctx, l)
 	aside, err := n.again(ctx, l)
 	if err != nil {
@@ -197,6 +226,9 @@ func (t *telling) batch(ctx context.Context) (more bool, err error) {
 
 // event tells one event, if it is news for the target.
 func (t *telling) event(ctx context.Context, v roster.Event) error {
+	if b := t.l.box; b != nil && (v.Entry.Kind == ledger.Decision || v.Entry.Kind == ledger.Admin) {
+		b.moved = true
+	}
 	m, ok, err := t.n.message(ctx, v)
 	if err != nil {
 		return err

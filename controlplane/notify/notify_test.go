@@ -39,6 +39,7 @@ type world struct {
 	events  []roster.Event
 	request roster.Request
 	cursors map[string]uint64
+	people  people
 }
 
 func newWorld() *world {

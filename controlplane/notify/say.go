@@ -38,6 +38,7 @@ func (n *Notifier) message(ctx context.Context, v roster.Event) (Message, bool, 
 	}
 	if lent := e.Kind == ledger.Admin && (e.Step == roster.LentStep || e.Step == roster.TakenStep); lent {
 		m.About, m.What, m.Text, m.Person = AboutRequests, e.Step, plain(e.Text), e.Object // whom it concerns
+		m.to = others(e.Object, e.Person)
 		return m, true, nil
 	}
 	what, ok := alerts[e.Kind]
@@ -71,29 +72,19 @@ func (n *Notifier) decision(ctx context.Context, m Message, e ledger.Entry) (Mes
 		if r.Needed == 0 {
 			return m, false, nil // nobody is waited for
 		}
-		from := ""
-		if !r.Start.IsZero() {
-			from = " from " + r.Start.UTC().Format("2006-01-02 15:04 MST")
-		}
-		m.Text = fmt.Sprintf("%s asks for %s on %s for %v%s: %s", plain(r.Person), plain(r.Role), plain(roster.Some(r.Hosts, ", ")), r.Duration, from, plain(r.Reason))
-		if r.Proof != nil {
-			m.Text += "; it has no proof of its own, but an earlier one"
-		}
-		for _, d := range r.Doubts {
-			m.Text += "; more have to approve, because " + plain(d.Because)
-		}
+		m.Text = asks(r)
 	case roster.InPlaceStep:
 		m.Text = fmt.Sprintf("%s %s: %s", plain(e.Person), plain(e.Text), who)
 	case roster.EscalatedStep:
 		m.Text = who + " was not decided in time and goes on" + why
 	case "approved":
-		m.Text = who + " was approved by " + plain(e.Person) + why
+		m.Text, m.to = who+" was approved by "+plain(e.Person)+why, others(r.Person, e.Person)
 	case "denied", "withdrawn", "lapsed", "revoked":
 		by := ""
 		if e.Person != "" {
 			by = " by " + plain(e.Person)
 		}
-		m.Text = who + " was " + e.Step + by + why
+		m.Text, m.to = who+" was "+e.Step+by+why, others(r.Person, e.Person)
 		if e.Step == "lapsed" {
 			m.Text = who + " has lapsed" + why
 		}
@@ -103,6 +94,30 @@ func (n *Notifier) decision(ctx context.Context, m Message, e ledger.Entry) (Mes
 		return m, false, nil
 	}
 	return m, true, nil
+}
+
+// asks is a request that waits, as those read it whose word it waits for.
+func asks(r roster.Request) string {
+	from := ""
+	if !r.Start.IsZero() {
+		from = " from " + r.Start.UTC().Format("2006-01-02 15:04 MST")
+	}
+	text := fmt.Sprintf("%s asks for %s on %s for %v%s: %s", plain(r.Person), plain(r.Role), plain(roster.Some(r.Hosts, ", ")), r.Duration, from, plain(r.Reason))
+	if r.Proof != nil {
+		text += "; it has no proof of its own, but an earlier one"
+	}
+	for _, d := range r.Doubts {
+		text += "; more have to approve, because " + plain(d.Because)
+	}
+	return text
+}
+
+// others is whom something concerns, unless she did it herself.
+func others(whom, by string) []string {
+	if whom == by {
+		return nil
+	}
+	return []string{whom}
 }
 
 // near are the warnings of a grant's end that are due after one time and up to
@@ -121,7 +136,7 @@ func (n *Notifier) near(r roster.Request, after, upTo uint64) []Message {
 			ID: fmt.Sprintf("end-%s-%v", r.Grant.ID, before), At: at, About: AboutRequests, What: "ends",
 			Text: fmt.Sprintf("%s's grant %s as %s on %s ends in %d minutes, and with it what runs there; to go on: curfew extend %s --for 1h --why REASON",
 				plain(r.Person), r.Grant.ID, plain(r.Role), plain(roster.Some(r.Hosts, ", ")), int(before.Minutes()), r.Grant.ID),
-			Link: n.page(r.ID), Request: r.ID, Grant: r.Grant.ID, Person: r.Person,
+			Link: n.page(r.ID), Request: r.ID, Grant: r.Grant.ID, Person: r.Person, to: []string{r.Person},
 		})
 	}
 	return due

@@ -29,25 +29,34 @@ const (
 	FormSlack    = "slack"    // an incoming webhook of Slack, Mattermost and such
 	FormWebhook  = "webhook"  // JSON, signed (standardwebhooks.com)
 	FormShoutrrr = "shoutrrr" // mail, chat and pagers, by shoutrrr's addresses
+	FormMail     = "mail"     // to the people whom a request concerns, each by herself
 )
 
 // A Target is who is told.
 type Target struct {
 	// Name tells targets apart; one with a new name is told from then on.
 	Name string `yaml:"name"`
-	// Form is slack, webhook or shoutrrr.
+	// Form is slack, webhook, shoutrrr, or mail: to the people themselves whom a
+	// request concerns.
 	Form string `yaml:"form"`
 	// ToFile holds the address, which for most receivers is a secret: an https:
-	// URL, or for shoutrrr one of its own, such as smtp://…
+	// URL, or for shoutrrr one of its own, such as smtp://…; for mail the server
+	// that takes it, smtp://USER:PASSWORD@HOST:PORT/?from=ADDRESS.
 	ToFile string `yaml:"to_file"`
 	// KeyFile holds the key that a webhook's messages are signed with, at least
 	// 24 bytes. Needed for webhook.
 	KeyFile string `yaml:"key_file,omitempty"`
-	// About is requests, alerts, or both. Optional; both.
+	// About is requests, alerts, or both. Optional; both. Mail is about requests
+	// alone.
 	About []string `yaml:"about,omitempty"`
 }
 
-func (t Target) wants(m Message) bool { return len(t.About) == 0 || slices.Contains(t.About, m.About) }
+func (t Target) wants(m Message) bool {
+	if t.Form == FormMail {
+		return len(m.to) > 0
+	}
+	return len(t.About) == 0 || slices.Contains(t.About, m.About)
+}
 
 var nameForm = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
 
@@ -69,8 +78,8 @@ func Check(targets []Target) error {
 
 func (t Target) check() error {
 	var errs []error
-	if !slices.Contains([]string{FormSlack, FormWebhook, FormShoutrrr}, t.Form) {
-		errs = append(errs, errors.New("form: write slack, webhook or shoutrrr"))
+	if !slices.Contains([]string{FormSlack, FormWebhook, FormShoutrrr, FormMail}, t.Form) {
+		errs = append(errs, errors.New("form: write slack, webhook, shoutrrr or mail"))
 	}
 	if !filepath.IsAbs(t.ToFile) {
 		errs = append(errs, errors.New("to_file: write the absolute path of a file that holds the address"))
@@ -81,6 +90,9 @@ func (t Target) check() error {
 	for _, a := range t.About {
 		if a != AboutRequests && a != AboutAlerts {
 			errs = append(errs, errors.New("about: write requests or alerts"))
+		}
+		if t.Form == FormMail && a == AboutAlerts {
+			errs = append(errs, errors.New("about: alerts concern nobody by name: mail is about requests; for alerts take a target of another form"))
 		}
 	}
 	return errors.Join(errs...)
