@@ -237,11 +237,15 @@ func (n *Notifier) hand(ctx context.Context, b *box, c *carrier, m roster.Mail) 
 	if err != nil {
 		return err
 	}
+	so, err := n.stillSo(ctx, m)
+	if err != nil {
+		return err
+	}
 	now := n.clock.Now().Wall
-	if email != "" {
+	if email != "" && so {
 		err = c.send(ctx, m, email, now)
 	}
-	if err == nil { // or she is told nowhere any more
+	if err == nil { // or there is nowhere, or nothing, to tell any more
 		return n.store.EndMail(context.WithoutCancel(ctx), m.ID, now)
 	}
 	if ctx.Err() != nil {
@@ -259,4 +263,17 @@ func (n *Notifier) hand(ctx context.Context, b *box, c *carrier, m roster.Mail) 
 		return err
 	}
 	return nil
+}
+
+// stillSo reports whether it is so what a mail says: a request that it says waits
+// may have been decided meanwhile.
+func (n *Notifier) stillSo(ctx context.Context, m roster.Mail) (bool, error) {
+	if m.What != waits {
+		return true, nil
+	}
+	r, err := n.store.Request(ctx, m.Request)
+	if errors.Is(err, roster.ErrUnknown) {
+		return false, nil
+	}
+	return r.State == "asked", err
 }

@@ -333,6 +333,23 @@ func TestARefusalIsOnePersonsOwn(t *testing.T) {
 	}
 }
 
+// What could not be told while a request waited is not told once it does no more.
+func TestNobodyIsToldToDecideWhatIsDecided(t *testing.T) {
+	o := newOffice(t)
+	o.at.Says("RCPT ben@example.com", "450 4.2.0 greylisted")
+	o.ask()
+	o.quietly()
+	o.told("cy")
+	o.set(func() { o.request.State = "denied" })
+	o.at.Says("RCPT ben@example.com", "")
+	o.pass(retryMost)
+	o.quietly()
+	o.told()
+	if open, _ := o.OpenMails(t.Context(), "people"); len(open) != 0 {
+		t.Errorf("%d wait", len(open))
+	}
+}
+
 // It is tried for an hour, at longer and longer times; then it is no news.
 func TestAMailIsGivenUpAfterAnHour(t *testing.T) {
 	o := newOffice(t)
