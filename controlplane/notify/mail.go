@@ -1,6 +1,7 @@
 package notify
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -212,6 +213,7 @@ func (n *Notifier) deliver(ctx context.Context, b *box, now time.Time) (more boo
 	if len(due) == 0 {
 		return false, nil
 	}
+	slices.SortStableFunc(due, func(x, y roster.Mail) int { return cmp.Compare(patient(x), patient(y)) })
 	to, err := b.relay()
 	if err != nil {
 		return false, err
@@ -230,6 +232,14 @@ func (n *Notifier) deliver(ctx context.Context, b *box, now time.Time) (more boo
 	return len(due) > mailsAtOnce, nil
 }
 
+// patient is 0 for a mail that waits for no other: that an end is near.
+func patient(m roster.Mail) int {
+	if strings.HasPrefix(m.What, nears) {
+		return 0
+	}
+	return 1
+}
+
 // hand hands in one mail. That it is not taken is its own affair: it is tried
 // again, later each time; an error is one by which no other would be taken either.
 func (n *Notifier) hand(ctx context.Context, b *box, c *carrier, m roster.Mail) error {
@@ -243,7 +253,7 @@ func (n *Notifier) hand(ctx context.Context, b *box, c *carrier, m roster.Mail) 
 	}
 	now := n.clock.Now().Wall
 	if email != "" && so {
-		err = c.send(ctx, m, email, now)
+		err = c.send(m, email, now)
 	}
 	if err == nil { // or there is nowhere, or nothing, to tell any more
 		return n.store.EndMail(context.WithoutCancel(ctx), m.ID, now)

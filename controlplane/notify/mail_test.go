@@ -277,6 +277,24 @@ func TestAnEndIsToldToWhoseItIs(t *testing.T) {
 	o.told("ana", "ana")
 }
 
+// Nor does it wait for what came before it, when the mail server was away.
+func TestAnEndIsToldFirst(t *testing.T) {
+	o := newOffice(t)
+	o.at.Stop()
+	o.decide("denied", "ben", "no")
+	_ = o.turn()
+	o.pass(time.Second)
+	o.set(func() {
+		o.request.State, o.request.Grant = "issued", &grant.Grant{ID: "g-1", NotBefore: noon.Add(-time.Hour), NotAfter: noon.Add(5*time.Minute + time.Second)}
+	})
+	_ = o.turn()
+	o.at.Listen()
+	o.quietly()
+	if l := o.told("ana", "ana"); !strings.Contains(l[0].Text, "ends in 5 minutes") {
+		t.Errorf("%s", l[0].Text)
+	}
+}
+
 // Who has no address, is disabled or was never added gets none, and holds up
 // nobody; also if she is by the time that it is handed in.
 func TestWhoCannotBeTold(t *testing.T) {

@@ -61,7 +61,11 @@ func (t Target) relay() (relay, error) {
 			return relay{}, errRelay
 		}
 	}
-	return r, r.ask(u.RawQuery)
+	if r.user == "" && r.password != "" {
+		return relay{}, errRelay
+	}
+	err = r.ask(u.RawQuery)
+	return r, err
 }
 
 // ask reads what stands behind the question mark.
@@ -87,12 +91,12 @@ func (r *relay) ask(query string) error {
 type carrier struct {
 	relay
 	client *mail.Client
-	conn   net.Conn
+	drop   func() // lets go of it, which the library does not where it fails
 }
 
-// dial opens one. It is closed when ctx is done.
+// dial opens one. It is cut when ctx is done.
 func (r relay) dial(ctx context.Context) (*carrier, error) {
-	c := &carrier{relay: r}
+	c := &carrier{relay: r, drop: func() {}}
 	secure := &tls.Config{ServerName: r.host, MinVersion: tls.VersionTLS12, RootCAs: r.roots}
 	policy := mail.TLSMandatory
 	switch {
@@ -103,13 +107,18 @@ func (r relay) dial(ctx context.Context) (*carrier, error) {
 	}
 	options := []mail.Option{
 		mail.WithPort(r.port), mail.WithTimeout(sendWithin), mail.WithTLSConfig(secure), mail.WithTLSPolicy(policy), mail.WithoutSMTPUTF8(), // addresses are ASCII
-		mail.WithDialContextFunc(func(ctx context.Context, network, address string) (net.Conn, error) {
-			var err error
-			if c.conn, err = (&net.Dialer{}).DialContext(ctx, network, address); err != nil || !r.implicit {
-				return c.conn, err
+		mail.WithDialContextFunc(func(dialing context.Context, network, address string) (net.Conn, error) {
+			conn, err := (&net.Dialer{}).DialContext(dialing, network, address)
+			if err != nil {
+				return nil, err
 			}
-			wrapped := tls.Client(c.conn, secure)
-			return wrapped, wrapped.HandshakeContext(ctx)
+			cut := context.AfterFunc(ctx, func() { _ = conn.Close() })
+			c.drop = func() { cut(); _ = conn.Close() }
+			if !r.implicit {
+				return conn, nil
+			}
+			wrapped := tls.Client(conn, secure)
+			return wrapped, wrapped.HandshakeContext(dialing)
 		}),
 	}
 	if r.user != "" {
@@ -127,13 +136,6 @@ func (r relay) dial(ctx context.Context) (*carrier, error) {
 	return c, nil
 }
 
-// drop lets go of the connection, which the library does not where it fails.
-func (c *carrier) drop() {
-	if c.conn != nil {
-		_ = c.conn.Close()
-	}
-}
-
 func (c *carrier) close() {
 	_ = c.client.Close() // it says goodbye, and whether that is heard does not matter
 	c.drop()
@@ -141,7 +143,7 @@ func (c *carrier) close() {
 
 // send hands in a mail to one address, and no other stands in it. An error names
 // none; [errAway] is one by which the connection may be gone.
-func (c *carrier) send(ctx context.Context, what roster.Mail, to string, at time.Time) error {
+func (c *carrier) send(what roster.Mail, to string, at time.Time) error {
 	_, domain, _ := strings.Cut(c.from.Address, "@")
 	m := mail.NewMsg(mail.WithNoDefaultUserAgent(), mail.WithEncoding(mail.EncodingQP))
 	m.FromMailAddress(&c.from)
@@ -153,14 +155,13 @@ func (c *carrier) send(ctx context.Context, what roster.Mail, to string, at time
 	m.SetMessageIDWithValue(what.ID + "@" + domain)
 	m.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834: nobody's holidays answer
 	m.SetBodyString(mail.TypeTextPlain, what.Body)
-	defer context.AfterFunc(ctx, c.drop)()
 	err := c.client.Send(m)
 	if err == nil || m.IsDelivered() {
 		return nil
 	}
 	var said *mail.SendError
 	if errors.As(err, &said) && said.ErrorCode() != 0 {
-		return fmt.Errorf("the mail server answered %d %s", said.ErrorCode(), said.EnhancedStatusCode())
+		return errors.New(strings.TrimSpace(fmt.Sprintf("the mail server answered %d %s", said.ErrorCode(), said.EnhancedStatusCode())))
 	}
 	return fmt.Errorf("%w: the mail server went away", errAway)
 }

@@ -33,6 +33,7 @@ func TestMailIsChecked(t *testing.T) {
 		"smtp://mail.example/?from=c@example.com&to=oncall@example.com": false,
 		"smtp://mail.example/?from=hush":                                false,
 		"smtp://mail.example/":                                          false,
+		"smtp://:hush@mail.example/?from=c@example.com":                 false,
 		"smtp:///?from=c@example.com":                                   false,
 		"smtp://mail.example/x?from=c@example.com":                      false,
 		"https://mail.example/?from=c@example.com":                      false,

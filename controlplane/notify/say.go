@@ -120,6 +120,9 @@ func others(whom, by string) []string {
 	return []string{whom}
 }
 
+// nears is how ids of warnings begin.
+const nears = "end-"
+
 // near are the warnings of a grant's end that are due after one time and up to
 // another, in seconds. A grant that is shorter than a warning has none.
 func (n *Notifier) near(r roster.Request, after, upTo uint64) []Message {
@@ -133,7 +136,7 @@ func (n *Notifier) near(r roster.Request, after, upTo uint64) []Message {
 			continue
 		}
 		due = append(due, Message{
-			ID: fmt.Sprintf("end-%s-%v", r.Grant.ID, before), At: at, About: AboutRequests, What: "ends",
+			ID: fmt.Sprintf("%s%s-%v", nears, r.Grant.ID, before), At: at, About: AboutRequests, What: "ends",
 			Text: fmt.Sprintf("%s's grant %s as %s on %s ends in %d minutes, and with it what runs there; to go on: curfew extend %s --for 1h --why REASON",
 				plain(r.Person), r.Grant.ID, plain(r.Role), plain(roster.Some(r.Hosts, ", ")), int(before.Minutes()), r.Grant.ID),
 			Link: n.page(r.ID), Request: r.ID, Grant: r.Grant.ID, Person: r.Person, to: []string{r.Person},
