@@ -43,10 +43,11 @@ type Mails interface {
 type box struct {
 	Target
 	n       *Notifier
-	looked  time.Time       // when it was last looked whom requests wait for
-	moved   bool            // something happened since that may have changed it
-	tries   map[string]*try // of mails that were not taken yet, by id
-	crowded map[string]bool // requests of which it was said that they wait for too many
+	looked  time.Time         // when it was last looked whom requests wait for
+	moved   bool              // something happened since that may have changed it
+	tries   map[string]*try   // of mails that were not taken yet, by id
+	known   map[string]string // addresses, as far as one look has asked for them: many requests wait for the same people
+	crowded map[string]bool   // requests of which it was said that they wait for too many
 }
 
 func newBox(n *Notifier, t Target) *box {
@@ -79,6 +80,19 @@ func (n *Notifier) reach(ctx context.Context, name string) (string, error) {
 		return "", nil // the policy may name whom nobody has added
 	}
 	return p.Email, err
+}
+
+// look is the same, asked for once in a look.
+func (b *box) look(ctx context.Context, name string) (string, error) {
+	email, ok := b.known[name]
+	if ok {
+		return email, nil
+	}
+	email, err := b.n.reach(ctx, name)
+	if err == nil {
+		b.known[name] = email
+	}
+	return email, err
 }
 
 // letter is a message as one person reads it.
@@ -155,6 +169,7 @@ func (n *Notifier) waiting(ctx context.Context, b *box, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	b.known = map[string]string{}
 	for _, r := range asked {
 		if err := n.wait(ctx, b, r, who[r.ID], told[r.ID]); err != nil {
 			return err
@@ -170,7 +185,7 @@ func (n *Notifier) wait(ctx context.Context, b *box, r roster.Request, who, told
 		if name == r.Person || slices.Contains(told, name) {
 			continue
 		}
-		email, err := n.reach(ctx, name)
+		email, err := b.look(ctx, name)
 		if err != nil {
 			return err
 		}

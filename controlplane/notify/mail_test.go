@@ -24,12 +24,15 @@ type people struct {
 	waits  []string // whose word the request waits for
 	mails  []roster.Mail
 	done   map[string]bool
-	cannot error // end a mail
+	cannot error          // end a mail
+	asked  map[string]int // how often who was asked for
+	more   int            // requests that wait besides, for the same
 }
 
 func (w *world) Person(_ context.Context, name string) (roster.Person, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.people.asked[name]++
 	p, ok := w.people.known[name]
 	if !ok {
 		return p, fmt.Errorf("person: %w", roster.ErrUnknown)
@@ -43,7 +46,13 @@ func (w *world) Asked(context.Context) ([]roster.Request, error) {
 	if w.request.State != "asked" {
 		return nil, nil
 	}
-	return []roster.Request{w.request}, nil
+	all := []roster.Request{w.request}
+	for i := range w.people.more {
+		one := w.request
+		one.ID = fmt.Sprintf("r-%d", i+2)
+		all = append(all, one)
+	}
+	return all, nil
 }
 
 func (w *world) PutMails(_ context.Context, all []roster.Mail, _ time.Time) error {
@@ -87,10 +96,14 @@ func (w *world) Mailed(_ context.Context, target, what string) (map[string][]str
 	return all, nil
 }
 
-func (w *world) awaited(context.Context, []roster.Request) (map[string][]string, error) {
+func (w *world) awaited(_ context.Context, asked []roster.Request) (map[string][]string, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return map[string][]string{w.request.ID: slices.Clone(w.people.waits)}, nil
+	all := map[string][]string{}
+	for _, r := range asked {
+		all[r.ID] = slices.Clone(w.people.waits)
+	}
+	return all, nil
 }
 
 // office is a world in which people are told by mail, and the one who tells them.
@@ -106,7 +119,7 @@ type office struct {
 func newOffice(t *testing.T) *office {
 	t.Helper()
 	o := &office{T: t, world: newWorld(), at: postoffice.New(t), log: &strings.Builder{}}
-	o.people = people{known: map[string]roster.Person{}, done: map[string]bool{}, waits: []string{"ben", "cy"}}
+	o.people = people{known: map[string]roster.Person{}, done: map[string]bool{}, asked: map[string]int{}, waits: []string{"ben", "cy"}}
 	for _, name := range []string{"ana", "ben", "cy", "eve"} {
 		o.people.known[name] = roster.Person{Name: name, Email: name + "@example.com"}
 	}
@@ -499,5 +512,21 @@ func TestACrowdIsNotTold(t *testing.T) {
 	o.told(all[mostWaited-10 : mostWaited]...)
 	if s := o.log.String(); strings.Count(s, "more people than are told by mail") != 1 {
 		t.Error(s)
+	}
+}
+
+// Many requests wait for the same people: a look asks once for who has no address,
+// and each is told of each.
+func TestALookAsksForAPersonOnce(t *testing.T) {
+	o := newOffice(t)
+	o.people.known["cy"] = roster.Person{Name: "cy"}
+	o.people.more = 2 * mailsAtOnce
+	o.ask()
+	o.quietly()
+	if n := len(o.at.Took()); n != 1+2*mailsAtOnce {
+		t.Errorf("%d are told", n)
+	}
+	if n := o.people.asked["cy"]; n != 1 {
+		t.Errorf("she was asked for %d times", n)
 	}
 }
