@@ -273,3 +273,19 @@ func TestPagesNameFewOfMany(t *testing.T) {
 		}
 	}
 }
+
+// Where somebody is told by mail stands on her own page, and on that of admins.
+func TestPagesShowWhereSheIsTold(t *testing.T) {
+	const email = "ana@example.com"
+	for name, c := range map[string]struct{ with, without page }{
+		"me":     {page{Me: &api.Person{Name: "ana", Email: email}, Data: meView{}}, page{Me: &api.Person{Name: "ana"}, Data: meView{}}},
+		"people": {page{Me: &api.Person{Name: "ada"}, Data: []*api.Person{{Name: "ana", Email: email}}}, page{Me: &api.Person{Name: "ada"}, Data: []*api.Person{{Name: "ana"}}}},
+	} {
+		for p, want := range map[*page]bool{&c.with: true, &c.without: false} {
+			p.Name, p.Title = name, "x"
+			if text := written(t, *p); strings.Contains(text, email) != want || strings.Contains(text, "What concerns me") != (want && name == "me") {
+				t.Errorf("%s: %s", name, text)
+			}
+		}
+	}
+}
