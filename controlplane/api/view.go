@@ -126,8 +126,9 @@ func (s *Server) waitsFor(r roster.Request, name string, sc scene) bool {
 	return ok && slices.Contains(st.Who(), name)
 }
 
-// Awaited says whose word each of the requests waits for now.
-func (s *Server) Awaited(ctx context.Context, all []roster.Request) (map[string][]string, error) {
+// Awaited says whose word each of the requests waits for now: of those of the step
+// that is open, and apart from them of those whom its escalation added.
+func (s *Server) Awaited(ctx context.Context, all []roster.Request) (map[string][][]string, error) {
 	sc, err := s.look(ctx, s.now())
 	if err == nil {
 		sc.hosts, err = s.liveHosts(ctx)
@@ -135,13 +136,14 @@ func (s *Server) Awaited(ctx context.Context, all []roster.Request) (map[string]
 	if err != nil {
 		return nil, err
 	}
-	waited := map[string][]string{}
+	waited := map[string][][]string{}
 	for _, r := range all {
 		if r.State != stateAsked || unsigned(r) || !sc.now.Before(r.LapsesAt) {
 			continue
 		}
 		if st, ok := s.standing(r, sc); ok {
-			waited[r.ID] = st.Who()
+			first, added := st.Circles()
+			waited[r.ID] = [][]string{first, added}
 		}
 	}
 	return waited, nil

@@ -17,7 +17,8 @@ import (
 const (
 	// waits is the message that a request waits for its reader.
 	waits = "waits"
-	// mostWaited is how many people are told of one request that it waits for them.
+	// mostWaited is how many people of one circle are told of a request that it waits
+	// for them.
 	mostWaited = 50
 	// mailsAtOnce is how many mails are handed in in one turn.
 	mailsAtOnce = 20
@@ -34,6 +35,8 @@ type Mails interface {
 	PutMails(ctx context.Context, all []roster.Mail, at time.Time) error
 	OpenMails(ctx context.Context, target string) ([]roster.Mail, error)
 	EndMail(ctx context.Context, id string, at time.Time) error
+	// Addresses are where people are told by mail, of all who can be.
+	Addresses(ctx context.Context) (map[string]string, error)
 	// Mailed are the people who were told a message, or are to be, by request.
 	Mailed(ctx context.Context, target, what string) (map[string][]string, error)
 }
@@ -43,11 +46,10 @@ type Mails interface {
 type box struct {
 	Target
 	n       *Notifier
-	looked  time.Time         // when it was last looked whom requests wait for
-	moved   bool              // something happened since that may have changed it
-	tries   map[string]*try   // of mails that were not taken yet, by id
-	known   map[string]string // addresses, as far as one look has asked for them: many requests wait for the same people
-	crowded map[string]bool   // requests of which it was said that they wait for too many
+	looked  time.Time       // when it was last looked whom requests wait for
+	moved   bool            // something happened since that may have changed it
+	tries   map[string]*try // of mails that were not taken yet, by id
+	crowded map[string]bool // requests of which it was said that they wait for too many
 }
 
 func newBox(n *Notifier, t Target) *box {
@@ -80,19 +82,6 @@ func (n *Notifier) reach(ctx context.Context, name string) (string, error) {
 		return "", nil // the policy may name whom nobody has added
 	}
 	return p.Email, err
-}
-
-// look is the same, asked for once in a look.
-func (b *box) look(ctx context.Context, name string) (string, error) {
-	email, ok := b.known[name]
-	if ok {
-		return email, nil
-	}
-	email, err := b.n.reach(ctx, name)
-	if err == nil {
-		b.known[name] = email
-	}
-	return email, err
 }
 
 // letter is a message as one person reads it.
@@ -169,39 +158,47 @@ func (n *Notifier) waiting(ctx context.Context, b *box, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	b.known = map[string]string{}
+	known, err := n.store.Addresses(ctx)
+	if err != nil {
+		return err
+	}
 	for _, r := range asked {
-		if err := n.wait(ctx, b, r, who[r.ID], told[r.ID]); err != nil {
+		if err := b.send(ctx, n.news(ctx, b, r, who[r.ID], known, told[r.ID])); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// wait tells people that a request waits for them, unless they were told.
-func (n *Notifier) wait(ctx context.Context, b *box, r roster.Request, who, told []string) error {
+// news is that a request waits, for those of each circle who are to be told and
+// were not: of one circle not more than some, and whoever is added to it is in
+// another.
+func (n *Notifier) news(ctx context.Context, b *box, r roster.Request, circles [][]string, known map[string]string, told []string) Message {
 	m := Message{ID: waits, About: AboutRequests, What: "asked", Text: asks(r), Link: n.page(r.ID), Request: r.ID, Person: r.Person}
-	for _, name := range who {
-		if name == r.Person || slices.Contains(told, name) {
-			continue
+	was := map[string]bool{r.Person: true}
+	for _, name := range told {
+		was[name] = true
+	}
+	for _, circle := range circles {
+		left := mostWaited
+		for _, name := range circle {
+			if was[name] && name != r.Person {
+				left--
+			}
 		}
-		email, err := b.look(ctx, name)
-		if err != nil {
-			return err
-		}
-		if email == "" {
-			continue
-		}
-		if len(told)+len(m.to) >= mostWaited {
-			if !b.crowded[r.ID] {
+		for _, name := range circle {
+			switch {
+			case was[name] || known[name] == "":
+			case left > 0:
+				left--
+				m.to = append(m.to, name)
+			case !b.crowded[r.ID]:
+				b.crowded[r.ID] = true
 				n.log.WarnContext(ctx, "a request waits for more people than are told by mail", "target", b.Name, "request", r.ID, "told", mostWaited)
 			}
-			b.crowded[r.ID] = true
-			break
 		}
-		m.to = append(m.to, name)
 	}
-	return b.send(ctx, m)
+	return m
 }
 
 // deliver hands in what is due, and says whether there is more.

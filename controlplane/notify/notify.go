@@ -73,9 +73,10 @@ type sink interface {
 
 // A Notifier tells all targets.
 type Notifier struct {
-	// Awaited says whose word each of the requests waits for now. It is set before
+	// Awaited says whose word each of the requests waits for now, in circles: those
+	// of the step that is open, and those whom its escalation added. It is set before
 	// Run.
-	Awaited func(context.Context, []roster.Request) (map[string][]string, error)
+	Awaited func(context.Context, []roster.Request) (map[string][][]string, error)
 
 	store Store
 	clock clock.Clock

@@ -250,6 +250,23 @@ func (st Standing) Who() []string {
 	return slices.Compact(all)
 }
 
+// Circles are the same, those apart who may since the step waits for so long.
+func (st Standing) Circles() (first, added []string) {
+	joined := func(name string) bool {
+		_, is := slices.BinarySearch(st.Joined, name)
+		return is
+	}
+	for _, name := range st.Who() {
+		_, own := slices.BinarySearch(st.Approvers, name)
+		if own && !joined(name) || slices.ContainsFunc(st.StandIns, func(d roster.Delegation) bool { return d.StandIn == name && !joined(d.Away) }) {
+			first = append(first, name)
+		} else {
+			added = append(added, name)
+		}
+	}
+	return first, added
+}
+
 // String tells what an approval waits for.
 func (st Standing) String() string {
 	if st.Done {

@@ -218,3 +218,16 @@ func TestStepsAreExplained(t *testing.T) {
 		t.Errorf("%v", said)
 	}
 }
+
+// Whom an escalation added is apart from those who might before it; a stand-in is
+// where the one in whose place she may is, and with the former if with both.
+func TestCircles(t *testing.T) {
+	st := Standing{
+		Approvers: []string{"ada", "ben", "cy"}, Joined: []string{"ada", "gone"},
+		StandIns: []roster.Delegation{{StandIn: "dan", Away: "ada"}, {StandIn: "eve", Away: "ada"}, {StandIn: "eve", Away: "ben"}, {StandIn: "fay", Away: "cy"}},
+	}
+	first, added := st.Circles()
+	if got := fmt.Sprint(first, added); got != "[ben cy eve fay] [ada dan]" {
+		t.Error(got)
+	}
+}

@@ -53,6 +53,16 @@ func (s *Store) EndMail(ctx context.Context, id string, at time.Time) error {
 	})
 }
 
+// Addresses are where people are told by mail, of all who can be.
+func (s *Store) Addresses(ctx context.Context) (map[string]string, error) {
+	rows, err := memberships(ctx, s.read, `SELECT name, email FROM people WHERE email <> '' AND disabled = 0`)
+	all := map[string]string{}
+	for name, email := range rows {
+		all[name] = email[0]
+	}
+	return all, err
+}
+
 // Mailed are the people who were told a message by a target, or are to be, by
 // request.
 func (s *Store) Mailed(ctx context.Context, target, what string) (map[string][]string, error) {

@@ -92,3 +92,18 @@ func TestMailsAreForgotten(t *testing.T) {
 		t.Errorf("%d are left", n)
 	}
 }
+
+// Who can be told is who has an address and is not disabled.
+func TestWhoCanBeTold(t *testing.T) {
+	s, ctx := scene(t), t.Context()
+	a := roster.Act{By: "root", At: noon}
+	for _, name := range []string{"ana", "ben"} {
+		_, err := s.SetEmail(ctx, name, name+"@example.com", a)
+		must(t, err)
+	}
+	_, err := s.DisablePerson(ctx, "ben", a)
+	must(t, err)
+	if got, err := s.Addresses(ctx); err != nil || fmt.Sprint(got) != "map[ana:ana@example.com]" {
+		t.Errorf("%v, %v", got, err)
+	}
+}
