@@ -46,10 +46,11 @@ type Mails interface {
 type box struct {
 	Target
 	n       *Notifier
-	looked  time.Time       // when it was last looked whom requests wait for
-	moved   bool            // something happened since that may have changed it
-	tries   map[string]*try // of mails that were not taken yet, by id
-	crowded map[string]bool // requests of which it was said that they wait for too many
+	looked  time.Time         // when it was last looked whom requests wait for
+	moved   bool              // something happened since that may have changed it
+	tries   map[string]*try   // of mails that were not taken yet, by id
+	known   map[string]string // addresses, as of the last look
+	crowded map[string]bool   // requests of which it was said that they wait for too many
 }
 
 func newBox(n *Notifier, t Target) *box {
@@ -158,22 +159,21 @@ func (n *Notifier) waiting(ctx context.Context, b *box, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	known, err := n.store.Addresses(ctx)
-	if err != nil {
+	if b.known, err = n.store.Addresses(ctx); err != nil {
 		return err
 	}
 	for _, r := range asked {
-		if err := b.send(ctx, n.news(ctx, b, r, who[r.ID], known, told[r.ID])); err != nil {
+		if err := b.send(ctx, n.waitsFor(ctx, b, r, who[r.ID], told[r.ID])); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// news is that a request waits, for those of each circle who are to be told and
+// waitsFor is that a request waits, for those of each circle who are to be told and
 // were not: of one circle not more than some, and whoever is added to it is in
 // another.
-func (n *Notifier) news(ctx context.Context, b *box, r roster.Request, circles [][]string, known map[string]string, told []string) Message {
+func (n *Notifier) waitsFor(ctx context.Context, b *box, r roster.Request, circles [][]string, told []string) Message {
 	m := Message{ID: waits, About: AboutRequests, What: "asked", Text: asks(r), Link: n.page(r.ID), Request: r.ID, Person: r.Person}
 	was := map[string]bool{r.Person: true}
 	for _, name := range told {
@@ -188,7 +188,7 @@ func (n *Notifier) news(ctx context.Context, b *box, r roster.Request, circles [
 		}
 		for _, name := range circle {
 			switch {
-			case was[name] || known[name] == "":
+			case was[name] || b.known[name] == "":
 			case left > 0:
 				left--
 				m.to = append(m.to, name)
@@ -236,12 +236,17 @@ func (n *Notifier) deliver(ctx context.Context, b *box, now time.Time) (more boo
 		return false, err
 	}
 	defer c.close()
-	for _, m := range due[:min(len(due), mailsAtOnce)] {
+	for i, m := range due {
+		// A mail server that takes its time with each is not what ends that are near
+		// are to wait for.
+		if i == mailsAtOnce || n.clock.Now().Wall.Sub(now) >= sendWithin {
+			return true, nil
+		}
 		if err := n.hand(ctx, b, c, m); err != nil {
 			return false, err
 		}
 	}
-	return len(due) > mailsAtOnce, nil
+	return false, nil
 }
 
 // patient is 0 for a mail that waits for no other: that an end is near.

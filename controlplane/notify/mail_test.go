@@ -131,6 +131,19 @@ func TestAnEndIsToldFirst(t *testing.T) {
 	}
 }
 
+// Nor for a mail server that takes its time with each mail.
+func TestAnEndWaitsForNoSlowMailServer(t *testing.T) {
+	o := newOffice(t)
+	o.at.Slow = func() { o.pass(sendWithin) }
+	o.ask()
+	if more, err := o.n.turn(t.Context(), o.n.lines[0]); err != nil || !more {
+		t.Errorf("more: %v, %v", more, err)
+	}
+	o.told("ben")
+	o.quietly()
+	o.told("cy")
+}
+
 // Who has no address, is disabled or was never added gets none, and holds up
 // nobody; also if she is by the time that it is handed in.
 func TestWhoCannotBeTold(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	netmail "net/mail"
+	"net/textproto"
 	"net/url"
 	"os"
 	"strconv"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/wneessen/go-mail"
+	"github.com/wneessen/go-mail/smtp"
 
 	"curfew.internal/controlplane/roster"
 )
@@ -107,8 +109,9 @@ func (r relay) dial(ctx context.Context) (*carrier, error) {
 	}
 	options := []mail.Option{
 		mail.WithPort(r.port), mail.WithTimeout(sendWithin), mail.WithTLSConfig(secure), mail.WithTLSPolicy(policy), mail.WithoutSMTPUTF8(), // addresses are ASCII
-		mail.WithDialContextFunc(func(dialing context.Context, network, address string) (net.Conn, error) {
-			conn, err := (&net.Dialer{}).DialContext(dialing, network, address)
+		mail.WithDialContextFunc(func(dialing context.Context, network, _ string) (net.Conn, error) {
+			// Not as the library writes it, which no address of IPv6 survives.
+			conn, err := (&net.Dialer{}).DialContext(dialing, network, net.JoinHostPort(r.host, strconv.Itoa(r.port)))
 			if err != nil {
 				return nil, err
 			}
@@ -131,9 +134,25 @@ func (r relay) dial(ctx context.Context) (*carrier, error) {
 	}
 	if err := c.client.DialWithContext(ctx); err != nil {
 		c.drop()
-		return nil, fmt.Errorf("%w: %w", errAway, err)
+		return nil, fmt.Errorf("%w: %w", errAway, unquoted(err))
 	}
 	return c, nil
+}
+
+// unquoted is an error without what a mail server said in its own words, which
+// may be what it was told: its password, in the end.
+func unquoted(err error) error {
+	var answer *textproto.Error
+	var none textproto.ProtocolError
+	switch {
+	case errors.As(err, &answer):
+		return fmt.Errorf("the mail server answered %d", answer.Code)
+	case errors.As(err, &none):
+		return errors.New("the mail server does not speak SMTP")
+	case errors.Is(err, smtp.ErrUnexpectedServerResponse), errors.Is(err, smtp.ErrUnexpectedServerChallange):
+		return errors.New("the mail server does not let us sign in as it says")
+	}
+	return err
 }
 
 func (c *carrier) close() {

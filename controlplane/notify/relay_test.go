@@ -3,7 +3,9 @@ package notify
 import (
 	"crypto/tls"
 	"encoding/base64"
+	"errors"
 	"log/slog"
+	"net"
 	"strings"
 	"testing"
 
@@ -107,5 +109,32 @@ func TestMailGoesToNobodyElse(t *testing.T) {
 			o.told()
 			o.inTheOpen()
 		})
+	}
+}
+
+// What a mail server answers to a password is not told in its words: it may be that.
+func TestAnAnswerIsNotQuoted(t *testing.T) {
+	secure, roots := postoffice.Certified(t)
+	for _, answer := range []string{"535 5.7.8 no hush here", "334 aHVzaA==", "nothing like hush"} {
+		o := newOffice(t)
+		o.secured(secure, false, "smtp://ana:hush@")
+		o.n.roots = roots
+		o.at.Says("AUTH", answer)
+		if err := o.turn(); !errors.Is(err, errAway) || strings.Contains(err.Error(), "hush") || strings.Contains(err.Error(), "aHVz") {
+			t.Errorf("%s: %v", answer, err)
+		}
+		o.told()
+	}
+}
+
+// A mail server may have an address of IPv6. Nobody is there.
+func TestAMailServerOfIPv6(t *testing.T) {
+	to, err := Target{ToFile: file(t, "smtp://[::1]:1/?from=curfew@example.org&tls=off")}.relay()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wrong *net.AddrError
+	if _, err = to.dial(t.Context()); !errors.Is(err, errAway) || errors.As(err, &wrong) {
+		t.Error(err)
 	}
 }

@@ -59,13 +59,14 @@ func (l Letter) Header(t *testing.T, name string) string {
 }
 
 // An Office is an SMTP server (RFC 5321). What it says may be another thing: to
-// HELLO, MAIL, DATA, TEXT (what follows that), and RCPT ADDRESS.
+// HELLO, AUTH, MAIL, DATA, TEXT (what follows that), and RCPT ADDRESS.
 type Office struct {
 	*testing.T
 	Address string
 	Secure  *tls.Config // with it, it offers STARTTLS and AUTH
 	First   bool        // TLS from the first byte
 	Strips  bool        // it lets people sign in without TLS
+	Slow    func()      // what it does before it takes a mail; nil: nothing
 
 	mu       sync.Mutex // guards what follows
 	listener net.Listener
@@ -168,7 +169,7 @@ func (p *Office) serve(c net.Conn) {
 		verb, _, _ := strings.Cut(line, " ")
 		verb = strings.ToUpper(verb)
 		address, _, _ := strings.Cut(line[strings.Index(line, "<")+1:], ">")
-		key := map[string]string{"EHLO": "HELLO", "HELO": "HELLO", "MAIL": "MAIL", "RCPT": "RCPT " + address, "DATA": "DATA"}[verb]
+		key := map[string]string{"EHLO": "HELLO", "HELO": "HELLO", "MAIL": "MAIL", "RCPT": "RCPT " + address, "DATA": "DATA", "AUTH": "AUTH"}[verb]
 		if answer := p.said(key); answer != "" {
 			if answer == "cut" {
 				return
@@ -237,6 +238,9 @@ func (p *Office) take(say func(string), l Letter) {
 	if answer := p.said("TEXT"); answer != "" {
 		say(answer)
 		return
+	}
+	if p.Slow != nil {
+		p.Slow()
 	}
 	p.mu.Lock()
 	p.letters = append(p.letters, l)
