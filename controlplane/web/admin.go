@@ -161,7 +161,7 @@ func (s *Server) changePeople(ctx context.Context, r *http.Request) (outcome, er
 	name := strings.TrimSpace(r.PostFormValue("name"))
 	switch r.PathValue("do") {
 	case "add":
-		m := &api.AddPersonRequest{Name: name, FullName: strings.TrimSpace(r.PostFormValue("full")), Admin: r.PostFormValue("admin") != ""}
+		m := &api.AddPersonRequest{Name: name, FullName: strings.TrimSpace(r.PostFormValue("full")), Email: strings.TrimSpace(r.PostFormValue("email")), Admin: r.PostFormValue("admin") != ""}
 		if o, asked, err := s.challenged(ctx, r, m); asked {
 			return o, err
 		}
@@ -174,6 +174,14 @@ func (s *Server) changePeople(ctx context.Context, r *http.Request) (outcome, er
 		}
 		m.Code, m.Assertion = proof(r)
 		return invited(s.API.InvitePerson(ctx, m))
+	case "email":
+		m := &api.SetEmailRequest{Name: name, Email: strings.TrimSpace(r.PostFormValue("email"))}
+		if o, asked, err := s.challenged(ctx, r, m); asked {
+			return o, err
+		}
+		m.Code, m.Assertion = proof(r)
+		_, err := s.API.SetEmail(ctx, m)
+		return outcome{to: "/people"}, err
 	case "disable":
 		_, err := s.API.DisablePerson(ctx, &api.DisablePersonRequest{Name: name})
 		return outcome{to: "/people"}, err

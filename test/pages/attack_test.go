@@ -109,6 +109,9 @@ func TestAttacks(t *testing.T) {
 		if a := ana.pass("/people/add", url.Values{"token": {ana.token()}, "name": {"mallory"}}); a.StatusCode != http.StatusForbidden {
 			t.Errorf("added: %d", a.StatusCode)
 		}
+		if a := ana.pass("/people/email", url.Values{"token": {ana.token()}, "name": {"ben"}, "email": {"mallory@example.com"}}); a.StatusCode != http.StatusForbidden {
+			t.Errorf("told elsewhere: %d", a.StatusCode)
+		}
 	})
 	t.Run("a request is not shown to whom it does not concern", func(t *testing.T) {
 		eve := enrolled(t, w, "eve")

@@ -130,10 +130,18 @@ func TestEveryPage(t *testing.T) {
 	ida.at("request-in-place", open, "You decide in place of cleo")
 	ida.visit("/people")
 	ida.write("[name=name]:not([type=hidden])", "eva")
+	ida.write("form[action='/people/add'] [name=email]", "eva@example.com")
 	ida.click("form[action='/people/add'] [data-passkey]")
 	ida.sees("On a command line")
 	ida.accessible("invited")
 	ida.shoot("invited")
+	ida.visit("/people")
+	ida.sees("eva@example.com")
+	ida.click("[aria-label='Change eva']")
+	ida.eval(`document.querySelector("form:has([name=name][value=eva]) [name=email]").value = ''`)
+	ida.write("form:has([name=name][value=eva]) [name=email]", "eva+sre@example.com")
+	ida.click("form:has([name=name][value=eva])[action='/people/email'] [data-passkey]")
+	ida.sees("eva+sre@example.com")
 
 	// What has a fault is found to have one.
 	ida.eval(`document.querySelector('main').append(Object.assign(document.createElement('img'), {src: '/nothing'}))`)
