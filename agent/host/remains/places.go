@@ -147,12 +147,15 @@ var places = []place{
 // keyFiles are what sshd reads in a home.
 var keyFiles = []string{"authorized_keys", "authorized_keys2", "rc", "environment"}
 
-// values are settings of the kernel that name a program it starts as root, or
-// loosen what it keeps from others.
+// values are settings of the kernel that name a program it starts as root,
+// loosen what it keeps from others, or can leave nothing of ours room to run.
 var values = []string{
 	"/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe", "/sys/kernel/uevent_helper",
 	"/proc/sys/fs/suid_dumpable", "/proc/sys/fs/protected_hardlinks", "/proc/sys/fs/protected_symlinks",
 	"/proc/sys/kernel/yama/ptrace_scope", "/proc/sys/kernel/unprivileged_bpf_disabled",
+	"/proc/sys/kernel/threads-max", "/proc/sys/kernel/pid_max", "/proc/sys/kernel/sched_rt_runtime_us",
+	"/proc/sys/fs/file-max", "/proc/sys/fs/nr_open", "/proc/sys/vm/max_map_count",
+	"/proc/sys/vm/overcommit_memory", "/proc/sys/vm/overcommit_ratio", "/proc/sys/vm/overcommit_kbytes", "/proc/sys/vm/min_free_kbytes",
 }
 
 // binfmt holds interpreters that the kernel starts, with the rights of a

@@ -54,6 +54,7 @@ func newWorld(t *testing.T) *world {
 	w.write("proc/self/mountinfo", rootMount, 0o444)
 	w.write("proc/modules", "ext4 1 0 - Live 0x0\n", 0o444)
 	w.write("proc/sys/kernel/core_pattern", "core\n", 0o644)
+	w.write("proc/sys/fs/file-max", "9223372036854775807\n", 0o644)
 	w.write("etc/passwd", passwd, 0o644)
 	w.write("etc/sudoers", "root ALL=(ALL) ALL\n", 0o440)
 	w.write("etc/pam.d/sudo", "auth required pam_unix.so\n", 0o644)
@@ -264,9 +265,10 @@ func TestWhatASessionLeaves(t *testing.T) {
 		"what the kernel holds": {func(w *world) {
 			w.write("proc/modules", "ext4 1 0 - Live 0x0\nevil 1 0 - Live 0x0\n", 0o444)
 			w.write("proc/sys/kernel/core_pattern", "|/tmp/x\n", 0o644)
+			w.write("proc/sys/fs/file-max", "1\n", 0o644)
 			w.write("proc/self/mountinfo", rootMount+"22 1 0:2 / /etc/pam.d rw - tmpfs x rw\n", 0o444)
 			w.write("proc/sysvipc/shm", "key shmid perms size cpid lpid nattch uid gid cuid cgid\n0 5 600 1 1 1 0 70007 70007 0 0\n", 0o444)
-		}, []string{"mount /etc/pam.d", "kernel-value /proc/sys/kernel/core_pattern", "module evil", "shared-memory shm 5"}},
+		}, []string{"mount /etc/pam.d", "kernel-value /proc/sys/fs/file-max", "kernel-value /proc/sys/kernel/core_pattern", "module evil", "shared-memory shm 5"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
