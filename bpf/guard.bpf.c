@@ -197,7 +197,6 @@ HOOK(kernel_load_data)
 }
 
 FILE_AT(inode_create, 1, WRITE)
-FILE_AT(inode_mkdir, 1, WRITE)
 FILE_AT(inode_mknod, 1, WRITE)
 FILE_AT(inode_symlink, 1, WRITE)
 FILE_AT(inode_unlink, 1, REMOVE)
@@ -207,6 +206,16 @@ FILE_AT(inode_removexattr, 1, ATTRIBUTES)
 FILE_AT(inode_set_acl, 1, ATTRIBUTES)
 FILE_AT(inode_remove_acl, 1, ATTRIBUTES)
 FILE_AT(inode_file_setattr, 0, ATTRIBUTES)
+
+HOOK(inode_mkdir)
+{
+	struct dentry *dentry = (struct dentry *)ctx[1];
+	struct label *label = held();
+
+	if (!label || (!protected(dentry) && !is_control(dentry)))
+		return 0;
+	return refuse(label, WRITE);
+}
 
 HOOK(inode_setattr)
 {
@@ -249,7 +258,8 @@ HOOK(file_open)
 		return 0;
 	label = held();
 	dentry = BPF_CORE_READ(file, f_path.dentry);
-	if (!label || (!protected(dentry) && !is_lever(dentry)))
+	if (!label ||
+	    (!protected(dentry) && !is_lever(dentry) && !is_control(dentry)))
 		return 0;
 	return refuse(label, WRITE);
 }

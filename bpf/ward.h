@@ -10,11 +10,14 @@
 #include "record.h"
 #include "label.h"
 
-#define DEPTH	     64
-#define NAME	     16
-#define PROC_MAGIC   0x9fa0
-#define SYSFS_MAGIC  0x62656572
-#define CGROUP_MAGIC 0x27e0eb /* the first version */
+#define DEPTH	       64
+#define NAME	       24
+#define PROC_MAGIC     0x9fa0
+#define SYSFS_MAGIC    0x62656572
+#define CGROUP_MAGIC   0x27e0eb /* the first version */
+#define CGROUP2_MAGIC  0x63677270
+#define BINFMT_MAGIC   0x42494e4d
+#define SECURITY_MAGIC 0x73636673 /* AppArmor's profiles, lockdown and such */
 
 struct ward {
 	__u64 dev; /* as the kernel encodes it: 12 bits major, 20 minor */
@@ -92,8 +95,8 @@ witnessed(struct dentry *dentry)
 	return c.found;
 }
 
-/* Files by which the kernel is told to run a program for somebody, or to run
- * ours no more. Their inodes come and go. */
+/* Files by which the kernel is told to run a program for somebody, or to run,
+ * kill or hinder ours. Their inodes come and go. */
 static __always_inline int
 is_lever(struct dentry *dentry)
 {
@@ -104,10 +107,23 @@ is_lever(struct dentry *dentry)
 		"poweroff_cmd",
 		"uevent_helper",
 		"release_agent",
+		"sysrq-trigger",
+		"pid_max",
+		"threads-max",
+		"sched_rt_runtime_us",
+		"file-max",
+		"nr_open",
+		"max_map_count",
+		"overcommit_memory",
+		"overcommit_ratio",
+		"overcommit_kbytes",
+		"min_free_kbytes",
 	};
 	unsigned long magic = BPF_CORE_READ(dentry, d_inode, i_sb, s_magic);
 	char name[NAME] = {};
 
+	if (magic == BINFMT_MAGIC || magic == SECURITY_MAGIC)
+		return 1;
 	if (magic != PROC_MAGIC && magic != SYSFS_MAGIC &&
 	    magic != CGROUP_MAGIC)
 		return 0;
@@ -117,6 +133,25 @@ is_lever(struct dentry *dentry)
 		if (!bpf_strncmp(name, sizeof(name), names[i]))
 			return 1;
 	return 0;
+}
+
+/* What holds short a control group above ours, or the first process's: files,
+ * and groups that a service of ours would be put into, also such as come to be
+ * there later. The root has none. */
+static __always_inline int
+is_control(struct dentry *dentry)
+{
+	struct dentry *parent = BPF_CORE_READ(dentry, d_parent);
+	char name[NAME] = {};
+
+	if (BPF_CORE_READ(parent, d_inode, i_sb, s_magic) != CGROUP2_MAGIC ||
+	    (place_of(parent) & ~SEEN) != WAY ||
+	    parent == BPF_CORE_READ(parent, d_parent))
+		return 0;
+	bpf_probe_read_kernel_str(
+	    name, sizeof(name), BPF_CORE_READ(dentry, d_name.name));
+	return bpf_strncmp(name, sizeof(name), "cgroup.procs") &&
+	       bpf_strncmp(name, sizeof(name), "cgroup.threads");
 }
 
 #endif

@@ -28,9 +28,12 @@ func (h *Host) Places() []string {
 	for _, name := range names {
 		own = append(own, h.path(name))
 	}
-	if group, ok := ownGroup(); ok {
+	if group, ok := groupOf("self"); ok {
 		own = append(own, h.path("sys/fs/cgroup", group)) // who freezes it stops us
-		own = append(own, h.controls(group)...)
+		own = append(own, h.controls(filepath.Dir(group))...)
+	}
+	if group, ok := groupOf("1"); ok {
+		own = append(own, h.controls(group)...) // and the first process, who starts us
 	}
 	// Last, for there can be any number of these, and room for so many only.
 	for _, pattern := range append(slices.Clone(moduleDirs), filepath.Join(timersDir, timerPrefix+"*")) {
@@ -47,14 +50,15 @@ var ownUnits = []string{
 	"run-curfew-home.mount",
 }
 
-// controls are the files by which the groups above one are frozen, killed and
-// held short. The root has no such (cgroups(7)).
+// controls are the files by which a group and those above it are frozen, killed
+// and held short; a process may be moved there. The root has no such
+// (cgroups(7)).
 func (h *Host) controls(group string) []string {
 	var own []string
-	for dir := filepath.Dir(group); dir != "."; dir = filepath.Dir(dir) {
+	for dir := group; dir != "."; dir = filepath.Dir(dir) {
 		files, _ := os.ReadDir(h.path("sys/fs/cgroup", dir)) // one that is gone holds nobody
 		for _, f := range files {
-			if !f.IsDir() {
+			if !f.IsDir() && f.Name() != "cgroup.procs" && f.Name() != "cgroup.threads" {
 				own = append(own, h.path("sys/fs/cgroup", dir, f.Name()))
 			}
 		}
@@ -75,9 +79,9 @@ func (h *Host) Witnessed() []string {
 	return all
 }
 
-// ownGroup is our control group (cgroups(7)), but for the root.
-func ownGroup() (string, bool) {
-	b, err := os.ReadFile("/proc/self/cgroup")
+// groupOf is a process's control group (cgroups(7)), but for the root.
+func groupOf(pid string) (string, bool) {
+	b, err := os.ReadFile(filepath.Join("/proc", pid, "cgroup")) //nolint:gosec // the kernel's own
 	if err != nil {
 		return "", false
 	}
