@@ -72,6 +72,37 @@ func TestEachIsToldByHerself(t *testing.T) {
 	o.told()
 }
 
+// What is asked on a request is told to who made it, and what she answers to those
+// who asked; a channel is not told.
+func TestQuestionsAndAnswersAreTold(t *testing.T) {
+	o := newOffice(t)
+	o.ask()
+	o.quietly()
+	o.told("ben", "cy")
+	o.decide(roster.RemarkStep, "ana", "please")
+	o.quietly()
+	o.told()
+	o.decide(roster.RemarkStep, "cy", "which disk,\nand since when?")
+	o.decide(roster.RemarkStep, "eve", "and why?")
+	o.quietly()
+	letters := o.told("ana", "ana")
+	if got := letters[0].Body(t); got != "cy says of ana's request for ops on db1: which disk, and since when?\n\nhttps://curfew.example:7443/requests/r-1\n" {
+		t.Errorf("%q", got)
+	}
+	o.decide(roster.RemarkStep, "ana", "sdb")
+	o.quietly()
+	o.told("cy", "eve")
+	r := newReceiver(t, 0)
+	chat := Target{Name: "chat", Form: FormSlack, ToFile: file(t, r.URL)}
+	o.world.turn(t, chat)
+	o.decide(roster.RemarkStep, "ana", "sdc")
+	o.decide("denied", "ben", "no")
+	o.world.turn(t, chat)
+	if n := len(r.all()); n != 1 {
+		t.Errorf("a channel is told %d times", n)
+	}
+}
+
 // Nobody has to happen for it: who is on call changes by the clock.
 func TestWhoComesOnCallIsTold(t *testing.T) {
 	o := newOffice(t)

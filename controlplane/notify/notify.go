@@ -42,6 +42,8 @@ type Store interface {
 	LastEvent(ctx context.Context) (uint64, error)
 	Requests(ctx context.Context, all bool, limit int) ([]roster.Request, error)
 	Request(ctx context.Context, id string) (roster.Request, error)
+	// Decisions are the steps in a request's life.
+	Decisions(ctx context.Context, id string) ([]roster.Decision, error)
 	Forwarded(ctx context.Context, target string) (upTo uint64, found bool, err error)
 	KeepForwarded(ctx context.Context, target string, upTo uint64) error
 	Mails
@@ -63,7 +65,8 @@ type Message struct {
 	Person  string    `json:"person,omitempty"`
 	Host    string    `json:"host,omitempty"`
 
-	to []string // whom it concerns, without the one who did it: for mail
+	to  []string // whom it concerns, without the one who did it: for mail
+	own bool     // it concerns nobody else
 }
 
 // A sink hands a message to a receiver; nil says that it was taken.

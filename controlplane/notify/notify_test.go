@@ -81,6 +81,18 @@ func (w *world) Request(context.Context, string) (roster.Request, error) {
 	return w.request, nil
 }
 
+func (w *world) Decisions(context.Context, string) ([]roster.Decision, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var all []roster.Decision
+	for _, v := range w.events {
+		if v.Entry.Kind == ledger.Decision {
+			all = append(all, roster.Decision{What: v.Entry.Step, Person: v.Entry.Person, Text: v.Entry.Text})
+		}
+	}
+	return all, nil
+}
+
 func (w *world) Forwarded(_ context.Context, target string) (uint64, bool, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -88,12 +89,33 @@ func (n *Notifier) decision(ctx context.Context, m Message, e ledger.Entry) (Mes
 		if e.Step == "lapsed" {
 			m.Text = who + " has lapsed" + why
 		}
+	case roster.RemarkStep:
+		m.Text, m.own = plain(e.Person)+" says of "+who+why, true
+		if m.to, err = n.listeners(ctx, r, e.Person); err != nil {
+			return m, false, err
+		}
 	case roster.UnconfirmedStep:
 		m.About, m.Text = AboutAlerts, who+" has ended, and its host has not confirmed that"+why
 	default:
 		return m, false, nil
 	}
 	return m, true, nil
+}
+
+// listeners are who is to hear what somebody says on a request: who asked, or else
+// who said something before her.
+func (n *Notifier) listeners(ctx context.Context, r roster.Request, by string) ([]string, error) {
+	if by != r.Person {
+		return []string{r.Person}, nil
+	}
+	steps, err := n.store.Decisions(ctx, r.ID)
+	var all []string
+	for _, d := range steps {
+		if d.What == roster.RemarkStep && d.Person != by && !slices.Contains(all, d.Person) {
+			all = append(all, d.Person)
+		}
+	}
+	return all, err
 }
 
 // asks is a request that waits, as those read it whose word it waits for.

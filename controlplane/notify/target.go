@@ -55,7 +55,7 @@ func (t Target) wants(m Message) bool {
 	if t.Form == FormMail {
 		return len(m.to) > 0
 	}
-	return len(t.About) == 0 || slices.Contains(t.About, m.About)
+	return !m.own && (len(t.About) == 0 || slices.Contains(t.About, m.About))
 }
 
 var nameForm = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
