@@ -28,6 +28,8 @@
 #define BEFORE_MOVE	   0x1e1020 /* flags that the kernel looks at first */
 #define SET_FLAGS	   0x6602   /* of ioctl(2), without the size */
 #define SET_XATTR	   0x5820
+#define F_SETSIG	   10 /* of fcntl(2) */
+#define FIRST_RT	   32 /* signals of real time: the agent takes none */
 #define FREEZE_DISK	   0x5877 /* FIFREEZE */
 #define STOP_DISK	   0x587d /* EXT4_IOC_SHUTDOWN, XFS_IOC_GOINGDOWN */
 #define ASKED		   0x170000 /* FAN_OPEN_PERM and its like: each wants an answer */
@@ -165,6 +167,19 @@ PROCESS(ptrace_access_check, TRACE, ctx[1] & PTRACE_MODE_ATTACH, OURS)
 PROCESS(task_setscheduler, LIMIT, 1, FIRST)
 PROCESS(task_setnice, LIMIT, 1, FIRST)
 PROCESS(task_setrlimit, LIMIT, 1, FIRST)
+PROCESS(task_setioprio, LIMIT, 1, FIRST)
+
+/* By F_SETSIG an open file sends whoever it belongs to, as by F_SETOWN, any
+ * signal, and the kernel asks task_kill nothing. */
+HOOK(file_fcntl)
+{
+	struct label *label;
+
+	if ((__u32)ctx[1] != F_SETSIG || !ctx[2] || ctx[2] >= FIRST_RT)
+		return 0;
+	label = held();
+	return label ? refuse(label, SIGNAL) : 0;
+}
 
 NEVER(bpf, BPF)
 NEVER(kernel_module_request, MODULE)

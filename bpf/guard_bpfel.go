@@ -110,6 +110,7 @@ const (
 	GuardMapWards                     = "wards"
 	GuardProgGuardBpf                 = "guard_bpf"
 	GuardProgGuardCapable             = "guard_capable"
+	GuardProgGuardFileFcntl           = "guard_file_fcntl"
 	GuardProgGuardFileIoctl           = "guard_file_ioctl"
 	GuardProgGuardFileIoctlCompat     = "guard_file_ioctl_compat"
 	GuardProgGuardFileOpen            = "guard_file_open"
@@ -138,6 +139,7 @@ const (
 	GuardProgGuardSbUmount            = "guard_sb_umount"
 	GuardProgGuardSettime             = "guard_settime"
 	GuardProgGuardTaskKill            = "guard_task_kill"
+	GuardProgGuardTaskSetioprio       = "guard_task_setioprio"
 	GuardProgGuardTaskSetnice         = "guard_task_setnice"
 	GuardProgGuardTaskSetrlimit       = "guard_task_setrlimit"
 	GuardProgGuardTaskSetscheduler    = "guard_task_setscheduler"
@@ -190,6 +192,7 @@ type GuardSpecs struct {
 type GuardProgramSpecs struct {
 	GuardBpf                 *ebpf.ProgramSpec `ebpf:"guard_bpf"`
 	GuardCapable             *ebpf.ProgramSpec `ebpf:"guard_capable"`
+	GuardFileFcntl           *ebpf.ProgramSpec `ebpf:"guard_file_fcntl"`
 	GuardFileIoctl           *ebpf.ProgramSpec `ebpf:"guard_file_ioctl"`
 	GuardFileIoctlCompat     *ebpf.ProgramSpec `ebpf:"guard_file_ioctl_compat"`
 	GuardFileOpen            *ebpf.ProgramSpec `ebpf:"guard_file_open"`
@@ -218,6 +221,7 @@ type GuardProgramSpecs struct {
 	GuardSbUmount            *ebpf.ProgramSpec `ebpf:"guard_sb_umount"`
 	GuardSettime             *ebpf.ProgramSpec `ebpf:"guard_settime"`
 	GuardTaskKill            *ebpf.ProgramSpec `ebpf:"guard_task_kill"`
+	GuardTaskSetioprio       *ebpf.ProgramSpec `ebpf:"guard_task_setioprio"`
 	GuardTaskSetnice         *ebpf.ProgramSpec `ebpf:"guard_task_setnice"`
 	GuardTaskSetrlimit       *ebpf.ProgramSpec `ebpf:"guard_task_setrlimit"`
 	GuardTaskSetscheduler    *ebpf.ProgramSpec `ebpf:"guard_task_setscheduler"`
@@ -316,6 +320,7 @@ type GuardVariables struct {
 type GuardPrograms struct {
 	GuardBpf                 *ebpf.Program `ebpf:"guard_bpf"`
 	GuardCapable             *ebpf.Program `ebpf:"guard_capable"`
+	GuardFileFcntl           *ebpf.Program `ebpf:"guard_file_fcntl"`
 	GuardFileIoctl           *ebpf.Program `ebpf:"guard_file_ioctl"`
 	GuardFileIoctlCompat     *ebpf.Program `ebpf:"guard_file_ioctl_compat"`
 	GuardFileOpen            *ebpf.Program `ebpf:"guard_file_open"`
@@ -344,6 +349,7 @@ type GuardPrograms struct {
 	GuardSbUmount            *ebpf.Program `ebpf:"guard_sb_umount"`
 	GuardSettime             *ebpf.Program `ebpf:"guard_settime"`
 	GuardTaskKill            *ebpf.Program `ebpf:"guard_task_kill"`
+	GuardTaskSetioprio       *ebpf.Program `ebpf:"guard_task_setioprio"`
 	GuardTaskSetnice         *ebpf.Program `ebpf:"guard_task_setnice"`
 	GuardTaskSetrlimit       *ebpf.Program `ebpf:"guard_task_setrlimit"`
 	GuardTaskSetscheduler    *ebpf.Program `ebpf:"guard_task_setscheduler"`
@@ -353,6 +359,7 @@ func (p *GuardPrograms) Close() error {
 	return _GuardClose(
 		p.GuardBpf,
 		p.GuardCapable,
+		p.GuardFileFcntl,
 		p.GuardFileIoctl,
 		p.GuardFileIoctlCompat,
 		p.GuardFileOpen,
@@ -381,6 +388,7 @@ func (p *GuardPrograms) Close() error {
 		p.GuardSbUmount,
 		p.GuardSettime,
 		p.GuardTaskKill,
+		p.GuardTaskSetioprio,
 		p.GuardTaskSetnice,
 		p.GuardTaskSetrlimit,
 		p.GuardTaskSetscheduler,

@@ -15,6 +15,8 @@ import (
 var against = []struct{ name, try, undo string }{
 	{"kill", "kill -9 $agent", ""},
 	{"stop", "kill -STOP $agent", "kill -CONT $agent"},
+	{"signal by a file", `python3 -c 'import fcntl, os; fcntl.fcntl(os.pipe()[0], 10, 9)'`, "true"},
+	{"ionice", "ionice -c 3 -p $agent", "ionice -c 0 -p $agent"},
 	{"ptrace", "way ptrace $agent", "true"},
 	{"limit", "prlimit --pid $agent --nofile=4096:4096", "prlimit --pid $agent --nofile=1024:524288"},
 	{"limit the first", "prlimit --pid 1 --nofile=65536:", "prlimit --pid 1 --nofile=524288:"},
