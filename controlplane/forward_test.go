@@ -150,7 +150,7 @@ func TestKilledWhileItForwards(t *testing.T) {
 	w.start(t)
 	last, err := w.server.store.LastEvent(t.Context())
 	must(t, err)
-	until(t, "everything forwarded", func() bool { return w.server.forward.UpTo()["siem"] == last })
+	until(t, "everything forwarded", func() bool { return w.server.forward.Behind(last)["siem"] == 0 })
 	_, ops := w.get(t, "/metrics")
 	if !strings.Contains(ops, `curfew_forward_behind{target="siem"} 0`) {
 		t.Error("the figure does not say that nothing is behind:", ops)

@@ -84,8 +84,8 @@ func (f *figures) Collect(to chan<- prometheus.Metric) {
 		return
 	}
 	gauge(readFigure, 1)
-	for target, upTo := range f.forward.UpTo() {
-		gauge(lateFigure, float64(last-min(last, upTo)), target)
+	for target, behind := range f.forward.Behind(last) {
+		gauge(lateFigure, float64(behind), target)
 	}
 	for _, w := range witnesses {
 		silent := time.Duration(0)

@@ -3,7 +3,8 @@
 //
 // It sends every event, in the record's order, at least once: how far a target
 // has come is kept in the store, and moves only after the target took what was
-// sent. It reads the record and changes nothing in it.
+// sent. One that a target takes not even alone, while it takes those after it,
+// stands aside, in the store. It reads the record and changes nothing in it.
 package forward
 
 import (
@@ -56,8 +57,10 @@ type Forwarder struct {
 // line is one target and what sends to it.
 type line struct {
 	Target
-	sink sink
-	upTo atomic.Uint64
+	sink        sink
+	upTo, aside atomic.Uint64 // the last event that it took; how many before that it did not
+	refused     refusal
+	again       time.Duration // since boot: what stands aside is not sent before
 }
 
 // New puts a forwarder together. It reads the files that targets name.
@@ -73,17 +76,17 @@ func New(fleet string, targets []Target, s Store, c clock.Clock, log *slog.Logge
 	return f, nil
 }
 
-// UpTo says, for each target, the last event that it took.
-func (f *Forwarder) UpTo() map[string]uint64 {
+// Behind says, for each target, how many events up to the last it has not taken.
+func (f *Forwarder) Behind(last uint64) map[string]uint64 {
 	all := map[string]uint64{}
 	for _, l := range f.lines {
-		all[l.Name] = l.upTo.Load()
+		all[l.Name] = last - min(last, l.upTo.Load()) + l.aside.Load()
 	}
 	return all
 }
 
 // Run forwards until ctx is done. What fails is tried again, for as long as it
-// takes: nothing is passed over.
+// takes: what its receiver refuses, and nothing else, may come after others.
 func (f *Forwarder) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, l := range f.lines {
@@ -134,20 +137,27 @@ func (f *Forwarder) next(ctx context.Context, l *line) (more bool, err error) {
 		return false, err
 	}
 	l.upTo.Store(upTo)
+	if err := f.again(ctx, l); err != nil {
+		return false, err
+	}
 	events, err := f.store.Events(ctx, roster.Search{After: upTo, Limit: atOnce})
 	if err != nil || len(events) == 0 {
 		return false, err
 	}
 	all := len(events)
-	if events, err = l.send(ctx, events); err != nil {
+	taken, err := l.send(ctx, events)
+	if errors.Is(err, errTooMuch) {
+		taken, err = f.past(ctx, l, events, err)
+	}
+	if err != nil {
 		return false, err
 	}
-	last := events[len(events)-1].ID
+	last := taken[len(taken)-1].ID
 	if err := f.store.KeepForwarded(ctx, l.Name, last); err != nil {
 		return false, fmt.Errorf("keep how far %s has come: %w", l.Name, err)
 	}
 	l.upTo.Store(last)
-	return len(events) < all || roster.More(events, atOnce), nil
+	return len(taken) < all || roster.More(events, atOnce), nil
 }
 
 // send sends events, or the first of them if all are too much for the target,

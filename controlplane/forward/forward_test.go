@@ -112,14 +112,14 @@ func (s *shelf) forward(t *testing.T, target Target) string {
 	done := make(chan error, 1)
 	go func() { done <- f.Run(ctx) }()
 	last, _ := s.LastEvent(ctx)
-	for f.UpTo()["siem"] < last && ctx.Err() == nil {
+	for upTo, _, _ := s.Forwarded(ctx, "siem"); upTo < last && ctx.Err() == nil; upTo, _, _ = s.Forwarded(ctx, "siem") {
 		select {
 		case <-ctx.Done():
 		case <-time.After(time.Millisecond):
 		}
 	}
 	if ctx.Err() != nil {
-		t.Fatalf("it came to %d: %s", f.UpTo()["siem"], log)
+		t.Fatalf("it is %d behind: %s", f.Behind(last)["siem"], log)
 	}
 	cancel()
 	if err := <-done; err != nil {
