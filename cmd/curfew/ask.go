@@ -139,7 +139,7 @@ func onProof[T any](ctx context.Context, p *program, c interface {
 func proof(r *api.Request) string {
 	what := "an " + r.Proof.For
 	if r.Proof.For == "request" {
-		what = "another request"
+		what = "an earlier request"
 	}
 	ago := r.AskedAt.AsTime().Sub(r.Proof.At.AsTime()).Round(time.Second)
 	return fmt.Sprintf("with %s %s before, for %s", clean(r.Proof.Factor), span(ago), clean(what))

@@ -101,7 +101,7 @@ func TestARequestTellsOnWhichProofItStands(t *testing.T) {
 		Id: "r-1", Person: "ana", Role: "ops", Hosts: []string{"db1"}, Duration: durationpb.New(1e9), State: "asked", AskedAt: asked, LapsesAt: asked,
 		Proof: &api.Proof{Factor: "passkey", At: timestamppb.New(noon.Add(-4 * time.Minute)), For: "request"},
 	}
-	if err := describe(&b, r); err != nil || !strings.Contains(b.String(), "none of its own: proved with passkey 4m before, for another request") {
+	if err := describe(&b, r); err != nil || !strings.Contains(b.String(), "none of its own: proved with passkey 4m before, for an earlier request") {
 		t.Errorf("%s, %v", b.String(), err)
 	}
 	b.Reset()

@@ -88,7 +88,7 @@ func provenText(r roster.Request) string {
 func proofText(p roster.Proof, now time.Time) string {
 	what := "an " + p.For
 	if p.For == forRequest {
-		what = "another request"
+		what = "an earlier request"
 	}
 	return fmt.Sprintf("proved with %s %v before, for %s", p.Factor, now.Sub(p.At).Round(time.Second), what)
 }

@@ -89,7 +89,7 @@ func TestARequestStandsOnAnEarlierProof(t *testing.T) {
 	}
 	story, err := w.ben.Timeline(ctx, &api.TimelineRequest{Grant: r.Id})
 	must(t, err)
-	const told = "did not prove herself anew: proved with totp 4m0s before, for another request"
+	const told = "did not prove herself anew: proved with totp 4m0s before, for an earlier request"
 	if !slices.ContainsFunc(story.Moments, func(m *api.Moment) bool { return m.What == "mfa" && m.Person == "ana" && m.Text == told }) {
 		t.Errorf("%v", story.Moments)
 	}

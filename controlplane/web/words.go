@@ -55,7 +55,7 @@ func lately(d time.Duration) string {
 func proofWords(r *api.Request) string {
 	what := "an " + r.Proof.For
 	if r.Proof.For == "request" {
-		what = "another request"
+		what = "an earlier request"
 	}
 	return fmt.Sprintf("None of its own: proved with %s %s before, for %s", r.Proof.Factor, lately(r.AskedAt.AsTime().Sub(r.Proof.At.AsTime())), what)
 }

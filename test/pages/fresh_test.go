@@ -48,14 +48,14 @@ func TestAnEarlierProofOnThePages(t *testing.T) {
 	ana.press("Enter", 13)
 	ana.sees("The server does not answer: try again")
 	ana.press("Enter", 13)
-	ana.sees("None of its own: proved with passkey less than a minute before, for another request")
+	ana.sees("None of its own: proved with passkey less than a minute before, for an earlier request")
 	path := ana.eval("location.pathname").(string)
 	all, err := w.ada.ListRequests(t.Context(), &api.ListRequestsRequest{All: true})
 	must(t, err)
 	if len(all.Requests) != 2 { // the other one is that which she proved
 		t.Errorf("asked twice for want of an answer: %v", all.Requests)
 	}
-	ben.at("request-earlier", path, "None of its own: proved with passkey less than a minute before, for another request")
+	ben.at("request-earlier", path, "None of its own: proved with passkey less than a minute before, for an earlier request")
 	ana.at("home-earlier", "/", "Ask again")
 	ana.reach("button Ask again for db-look as last time, on your proof of less than a minute ago")
 	ana.press("Enter", 13)

@@ -32,7 +32,7 @@ func TestAProofCountsAtTheOtherServer(t *testing.T) {
 	must(t, err)
 	out := w.run(t, ana, again...)
 	said, rest, _ := strings.Cut(out, "\n")
-	if !strings.HasPrefix(said, "No code was needed: you proved yourself with totp ") || !strings.HasSuffix(said, " before, for another request.") {
+	if !strings.HasPrefix(said, "No code was needed: you proved yourself with totp ") || !strings.HasSuffix(said, " before, for an earlier request.") {
 		t.Errorf("%s", said)
 	}
 	var r struct {
