@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/csv"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -63,7 +64,10 @@ func (p *eventPrinter) print(e *api.Event) error {
 
 // end closes what print opened.
 func (p *eventPrinter) end() error {
-	if p.form != "json" {
+	switch {
+	case p.form == "csv" && p.n == 0:
+		return p.head() // a table, if an empty one
+	case p.form != "json":
 		return nil
 	}
 	text := "\n]\n"
@@ -88,10 +92,19 @@ var columns = []string{
 	"pid", "uid", "path", "command", "cwd", "exit_code", "lost", "text",
 }
 
+// head prints the columns' names.
+func (p *eventPrinter) head() error {
+	if err := p.csv.Write(columns); err != nil {
+		return err
+	}
+	p.csv.Flush()
+	return p.csv.Error()
+}
+
 // cells prints a line of CSV, the first with the columns' names before it.
 func (p *eventPrinter) cells(e *api.Event) error {
 	if p.n == 1 {
-		if err := p.csv.Write(columns); err != nil {
+		if err := p.head(); err != nil {
 			return err
 		}
 	}
@@ -124,12 +137,11 @@ func some(n uint64, base int) string {
 	return strconv.FormatUint(n, base)
 }
 
+// formula begins a cell that a spreadsheet calculates. Where it takes semicolons
+// for the end of a cell, as with a decimal comma, that may be in the middle of
+// ours; what it takes for a space or a quote, it leaves out before.
+var formula = regexp.MustCompile(`(^|;)([\s"']*[=+\-@\x{ff1d}\x{ff0b}\x{ff0d}\x{ff20}])`)
+
 // cell keeps a hostile argument from being a line or a formula of its own in
 // a spreadsheet.
-func cell(s string) string {
-	s = line(s)
-	if s != "" && strings.ContainsRune("=+-@", rune(s[0])) {
-		return "'" + s
-	}
-	return s
-}
+func cell(s string) string { return formula.ReplaceAllString(line(s), "${1}'${2}") }

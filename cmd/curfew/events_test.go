@@ -79,6 +79,21 @@ func TestEventsInCSV(t *testing.T) {
 	if got := get(2, "text"); !strings.HasPrefix(got, "'=cmd") {
 		t.Errorf("a formula: %q", got)
 	}
+	if got := printed(t, "csv", false, nil); got != strings.Join(columns, ",")+"\n" {
+		t.Errorf("nothing found: %q", got)
+	}
+}
+
+func TestNoCellIsAFormula(t *testing.T) {
+	for s, want := range map[string]string{
+		"=1+1": "'=1+1", " =1+1": "' =1+1", `"=1+1"`: `'"=1+1"`, "＝1+1": "'＝1+1", "-c": "'-c",
+		"x;=HYPERLINK(1)": "x;'=HYPERLINK(1)", `x; "@SUM(1)"`: `x;' "@SUM(1)"`, "a;b;+1": "a;b;'+1",
+		"sh -c a; b -x": "sh -c a; b -x", "a=b": "a=b", "": "",
+	} {
+		if got := cell(s); got != want {
+			t.Errorf("%q: %q, want %q", s, got, want)
+		}
+	}
 }
 
 func TestOnlyTheRecordHasMoreForms(t *testing.T) {
