@@ -13,6 +13,8 @@ import (
 // link or a key, prints or resizes. What is not known goes too.
 //
 // An escape sequence may begin in one part of the stream and end in the next.
+// Where terminals differ on where one ends, it ends at the first: what somebody
+// sees at hers is not to be hidden from who replays it, or searches in it.
 type Filter struct {
 	state state
 	seq   []byte // of the control sequence that has begun
@@ -25,7 +27,7 @@ const (
 	escape        // after ESC
 	charset       // after ESC and ( ) * + : one more byte
 	control       // after CSI
-	textual       // in OSC, DCS, SOS, PM, APC: up to ST or, for OSC, BEL
+	textual       // in OSC, DCS, SOS, PM, APC: up to ST, BEL, another sequence or the line's end
 	textEsc       // in one of those, after ESC
 )
 
@@ -67,11 +69,17 @@ func (f *Filter) take(b *strings.Builder, r rune, raw string) {
 			f.state = textEsc
 		case 0x07, 0x9c:
 			f.state = ground
+		case '\n': // of one that a terminal gives up after a while, as tmux does
+			f.state = ground
+			f.plain(b, r, raw)
 		}
 	case textEsc:
-		f.state = textual
-		if r == '\\' {
+		switch r {
+		case 0x1b:
+		case '\\':
 			f.state = ground
+		default:
+			f.escaped(b, r)
 		}
 	}
 }
@@ -81,13 +89,9 @@ func (f *Filter) plain(b *strings.Builder, r rune, raw string) {
 	switch {
 	case r == '\n' || r == '\r' || r == '\t' || r == '\b':
 		b.WriteString(raw)
-	case r == 0x9b:
-		f.begin(control)
-	case r == 0x90 || r == 0x98 || r == 0x9d || r == 0x9e || r == 0x9f:
-		f.begin(textual)
 	case r == utf8.RuneError && len(raw) == 1:
 		b.WriteRune(utf8.RuneError)
-	case unicode.IsControl(r), bidi(r):
+	case unicode.IsControl(r), bidi(r): // also what begins a sequence at some terminals, in one character
 	default:
 		b.WriteString(raw)
 	}
