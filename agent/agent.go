@@ -150,8 +150,8 @@ type Agent struct {
 	Barred func(ctx context.Context, service, caller string) (barred, enforced bool, err error)
 
 	// Unhold ends those of the processes that hold up whoever opens a file, and
-	// names them.
-	Unhold func(pids []int) (ended []int)
+	// names them; with doubted, those too that have too much open to be sure of.
+	Unhold func(ctx context.Context, pids []int, doubted bool) (ended []int)
 	// Holds says that the kernel keeps guarded sessions from that.
 	Holds bool
 

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -70,12 +71,17 @@ func (a *Agent) free(ctx context.Context, stuck, again bool) (said []ledger.Entr
 		a.Log.ErrorContext(ctx, "whoever holds up the host is not looked for", "err", err)
 	}
 	known := a.known()
-	for _, id := range slices.Sorted(maps.Keys(living)) {
+	// Somebody may have so much open that the look does not come to all.
+	ctx, cancel := context.WithTimeout(ctx, glance)
+	defer cancel()
+	ids := slices.Collect(maps.Keys(living))
+	rand.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] }) //nolint:gosec // no secret
+	for _, id := range ids {
 		s, _ := a.session(id)
 		if g, _ := find(known, s.Grant); g.Role.Unguarded && !stuck {
 			continue
 		}
-		ended := a.Unhold(living[id])
+		ended := a.Unhold(ctx, living[id], stuck)
 		if again && len(ended) > 0 {
 			a.endNow(ctx, []uint64{id})
 		}

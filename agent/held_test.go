@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -25,7 +26,7 @@ func TestWhoeverHoldsUpTheHostIsEnded(t *testing.T) {
 		}
 	}
 	holders := map[int]bool{8: true, 10: true}
-	a.Unhold = func(pids []int) (ended []int) {
+	a.Unhold = func(_ context.Context, pids []int, _ bool) (ended []int) {
 		for _, pid := range pids {
 			if holders[pid] {
 				delete(w.tasks, pid)

@@ -1,28 +1,49 @@
 package host
 
 import (
+	"context"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
+// Descriptors of one process that are looked at, and tables of them: as many as
+// an open file has numbers could keep us for minutes.
+const (
+	maxDescriptors = 1 << 16
+	maxTables      = 64
+)
+
 // EndHolding ends those of the processes that are asked before anybody opens or
-// reads a file (fanotify(7)'s permission events), and names them. It opens
-// nothing but what is in /proc, of which nobody is asked.
-func EndHolding(pids []int) (ended []int) {
-	for _, pid := range pids {
-		if !holding(pid) {
+// reads a file (fanotify(7)'s permission events), and names them; with doubted,
+// those too that have more descriptors than are looked at. It opens
+// nothing but what is in /proc, of which nobody is asked. It begins anywhere, and
+// goes on until ctx is done.
+func EndHolding(ctx context.Context, pids []int, doubted bool) (ended []int) {
+	for _, i := range rand.Perm(len(pids)) { //nolint:gosec // no secret
+		if ctx.Err() != nil {
+			break
+		}
+		pid := pids[i]
+		holds := func() bool {
+			var h holding
+			h.process(pid)
+			return h.asks || h.over && doubted
+		}
+		if !holds() {
 			continue
 		}
 		fd, err := unix.PidfdOpen(pid, 0)
 		if err != nil {
 			continue // gone
 		}
-		if holding(pid) && unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) == nil {
+		if holds() && unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) == nil {
 			ended = append(ended, pid)
 		}
 		_ = unix.Close(fd) // it was only signalled
@@ -30,20 +51,69 @@ func EndHolding(pids []int) (ended []int) {
 	return ended
 }
 
-// holding looks at each thread: they may have descriptors of their own.
-func holding(pid int) bool {
-	fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/fd/*", pid)) // the pattern is good
-	for _, fd := range fds {
-		if to, err := os.Readlink(fd); err != nil || to != "anon_inode:[fanotify]" {
-			continue
-		}
-		dir, name := filepath.Split(fd)
-		b, err := os.ReadFile(filepath.Join(dir, "../fdinfo", name)) //nolint:gosec // in /proc
-		if err == nil && asked(string(b)) {
+// holding is a look at one process.
+type holding struct {
+	tables []int // a thread of each
+	looked int
+	asks   bool // one of its descriptors is such
+	over   bool // there are more than are looked at
+}
+
+// process looks at each thread: they may have descriptors of their own.
+func (h *holding) process(pid int) {
+	each(fmt.Sprintf("/proc/%d/task", pid), func(name string) bool {
+		thread, err := strconv.Atoi(name)
+		if err != nil || slices.ContainsFunc(h.tables, func(t int) bool { return sameTable(t, thread) }) {
 			return true
 		}
+		if h.over = len(h.tables) == maxTables; h.over {
+			return false
+		}
+		h.tables = append(h.tables, thread)
+		dir := fmt.Sprintf("/proc/%d/task/%d", pid, thread)
+		each(dir+"/fd", func(fd string) bool { return h.descriptor(dir, fd) })
+		return !h.asks && !h.over
+	})
+}
+
+func (h *holding) descriptor(dir, fd string) (more bool) {
+	if h.over = h.looked == maxDescriptors; h.over {
+		return false
 	}
-	return false
+	h.looked++
+	if to, err := os.Readlink(filepath.Join(dir, "fd", fd)); err != nil || to != "anon_inode:[fanotify]" {
+		return true
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "fdinfo", fd)) //nolint:gosec // in /proc
+	h.asks = err == nil && asked(string(b))
+	return !h.asks
+}
+
+// each goes through a folder, however much is in it, for as long as it is told to.
+func each(dir string, more func(name string) bool) {
+	f, err := os.Open(dir) //nolint:gosec // in /proc
+	if err != nil {
+		return // gone
+	}
+	defer func() { _ = f.Close() }() // only read
+	for {
+		names, err := f.Readdirnames(1024)
+		for _, name := range names {
+			if !more(name) {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// sameTable reports whether two threads share their descriptors (kcmp(2)).
+func sameTable(a, b int) bool {
+	const files = 2 // KCMP_FILES
+	order, _, failed := unix.Syscall6(unix.SYS_KCMP, uintptr(a), uintptr(b), files, 0, 0, 0)
+	return failed == 0 && order == 0
 }
 
 // asking are the events that wait for an answer (linux/fanotify.h): before a

@@ -1,11 +1,14 @@
 package host
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,8 +18,12 @@ import (
 )
 
 // holder turns this program into one that is told of a folder, by a mask, and
-// answers nothing.
-const holder = "CURFEW_TEST_HOLDER"
+// answers nothing; much into one with so many descriptors and threads, which
+// have descriptors of their own or not.
+const (
+	holder = "CURFEW_TEST_HOLDER"
+	much   = "CURFEW_TEST_MUCH"
+)
 
 func init() {
 	dir := os.Getenv(holder)
@@ -34,24 +41,74 @@ func init() {
 	}
 }
 
+func init() {
+	var descriptors, threads int
+	var apart bool
+	if n, _ := fmt.Sscan(os.Getenv(much), &descriptors, &threads, &apart); n != 3 {
+		return
+	}
+	for range descriptors {
+		if _, err := unix.Dup(0); err != nil {
+			os.Exit(1)
+		}
+	}
+	var begun sync.WaitGroup
+	begun.Add(threads)
+	for range threads {
+		go func() {
+			runtime.LockOSThread() // each has one of its own
+			if apart && unix.Unshare(unix.CLONE_FILES) != nil {
+				os.Exit(1)
+			}
+			begun.Done()
+			select {}
+		}()
+	}
+	begun.Wait()
+	_, _ = os.Stdout.WriteString("told\n")
+	for {
+		time.Sleep(time.Hour)
+	}
+}
+
+// become starts this program as something else, and waits until it is.
+func become(t *testing.T, env ...string) int {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), env...)
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	if n, err := out.Read(make([]byte, 5)); n != 5 {
+		t.Fatal("it does not begin:", err)
+	}
+	return cmd.Process.Pid
+}
+
+// Whoever has much open keeps nobody: threads that share it are looked at once,
+// and there is an end, after which it is in doubt.
+func TestWhoHasMuchOpenIsLookedAtInPart(t *testing.T) {
+	need.Root(t)
+	shared, over := become(t, much+"=2000 100 false"), become(t, much+"=10 100 true")
+	pids := []int{shared, over}
+	if ended := EndHolding(t.Context(), pids, false); len(ended) > 0 {
+		t.Errorf("%v were ended, of %v", ended, pids)
+	}
+	if ended := EndHolding(t.Context(), pids, true); !slices.Equal(ended, pids[1:]) {
+		t.Errorf("in doubt %v were ended, of %v", ended, pids)
+	}
+}
+
 func TestWhoeverIsAskedBeforeFilesAreOpenedIsEnded(t *testing.T) {
 	need.Root(t)
 	dir := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(dir, "file"), nil, 0o600))
-	begin := func(mask uint64) *exec.Cmd {
-		cmd := exec.CommandContext(t.Context(), os.Args[0])
-		cmd.Env = append(os.Environ(), holder+"="+dir, holder+"_MASK="+strconv.FormatUint(mask, 10))
-		out, err := cmd.StdoutPipe()
-		must(t, err)
-		must(t, cmd.Start())
-		t.Cleanup(func() {
-			_ = cmd.Process.Kill()
-			_ = cmd.Wait()
-		})
-		if n, err := out.Read(make([]byte, 5)); n != 5 {
-			t.Fatal("it is told of nothing:", err)
-		}
-		return cmd
+	begin := func(mask uint64) int {
+		return become(t, holder+"="+dir, holder+"_MASK="+strconv.FormatUint(mask, 10))
 	}
 	told, asked := begin(unix.FAN_OPEN), begin(unix.FAN_OPEN_PERM)
 	opened := make(chan error)
@@ -62,13 +119,13 @@ func TestWhoeverIsAskedBeforeFilesAreOpenedIsEnded(t *testing.T) {
 		}
 		opened <- err
 	}()
-	pids := []int{os.Getpid(), told.Process.Pid, asked.Process.Pid}
-	if ended := EndHolding(pids); !slices.Equal(ended, pids[2:]) {
+	pids := []int{os.Getpid(), told, asked}
+	if ended := EndHolding(t.Context(), pids, false); !slices.Equal(ended, pids[2:]) {
 		t.Errorf("%v were ended, of %v", ended, pids)
-		_ = asked.Process.Kill()
+		_ = unix.Kill(asked, unix.SIGKILL)
 	}
 	must(t, <-opened)
-	must(t, told.Process.Signal(unix.Signal(0)))
+	must(t, unix.Kill(told, 0))
 }
 
 func TestWhatAGroupIsAsked(t *testing.T) {
