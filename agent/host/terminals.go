@@ -23,39 +23,54 @@ const (
 // and not by names: a container has a /dev/pts/0 of its own. A terminal that
 // takes nothing just now is passed over, whoever stopped it.
 func (h *Host) Tell(pids []int, line string) int {
-	told := map[[2]uint64]bool{}
+	told := map[node]bool{}
 	for _, pid := range pids {
 		if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err == nil && strings.HasPrefix(exe, enforce.LoginShell) {
 			continue // what is told on the terminal that it had made shows on its own
 		}
 		for fd := range 3 {
 			name := fmt.Sprintf("/proc/%d/fd/%d", pid, fd)
-			var st unix.Stat_t
-			if unix.Stat(name, &st) != nil || !isTerminal(st) || told[[2]uint64{st.Dev, st.Ino}] {
+			st, err := stat(unix.AT_FDCWD, name, 0)
+			if err != nil || !st.terminal || told[st] {
 				continue
 			}
 			if write(name, st, "\r\n"+line+"\r\n") {
-				told[[2]uint64{st.Dev, st.Ino}] = true
+				told[st] = true
 			}
 		}
 	}
 	return len(told)
 }
 
-func isTerminal(st unix.Stat_t) bool {
-	major := unix.Major(st.Rdev)
-	return st.Mode&unix.S_IFMT == unix.S_IFCHR && (major == ttyMajor || major >= ptyFirstMajor && major <= ptyLastMajor)
+// A node is a file, and whether it is a terminal.
+type node struct {
+	major, minor uint32 // of its file system
+	ino          uint64
+	terminal     bool
+}
+
+// stat looks at what the kernel knows of a file: one of a file system that does
+// not answer (fuse(4), NFS) would keep whoever asks it.
+func stat(dir int, name string, flags int) (node, error) {
+	var st unix.Statx_t
+	if err := unix.Statx(dir, name, flags|unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_TYPE|unix.STATX_INO, &st); err != nil {
+		return node{}, err
+	}
+	major := st.Rdev_major
+	return node{
+		st.Dev_major, st.Dev_minor, st.Ino,
+		st.Mode&unix.S_IFMT == unix.S_IFCHR && (major == ttyMajor || major >= ptyFirstMajor && major <= ptyLastMajor),
+	}, nil
 }
 
 // write writes if the file is still the one that was looked at.
-func write(name string, was unix.Stat_t, text string) bool {
+func write(name string, was node, text string) bool {
 	fd, err := unix.Open(name, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return false // gone
 	}
 	defer func() { _ = unix.Close(fd) }() // nothing is buffered here
-	var st unix.Stat_t
-	if unix.Fstat(fd, &st) != nil || st.Dev != was.Dev || st.Ino != was.Ino {
+	if is, err := stat(fd, "", unix.AT_EMPTY_PATH); err != nil || is != was {
 		return false
 	}
 	n, err := unix.Write(fd, []byte(text))

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"curfew.internal/test/need"
 )
 
 // terminal makes a pseudo-terminal, as pty(7) says.
@@ -80,6 +82,34 @@ func TestTellWritesToNoOtherFile(t *testing.T) {
 	}
 	if info, err := file.Stat(); err != nil || info.Size() != 0 {
 		t.Errorf("%v, %v", info, err)
+	}
+}
+
+// What a process has open may be of a file system that never answers.
+func TestTellWaitsForNoFileSystem(t *testing.T) {
+	need.Root(t)
+	on := t.TempDir() + "/f"
+	must(t, os.WriteFile(on, nil, 0o600))
+	fill := hole(t, on)
+	fd, err := unix.Open(on, unix.O_PATH|unix.O_CLOEXEC, 0)
+	must(t, err)
+	file := os.NewFile(uintptr(fd), on)
+	cmd := exec.CommandContext(t.Context(), "/bin/sleep", "60")
+	cmd.Stdin = file
+	must(t, cmd.Start())
+	must(t, file.Close())
+	t.Cleanup(func() { _, _ = cmd.Process.Kill(), cmd.Wait() })
+	done := make(chan int, 1)
+	go func() { done <- new(Host).Tell([]int{cmd.Process.Pid}, "x") }()
+	select {
+	case n := <-done:
+		if n != 0 {
+			t.Errorf("told %d", n)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("it waits")
+		fill()
+		<-done
 	}
 }
 
