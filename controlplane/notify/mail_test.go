@@ -63,13 +63,37 @@ func TestEachIsToldByHerself(t *testing.T) {
 		o.told(strings.Fields(c.want)...)
 	}
 	o.happen(ledger.Entry{Kind: ledger.Admin, Step: roster.LentStep, Person: "cy", Object: "eve", Text: "eve may approve in place of cy"})
-	o.happen(ledger.Entry{Kind: ledger.Admin, Step: roster.TakenStep, Person: "ben", Object: "ben", Text: "ben may no longer approve in place of cy"})
 	o.happen(ledger.Entry{Kind: ledger.Drift, Text: "an alert concerns nobody by name"})
 	o.quietly()
 	o.told("eve")
 	o.start()
 	o.quietly()
 	o.told()
+}
+
+// Who is away is told that nobody stands in for her any more, and who did; each of
+// her own alone, and not by herself.
+func TestWhoIsAwayIsToldThatNobodyStandsIn(t *testing.T) {
+	o := newOffice(t)
+	ended := func(by, away, why string) {
+		d := roster.Delegation{Away: away, StandIn: "ben"}
+		o.set(func() { o.people.ended = append(o.people.ended, d) })
+		o.happen(ledger.Entry{Kind: ledger.Admin, Step: roster.TakenStep, Person: by, Object: "ben", Text: d.Taken(why)})
+	}
+	ended("ben", "cy", "")
+	o.quietly()
+	o.told("cy")
+	ended("cy", "cy", "")
+	o.quietly()
+	o.told("ben")
+	ended("ada", "ana", ": the account of one of them was disabled")
+	ended("ada", "an", ": the account of one of them was disabled")
+	o.quietly()
+	for _, l := range o.told("ana", "ben", "ben") {
+		if l.To == "ana@example.com" && !strings.HasPrefix(l.Body(t), "ben may no longer approve in place of ana: ") {
+			t.Errorf("%q", l.Body(t))
+		}
+	}
 }
 
 // What is asked on a request is told to who made it, and what she answers to those

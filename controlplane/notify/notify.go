@@ -44,6 +44,9 @@ type Store interface {
 	Request(ctx context.Context, id string) (roster.Request, error)
 	// Decisions are the steps in a request's life.
 	Decisions(ctx context.Context, id string) ([]roster.Decision, error)
+	// EndedDelegations are those by which the person stood in until that very
+	// instant, and not until their time was over.
+	EndedDelegations(ctx context.Context, standIn string, at time.Time) ([]roster.Delegation, error)
 	Forwarded(ctx context.Context, target string) (upTo uint64, found bool, err error)
 	KeepForwarded(ctx context.Context, target string, upTo uint64) error
 	Mails

@@ -23,7 +23,8 @@ type people struct {
 	cannot error    // end a mail
 	asked  int      // how often somebody was asked for
 	added  []string // by an escalation
-	more   int      // requests that wait besides, for the same
+	ended  []roster.Delegation
+	more   int // requests that wait besides, for the same
 }
 
 func (w *world) Person(_ context.Context, name string) (roster.Person, error) {
@@ -35,6 +36,12 @@ func (w *world) Person(_ context.Context, name string) (roster.Person, error) {
 		return p, fmt.Errorf("person: %w", roster.ErrUnknown)
 	}
 	return p, nil
+}
+
+func (w *world) EndedDelegations(context.Context, string, time.Time) ([]roster.Delegation, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.people.ended), nil
 }
 
 func (w *world) Asked(context.Context) ([]roster.Request, error) {

@@ -39,8 +39,9 @@ func (n *Notifier) message(ctx context.Context, v roster.Event) (Message, bool, 
 	}
 	if lent := e.Kind == ledger.Admin && (e.Step == roster.LentStep || e.Step == roster.TakenStep); lent {
 		m.About, m.What, m.Text, m.Person = AboutRequests, e.Step, plain(e.Text), e.Object // whom it concerns
-		m.to = others(e.Object, e.Person)
-		return m, true, nil
+		var err error
+		m.to, err = n.lent(ctx, e)
+		return m, err == nil, err
 	}
 	what, ok := alerts[e.Kind]
 	m.About, m.Text = AboutAlerts, fmt.Sprintf("%s: %s: %s", cmp.Or(v.Host, "the control plane"), what, plain(e.Text))
@@ -51,6 +52,22 @@ func (n *Notifier) message(ctx context.Context, v roster.Event) (Message, bool, 
 		m.Text += " (" + plain(e.Person) + ")"
 	}
 	return m, ok, nil
+}
+
+// lent is whom it concerns that somebody may approve in another's place, or may no
+// longer: herself, and the one who is away and takes it that somebody may.
+func (n *Notifier) lent(ctx context.Context, e ledger.Entry) ([]string, error) {
+	to := others(e.Object, e.Person)
+	if e.Step != roster.TakenStep {
+		return to, nil
+	}
+	ended, err := n.store.EndedDelegations(ctx, e.Object, e.At)
+	for _, d := range ended {
+		if d.IsTaken(e.Text) && d.Away != e.Person && !slices.Contains(to, d.Away) {
+			to = append(to, d.Away)
+		}
+	}
+	return to, err
 }
 
 // decision tells of a step in a request's life.

@@ -1,6 +1,10 @@
 package roster
 
-import "time"
+import (
+	"fmt"
+	"strings"
+	"time"
+)
 
 // A Delegation is one person's word that another may approve in her place,
 // while she is away.
@@ -20,6 +24,18 @@ type Delegation struct {
 // Stands reports whether it counts at that instant.
 func (d Delegation) Stands(at time.Time) bool {
 	return d.EndedAt.IsZero() && !at.Before(d.From) && at.Before(d.Until)
+}
+
+// Taken is what the record says of one that has ended before its time, and why.
+func (d Delegation) Taken(why string) string {
+	return fmt.Sprintf("%s may no longer approve in place of %s%s", d.StandIn, d.Away, why)
+}
+
+// IsTaken reports whether that is said of it, whatever the reason, which begins
+// with a colon.
+func (d Delegation) IsTaken(text string) bool {
+	said, _, _ := strings.Cut(text, ":")
+	return said == d.Taken("")
 }
 
 // Steps in the life of a delegation, and of a request that one may be used for,

@@ -24,6 +24,12 @@ func (s *Store) Delegations(ctx context.Context, at time.Time) ([]roster.Delegat
 	return list(ctx, s.read, scanDelegation, `SELECT `+delegationColumns+`WHERE d.until_at > ? AND d.ended_at = 0 ORDER BY d.from_at, d.id`, ns(at))
 }
 
+// EndedDelegations returns those by which the person stood in until that very
+// instant, and not until their time was over.
+func (s *Store) EndedDelegations(ctx context.Context, standIn string, at time.Time) ([]roster.Delegation, error) {
+	return list(ctx, s.read, scanDelegation, `SELECT `+delegationColumns+`WHERE d.stand_in = ? AND d.ended_at = ? ORDER BY d.id`, standIn, ns(at))
+}
+
 // AddDelegation keeps a delegation. Who has too many already is told
 // [roster.ErrTooMany].
 func (s *Store) AddDelegation(ctx context.Context, d roster.Delegation, at time.Time) error {
@@ -73,8 +79,7 @@ func (t *tx) takeBack(ctx context.Context, d roster.Delegation, a roster.Act, wh
 	if err := t.exec(ctx, `UPDATE delegations SET ended_at = ?, ended_by = ? WHERE id = ?`, ns(a.At), a.By, d.ID); err != nil {
 		return err
 	}
-	text := fmt.Sprintf("%s may no longer approve in place of %s%s", d.StandIn, d.Away, why)
-	return t.own(ctx, ledger.Entry{Kind: ledger.Admin, At: a.At, Person: a.By, Step: roster.TakenStep, Object: d.StandIn, Text: text}, "")
+	return t.own(ctx, ledger.Entry{Kind: ledger.Admin, At: a.At, Person: a.By, Step: roster.TakenStep, Object: d.StandIn, Text: d.Taken(why)}, "")
 }
 
 // endDelegations ends those in which the person has a part, or all.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"curfew.internal/controlplane/roster"
+	"curfew.internal/ledger"
 )
 
 func TestDelegationsEndWith(t *testing.T) {
@@ -43,6 +44,12 @@ func TestDelegationsEndWith(t *testing.T) {
 			if len(all) != c.left {
 				t.Errorf("%d are left", len(all))
 			}
+			ended, err := s.EndedDelegations(t.Context(), "eve", a.At)
+			must(t, err)
+			said := entriesOf(t, s, roster.TakenStep)
+			if len(ended)+c.left != 1 || len(said)+c.left != 1 || len(said) == 1 && (!said[0].At.Equal(a.At) || said[0].Object != "eve" || !ended[0].IsTaken(said[0].Text)) {
+				t.Errorf("ended are %v, and the record says %v", ended, said)
+			}
 			if err := s.EndDelegation(t.Context(), "d-1", a); errors.Is(err, roster.ErrUnknown) != (c.left == 0) {
 				t.Errorf("ended again: %v", err)
 			}
@@ -51,4 +58,18 @@ func TestDelegationsEndWith(t *testing.T) {
 			}
 		})
 	}
+}
+
+// entriesOf is what the record says of a step.
+func entriesOf(t *testing.T, s *Store, step string) []ledger.Entry {
+	t.Helper()
+	all, err := s.Events(t.Context(), roster.Search{Limit: 100})
+	must(t, err)
+	var said []ledger.Entry
+	for _, v := range all {
+		if v.Entry.Step == step {
+			said = append(said, v.Entry)
+		}
+	}
+	return said
 }
