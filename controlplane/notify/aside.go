@@ -27,6 +27,7 @@ type try struct {
 	since time.Time // what is older than news is given up
 	times int       // that it was refused
 	next  time.Time // aside: not before then
+	email string    // that refused it; another one is tried at once
 }
 
 // refused reports whether the message was refused so often that the next is to

@@ -210,6 +210,12 @@ func (n *Notifier) deliver(ctx context.Context, b *box, now time.Time) (more boo
 	maps.DeleteFunc(b.tries, func(id string, _ *try) bool {
 		return !slices.ContainsFunc(open, func(m roster.Mail) bool { return m.ID == id })
 	})
+	known := map[string]string{}
+	if len(b.tries) > 0 {
+		if known, err = n.store.Addresses(ctx); err != nil {
+			return false, err
+		}
+	}
 	var due []roster.Mail
 	for _, m := range open {
 		switch t := b.tries[m.ID]; {
@@ -218,7 +224,7 @@ func (n *Notifier) deliver(ctx context.Context, b *box, now time.Time) (more boo
 			if err := n.store.EndMail(context.WithoutCancel(ctx), m.ID, now); err != nil {
 				return false, err
 			}
-		case t == nil || !now.Before(t.next):
+		case t == nil || !now.Before(t.next) || known[m.Person] != t.email:
 			due = append(due, m)
 		}
 	}
@@ -284,7 +290,7 @@ func (n *Notifier) hand(ctx context.Context, b *box, c *carrier, m roster.Mail) 
 		b.tries[m.ID] = t
 		n.log.ErrorContext(ctx, "alert: somebody's mail is not taken; it is tried again", "target", b.Name, "person", m.Person, "request", m.Request, "cause", err)
 	}
-	t.next = now.Add(retryMost << t.times)
+	t.email, t.next = email, now.Add(retryMost<<t.times)
 	t.times++
 	if errors.Is(err, errAway) {
 		return err

@@ -255,6 +255,23 @@ func TestARefusalIsOnePersonsOwn(t *testing.T) {
 	}
 }
 
+// Another address is tried as soon as there is one, and not when the old one would
+// have been.
+func TestAnAddressThatIsMendedIsTriedAtOnce(t *testing.T) {
+	o := newOffice(t)
+	o.at.Says("RCPT ben@example.com", "550 no")
+	o.ask()
+	o.quietly()
+	o.told("cy")
+	o.set(func() { o.people.known["ben"] = roster.Person{Name: "ben", Email: "benno@example.com"} })
+	o.pass(lookAgain)
+	o.quietly()
+	o.told("benno")
+	if n := o.at.Tried("ben@example.com"); n != 1 {
+		t.Errorf("the old one was tried %d times", n)
+	}
+}
+
 // What could not be told while a request waited is not told once it does no more.
 func TestNobodyIsToldToDecideWhatIsDecided(t *testing.T) {
 	o := newOffice(t)
