@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -107,19 +108,28 @@ type tailCmd struct {
 	filter
 }
 
-// Run shows events as they arrive. A stream that breaks goes on where it
-// stopped.
+// Run shows events as they arrive.
 func (t tailCmd) Run(ctx context.Context, p *program) error {
 	c, err := p.client()
 	if err != nil {
 		return err
 	}
-	q := t.query()
+	return p.tail(ctx, c, t.query())
+}
+
+// tail goes on where it stopped, or began, when a stream breaks.
+func (p *program) tail(ctx context.Context, c apiconnect.CurfewClient, q *api.SearchEventsRequest) error {
 	to := p.events(true)
 	for {
 		s, err := c.TailEvents(ctx, q)
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // whoever watched has seen enough
+		}
 		if err != nil {
 			return err
+		}
+		if q.After == 0 {
+			q.After, _ = strconv.ParseUint(s.ResponseHeader().Get(api.After), 10, 64) // a server from before does not say
 		}
 		for s.Receive() {
 			q.After = s.Msg().Id

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -90,6 +91,7 @@ func (s *Server) TailEvents(ctx context.Context, m *api.SearchEventsRequest, str
 			return err
 		}
 	}
+	stream.ResponseHeader().Set(api.After, strconv.FormatUint(q.After, 10))
 	// Headers first: the caller knows then that what comes is not missed.
 	if err := stream.Send(nil); err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -444,7 +445,12 @@ func TestTail(t *testing.T) {
 	anas, err := w.ana.TailEvents(ctx, &api.SearchEventsRequest{Kind: "exec"})
 	must(t, err)
 	defer anas.Close()
-	_ = anas.ResponseHeader() // it is there: what comes now is not missed
+	// It is there: what comes now is not missed, also by who asks from there again.
+	last, err := w.store.LastEvent(ctx)
+	must(t, err)
+	if got := anas.ResponseHeader().Get(api.After); got != strconv.FormatUint(last, 10) {
+		t.Errorf("it begins behind %q, not %d", got, last)
+	}
 	w.hostReports(t, r, w.clock.Now().Wall)
 	next(t, anas, func(e *api.Event) bool { return e.Process.Argv[2] == "cron" && e.Role == "db-admin" })
 	eves, err := w.eve.TailEvents(ctx, &api.SearchEventsRequest{Since: nil, After: 1})
