@@ -54,8 +54,9 @@ type Host interface {
 	Leavings(ctx context.Context, t host.Trace) (host.Leavings, error)
 	// Managed reports whether the account on the host is one of ours.
 	Managed(ctx context.Context, name string) (bool, error)
-	// Tell writes a line to the terminals of processes, and says to how many.
-	Tell(pids []int, line string) int
+	// Tell writes a line to the terminals of processes, and says to how many;
+	// later, if there are some and none took it.
+	Tell(pids []int, line string) (n int, later bool)
 	// Processes lists those of the account, and those whose login was its.
 	Processes(uid uint32) ([]int, error)
 	// Argv returns a process's arguments.

@@ -63,7 +63,7 @@ func (*halfSeen) Leavings(context.Context, host.Trace) (host.Leavings, error) {
 	return host.Leavings{}, nil
 }
 func (*halfSeen) Clear(context.Context, string, uint32) ([]string, error) { return nil, nil }
-func (*halfSeen) Tell([]int, string) int                                  { return 0 }
+func (*halfSeen) Tell([]int, string) (int, bool)                          { return 0, false }
 func (*halfSeen) Managed(context.Context, string) (bool, error) {
 	return true, nil
 }

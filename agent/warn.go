@@ -81,8 +81,9 @@ func (a *Agent) warn(ctx context.Context) error {
 		now := a.now()
 		live := a.live(now)
 		for _, w := range due(live, a.sessionsNow(), told, now) {
-			told[w.grant.ID] = w.mark
-			a.tell(ctx, w)
+			if a.tell(ctx, w) {
+				told[w.grant.ID] = w.mark
+			}
 		}
 		for id := range told {
 			if _, stands := find(live, id); !stands {
@@ -97,16 +98,21 @@ func (a *Agent) warn(ctx context.Context) error {
 	}
 }
 
-func (a *Agent) tell(ctx context.Context, w warning) {
+// tell reports whether that was all: it was not, if all her terminals are stopped.
+func (a *Agent) tell(ctx context.Context, w warning) bool {
 	living, err := a.Labels.Living()
 	if err != nil {
 		a.Log.WarnContext(ctx, "nobody told of the end", "grant", w.grant.ID, "err", err)
-		return
+		return true
 	}
 	var pids []int
 	for _, s := range w.sessions {
 		pids = append(pids, living[s]...)
 	}
-	n := a.Host.Tell(pids, strings.ToValidUTF8(w.text, "?"))
+	n, later := a.Host.Tell(pids, strings.ToValidUTF8(w.text, "?"))
+	if later {
+		return false
+	}
 	a.Log.InfoContext(ctx, "end is near", "grant", w.grant.ID, "person", w.grant.Person.Name, "end", w.grant.NotAfter, "terminals", n)
+	return true
 }

@@ -52,3 +52,22 @@ func TestPeopleAreWarnedBeforeTheEnd(t *testing.T) {
 		})
 	}
 }
+
+// A terminal that is stopped (Ctrl-S) is tried again: nobody is ended unwarned for that.
+func TestWhoseTerminalIsStoppedIsToldLater(t *testing.T) {
+	a := newWorld().agent(t)
+	ends := warning{grant: grant.Grant{ID: "g-1", NotAfter: noon}, sessions: []uint64{1}, text: "x"}
+	a.Host = stopped{a.Host}
+	if a.tell(t.Context(), ends) {
+		t.Error("that was all")
+	}
+	a.Host = a.Host.(stopped).Host
+	if !a.tell(t.Context(), ends) {
+		t.Error("it goes on")
+	}
+}
+
+// stopped is a host on which no terminal takes anything.
+type stopped struct{ Host }
+
+func (stopped) Tell([]int, string) (n int, later bool) { return 0, true }

@@ -144,7 +144,7 @@ func (h fakeHost) EndRaised(_ context.Context, pids []int, uid uint32) (int, err
 }
 
 func (h fakeHost) Clear(context.Context, string, uint32) ([]string, error) { return nil, nil }
-func (h fakeHost) Tell([]int, string) int                                  { return 0 }
+func (h fakeHost) Tell([]int, string) (int, bool)                          { return 0, false }
 func (h fakeHost) Snapshot(context.Context) ([]byte, error)                { return []byte(`"quiet"`), nil }
 
 // Leavings finds the junk of the person's, and removes it where it may.

@@ -19,10 +19,11 @@ const (
 )
 
 // Tell writes a line to each terminal that one of the processes reads or
-// writes, and returns to how many. It goes by the open files of the processes
-// and not by names: a container has a /dev/pts/0 of its own. A terminal that
-// takes nothing just now is passed over, whoever stopped it.
-func (h *Host) Tell(pids []int, line string) int {
+// writes, and returns to how many; later, if there are some and none took it. It
+// goes by the open files of the processes and not by names: a container has a
+// /dev/pts/0 of its own. A terminal that takes nothing just now is passed over,
+// whoever stopped it.
+func (h *Host) Tell(pids []int, line string) (n int, later bool) {
 	told := map[node]bool{}
 	for _, pid := range pids {
 		if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err == nil && strings.HasPrefix(exe, enforce.LoginShell) {
@@ -36,10 +37,12 @@ func (h *Host) Tell(pids []int, line string) int {
 			}
 			if write(name, st, "\r\n"+line+"\r\n") {
 				told[st] = true
+			} else {
+				later = true
 			}
 		}
 	}
-	return len(told)
+	return len(told), later && len(told) == 0
 }
 
 // A node is a file, and whether it is a terminal.
@@ -74,5 +77,5 @@ func write(name string, was node, text string) bool {
 		return false
 	}
 	n, err := unix.Write(fd, []byte(text))
-	return err == nil && n == len(text)
+	return err == nil && n > 0 // of the rest there is no other word
 }

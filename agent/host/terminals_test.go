@@ -49,7 +49,7 @@ func TestTellReachesTheTerminalOnce(t *testing.T) {
 		t.Cleanup(func() { _, _ = cmd.Process.Kill(), cmd.Wait() })
 		pids = append(pids, cmd.Process.Pid)
 	}
-	if n := new(Host).Tell(pids, "your grant ends"); n != 1 {
+	if n, later := new(Host).Tell(pids, "your grant ends"); n != 1 || later {
 		t.Fatalf("told %d terminals", n)
 	}
 	r := bufio.NewReader(master)
@@ -77,7 +77,7 @@ func TestTellWritesToNoOtherFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _, _ = cmd.Process.Kill(), cmd.Wait() })
-	if n := new(Host).Tell([]int{cmd.Process.Pid, 1 << 30}, "x"); n != 0 {
+	if n, later := new(Host).Tell([]int{cmd.Process.Pid, 1 << 30}, "x"); n != 0 || later {
 		t.Errorf("told %d", n)
 	}
 	if info, err := file.Stat(); err != nil || info.Size() != 0 {
@@ -100,7 +100,10 @@ func TestTellWaitsForNoFileSystem(t *testing.T) {
 	must(t, file.Close())
 	t.Cleanup(func() { _, _ = cmd.Process.Kill(), cmd.Wait() })
 	done := make(chan int, 1)
-	go func() { done <- new(Host).Tell([]int{cmd.Process.Pid}, "x") }()
+	go func() {
+		n, _ := new(Host).Tell([]int{cmd.Process.Pid}, "x")
+		done <- n
+	}()
 	select {
 	case n := <-done:
 		if n != 0 {
@@ -126,12 +129,15 @@ func TestTellDoesNotWaitForAStoppedTerminal(t *testing.T) {
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, slave.Fd(), unix.TCXONC, unix.TCOOFF); errno != 0 {
 		t.Fatal(errno)
 	}
-	done := make(chan int, 1)
-	go func() { done <- new(Host).Tell([]int{cmd.Process.Pid}, strings.Repeat("x", 1<<20)) }()
+	done := make(chan bool, 1)
+	go func() {
+		n, later := new(Host).Tell([]int{cmd.Process.Pid}, strings.Repeat("x", 1<<20))
+		done <- n == 0 && later
+	}()
 	select {
-	case n := <-done:
-		if n != 0 {
-			t.Errorf("told %d", n)
+	case ok := <-done:
+		if !ok {
+			t.Error("told, or never to be")
 		}
 	case <-time.After(2 * time.Minute):
 		t.Error("it waits")

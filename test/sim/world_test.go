@@ -327,7 +327,7 @@ func (h hostOf) Processes(uid uint32) (pids []int, err error) {
 }
 
 func (hostOf) Clear(context.Context, string, uint32) ([]string, error) { return nil, nil }
-func (hostOf) Tell([]int, string) int                                  { return 0 }
+func (hostOf) Tell([]int, string) (int, bool)                          { return 0, false }
 func (hostOf) Argv(int) ([]string, error)                              { return []string{"sudo", "id"}, nil }
 func (hostOf) Spellings(paths []string) []string                       { return paths }
 
