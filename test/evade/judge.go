@@ -34,12 +34,20 @@ func (e Entry) line() string {
 }
 
 // judge says of each way what the record has of it, and holds the docs to it.
-func judge(t testing.TB, all []Entry, person string) {
+func (s Session) judge(t testing.TB, all []Entry) {
 	t.Helper()
 	want := outcomes(t, "../../docs/evasion.md")
 	touch := ""
 	for i, e := range evasions {
-		got := found(all, e, person, made(i), &touch)
+		if e.name == s.Refused {
+			if !slices.ContainsFunc(all, func(x Entry) bool {
+				return x.Kind == "refused" && x.Person == s.Person.Name && strings.Contains(x.Text, "guarded")
+			}) {
+				t.Errorf("%s: nothing says that it was refused", e.name)
+			}
+			continue
+		}
+		got := found(all, e, s.Person.Name, made(i), &touch)
 		t.Logf("%-50s %s", e.name, got)
 		if got != want[e.name] {
 			t.Errorf("%s: %q; docs/evasion.md says %q", e.name, got, want[e.name])

@@ -38,7 +38,7 @@ roles:
     approval: none
     guard: false
 groups:
-  all: [abe, ana, bea, ben, dan, eva, fay, gus, hal, ida, jon, kay, kim, lea, mel, ned, noe, ora, tom, ulf]
+  all: [abe, ana, bea, ben, dan, eva, eve, fay, gus, hal, ida, jon, kay, kim, lea, mel, ned, noe, ora, tom, ulf]
 eligible:
   - {role: ops, groups: [all]}
   - {role: keeper, groups: [all]}
@@ -255,6 +255,9 @@ func TestOnKernels(t *testing.T) {
 		for _, lsm := range modes {
 			t.Run(fmt.Sprintf("Linux %s, LSM %v", k, lsm), func(t *testing.T) {
 				s := on(t, k, lsm)
+				if k == versions[1] && lsm { // a user's own binfmt_misc, among them, is younger than 6.1
+					t.Run("whatever is run to be missed is seen, or said not to be", func(t *testing.T) { evades(t, s) })
+				}
 				for _, p := range parts {
 					t.Run(p.name, func(t *testing.T) { p.run(t, s) })
 				}
