@@ -29,7 +29,7 @@
 #define SET_FLAGS	   0x6602   /* of ioctl(2), without the size */
 #define SET_XATTR	   0x5820
 #define F_SETSIG	   10 /* of fcntl(2) */
-#define FIRST_RT	   32 /* signals of real time: the agent takes none */
+#define FIRST_FREE	   35 /* a signal, of real time: those below end the agent */
 #define FREEZE_DISK	   0x5877 /* FIFREEZE */
 #define STOP_DISK	   0x587d /* EXT4_IOC_SHUTDOWN, XFS_IOC_GOINGDOWN */
 #define ASKED		   0x170000 /* FAN_OPEN_PERM and its like: each wants an answer */
@@ -170,12 +170,14 @@ PROCESS(task_setrlimit, LIMIT, 1, FIRST)
 PROCESS(task_setioprio, LIMIT, 1, FIRST)
 
 /* By F_SETSIG an open file sends whoever it belongs to, as by F_SETOWN, any
- * signal, and the kernel asks task_kill nothing. */
+ * signal, and the kernel asks task_kill nothing. Go takes none of 32 and 34. Of
+ * the argument, Linux looks at 32 bits since 6.5. */
 HOOK(file_fcntl)
 {
 	struct label *label;
+	__u32 signal = ctx[2];
 
-	if ((__u32)ctx[1] != F_SETSIG || !ctx[2] || ctx[2] >= FIRST_RT)
+	if ((__u32)ctx[1] != F_SETSIG || !signal || signal >= FIRST_FREE)
 		return 0;
 	label = held();
 	return label ? refuse(label, SIGNAL) : 0;
