@@ -1,6 +1,7 @@
 package notify
 
 import (
+	"context"
 	"errors"
 	"io"
 	netmail "net/mail"
@@ -397,4 +398,18 @@ func TestTextsOfOthersStayInTheirPlace(t *testing.T) {
 	if body := l.Body(t); strings.Count(body, "\n") != 3 || !strings.Contains(body, "Ünï  .  MAIL FROM:<mal@example.com>") {
 		t.Errorf("body %q", body)
 	}
+}
+
+// A mail server that takes its time before it takes the first is handed one all the
+// same in each turn, and not none for ever.
+func TestAMailServerThatIsSlowToBeginIsHandedOne(t *testing.T) {
+	o := newOffice(t)
+	ask := o.n.Awaited
+	o.n.Awaited = func(ctx context.Context, all []roster.Request) (map[string][][]string, error) {
+		o.pass(sendWithin) // as to dial may take
+		return ask(ctx, all)
+	}
+	o.ask()
+	o.quietly()
+	o.told("ben", "cy")
 }
