@@ -72,7 +72,7 @@ func (a *Agent) free(ctx context.Context, stuck, again bool) (said []ledger.Entr
 	}
 	known := a.known()
 	// Somebody may have so much open that the look does not come to all.
-	ctx, cancel := context.WithTimeout(ctx, glance)
+	look, cancel := context.WithTimeout(ctx, glance)
 	defer cancel()
 	ids := slices.Collect(maps.Keys(living))
 	rand.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] }) //nolint:gosec // no secret
@@ -81,7 +81,7 @@ func (a *Agent) free(ctx context.Context, stuck, again bool) (said []ledger.Entr
 		if g, _ := find(known, s.Grant); g.Role.Unguarded && !stuck {
 			continue
 		}
-		ended := a.Unhold(ctx, living[id], stuck)
+		ended := a.Unhold(look, living[id], stuck)
 		if again && len(ended) > 0 {
 			a.endNow(ctx, []uint64{id})
 		}
