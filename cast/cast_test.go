@@ -102,6 +102,8 @@ func TestOnlyWhatShowsIsLetThrough(t *testing.T) {
 		{"a title within a title", "a\x1b]0;evil\x1b]0;evil\x07seen", "aseen"},
 		{"a title within a device's string, and escapes in a row", "a\x1bPx\x1b\x1b]0;evil\x1b\x1b\\seen", "aseen"},
 		{"one that never ends, and the next line", "a\x1b]0;evil\nseen", "a\nseen"},
+		{"a line's end and a letter within a sequence", "a\x1b[3\nb\x1b[éc\x1b(éd\x1bée", "a\nbécédée"},
+		{"a title without a number, which Linux's console does not know", "a\x1b]Rseen\x1b]P1234567seen", "aseen1234567seen"},
 		{"a question that breaks off a title", "a\x1b]0;evil\x1b[6n\x1b]0;x\x1bcseen", "aseen"},
 		{"keys of the mouse and the cursor", "a\x1b[?1000h\x1b[?1h\x1b[?2004hb", "ab"},
 		{"other alphabets", "a\x1b(0q\x1b)Bb\x0e\x0f", "aqb"},

@@ -26,6 +26,7 @@ const (
 	ground  state = iota
 	escape        // after ESC
 	charset       // after ESC and ( ) * + : one more byte
+	command       // after OSC: Linux's console knows it no longer, unless by a number
 	control       // after CSI
 	textual       // in OSC, DCS, SOS, PM, APC: up to ST, BEL, another sequence or the line's end
 	textEsc       // in one of those, after ESC
@@ -58,11 +59,15 @@ func (f *Filter) take(b *strings.Builder, r rune, raw string) {
 	case ground:
 		f.plain(b, r, raw)
 	case escape:
-		f.escaped(b, r)
+		f.escaped(b, r, raw)
 	case charset:
-		f.state = ground
+		f.broken(b, r, raw)
+	case command:
+		if f.broken(b, r, raw); r >= '0' && r <= '9' {
+			f.begin(textual)
+		}
 	case control:
-		f.controlled(b, r)
+		f.controlled(b, r, raw)
 	case textual:
 		switch r {
 		case 0x1b:
@@ -79,8 +84,16 @@ func (f *Filter) take(b *strings.Builder, r rune, raw string) {
 		case '\\':
 			f.state = ground
 		default:
-			f.escaped(b, r)
+			f.escaped(b, r, raw)
 		}
+	}
+}
+
+// broken ends a sequence at a character of it, which shows, or moves the cursor, if
+// no sequence has such a one.
+func (f *Filter) broken(b *strings.Builder, r rune, raw string) {
+	if f.state = ground; r < 0x20 || r > 0x7e {
+		f.plain(b, r, raw)
 	}
 }
 
@@ -105,12 +118,14 @@ func bidi(r rune) bool {
 
 func (f *Filter) begin(s state) { f.state, f.seq = s, f.seq[:0] }
 
-func (f *Filter) escaped(b *strings.Builder, r rune) {
-	f.state = ground
+func (f *Filter) escaped(b *strings.Builder, r rune, raw string) {
+	f.broken(b, r, raw)
 	switch r {
 	case '[':
 		f.begin(control)
-	case ']', 'P', 'X', '^', '_':
+	case ']':
+		f.begin(command)
+	case 'P', 'X', '^', '_':
 		f.begin(textual)
 	case '(', ')', '*', '+', '-', '.', '/', '#', '%', ' ':
 		f.state = charset // other alphabets would change what is read
@@ -120,7 +135,7 @@ func (f *Filter) escaped(b *strings.Builder, r rune) {
 	}
 }
 
-func (f *Filter) controlled(b *strings.Builder, r rune) {
+func (f *Filter) controlled(b *strings.Builder, r rune, raw string) {
 	switch {
 	case r >= 0x40 && r <= 0x7e:
 		f.state = ground
@@ -134,7 +149,7 @@ func (f *Filter) controlled(b *strings.Builder, r rune) {
 			f.seq = append(f.seq, byte(r))
 		}
 	default:
-		f.state = ground // no sequence has such a byte
+		f.broken(b, r, raw)
 	}
 }
 
