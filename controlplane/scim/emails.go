@@ -64,8 +64,8 @@ func patchEmails(u roster.DirUser, o scim.PatchOperation) roster.DirUser {
 		u.Email = addressOf(o.Value)
 	default:
 		address, first := emailOf(listed(o.Value))
-		if first && o.Op == scim.PatchOperationAdd && u.Email != "" {
-			break // one more, besides the one that we took
+		if (first || address == "") && o.Op == scim.PatchOperationAdd && u.Email != "" {
+			break // one more, besides the one that we took, or none
 		}
 		u.Email = address
 	}

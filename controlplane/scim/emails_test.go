@@ -28,6 +28,7 @@ func TestAddresses(t *testing.T) {
 		{"by what is primary", `{"op":"add","path":"emails[primary eq true].value","value":"c@example.com"}`, "c@example.com"},
 		{"all are removed", `{"op":"remove","path":"emails"}`, ""},
 		{"added to none", `{"op":"add","path":"emails","value":[{"type":"home","value":"home@example.com"}]}`, "home@example.com"},
+		{"what is no address, besides", `{"op":"add","path":"emails","value":[{"type":"work","value":"no address"}]}`, "home@example.com"},
 		{"replaced by none", `{"op":"replace","path":"emails","value":null}`, ""},
 		{"what is said of something else", `{"op":"replace","path":"displayName","value":"Ana"}`, ""},
 		{"back again", `{"op":"replace","path":"urn:ietf:params:scim:schemas:core:2.0:User:emails","value":[{"value":"ana@example.com"}]}`, "ana@example.com"},
