@@ -17,7 +17,7 @@
 #define CGROUP_MAGIC   0x27e0eb /* the first version */
 #define CGROUP2_MAGIC  0x63677270
 #define BINFMT_MAGIC   0x42494e4d
-#define SECURITY_MAGIC 0x73636673 /* AppArmor's profiles, lockdown and such */
+#define SECURITY_MAGIC 0x73636673
 
 struct ward {
 	__u64 dev; /* as the kernel encodes it: 12 bits major, 20 minor */
@@ -113,19 +113,15 @@ is_lever(struct dentry *dentry)
 		"sched_rt_runtime_us",
 		"file-max",
 		"nr_open",
-		"max_map_count",
-		"overcommit_memory",
-		"overcommit_ratio",
-		"overcommit_kbytes",
-		"min_free_kbytes",
+		"lockdown",
 	};
 	unsigned long magic = BPF_CORE_READ(dentry, d_inode, i_sb, s_magic);
 	char name[NAME] = {};
 
-	if (magic == BINFMT_MAGIC || magic == SECURITY_MAGIC)
+	if (magic == BINFMT_MAGIC)
 		return 1;
 	if (magic != PROC_MAGIC && magic != SYSFS_MAGIC &&
-	    magic != CGROUP_MAGIC)
+	    magic != CGROUP_MAGIC && magic != SECURITY_MAGIC)
 		return 0;
 	bpf_probe_read_kernel_str(
 	    name, sizeof(name), BPF_CORE_READ(dentry, d_name.name));
