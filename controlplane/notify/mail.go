@@ -210,28 +210,10 @@ func (n *Notifier) deliver(ctx context.Context, b *box, now time.Time) (more boo
 	maps.DeleteFunc(b.tries, func(id string, _ *try) bool {
 		return !slices.ContainsFunc(open, func(m roster.Mail) bool { return m.ID == id })
 	})
-	known := map[string]string{}
-	if len(b.tries) > 0 {
-		if known, err = n.store.Addresses(ctx); err != nil {
-			return false, err
-		}
+	due, err := n.due(ctx, b, open, now)
+	if err != nil || len(due) == 0 {
+		return false, err
 	}
-	var due []roster.Mail
-	for _, m := range open {
-		switch t := b.tries[m.ID]; {
-		case now.Sub(m.At) > news:
-			n.log.WarnContext(ctx, "too late to notify", "target", b.Name, "what", m.What, "request", m.Request, "person", m.Person, "of", m.At)
-			if err := n.store.EndMail(context.WithoutCancel(ctx), m.ID, now); err != nil {
-				return false, err
-			}
-		case t == nil || !now.Before(t.next) || known[m.Person] != t.email:
-			due = append(due, m)
-		}
-	}
-	if len(due) == 0 {
-		return false, nil
-	}
-	slices.SortStableFunc(due, func(x, y roster.Mail) int { return cmp.Compare(patient(x), patient(y)) })
 	to, err := b.relay()
 	if err != nil {
 		return false, err
@@ -254,6 +236,30 @@ func (n *Notifier) deliver(ctx context.Context, b *box, now time.Time) (more boo
 		}
 	}
 	return false, nil
+}
+
+// due are those of the open mails that are handed in now, in their order. Those
+// that are no news any more end.
+func (n *Notifier) due(ctx context.Context, b *box, open []roster.Mail, now time.Time) (due []roster.Mail, err error) {
+	known := map[string]string{}
+	if len(b.tries) > 0 {
+		if known, err = n.store.Addresses(ctx); err != nil {
+			return nil, err
+		}
+	}
+	for _, m := range open {
+		switch t := b.tries[m.ID]; {
+		case now.Sub(m.At) > news:
+			n.log.WarnContext(ctx, "too late to notify", "target", b.Name, "what", m.What, "request", m.Request, "person", m.Person, "of", m.At)
+			if err := n.store.EndMail(context.WithoutCancel(ctx), m.ID, now); err != nil {
+				return nil, err
+			}
+		case t == nil || !now.Before(t.next) || known[m.Person] != t.email:
+			due = append(due, m)
+		}
+	}
+	slices.SortStableFunc(due, func(x, y roster.Mail) int { return cmp.Compare(patient(x), patient(y)) })
+	return due, nil
 }
 
 // patient is 0 for a mail that waits for no other: that an end is near.
