@@ -26,8 +26,11 @@ func drift(t *testing.T, s *scene) {
 		_, err := s.db1.Sh(t.Context(), "test ! -e /run/curfew/sudoers.d/mine")
 		return err
 	})
-	s.sh(t, `systemctl kill -s STOP curfew-agent; cd /run/curfew/sudoers.d && echo 'nobody ALL=(ALL) NOPASSWD: ALL' > fixed && chattr +i fixed . ; done=$?
+	s.until(t, "a rule that nobody may remove", func() error { // a sweep may come first
+		_, err := s.db1.Sh(t.Context(), `systemctl kill -s STOP curfew-agent; cd /run/curfew/sudoers.d && echo 'nobody ALL=(ALL) NOPASSWD: ALL' > fixed && chattr +i fixed && chattr +i . ; done=$?
 systemctl kill -s CONT curfew-agent; exit $done`)
+		return err
+	})
 	s.until(t, "removal of a rule that nobody may remove", func() error {
 		_, err := s.db1.Sh(t.Context(), "test ! -e /run/curfew/sudoers.d/fixed")
 		return err
