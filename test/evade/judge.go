@@ -36,7 +36,7 @@ func (e Entry) line() string {
 // judge says of each way what the record has of it, and holds the docs to it.
 func (s Session) judge(t testing.TB, all []Entry) {
 	t.Helper()
-	want := outcomes(t, "../../docs/evasion.md")
+	want := Outcomes(t, "../../docs/evasion.md")
 	touch := ""
 	for i, e := range evasions {
 		if e.name == s.Refused {
@@ -134,8 +134,8 @@ func (s Session) safeToRead(t testing.TB) {
 	}
 }
 
-// outcomes reads a table of ways and what becomes of them.
-func outcomes(t testing.TB, file string) map[string]string {
+// Outcomes reads a page's table of ways and what becomes of them.
+func Outcomes(t testing.TB, file string) map[string]string {
 	t.Helper()
 	b, err := os.ReadFile(file)
 	if err != nil {

@@ -4,13 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"curfew.internal/test/evade"
 	"curfew.internal/test/lab"
 )
 
@@ -103,7 +103,7 @@ func escape(t *testing.T, s *scene) {
 	s.nothing(t, "ned")
 	removed, left := s.leftovers(t, id)
 	running := s.sh(t, "ps -eo args=")
-	want := inDocs(t)
+	want := evade.Outcomes(t, "../../docs/ways.md")
 	for _, e := range escapes {
 		got := outcome(e.name, number.FindString(e.try), out, before, running, removed, left)
 		t.Logf("%-30s %s", e.name, got)
@@ -195,21 +195,4 @@ func (s *scene) leftovers(t *testing.T, id string) (removed, left []string) {
 		return nil
 	})
 	return removed, left
-}
-
-// inDocs reads the table.
-func inDocs(t *testing.T) map[string]string {
-	t.Helper()
-	b, err := os.ReadFile("../../docs/ways.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	rows := map[string]string{}
-	for line := range strings.Lines(string(b)) {
-		cells := strings.Split(line, "|")
-		if len(cells) == 5 && !strings.HasPrefix(cells[1], "-") && strings.TrimSpace(cells[1]) != "way" {
-			rows[strings.TrimSpace(cells[1])] = strings.TrimSpace(cells[2])
-		}
-	}
-	return rows
 }
