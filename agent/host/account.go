@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -66,7 +67,7 @@ func (h *Host) observeRecord(p place, file string) (content string, ours bool, e
 		}
 	}
 	text, whole, err := readWhole(h.path(p.dir, file), p.mode)
-	if errors.Is(err, fs.ErrNotExist) || !marked(text) {
+	if errors.Is(err, fs.ErrNotExist) || !marked(text) && !h.led(p, file) {
 		return "", false, ignore(err, fs.ErrNotExist)
 	}
 	if !whole {
@@ -80,6 +81,19 @@ func (h *Host) observeRecord(p place, file string) (content string, ours bool, e
 func numeric(name string) bool {
 	_, err := strconv.ParseUint(name, 10, 32)
 	return err == nil
+}
+
+// led says whether a link of this name stands where a record of ours did: a
+// number that nobody but us gives leads to it. What it holds may be out of reach.
+func (h *Host) led(p place, file string) bool {
+	if _, err := os.Readlink(h.path(p.dir, file)); err != nil {
+		return false
+	}
+	numbers, _ := h.numbers(p, file) // none that could be read: it is nobody's
+	return slices.ContainsFunc(numbers, func(number string) bool {
+		n, err := strconv.ParseUint(strings.TrimSuffix(number, p.ext), 10, 32)
+		return err == nil && n >= grant.UIDMin && n <= grant.UIDMax
+	})
 }
 
 // applyRecord gives or takes an account, or its group.
@@ -97,7 +111,7 @@ func (h *Host) applyRecord(ctx context.Context, s enforce.Step) error {
 		return fmt.Errorf("look at %v: %w", s.Thing, err)
 	}
 	// No administrator writes a record as a folder, a socket or a pipe.
-	ours := marked(old)
+	ours := marked(old) || there && h.led(p, name+p.ext)
 	if there && !ours && (info.Mode().IsRegular() || info.Mode()&fs.ModeSymlink != 0) {
 		return fmt.Errorf("%v: %w", s.Thing, ErrNotOurs)
 	}
@@ -136,15 +150,23 @@ func (h *Host) putRecord(ctx context.Context, s enforce.Step, ours bool) error {
 	return nil
 }
 
-// unnumber removes every number that leads to a record, whichever number the
-// record holds by now.
-func (h *Host) unnumber(p place, name string) error {
+// numbers are the links that lead to a record, whichever number it holds by now.
+func (h *Host) numbers(p place, file string) (numbers []string, err error) {
 	entries, err := os.ReadDir(h.path(p.dir))
-	errs := []error{ignore(err, fs.ErrNotExist)}
 	for _, e := range entries {
-		if to, err := os.Readlink(h.path(p.dir, e.Name())); err == nil && to == name+p.ext && e.Name() != name+p.ext {
-			errs = append(errs, ignore(os.Remove(h.path(p.dir, e.Name())), fs.ErrNotExist))
+		if to, err := os.Readlink(h.path(p.dir, e.Name())); err == nil && to == file && e.Name() != file {
+			numbers = append(numbers, e.Name())
 		}
+	}
+	return numbers, ignore(err, fs.ErrNotExist)
+}
+
+// unnumber removes every number that leads to a record.
+func (h *Host) unnumber(p place, name string) error {
+	numbers, err := h.numbers(p, name+p.ext)
+	errs := []error{err}
+	for _, n := range numbers {
+		errs = append(errs, ignore(os.Remove(h.path(p.dir, n)), fs.ErrNotExist))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("remove the numbers of %s: %w", name, err)
@@ -235,7 +257,7 @@ func (h *Host) Managed(ctx context.Context, name string) (bool, error) {
 // that the network has comes after: the door cannot wait for those when it is
 // the administrator who knocks.
 func (h *Host) local(name string) (line string, found bool) {
-	b, _, err := read(h.path("etc/passwd"))
+	b, err := read(h.path("etc/passwd"))
 	if err != nil {
 		return "", false // the name service says what is wrong, by a program that can be left alone
 	}

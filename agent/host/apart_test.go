@@ -136,47 +136,66 @@ func TestAFileSystemThatNeverAnswersKeepsNobody(t *testing.T) {
 	}
 }
 
-// Root can put such a file system on one file of ours: what is asked of that waits
-// for ever, and the loop with it. It is told, and the others go.
-func TestWhatNeverAnswersOverAFileOfOursKeepsNobody(t *testing.T) {
+// Root can put such a file system on one file of ours, or a link to one in its
+// place: what is asked of that waits for ever, and the loop with it. It is told,
+// and the others go.
+func TestWhatNeverAnswersInTheWayOfAFileOfOursKeepsNobody(t *testing.T) {
 	const id = "g-abcdefghijklmnop"
 	for _, name := range []string{filepath.Join(sudoersDir, id), filepath.Join(principals, "cfw-ana"), filepath.Join(managedDir, "cfw-ana"), filepath.Join(userdb, "cfw-ana.user"), filepath.Join(userdb, "cfw-ana.group")} {
-		t.Run(filepath.Base(name), func(t *testing.T) {
+		t.Run("on "+filepath.Base(name), func(t *testing.T) {
 			h := machine(t)
 			converge(t, h, wanted())
 			fill := hole(t, h.path(name))
-			left := make(chan enforce.State, 1)
-			go func() {
-				seen, err := h.Observe(t.Context())
-				if !errors.Is(err, tree.ErrMounted) {
-					t.Error(err)
-				}
-				for _, s := range enforce.Plan(enforce.State{}, seen) {
-					_ = h.Apply(t.Context(), s)
-				}
-				_, rule, err := h.RuleLeft(id)
-				if err != nil || len(rule) == 0 {
-					t.Error(rule, err)
-				}
-				tree.Loosen(filepath.Dir(h.path(name)), filepath.Base(name))
-				if _, err := h.Managed(t.Context(), "cfw-ana"); err != nil {
-					t.Error(err)
-				}
-				seen, _ = h.Observe(t.Context())
-				left <- seen
-			}()
-			select {
-			case seen := <-left:
-				if len(seen) > 1 {
-					t.Errorf("not all others went: %v", seen)
-				}
-			case <-time.After(20 * time.Second):
-				t.Error("the agent waits for who never answers")
+			left, err := endAll(t, h, name)
+			if !errors.Is(err, tree.ErrMounted) || len(left) > 1 {
+				t.Errorf("not all others went: %v, %v", left, err)
+			}
+			if _, rule, err := h.RuleLeft(id); err != nil || len(rule) == 0 {
+				t.Error(rule, err)
 			}
 			fill()
 			converge(t, h, enforce.State{})
 		})
+		t.Run("a link from "+filepath.Base(name), func(t *testing.T) {
+			h := machine(t)
+			converge(t, h, wanted())
+			fill := hole(t, h.path("hole"))
+			must(t, os.Remove(h.path(name)))
+			must(t, os.Symlink(h.path("hole", "x"), h.path(name)))
+			if left, err := endAll(t, h, name); err != nil || len(left) > 0 {
+				t.Errorf("not all went: %v, %v", left, err)
+			}
+			fill()
+		})
 	}
+}
+
+// endAll has all of a host end that was given, and says what is there still, and
+// what the first look could not see.
+func endAll(t *testing.T, h *Host, spoiled string) (left enforce.State, err error) {
+	t.Helper()
+	done := make(chan enforce.State, 1)
+	go func() {
+		var seen enforce.State
+		seen, err = h.Observe(t.Context())
+		for _, s := range enforce.Plan(enforce.State{}, seen) {
+			_ = h.Apply(t.Context(), s)
+		}
+		_, _, _ = h.RuleLeft("g-abcdefghijklmnop")
+		tree.Loosen(filepath.Dir(h.path(spoiled)), filepath.Base(spoiled))
+		if _, err := h.Managed(t.Context(), "cfw-ana"); err != nil {
+			t.Error(err)
+		}
+		seen, _ = h.Observe(t.Context())
+		done <- seen
+	}()
+	select {
+	case left = <-done:
+		return left, err
+	case <-time.After(20 * time.Second):
+		t.Fatal("the agent waits for who never answers")
+	}
+	return nil, nil
 }
 
 // A name need be no text.

@@ -63,7 +63,7 @@ func (h *Host) allowance(uid uint32) (allowance, error) {
 	p := places[enforce.Account]
 	record, _ := os.Readlink(h.path(p.dir, id+p.ext)) // whoever has none is in no group of the host's
 	name := strings.TrimSuffix(record, p.ext)
-	b, _, err := read(h.path("etc/group"))
+	b, err := read(h.path("etc/group"))
 	if err != nil {
 		return a, nil // its own group alone
 	}

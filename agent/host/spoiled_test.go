@@ -29,6 +29,9 @@ func TestASpoiledRecordIsStillOurs(t *testing.T) {
 		"link": func(f string) error {
 			return errors.Join(os.Rename(f, filepath.Dir(f)+"/../x"), os.Symlink("../x", f))
 		},
+		"link out of its file system": func(f string) error {
+			return errors.Join(os.Rename(f, filepath.Dir(f)+"/../x"), os.Symlink("/proc/version", f))
+		},
 		"number": func(f string) error {
 			n := filepath.Dir(f) + "/70007.user"
 			return errors.Join(os.Remove(n), os.Symlink("cfw-ana.user", filepath.Dir(f)+"/70008.user"))
@@ -63,6 +66,7 @@ func TestAnAdministratorsLinkIsLeftAlone(t *testing.T) {
 	must(t, os.WriteFile(h.path("x"), []byte(`{"userName":"bob","uid":1000,"gid":1000}`), 0o644))
 	must(t, os.Symlink("../../x", h.path(userdb, "bob.user")))
 	must(t, os.Symlink("/dev/zero", h.path(userdb, "eve.user")))
+	must(t, os.Symlink("eve.user", h.path(userdb, "1001.user")))
 	seen, err := h.Observe(t.Context())
 	if err != nil || len(seen) > 0 {
 		t.Error(seen, err)

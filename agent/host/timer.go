@@ -75,8 +75,8 @@ func (h *Host) observeTimers(seen enforce.State) error {
 // endIn is the end in a timer's file. Root may have put there what keeps who opens
 // it waiting, such as a pipe: that is spoiled.
 func endIn(file string) (string, error) {
-	b, _, err := read(file)
-	return endOf(string(b)), ignore(ignore(err, fs.ErrInvalid), tree.ErrMounted)
+	text, _, err := readWhole(file, 0)
+	return endOf(text), ignore(err, tree.ErrMounted)
 }
 
 // endOf reads the end that a timer's file stands for; what is no such file is
