@@ -67,6 +67,7 @@ type Outbox struct {
 	segments     []*segment // by number; never empty after the first write
 	next         uint64     // number of the next entry
 	durable      uint64     // last number on disk
+	kept         uint64     // last that the control plane says it has, as numbered on disk
 	pending      []pending
 	pendingBytes int
 	pendingBy    map[uint64]int64   // the same, of each owner

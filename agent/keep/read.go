@@ -189,7 +189,7 @@ func (o *Outbox) rename() error {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.name, o.base = name, base
+	o.name, o.base, o.kept = name, base, base
 	return nil
 }
 
@@ -345,6 +345,7 @@ func (o *Outbox) Kept(upTo uint64, first bool) error {
 	ahead := upTo+o.base > o.durable
 	behind := first && len(o.segments) > 0 && upTo+o.base+1 < o.segments[0].first
 	if !ahead && !behind {
+		o.kept = max(o.kept, upTo+o.base)
 		gone := o.drop(upTo + o.base)
 		o.tellRoom(false)
 		poke(o.work)

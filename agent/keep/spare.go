@@ -65,10 +65,7 @@ func (o *Outbox) fits(of int64, owner uint64, n int64) bool {
 	if o.failing == nil && !o.stuck {
 		memory.own = 0 // the disk takes it at once
 	}
-	for _, s := range o.segments {
-		waits += s.size
-	}
-	return memory.takes(n) && room{of, o.quota, waits, o.by[owner]}.takes(n)
+	return memory.takes(n) && room{of, o.quota, waits + o.onDisk(), o.by[owner]}.takes(n)
 }
 
 // room is some that all share: how much of it, of a hundred, may be filled,

@@ -57,8 +57,7 @@ func TestAFloodOfFilesCostsNoReceipt(t *testing.T) {
 	}
 	// The control plane takes everything: then the rest is told, with nothing
 	// new to say.
-	o.quota = 1 << 20
-	if err := o.Kept(10, true); err != nil {
+	if err := o.Kept(o.durable, true); err != nil {
 		t.Fatal(err)
 	}
 	if err := o.commit(); err != nil {

@@ -80,7 +80,7 @@ func (o *Outbox) write(take []pending) error {
 		frames = append(frames, frame{p.seq, uint32(at + len(buf) + frameHead), uint32(len(p.entry))}) //nolint:gosec // segments are small
 		buf = appendFrame(buf, p.seq, p.entry)
 	}
-	if o.onDisk()+int64(len(buf)) > o.quota {
+	if waits := o.waits(); waits > 0 && waits+int64(len(buf)) > o.quota {
 		return errQuota
 	}
 	if s == nil {
@@ -197,10 +197,19 @@ func (o *Outbox) last() *segment {
 	return o.segments[len(o.segments)-1]
 }
 
-func (o *Outbox) onDisk() int64 {
+func (o *Outbox) waits() int64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	var n int64
+	return o.onDisk()
+}
+
+// onDisk is how many bytes there wait to be sent. What stays behind what was
+// sent does not count: no word of the control plane would ever make it less,
+// and under a small quota nothing was written any more. The caller holds mu.
+func (o *Outbox) onDisk() (n int64) {
+	if o.kept >= o.sendable() {
+		return 0
+	}
 	for _, s := range o.segments {
 		n += s.size
 	}
