@@ -81,6 +81,25 @@ func TestMessagesAreBounded(t *testing.T) {
 	}
 }
 
+// What a person calls her files takes no room from her command line: receivers
+// of syslog cut a message at 8 KiB, and do not say so.
+func TestSyslogStaysShort(t *testing.T) {
+	for _, one := range []string{"a", "\"", "]", "\\", "é", "\x01", "]é"} {
+		v := newShelf(1).events[0]
+		long := strings.Repeat(one, 4000)
+		p := *v.Entry.Process
+		p.Path, p.Cwd, p.Argv = long, long, []string{long}
+		v.Entry.Object, v.Entry.Process = long, &p
+		s, err := syslogOf("fleet").message(v)
+		if err != nil || len(s) > 8<<10 || strings.Count(s, "more in the record") != 4 {
+			t.Errorf("%q: %d bytes, %v", one, len(s), err)
+		}
+		if m, err := rfc5424.NewParser().Parse([]byte(s)); err != nil || !m.Valid() {
+			t.Errorf("%q: %v", one, err)
+		}
+	}
+}
+
 // A receiver that takes less at once gets less at once, and all of it in order.
 func TestASmallReceiver(t *testing.T) {
 	for name, c := range map[string]struct{ most, answer int }{

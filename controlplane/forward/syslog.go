@@ -78,7 +78,7 @@ func (s syslogSink) message(v roster.Event) (string, error) {
 	data := map[string]string{}
 	for _, p := range params {
 		if p[1] != "" {
-			data[p[0]] = cut(oneLine(strings.ToValidUTF8(p[1], "?")), maxParam)
+			data[p[0]] = cutParam(oneLine(strings.ToValidUTF8(p[1], "?")))
 		}
 	}
 	// Not by SetParameter, which passes over what it would have to escape.
@@ -89,6 +89,20 @@ func (s syslogSink) message(v roster.Event) (string, error) {
 		return "", fmt.Errorf("entry %d as syslog: %w", v.ID, err)
 	}
 	return text, nil
+}
+
+// cutParam bounds a value as it is sent: some characters are two bytes there.
+func cutParam(s string) string {
+	room := maxParam
+	for i := range len(s) {
+		if room--; strings.IndexByte(`"\]`, s[i]) >= 0 {
+			room--
+		}
+		if room < 0 {
+			return cut(s, i)
+		}
+	}
+	return s
 }
 
 // hostname is the host that the event is about. The control plane's own
