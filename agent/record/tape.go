@@ -46,6 +46,7 @@ type tape struct {
 	number        uint64   // its number, or that of the next
 	size          int64
 	began         time.Duration // since boot
+	sized         bool          // what follows is the window's
 	width, height int
 	lost          uint64 // bytes that no marker tells of yet
 	why           string // they are lost
@@ -183,8 +184,8 @@ func (t *tape) cut() {
 func (t *tape) resize(width, height int) error {
 	t.mu.Lock()
 	same := t.width == width && t.height == height
-	first := t.width == 0 && t.height == 0
-	t.width, t.height = width, height
+	first := !t.sized
+	t.sized, t.width, t.height = true, width, height
 	t.mu.Unlock()
 	if same || first {
 		return nil

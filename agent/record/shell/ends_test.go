@@ -209,6 +209,24 @@ func TestAStormOfSizesEndsWithTheLast(t *testing.T) {
 	}
 }
 
+// A window without a size is one as well, and that it got one is told.
+func TestAWindowThatHadNoSize(t *testing.T) {
+	s := newStage(t, usual)
+	w := s.login(t)
+	w.types(t, "echo go-$((1+1))\r", "go-2")
+	for _, size := range []unix.Winsize{{}, {Col: 100, Row: 33}} {
+		if err := unix.IoctlSetWinsize(int(w.master.Fd()), unix.TIOCSWINSZ, &size); err != nil {
+			t.Fatal(err)
+		}
+		is := fmt.Sprintf("%d %d", size.Row, size.Col)
+		w.types(t, "until stty size | grep '^"+is+"$'; do sleep 0.05; done\r", "\n"+is+"\r")
+	}
+	w.types(t, "exit\r", "logout")
+	if _, _, events := s.recording(t); said(events, cast.Resize) != "0x0100x33" {
+		t.Errorf("sizes %q", said(events, cast.Resize))
+	}
+}
+
 // Where there is no room, a session goes on and the recording says how much is
 // missing; or it ends, if its role wants that.
 func TestWhereThereIsNoRoom(t *testing.T) {
