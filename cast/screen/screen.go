@@ -19,11 +19,12 @@ import (
 	"curfew.internal/cast"
 )
 
-// The largest screen that is drawn: a window may have any size that a program
-// gives it.
+// The smallest and the largest screen that is drawn: a window may have any size
+// that a program gives it. One that has none, or is too small to work in, is
+// drawn as the usual one: whoever says that hers is such saw more than that.
 const (
-	maxWidth  = 300
-	maxHeight = 100
+	minWidth, maxWidth, usualWidth    = 20, 300, 80
+	minHeight, maxHeight, usualHeight = 8, 100, 24
 )
 
 // together is for how long what is shown is one frame.
@@ -79,7 +80,13 @@ func (d *Drawer) Draw(h cast.Header, events []cast.Event) []Frame {
 }
 
 func (d *Drawer) resize(width, height int) {
-	width, height = min(max(width, 1), maxWidth), min(max(height, 1), maxHeight)
+	if width < minWidth {
+		width = usualWidth
+	}
+	if height < minHeight {
+		height = usualHeight
+	}
+	width, height = min(width, maxWidth), min(height, maxHeight)
 	switch {
 	case d.term == nil:
 		d.term = vt.NewEmulator(width, height)

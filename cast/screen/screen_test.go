@@ -38,8 +38,8 @@ func last(frames []Frame) string {
 func TestWhatStandsOnTheScreen(t *testing.T) {
 	for _, c := range []struct{ name, shown, want string }{
 		{"lines", "one\r\ntwo", "one\ntwo"},
-		{"a line that is too long goes on in the next", "0123456789abc", "0123456789\nabc"},
-		{"what scrolled away is gone", "1\r\n2\r\n3\r\n4\r\n5", "2\n3\n4\n5"},
+		{"a line that is too long goes on in the next", "0123456789abcdefghijklm", "0123456789abcdefghij\nklm"},
+		{"what scrolled away is gone", "1\r\n2\r\n3\r\n4\r\n5\r\n6\r\n7\r\n8\r\n9", "2\n3\n4\n5\n6\n7\n8\n9"},
 		{"an editor that goes back and writes over", "hello\x1b[1;1HJ\x1b[2;3Hx", "Jello\n  x"},
 		{"what was erased", "hello\x1b[1;3H\x1b[K", "he"},
 		{"the other screen, and back", "shell\x1b[?1049h\x1b[2J\x1b[Heditor\x1b[?1049l", "shell"},
@@ -50,7 +50,7 @@ func TestWhatStandsOnTheScreen(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var d Drawer
-			if got := last(d.Draw(cast.Header{Width: 10, Height: 4}, []cast.Event{out(0, c.shown)})); got != c.want {
+			if got := last(d.Draw(cast.Header{Width: 20, Height: 8}, []cast.Event{out(0, c.shown)})); got != c.want {
 				t.Errorf("%q, want %q", got, c.want)
 			}
 		})
@@ -59,27 +59,48 @@ func TestWhatStandsOnTheScreen(t *testing.T) {
 
 func TestFramesAreWhatChanges(t *testing.T) {
 	var d Drawer
-	frames := d.Draw(cast.Header{Width: 10, Height: 3}, []cast.Event{
-		out(0, "\x1b[31mred\x1b[0m "), out(10, "\x1b[1;7mturned\x1b[0m"), // one moment
+	frames := d.Draw(cast.Header{Width: 30, Height: 10}, []cast.Event{
+		out(0, "\x1b[31mred\x1b[0m "), out(10, "\x1b[1;7mturned with all that is\x1b[0m\x1b[11G"), // one moment
 		out(500, "\r\n\x1b[38;2;250;0;5;44mx"),
 		{At: 600 * time.Millisecond, Kind: cast.Input, Data: "typed"},
 		{At: 700 * time.Millisecond, Kind: cast.Marker, Data: "a gap"},
-		{At: time.Second, Kind: cast.Resize, Data: "5x2"},
+		{At: time.Second, Kind: cast.Resize, Data: "20x8"},
 		out(2000, "\x1b[?25l"),
 	})
 	want := []Frame{
-		{At: 10 * time.Millisecond, Width: 10, Height: 3, X: 9, Rows: map[int][]Span{0: {{"red", "f1"}, {" ", ""}, {"turned", "fb bf bold"}}}},
-		{At: 500 * time.Millisecond, Width: 10, Height: 3, X: 1, Y: 1, Rows: map[int][]Span{1: {{"x", "f9 b4"}}}},
-		{At: 700 * time.Millisecond, Width: 10, Height: 3, X: 1, Y: 1, Rows: map[int][]Span{}, Note: "a gap"},
-		{At: time.Second, Width: 5, Height: 2, X: 1, Y: 1, Rows: map[int][]Span{0: {{"red", "f1"}, {" ", ""}, {"t", "fb bf bold"}}}},
-		{At: 2 * time.Second, Width: 5, Height: 2, X: 1, Y: 1, Rows: map[int][]Span{}, Hidden: true},
+		{At: 10 * time.Millisecond, Width: 30, Height: 10, X: 10, Rows: map[int][]Span{0: {{"red", "f1"}, {" ", ""}, {"turned with all that is", "fb bf bold"}}}},
+		{At: 500 * time.Millisecond, Width: 30, Height: 10, X: 1, Y: 1, Rows: map[int][]Span{1: {{"x", "f9 b4"}}}},
+		{At: 700 * time.Millisecond, Width: 30, Height: 10, X: 1, Y: 1, Rows: map[int][]Span{}, Note: "a gap"},
+		{At: time.Second, Width: 20, Height: 8, X: 1, Y: 1, Rows: map[int][]Span{0: {{"red", "f1"}, {" ", ""}, {"turned with all ", "fb bf bold"}}}},
+		{At: 2 * time.Second, Width: 20, Height: 8, X: 1, Y: 1, Rows: map[int][]Span{}, Hidden: true},
 	}
 	if diff := cmp.Diff(want, frames); diff != "" {
 		t.Error(diff)
 	}
 	// The next segment goes on from there.
-	if next := d.Draw(cast.Header{Width: 5, Height: 2}, []cast.Event{out(3000, "y")}); len(next) != 1 || len(next[0].Rows) != 1 {
+	if next := d.Draw(cast.Header{Width: 20, Height: 8}, []cast.Event{out(3000, "y")}); len(next) != 1 || len(next[0].Rows) != 1 {
 		t.Errorf("%+v", next)
+	}
+}
+
+// What is shown is drawn, also where the window is said to have no size, or one
+// that hides it from who replays it, and from nobody else.
+func TestAWindowThatIsTooSmallHidesNothing(t *testing.T) {
+	shown := out(100, "\x1b[2J\x1b[3;5Hcat /etc/shadow\r\nroot:x")
+	for _, size := range [][2]int{{0, 0}, {1, 1}, {80, 1}, {1, 24}, {19, 7}} {
+		for name, events := range map[string][]cast.Event{
+			"from the beginning": {shown},
+			"later":              {{Kind: cast.Resize, Data: fmt.Sprintf("%dx%d", size[0], size[1])}, shown},
+		} {
+			h := cast.Header{Width: 80, Height: 24}
+			if len(events) == 1 {
+				h.Width, h.Height = size[0], size[1]
+			}
+			var d Drawer
+			if got, want := last(d.Draw(h, events)), "\n\n    cat /etc/shadow\nroot:x"; got != want {
+				t.Errorf("%v %s: %q", size, name, got)
+			}
+		}
 	}
 }
 
@@ -90,7 +111,7 @@ func TestARecordingIsDrawnWithinBounds(t *testing.T) {
 		{Kind: cast.Resize, Data: "999999999x999999999"}, {Kind: cast.Resize, Data: "-1x0"}, {Kind: cast.Resize, Data: "x"},
 	})
 	for _, f := range frames {
-		if f.Width > maxWidth || f.Height > maxHeight || f.Width < 1 || f.Height < 1 {
+		if f.Width > maxWidth || f.Height > maxHeight || f.Width < minWidth || f.Height < minHeight {
 			t.Errorf("%d columns, %d rows", f.Width, f.Height)
 		}
 	}
