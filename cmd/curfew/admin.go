@@ -109,9 +109,9 @@ func (e emailCmd) Run(ctx context.Context, p *program) error {
 		return err
 	}
 	return p.print(r, func() error {
-		text := fmt.Sprintf("%s is told at %s.\n", r.Name, r.Email)
+		text := fmt.Sprintf("%s is told at %s.\n", clean(r.Name), clean(r.Email))
 		if r.Email == "" {
-			text = fmt.Sprintf("%s is told nothing by mail.\n", r.Name)
+			text = fmt.Sprintf("%s is told nothing by mail.\n", clean(r.Name))
 		}
 		_, err := fmt.Fprint(p.out, text)
 		return err
