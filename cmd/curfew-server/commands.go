@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
+
 	"curfew.internal/clock"
 	"curfew.internal/completion"
 	"curfew.internal/controlplane"
@@ -95,6 +97,10 @@ func (c serveCmd) Run(ctx context.Context) error {
 	s, err := controlplane.Open(ctx, config, controlplane.Options{Clock: clock.System{}, Log: slog.New(h), Version: Version})
 	if err != nil {
 		return err
+	}
+	// It listens by now: who comes from here on waits, and is not turned away.
+	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+		return errors.Join(fmt.Errorf("tell systemd: %w", err), s.Close())
 	}
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)

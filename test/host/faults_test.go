@@ -364,12 +364,10 @@ systemd-tmpfiles --create curfew-server.conf
 curfew-server init --fleet example --url https://plane.example:7443 --admin cleo > /root/cleo.code
 chown -R curfew-server: /var/lib/curfew-server /etc/curfew-server
 systemctl enable --now curfew-server
-for i in {1..100}; do
-	(exec 3<>/dev/tcp/127.0.0.1/7445; printf 'GET /readyz HTTP/1.0\r\n\r\n' >&3; head -1 <&3) 2>/dev/null | grep -q 200 && ok=1 && break
-	sleep 0.1
-done
-ps -o user= -C curfew-server
-[ -n "$ok" ]`)
+exec 3<>/dev/tcp/127.0.0.1/7445
+printf 'GET /readyz HTTP/1.0\r\n\r\n' >&3
+head -1 <&3 | grep -q 200
+ps -o user= -C curfew-server`)
 	if err != nil || !strings.Contains(out, "curfew-s") {
 		log, _ := h.Sh(t.Context(), "journalctl --no-pager -n 20 -u curfew-server")
 		t.Errorf("%v %s %s", err, out, log)

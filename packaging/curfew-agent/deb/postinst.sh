@@ -12,9 +12,15 @@ configure | abort-upgrade | abort-remove | abort-deconfigure)
 		# Sessions and grants live on without the agent; people under a
 		# grant are refused new logins until it is ready again.
 		for unit in curfew-record.service curfew-agent.service curfew-sweep.timer; do
-			if systemctl --quiet is-active "$unit" || { [ "$1" = abort-remove ] && systemctl --quiet is-enabled "$unit"; }; then
-				deb-systemd-invoke restart "$unit" || echo "curfew-agent: see systemctl status $unit" >&2
-			fi
+			case "$(systemctl is-active "$unit")" in
+			active | activating | reloading) ;; # one that is about to start is of the program before, too
+			*)
+				if [ "$1" != abort-remove ] || ! systemctl --quiet is-enabled "$unit"; then
+					continue
+				fi
+				;;
+			esac
+			deb-systemd-invoke restart "$unit" || echo "curfew-agent: see systemctl status $unit" >&2
 		done
 	fi
 	;;

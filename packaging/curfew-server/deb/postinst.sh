@@ -9,9 +9,11 @@ configure | abort-upgrade | abort-remove | abort-deconfigure)
 	systemd-tmpfiles --create curfew-server.conf
 	if [ -d /run/systemd/system ]; then
 		systemctl daemon-reload
-		if systemctl --quiet is-active curfew-server.service; then
+		case "$(systemctl is-active curfew-server.service)" in
+		active | activating | reloading) # one that is about to start is of the program before, too
 			deb-systemd-invoke restart curfew-server.service || echo "curfew-server: see systemctl status curfew-server" >&2
-		fi
+			;;
+		esac
 	fi
 	;;
 esac
