@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"curfew.internal/agent/enforce"
+	"curfew.internal/agent/host/remains"
 	"curfew.internal/agent/host/tree"
 	"curfew.internal/grant"
 )
@@ -25,12 +26,10 @@ type record struct {
 	GID uint32 `json:"gid"`
 }
 
-// mark is what every record of ours holds. It alone says that a record is
-// ours: one that somebody changed must not outlive its grant for it.
-const mark = `"curfew":true`
-
+// marked reports whether a record holds what every record of ours does. One that
+// somebody changed must not outlive its grant for it.
 func marked(content string) bool {
-	if strings.Contains(content, mark) {
+	if strings.Contains(content, remains.Mark) {
 		return true
 	}
 	var r struct {

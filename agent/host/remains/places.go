@@ -36,6 +36,8 @@ var places = []place{
 	{"/etc/nsswitch.conf", AccountFile, 0},
 	{"/etc/userdb", AccountFile, 1},
 	{"/usr/lib/userdb", AccountFile, 1},
+	{"/run/host/userdb", AccountFile, 1},
+	{"/run/userdb", AccountFile, 1},
 
 	{"/etc/crontab", SystemCron, 0},
 	{"/etc/anacrontab", SystemCron, 0},

@@ -46,7 +46,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, Host: Host{Root: t.TempDir()}}
 	for _, d := range []string{
 		"etc/sudoers.d", "etc/cron.d", "etc/systemd/system/multi-user.target.wants", "etc/pam.d", "root/.ssh", "home/bob/.ssh",
-		"var/spool/cron/crontabs", "var/spool/at", "var/lib/systemd/linger", "tmp", "dev/shm", "usr/bin", "run/systemd/transient",
+		"var/spool/cron/crontabs", "var/spool/at", "var/lib/systemd/linger", "tmp", "dev/shm", "usr/bin", "run/systemd/transient", "run/userdb",
 		"var/lib/dpkg/info", "proc/sys/kernel", "srv",
 	} {
 		must(t, os.MkdirAll(w.path(d), 0o755))
@@ -223,6 +223,20 @@ func TestWhatASessionLeaves(t *testing.T) {
 			"system-unit /usr/lib/systemd/system-environment-generators *", "system-unit /usr/lib/systemd/system-environment-generators/x *",
 			"hook /usr/lib/tmpfiles.d *", "hook /usr/lib/tmpfiles.d/x.conf *",
 			"account-file /usr/lib/userdb *", "account-file /usr/lib/userdb/x.user *",
+		}},
+		"accounts and memberships in memory, beside those of grants": {func(w *world) {
+			for name, text := range map[string]string{
+				"cfw-bob.user": `{"userName":"cfw-bob","uid":70008,"curfew":true}`, "evil.user": `{"userName":"evil","uid":0}`,
+				"bob:sudo.membership": "", "cfw-ana.user-privileged": `{"hashedPassword":[""]}`,
+			} {
+				w.write("run/userdb/"+name, text, 0o644)
+			}
+			must(w.t, os.Symlink("cfw-bob.user", w.path("run/userdb/70008.user")))
+			must(w.t, os.Symlink("evil.user", w.path("run/userdb/70009.user")))
+			must(w.t, os.Symlink("cfw-bob.user", w.path("run/userdb/0.user")))
+		}, []string{
+			"account-file /run/userdb/0.user *", "account-file /run/userdb/70009.user *", "account-file /run/userdb/bob:sudo.membership *",
+			"account-file /run/userdb/cfw-ana.user-privileged *", "account-file /run/userdb/evil.user *",
 		}},
 		"jobs": {func(w *world) {
 			w.write("etc/cron.d/x", "", 0o644)

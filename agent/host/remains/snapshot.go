@@ -9,9 +9,12 @@ import (
 	"io"
 	"os"
 	"path"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"curfew.internal/grant"
 )
 
 // Bounds of a snapshot.
@@ -159,6 +162,9 @@ func (s *scan) name(dir int, name string, p place, file string, deep int) {
 		s.skip(file, err)
 		return
 	}
+	if s.ofGrant(file, f) {
+		return
+	}
 	if f.kind = p.kindIn(file); f.kind != BPFPin { // to read a pinned map is to read what it counts
 		f.Sum = summary(dir, name, f)
 	}
@@ -194,6 +200,25 @@ func (s *scan) endOfGrant(file string) bool {
 	}
 	_, err := s.at(name + ".timer")
 	return err == nil
+}
+
+// Mark is what each record of an account that a grant gives holds. Another that
+// holds it is taken away by whoever looks after those.
+const Mark = `"curfew":true`
+
+// ofGrant reports such a record, and the number that leads to one. They come and
+// go with grants, and drift looks after them.
+func (s *scan) ofGrant(file string, f Fact) bool {
+	dir, name := path.Split(file)
+	ext := path.Ext(name)
+	if dir != "/run/userdb/" || ext != ".user" && ext != ".group" {
+		return false
+	}
+	if n, err := strconv.ParseUint(strings.TrimSuffix(name, ext), 10, 32); err == nil && n >= grant.UIDMin && n <= grant.UIDMax && f.Link == path.Base(f.Link) {
+		file = dir + f.Link
+	}
+	text, err := s.read(file, summed)
+	return err == nil && strings.Contains(text, Mark)
 }
 
 // fact looks at one name.
