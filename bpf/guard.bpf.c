@@ -29,6 +29,8 @@
 #define SET_FLAGS	   0x6602   /* of ioctl(2), without the size */
 #define SET_XATTR	   0x5820
 #define F_SETSIG	   10 /* of fcntl(2) */
+#define F_SETLEASE	   1024
+#define F_UNLCK		   2
 #define FIRST_FREE	   35 /* a signal, of real time: those below end the agent */
 #define FREEZE_DISK	   0x5877 /* FIFREEZE */
 #define STOP_DISK	   0x587d /* EXT4_IOC_SHUTDOWN, XFS_IOC_GOINGDOWN */
@@ -171,16 +173,19 @@ PROCESS(task_setioprio, LIMIT, 1, FIRST)
 
 /* By F_SETSIG an open file sends whoever it belongs to, as by F_SETOWN, any
  * signal, and the kernel asks task_kill nothing. Go takes none of 32 and 34. Of
- * the argument, Linux looks at 32 bits since 6.5. */
+ * the argument, Linux looks at 32 bits since 6.5. By F_SETLEASE whoever opens
+ * the file waits until she lets go: of one that every program reads, the host.
+ */
 HOOK(file_fcntl)
 {
+	__u32 cmd = ctx[1], arg = ctx[2];
+	int signal = cmd == F_SETSIG && arg && arg < FIRST_FREE;
 	struct label *label;
-	__u32 signal = ctx[2];
 
-	if ((__u32)ctx[1] != F_SETSIG || !signal || signal >= FIRST_FREE)
+	if (!signal && (cmd != F_SETLEASE || arg == F_UNLCK))
 		return 0;
 	label = held();
-	return label ? refuse(label, SIGNAL) : 0;
+	return label ? refuse(label, signal ? SIGNAL : HOLD) : 0;
 }
 
 NEVER(bpf, BPF)

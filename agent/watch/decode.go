@@ -193,7 +193,7 @@ var acts = map[bpf.GuardAct]string{
 	bpf.GuardActWRITE: "to write a file that is guarded", bpf.GuardActRENAME: "to rename a file that is guarded",
 	bpf.GuardActREMOVE: "to remove a file that is guarded", bpf.GuardActATTRIBUTES: "to change the attributes of a file that is guarded",
 	bpf.GuardActMOUNT:  "to change the mounts that guarded files are reached by",
-	bpf.GuardActHOLD:   "to have this host wait for it before files are opened (fanotify)",
+	bpf.GuardActHOLD:   "to have this host wait for it before files are opened (fanotify, a lease)",
 	bpf.GuardActFREEZE: "to freeze or shut down a disk that guarded files are on",
 }
 

@@ -30,6 +30,7 @@ var against = []struct{ name, try, undo string }{
 	{"a group among ours", "mkdir /sys/fs/cgroup/system.slice/mine.service", "rmdir /sys/fs/cgroup/system.slice/mine.service"},
 	{"bpf", "way bpf 0", "true"},
 	{"hold up the host", "way hold 0", "true"},
+	{"lease", `: >/root/leased; python3 -c 'import fcntl; fcntl.fcntl(open("/root/leased"), 1024, 1)'`, "true"},
 	{"freeze the disk", "fsfreeze -f /", ""},
 	{"stop the disk", `python3 -c 'import fcntl, os; fcntl.ioctl(os.open("/", 0), 0x8004587d, bytes([2, 0, 0, 0]))'`, ""},
 	{"module", "modprobe dummy", "rmmod dummy"},
@@ -88,7 +89,7 @@ var told = []string{
 	"a signal to the agent", "to trace the agent", "to limit the agent or the first process", "bpf()", "to load code into the kernel", "to set the clock",
 	"to write a file that is guarded", "to rename a file that is guarded", "to remove a file that is guarded",
 	"to change the attributes of a file that is guarded", "to change the mounts that guarded files are reached by",
-	"to have this host wait for it before files are opened (fanotify)", "to freeze or shut down a disk that guarded files are on",
+	"to have this host wait for it before files are opened (fanotify, a lease)", "to freeze or shut down a disk that guarded files are on",
 }
 
 // guarded: under a role that is guarded a root gets nowhere, and the record
