@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"curfew.internal/cast"
@@ -151,41 +150,22 @@ func terminalMessage(t roster.Terminal) *api.Terminal {
 	return m
 }
 
-// lines are those of a recording that show the text. A line that the terminal
-// was given in pieces is one line.
+// lines are those of a recording that show the text.
 func (s *Server) lines(ctx context.Context, t roster.Terminal, text string) ([]*api.TerminalLine, error) {
-	text = strings.ToLower(text)
-	var found []*api.TerminalLine
+	find := finder{text: strings.ToLower(text)}
 	var plain cast.Plain
-	var rest strings.Builder
-	look := func(at time.Duration, shown string) {
-		for {
-			line, after, whole := strings.Cut(shown, "\n")
-			if rest.Len() < maxLine {
-				rest.WriteString(line)
-			}
-			if !whole {
-				return
-			}
-			if l := rest.String(); strings.Contains(strings.ToLower(l), text) && len(found) < maxLines {
-				found = append(found, &api.TerminalLine{At: durationpb.New(at), Text: strings.ToValidUTF8(l[:min(len(l), maxLine)], "")})
-			}
-			rest.Reset()
-			shown = after
-		}
-	}
 	var last time.Duration
 	err := s.segments(ctx, t, func(_ roster.Segment, data []byte) error {
 		_, events, _ := cast.Read(bytes.NewReader(data)) // what is broken of it is not shown
 		for _, e := range events {
 			if last = e.At; e.Kind == cast.Output {
-				look(e.At, plain.Text(e.Data))
+				find.look(e.At, plain.Text(e.Data))
 			}
 		}
 		return nil
 	})
-	look(last, "\n")
-	return found, err
+	find.look(last, "\n")
+	return find.found, err
 }
 
 // segments calls f for each segment of a recording.
