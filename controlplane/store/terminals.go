@@ -60,6 +60,10 @@ func (s *Store) Taken(ctx context.Context, v ledger.Segment) (taken int64, kept 
 	return taken, kept, err
 }
 
+// mostLost bounds what a recording is said to lack, which a host can sign any
+// number for: one that no row holds would keep all recordings from being listed.
+const mostLost = 1 << 61
+
 // KeepSegment keeps what the host signed of a segment, whose data is kept
 // already, in a file of a size. The same again changes nothing; another with its
 // number is refused.
@@ -97,9 +101,9 @@ func (s *Store) KeepSegment(ctx context.Context, v ledger.Segment, envelope []by
 				v.Host, v.Terminal, int64(v.Number), blob(v.Digest), envelope, []byte(h.ReceiptKey)) //nolint:gosec // as above
 		}
 		if err == nil {
-			err = t.exec(ctx, `UPDATE terminals SET seen = ?, ended = ?, why = ?, segments = segments + ?, bytes = bytes + ?, lost = lost + ?, stored = stored + ?,
+			err = t.exec(ctx, `UPDATE terminals SET seen = ?, ended = ?, why = ?, segments = segments + ?, bytes = bytes + ?, lost = CASE WHEN lost < ? THEN lost + ? ELSE lost END, stored = stored + ?,
 				erased = CASE WHEN erased > 0 THEN 1 ELSE 0 END WHERE host = ? AND id = ? AND grant_id = ?`,
-				ns(v.To), ended, v.End, min(len(v.Digest), 1), int64(v.Size), int64(v.Lost), stored, v.Host, v.Terminal, v.Grant) //nolint:gosec // bounded by what a host can send
+				ns(v.To), ended, v.End, min(len(v.Digest), 1), int64(v.Size), mostLost, int64(min(v.Lost, mostLost)), stored, v.Host, v.Terminal, v.Grant) //nolint:gosec // bounded, the size by what a host can send
 		}
 		return err
 	})

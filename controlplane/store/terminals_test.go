@@ -78,6 +78,26 @@ func TestASegmentIsKeptOnceAndInOrder(t *testing.T) {
 	}
 }
 
+// What one host says of its recordings keeps nobody from seeing others'.
+func TestNoHostLosesMoreThanARowHolds(t *testing.T) {
+	s, ctx := scene(t), t.Context()
+	ask(t, s, "r-aaaaaaaaaaaaaaaa")
+	_, err := s.Change(ctx, "r-aaaaaaaaaaaaaaaa", noon, approve)
+	must(t, err)
+	var before []byte
+	for n := range uint64(5) {
+		v := statement(n+1, before)
+		v.Lost = []uint64{5, 1<<63 + 5, 1<<64 - 1, 1<<63 - 1, 7}[n]
+		must(t, s.KeepSegment(ctx, v, v.Seal(hostKey), 7))
+		before = v.Hash()
+		found, err := s.Terminals(ctx, roster.TerminalSearch{Limit: 10})
+		must(t, err)
+		if len(found) != 1 || n > 0 && found[0].Lost < mostLost {
+			t.Errorf("%+v", found)
+		}
+	}
+}
+
 func TestAStatementIsAboutItsHostAlone(t *testing.T) {
 	s, ctx := scene(t), t.Context()
 	ask(t, s, "r-aaaaaaaaaaaaaaaa")
