@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"math"
 
 	"curfew.internal/controlplane/roster"
 	"curfew.internal/ledger"
@@ -13,10 +14,11 @@ import (
 
 type gaps []roster.Event
 
-// sum is how many there are, and how many events they say are missing.
+// sum is how many there are, and how many events they say are missing. A host
+// can say any number: no two of them make none.
 func (g gaps) sum() (n, lost uint64) {
 	for _, e := range g {
-		lost += e.Entry.Lost
+		lost += min(e.Entry.Lost, math.MaxUint64-lost)
 	}
 	return uint64(len(g)), lost
 }
