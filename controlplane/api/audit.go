@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -31,6 +32,11 @@ func (s *Server) search(ctx context.Context, m *api.SearchEventsRequest) (roster
 	if len(q.Words) > maxWords || m.Limit > maxEvents {
 		return q, roster.Refuse(roster.Invalid, "up to %d words, and up to %d events a page", maxWords, maxEvents)
 	}
+	for _, word := range q.Words {
+		if !strings.ContainsFunc(word, lettered) {
+			return q, roster.Refuse(roster.Invalid, "%q has no letter and no digit, by which words are found: leave it out", word)
+		}
+	}
 	if m.Kind != "" && m.Kind != roster.Malformed && ledger.KindNamed(m.Kind) == 0 {
 		return q, roster.Refuse(roster.Invalid, "no such kind of event: %q", m.Kind)
 	}
@@ -51,6 +57,11 @@ func (s *Server) search(ctx context.Context, m *api.SearchEventsRequest) (roster
 	}
 	return q, nil
 }
+
+// lettered reports whether a word is found by the rune. One without any stands
+// nowhere, and whoever pastes a command line with a / or a | of its own is not
+// to read that nobody typed it.
+func lettered(r rune) bool { return unicode.IsLetter(r) || unicode.IsNumber(r) }
 
 // SearchEvents implements the API.
 func (s *Server) SearchEvents(ctx context.Context, m *api.SearchEventsRequest) (*api.SearchEventsReply, error) {

@@ -94,7 +94,7 @@ func TestWhoExportsRecordings(t *testing.T) {
 
 func TestSearchIsChecked(t *testing.T) {
 	w := newWorld(t)
-	for _, q := range []*api.SearchEventsRequest{{Outcome: "good"}, {Kind: "nothing"}, {Limit: 1001}} {
+	for _, q := range []*api.SearchEventsRequest{{Outcome: "good"}, {Kind: "nothing"}, {Limit: 1001}, {Words: "rm -rf /"}, {Words: "*"}} {
 		if _, err := w.ada.SearchEvents(t.Context(), q); connect.CodeOf(err) != connect.CodeInvalidArgument {
 			t.Errorf("%v: %v", q, err)
 		}
