@@ -58,7 +58,7 @@ func (h *Host) numbered(p place, name string, content string) bool {
 }
 
 // observeRecord tells what a file among the records holds, if it is ours.
-func (h *Host) observeRecord(p place, file string) (content string, ours bool, err error) {
+func (h *Host) observeRecord(p place, file string, led bool) (content string, ours bool, err error) {
 	name := strings.TrimSuffix(file, p.ext)
 	if to, err := os.Readlink(h.path(p.dir, file)); err == nil && numeric(name) && filepath.Base(to) == to {
 		if _, err := tree.Lstat(h.path(p.dir, to)); ignore(err, tree.ErrMounted) == nil {
@@ -66,7 +66,7 @@ func (h *Host) observeRecord(p place, file string) (content string, ours bool, e
 		}
 	}
 	text, whole, err := readWhole(h.path(p.dir, file), p.mode)
-	if errors.Is(err, fs.ErrNotExist) || !marked(text) && !h.led(p, file) {
+	if errors.Is(err, fs.ErrNotExist) || !marked(text) && !led {
 		return "", false, ignore(err, fs.ErrNotExist)
 	}
 	if !whole {
@@ -82,17 +82,18 @@ func numeric(name string) bool {
 	return err == nil
 }
 
-// led says whether a link of this name stands where a record of ours did: a
-// number that nobody but us gives leads to it. What it holds may be out of reach.
-func (h *Host) led(p place, file string) bool {
-	if _, err := os.Readlink(h.path(p.dir, file)); err != nil {
-		return false
+// led are the files among the records that stand where one of ours did: numbers
+// that nobody but us gives lead to them. What a link holds may be out of reach.
+func (h *Host) led(p place) map[string]bool {
+	led := map[string]bool{}
+	numbers, _ := h.numbers(p) // those that could be read
+	for file, links := range numbers {
+		led[file] = slices.ContainsFunc(links, func(number string) bool {
+			n, err := strconv.ParseUint(strings.TrimSuffix(number, p.ext), 10, 32)
+			return err == nil && n >= grant.UIDMin && n <= grant.UIDMax
+		})
 	}
-	numbers, _ := h.numbers(p, file) // none that could be read: it is nobody's
-	return slices.ContainsFunc(numbers, func(number string) bool {
-		n, err := strconv.ParseUint(strings.TrimSuffix(number, p.ext), 10, 32)
-		return err == nil && n >= grant.UIDMin && n <= grant.UIDMax
-	})
+	return led
 }
 
 // applyRecord gives or takes an account, or its group.
@@ -110,7 +111,7 @@ func (h *Host) applyRecord(ctx context.Context, s enforce.Step) error {
 		return fmt.Errorf("look at %v: %w", s.Thing, err)
 	}
 	// No administrator writes a record as a folder, a socket or a pipe.
-	ours := marked(old) || there && h.led(p, name+p.ext)
+	ours := marked(old) || there && info.Mode()&fs.ModeSymlink != 0 && h.led(p)[name+p.ext]
 	if there && !ours && (info.Mode().IsRegular() || info.Mode()&fs.ModeSymlink != 0) {
 		return fmt.Errorf("%v: %w", s.Thing, ErrNotOurs)
 	}
@@ -149,12 +150,17 @@ func (h *Host) putRecord(ctx context.Context, s enforce.Step, ours bool) error {
 	return nil
 }
 
-// numbers are the links that lead to a record, whichever number it holds by now.
-func (h *Host) numbers(p place, file string) (numbers []string, err error) {
+// numbers are the links that lead to each record, whichever number it holds by
+// now. Root can put any number of links there: all are read at once.
+func (h *Host) numbers(p place) (map[string][]string, error) {
+	numbers := map[string][]string{}
 	entries, err := os.ReadDir(h.path(p.dir))
 	for _, e := range entries {
-		if to, err := os.Readlink(h.path(p.dir, e.Name())); err == nil && to == file && e.Name() != file {
-			numbers = append(numbers, e.Name())
+		if e.Type() != fs.ModeSymlink {
+			continue
+		}
+		if to, err := os.Readlink(h.path(p.dir, e.Name())); err == nil && e.Name() != to {
+			numbers[to] = append(numbers[to], e.Name())
 		}
 	}
 	return numbers, ignore(err, fs.ErrNotExist)
@@ -162,9 +168,9 @@ func (h *Host) numbers(p place, file string) (numbers []string, err error) {
 
 // unnumber removes every number that leads to a record.
 func (h *Host) unnumber(p place, name string) error {
-	numbers, err := h.numbers(p, name+p.ext)
+	numbers, err := h.numbers(p)
 	errs := []error{err}
-	for _, n := range numbers {
+	for _, n := range numbers[name+p.ext] {
 		errs = append(errs, ignore(os.Remove(h.path(p.dir, n)), fs.ErrNotExist))
 	}
 	if err := errors.Join(errs...); err != nil {

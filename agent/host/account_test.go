@@ -1,8 +1,10 @@
 package host
 
 import (
+	"fmt"
 	"os"
 	"testing"
+	"time"
 )
 
 // Whoever has our mark or a number of ours is managed, whatever the name: the
@@ -51,5 +53,20 @@ func TestALocalAccountNeedsNoNameService(t *testing.T) {
 	}
 	if _, err := h.Managed(t.Context(), "roo"); err == nil {
 		t.Error("a name that nobody could look up is a stranger's")
+	}
+}
+
+// Root can put any number of links among the records, and they stay there after
+// her end: a look that takes minutes would be the last of anybody's.
+func TestAnyNumberOfLinksAmongTheRecordsHoldsNobodyUp(t *testing.T) {
+	h := machine(t)
+	converge(t, h, wanted())
+	for i := range 1000 {
+		must(t, os.Symlink(fmt.Sprintf("y%d.user", i), h.path(userdb, fmt.Sprintf("x%d.user", i))))
+	}
+	begun := time.Now()
+	seen, err := h.Observe(t.Context())
+	if d := time.Since(begun); err != nil || len(seen) != len(wanted()) || d > 4*time.Second {
+		t.Error(len(seen), err, d)
 	}
 }

@@ -162,12 +162,16 @@ func (h *Host) Observe(ctx context.Context) (enforce.State, error) {
 func (h *Host) observeFiles(seen enforce.State, kind enforce.Kind, p place) error {
 	entries, err := os.ReadDir(h.path(p.dir))
 	errs := []error{ignore(err, fs.ErrNotExist)}
+	var led map[string]bool
+	if p.dir == userdb {
+		led = h.led(p)
+	}
 	for _, e := range entries {
 		name, ok := strings.CutSuffix(e.Name(), p.ext)
 		if !ok {
 			continue
 		}
-		content, ours, err := h.readThing(p, e.Name())
+		content, ours, err := h.readThing(p, e.Name(), led[e.Name()] && e.Type() == fs.ModeSymlink)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -184,9 +188,9 @@ func (h *Host) observeFiles(seen enforce.State, kind enforce.Kind, p place) erro
 
 // readThing tells what a file holds, or what is wrong with it. In folders of
 // ours everything is ours; among the records of the host, what bears our mark.
-func (h *Host) readThing(p place, name string) (content string, ours bool, err error) {
+func (h *Host) readThing(p place, name string, led bool) (content string, ours bool, err error) {
 	if p.dir == userdb {
-		return h.observeRecord(p, name)
+		return h.observeRecord(p, name, led)
 	}
 	text, whole, err := readWhole(h.path(p.dir, name), p.mode)
 	if err != nil || !whole {
