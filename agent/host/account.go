@@ -83,7 +83,8 @@ func numeric(name string) bool {
 }
 
 // led are the files among the records that stand where one of ours did: numbers
-// that nobody but us gives lead to them. What a link holds may be out of reach.
+// that nobody but us gives lead to them. Somebody may have taken the mark out of
+// one, and what a link holds may be out of reach.
 func (h *Host) led(p place) map[string]bool {
 	led := map[string]bool{}
 	numbers, _ := h.numbers(p) // those that could be read
@@ -111,7 +112,7 @@ func (h *Host) applyRecord(ctx context.Context, s enforce.Step) error {
 		return fmt.Errorf("look at %v: %w", s.Thing, err)
 	}
 	// No administrator writes a record as a folder, a socket or a pipe.
-	ours := marked(old) || there && info.Mode()&fs.ModeSymlink != 0 && h.led(p)[name+p.ext]
+	ours := marked(old) || there && h.led(p)[name+p.ext]
 	if there && !ours && (info.Mode().IsRegular() || info.Mode()&fs.ModeSymlink != 0) {
 		return fmt.Errorf("%v: %w", s.Thing, ErrNotOurs)
 	}

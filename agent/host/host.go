@@ -171,7 +171,7 @@ func (h *Host) observeFiles(seen enforce.State, kind enforce.Kind, p place) erro
 		if !ok {
 			continue
 		}
-		content, ours, err := h.readThing(p, e.Name(), led[e.Name()] && e.Type() == fs.ModeSymlink)
+		content, ours, err := h.readThing(p, e.Name(), led[e.Name()])
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

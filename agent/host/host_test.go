@@ -106,6 +106,9 @@ func TestWhatSomebodySpoiledIsPutRight(t *testing.T) {
 		"an account as uid 0": func(r string) error {
 			return os.WriteFile(r+"/run/userdb/cfw-ana.user", []byte(`{"userName":"cfw-ana","uid":0,"gid":70007,"curfew":true}`), 0o644)
 		},
+		"an account without our mark": func(r string) error {
+			return os.WriteFile(r+"/run/userdb/cfw-ana.user", []byte(`{"userName":"cfw-ana","uid":70007,"gid":70007,"homeDirectory":"/srv"}`), 0o644)
+		},
 		"a number led elsewhere": func(r string) error {
 			_ = os.Remove(r + "/run/userdb/70007.user")
 			return os.Symlink("x.user", r+"/run/userdb/70007.user")
