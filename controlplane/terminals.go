@@ -114,6 +114,13 @@ func (t *terminals) clearOne(ctx context.Context, host, id string) error {
 			if after = v.Number; len(v.Digest) == 0 {
 				continue // it says that the recording ended
 			}
+			// A host that has what another's terminal showed can hand it in as
+			// its own, under a role of which recordings are kept for a day.
+			if shown, err := t.Shown(ctx, v.Digest); err != nil {
+				return err
+			} else if shown {
+				continue
+			}
 			if err := t.Remove(v.Digest); err != nil {
 				return err
 			}

@@ -155,3 +155,31 @@ func TestRecordingsAreExportedWithTheRecord(t *testing.T) {
 		t.Errorf("its time is over: %+v", r)
 	}
 }
+
+// What another recording shows as well stays as long as that does.
+func TestAFileThatTwoRecordingsShareStays(t *testing.T) {
+	w := newTown(t)
+	w.start(t)
+	ctx, key := t.Context(), ed25519.NewKeyFromSeed(make([]byte, 32))
+	g, s := w.granted(t, key), w.server.terminals
+	var kept ledger.Segment
+	_, packed, err := taped(t, s, g, key, &kept)
+	must(t, err)
+	over := g.NotAfter.Add(time.Hour)
+	later := kept
+	later.Terminal, later.To = "00000000000000ab-02", over.Add(time.Hour)
+	must(t, s.KeepTerminal(ctx, "db1", later.Seal(key), packed))
+	for _, c := range []struct {
+		before time.Time
+		there  bool
+	}{{over, true}, {over.Add(2 * time.Hour), false}} {
+		must(t, s.ForgetTerminals(ctx, "db", c.before, c.before))
+		must(t, s.clear(ctx))
+		if _, err := s.Get(kept.Digest); (err == nil) != c.there {
+			t.Errorf("at %v: %v", c.before, err)
+		}
+	}
+	if all, err := s.Erasing(ctx); err != nil || len(all) > 0 {
+		t.Errorf("%v, %v", all, err)
+	}
+}
