@@ -124,7 +124,7 @@ func (f *Forwarder) again(ctx context.Context, l *line) error {
 		if err := f.store.KeepForwarded(ctx, l.place(i), 0); err != nil {
 			return fmt.Errorf("keep that %s took %d: %w", l.Name, id, err)
 		}
-		f.log.InfoContext(ctx, "an entry that stood aside is forwarded", "target", l.Name, "entry", id)
+		f.log.InfoContext(ctx, "an entry that stood aside is forwarded", "target", l.Name, "entry", id, "deleted", events[0].Deleted)
 	}
 	_, err = f.standing(ctx, l)
 	return err

@@ -118,3 +118,23 @@ func TestCheck(t *testing.T) {
 		t.Error("two have one name")
 	}
 }
+
+// What retention deleted before a receiver had it is told as that, and not as a
+// program that ran without a name.
+func TestWhatWasDeletedSaysSo(t *testing.T) {
+	for _, is := range []bool{false, true} {
+		v := newShelf(1).events[0]
+		v.Entry.Process, v.Deleted = nil, is
+		s, err := syslogOf("fleet").message(v)
+		if err != nil || strings.Contains(s, `deleted="true"`) != is {
+			t.Errorf("%v: syslog %q, %v", is, s, err)
+		}
+		lines, err := ocsfLines("fleet", []roster.Event{v})
+		if err != nil || strings.Contains(string(lines), `"deleted":true`) != is {
+			t.Errorf("%v: OCSF %s, %v", is, lines, err)
+		}
+		if r := logRecord(v, 1); strings.Contains(r.String(), "curfew.deleted") != is {
+			t.Errorf("%v: OTLP %v", is, r)
+		}
+	}
+}

@@ -145,6 +145,9 @@ func unmapped(v roster.Event) object {
 	if e.Lost > 0 {
 		o["lost"] = e.Lost
 	}
+	if v.Deleted {
+		o["deleted"] = true
+	}
 	return o
 }
 

@@ -95,6 +95,9 @@ func logRecord(v roster.Event, now uint64) *logs.LogRecord {
 	if e.Lost > 0 {
 		r.Attributes = append(r.Attributes, number("curfew.lost", e.Lost))
 	}
+	if v.Deleted {
+		r.Attributes = append(r.Attributes, text("curfew.deleted", "true"))
+	}
 	if p := e.Process; p != nil {
 		r.Attributes = append(r.Attributes, number("process.pid", uint64(p.PID)), number("process.parent_pid", uint64(p.PPID)),
 			number("process.user.id", uint64(p.IDs.EUID)), text("process.executable.path", p.Path), texts("process.command_args", p.Argv),

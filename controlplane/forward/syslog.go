@@ -71,6 +71,9 @@ func (s syslogSink) message(v roster.Event) (string, error) {
 	if e.Lost > 0 {
 		params = append(params, [2]string{"lost", strconv.FormatUint(e.Lost, 10)})
 	}
+	if v.Deleted {
+		params = append(params, [2]string{"deleted", "true"})
+	}
 	if p := e.Process; p != nil {
 		params = append(params, [2]string{"pid", strconv.FormatUint(uint64(p.PID), 10)}, [2]string{"uid", strconv.FormatUint(uint64(p.IDs.EUID), 10)},
 			[2]string{"path", p.Path}, [2]string{"cwd", p.Cwd})
