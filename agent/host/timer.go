@@ -168,7 +168,7 @@ func (h *Host) stopTimer(ctx context.Context, c *systemd.Conn, unit string) erro
 		err = nil
 	}
 	// A file that systemd does not know is nobody's timer.
-	return errors.Join(err, ignore(os.Remove(h.path(timersDir, unit)), fs.ErrNotExist))
+	return errors.Join(err, tree.Remove(h.path(timersDir), unit))
 }
 
 // await waits for a job of systemd's.

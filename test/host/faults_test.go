@@ -21,9 +21,10 @@ func drift(t *testing.T, s *scene) {
 		_, err := s.db1.Sh(t.Context(), "test -e /run/curfew/sudoers.d/"+id)
 		return err
 	})
+	s.sh(t, "mkdir -p /run/systemd/transient/curfew-end-mine.timer/full")
 	s.sh(t, "echo 'nobody ALL=(ALL) NOPASSWD: ALL' > /run/mine && chmod 440 /run/mine && mv /run/mine /run/curfew/sudoers.d/mine")
-	s.until(t, "removal of a foreign rule", func() error {
-		_, err := s.db1.Sh(t.Context(), "test ! -e /run/curfew/sudoers.d/mine")
+	s.until(t, "removal of a foreign rule, and of a folder in a timer's place", func() error {
+		_, err := s.db1.Sh(t.Context(), "test ! -e /run/curfew/sudoers.d/mine && test ! -e /run/systemd/transient/curfew-end-mine.timer")
 		return err
 	})
 	s.until(t, "a rule that nobody may remove", func() error { // a sweep may come first
