@@ -14,7 +14,7 @@ import (
 const heldUp = 3 * time.Second
 
 // release keeps a granted root from having the whole host wait for her before it
-// opens a file (fanotify(7)): nothing that it does needs one. The loop could not
+// opens a file (fanotify(7), leases): nothing that it does needs one. The loop could not
 // go on, systemd would end this agent for its silence, and could start none. Where
 // the kernel refuses it, only who had it before is left: the loop is stuck then.
 func (a *Agent) release(ctx context.Context) error {
@@ -87,7 +87,7 @@ func (a *Agent) free(ctx context.Context, stuck, again bool) (said []ledger.Entr
 		}
 		for _, pid := range ended {
 			a.Log.WarnContext(ctx, "a process of a session held up the host and was ended", "pid", pid, "person", s.Person)
-			e := s.entry(ledger.Act, a.Clock.Now().Wall, "process had this host wait for it before files were opened (fanotify), and was ended")
+			e := s.entry(ledger.Act, a.Clock.Now().Wall, "process had this host wait for it before files were opened (fanotify, a lease), and was ended")
 			e.Session, e.Process = id, &ledger.Process{PID: uint32(pid)} //nolint:gosec // a pid fits
 			said = append(said, e)
 		}

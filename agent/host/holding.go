@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,20 +22,26 @@ const (
 )
 
 // EndHolding ends those of the processes that are asked before anybody opens or
-// reads a file (fanotify(7)'s permission events), and names them; with doubted,
+// reads a file (fanotify(7)'s permission events), or do not give up a lease for
+// which somebody waits (fcntl(2)), and names them; with doubted,
 // those too that have more descriptors than are looked at. It opens
 // nothing but what is in /proc, of which nobody is asked. It begins anywhere, and
 // goes on until ctx is done.
 func EndHolding(ctx context.Context, pids []int, doubted bool) (ended []int) {
+	locks, _ := os.ReadFile("/proc/locks") // nobody waits, as far as is known
+	leases := breaking(string(locks))
 	for _, i := range rand.Perm(len(pids)) { //nolint:gosec // no secret
 		if ctx.Err() != nil {
 			break
 		}
 		pid := pids[i]
 		holds := func() bool {
-			var h holding
+			h := holding{leases: leases}
 			h.process(pid)
-			return h.asks || h.over && doubted
+			if h.leased {
+				time.Sleep(yields) // whoever means to will have
+			}
+			return h.asks || h.leased || h.over && doubted
 		}
 		if !holds() {
 			continue
@@ -55,7 +62,9 @@ func EndHolding(ctx context.Context, pids []int, doubted bool) (ended []int) {
 type holding struct {
 	tables []int // a thread of each
 	looked int
-	asks   bool // one of its descriptors is such
+	leases bool // there may be some that somebody waits for
+	asks   bool // one of its descriptors is of such events
+	leased bool // of such a lease
 	over   bool // there are more than are looked at
 }
 
@@ -72,7 +81,7 @@ func (h *holding) process(pid int) {
 		h.tables = append(h.tables, thread)
 		dir := fmt.Sprintf("/proc/%d/task/%d", pid, thread)
 		each(dir+"/fd", func(fd string) bool { return h.descriptor(dir, fd) })
-		return !h.asks && !h.over
+		return !h.asks && !h.leased && !h.over
 	})
 }
 
@@ -81,13 +90,24 @@ func (h *holding) descriptor(dir, fd string) (more bool) {
 		return false
 	}
 	h.looked++
-	if to, err := os.Readlink(filepath.Join(dir, "fd", fd)); err != nil || to != "anon_inode:[fanotify]" {
+	to, err := os.Readlink(filepath.Join(dir, "fd", fd))
+	told := err == nil && to == "anon_inode:[fanotify]"
+	if !told && !h.leases {
 		return true
 	}
 	b, err := os.ReadFile(filepath.Join(dir, "fdinfo", fd)) //nolint:gosec // in /proc
-	h.asks = err == nil && asked(string(b))
-	return !h.asks
+	h.asks = err == nil && told && asked(string(b))
+	h.leased = err == nil && breaking(string(b))
+	return !h.asks && !h.leased
 }
+
+// yields is how long a lease for which somebody waits is not given up before its
+// holder is doubted.
+const yields = 200 * time.Millisecond
+
+// breaking reads what proc_locks(5), and a descriptor, say of leases: whether
+// somebody waits for one.
+func breaking(locks string) bool { return strings.Contains(locks, "LEASE  BREAKING") }
 
 // each goes through a folder, however much is in it, for as long as it is told to.
 func each(dir string, more func(name string) bool) {

@@ -71,6 +71,28 @@ func init() {
 	}
 }
 
+// lessee turns this program into one with a lease of a file, which it does not
+// give up.
+const lessee = "CURFEW_TEST_LESSEE"
+
+func init() {
+	file := os.Getenv(lessee)
+	if file == "" {
+		return
+	}
+	fd, err := unix.Open(file, unix.O_RDONLY, 0)
+	if err == nil {
+		_, err = unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_WRLCK)
+	}
+	if err != nil {
+		os.Exit(1)
+	}
+	_, _ = os.Stdout.WriteString("told\n")
+	for {
+		time.Sleep(time.Hour)
+	}
+}
+
 // become starts this program as something else, and waits until it is.
 func become(t *testing.T, env ...string) int {
 	t.Helper()
@@ -126,6 +148,33 @@ func TestWhoeverIsAskedBeforeFilesAreOpenedIsEnded(t *testing.T) {
 	}
 	must(t, <-opened)
 	must(t, unix.Kill(told, 0))
+}
+
+func TestWhoeverGivesUpNoLeaseIsEndedOnceSomebodyWaits(t *testing.T) {
+	need.Root(t)
+	file := filepath.Join(t.TempDir(), "file")
+	must(t, os.WriteFile(file, nil, 0o600))
+	pid := become(t, lessee+"="+file)
+	if ended := EndHolding(t.Context(), []int{pid}, false); len(ended) > 0 {
+		t.Error("it was ended, and nobody waits")
+	}
+	opened := make(chan error)
+	go func() {
+		f, err := os.Open(file)
+		if err == nil {
+			err = f.Close()
+		}
+		opened <- err
+	}()
+	var ended []int
+	for began := time.Now(); len(ended) == 0 && time.Since(began) < 10*time.Second; {
+		ended = EndHolding(t.Context(), []int{os.Getpid(), pid}, false)
+	}
+	if !slices.Equal(ended, []int{pid}) {
+		t.Error(ended)
+		_ = unix.Kill(pid, unix.SIGKILL)
+	}
+	must(t, <-opened)
 }
 
 func TestWhatAGroupIsAsked(t *testing.T) {
