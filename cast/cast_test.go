@@ -132,9 +132,29 @@ func TestOnlyWhatShowsIsLetThrough(t *testing.T) {
 
 func TestTextIsFoundBetweenSequences(t *testing.T) {
 	var p Plain
-	got := p.Text("\x1b[1mDR") + p.Text("OP\x1b[0m TABEL\b\bLE\r\n\x1b]0;x") + p.Text("y\x07done\b\b\b\b\b\b")
-	if got != "DROP TABLE\n" {
+	got := p.Text("\x1b[1mDR") + p.Text("OP\x1b[0m TABLE\r\n\x1b]0;x") + p.Text("y\x07done")
+	if got != "DROP TABLE\ndone" {
 		t.Errorf("%q", got)
+	}
+}
+
+// What stands on the screen is found, wherever the cursor went from there.
+func TestABackspaceHidesNothing(t *testing.T) {
+	for _, c := range []struct{ shown, want string }{
+		{"secret\b\b\b\b\b\b\r\n", "secret\n"},
+		{"secret\r\n\b\b\b\b\b\b\b\bx", "secret\nx"},
+		{"secret\b\b\b\b\b\b\tx", "secret\tx"},
+		{"secret\b\b\b\b\b\b\x1b[Bxxxxxx", "secretxxxxxx"},
+		{"secret\b\n\b\n", "secret\n\n"},
+		{"N\bNA\bA\bAM\bM", "NAM"},
+		{"_\bN_\bA é\bé", "NA é"},
+		{"N\b_A\b_", "NA"},
+		{"\bx\b", "x"},
+	} {
+		var p Plain
+		if got := p.Text(c.shown); got != c.want {
+			t.Errorf("%q: %q, want %q", c.shown, got, c.want)
+		}
 	}
 }
 

@@ -181,24 +181,34 @@ func numbers(params string) bool {
 // after the other.
 type Plain struct{ f Filter }
 
-// Text is the text of the next part of the stream. A backspace takes back what
-// is in the same part.
+// Text is the text of the next part of the stream. A backspace takes nothing
+// back: it moves the cursor, and what stands there is seen for as long as nothing
+// is written over it. Where a letter is struck twice, or underlined so, there is
+// one.
 func (p *Plain) Text(s string) string {
 	var out []byte
 	var one strings.Builder
+	back := 0 // backspaces in a row
 	for i := 0; i < len(s); {
 		r, n := utf8.DecodeRuneInString(s[i:])
 		one.Reset()
 		p.f.take(&one, r, s[i:i+n])
-		switch t := one.String(); {
-		case t == "" || t[0] == 0x1b || t == "\r":
+		t := one.String()
+		last, size := utf8.DecodeLastRune(out)
+		struck := back == 1 && size > 0 && r >= ' '
+		i += n
+		switch {
 		case t == "\b":
-			_, last := utf8.DecodeLastRune(out)
-			out = out[:len(out)-last]
+			back++
+			continue
+		case t == "" || t[0] == 0x1b || t == "\r":
+		case struck && (r == '_' || r == last):
+		case struck && last == '_':
+			out = append(out[:len(out)-size], t...)
 		default:
 			out = append(out, t...)
 		}
-		i += n
+		back = 0
 	}
 	return string(out)
 }
