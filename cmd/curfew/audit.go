@@ -280,8 +280,8 @@ func timeline(w io.Writer, r *api.TimelineReply, all bool) error {
 	if q == nil {
 		return errors.New("the server told no request")
 	}
-	_, err := fmt.Fprintf(w, "%s: %s as %s on %s for %s, %q\n\n", line(q.Grant), line(q.Person+named(q.FullName)), line(q.Role),
-		line(strings.Join(q.Hosts, ", ")), span(q.Duration.AsDuration()), clean(q.Reason))
+	_, err := fmt.Fprintf(w, "%s: %s as %s on %s for %s, %q, asked on %s\n\n", line(q.Grant), line(q.Person+named(q.FullName)), line(q.Role),
+		line(strings.Join(q.Hosts, ", ")), span(q.Duration.AsDuration()), clean(q.Reason), day(q.AskedAt))
 	if err != nil {
 		return err
 	}
@@ -316,18 +316,21 @@ func moments(w io.Writer, all []*api.Moment, whole bool) error {
 		}
 		return err
 	}
-	before := ""
+	before, on := "", ""
+	if len(all) > 0 {
+		on = day(all[0].At) // which stands above
+	}
 	for _, m := range all {
 		if !whole && aside(m) {
 			left++
 			continue
 		}
 		said := happened(m, whole)
-		if !whole && said == before {
+		if !whole && said == before && day(m.At) == on {
 			times++
 			continue
 		}
-		if err := flush(); err != nil {
+		if err := errors.Join(flush(), dayLine(w, &on, m.At)); err != nil {
 			return err
 		}
 		row, before, times = fine(m.At)+"  "+said, said, 1

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"curfew.internal/wire/api"
 )
@@ -25,6 +26,7 @@ type eventPrinter struct {
 	form string
 	csv  *csv.Writer
 	n    int
+	day  string // of the last line of text
 }
 
 // events prints what is found, or, without an end, what comes.
@@ -35,6 +37,9 @@ func (p *program) events(endless bool) *eventPrinter {
 	}
 	if e.form == "csv" {
 		e.csv = csv.NewWriter(p.out)
+	}
+	if e.form == "text" {
+		e.day = day(timestamppb.New(p.clock.Now().Wall)) // what is of today needs no day
 	}
 	return e
 }
@@ -82,6 +87,9 @@ func (p *eventPrinter) text(e *api.Event) error {
 	who := e.Person
 	if len(e.Approvers) > 0 {
 		who += " (by " + strings.Join(e.Approvers, ",") + ")"
+	}
+	if err := dayLine(p.out, &p.day, e.At); err != nil {
+		return err
 	}
 	_, err := fmt.Fprintf(p.out, "%s %-6s %-20s %-16s %-9s %s\n", fine(e.At), line(source(e)), line(e.Grant), line(who), line(e.Kind), line(told(e)))
 	return err

@@ -46,6 +46,18 @@ func at(t *timestamppb.Timestamp) string {
 
 func fine(t *timestamppb.Timestamp) string { return t.AsTime().UTC().Format("15:04:05.000") }
 
+func day(t *timestamppb.Timestamp) string { return t.AsTime().UTC().Format(time.DateOnly) }
+
+// dayLine begins a day, if what follows is of another than what stands before.
+func dayLine(w io.Writer, last *string, t *timestamppb.Timestamp) error {
+	if day(t) == *last {
+		return nil
+	}
+	*last = day(t)
+	_, err := fmt.Fprintf(w, "--- %s\n", *last)
+	return err
+}
+
 // span writes a duration without its zero parts: 2h, 90s as 1m30s.
 func span(d time.Duration) string {
 	s := d.String()

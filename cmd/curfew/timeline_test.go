@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"curfew.internal/clock"
 	"curfew.internal/wire/api"
 )
 
@@ -41,5 +42,42 @@ func TestATimelineSaysOnceWhatHappensAgain(t *testing.T) {
 				t.Errorf("%s", got)
 			}
 		})
+	}
+}
+
+// A time of day says nothing of what was days ago.
+func TestADayIsTold(t *testing.T) {
+	noon := time.Date(2027, 1, 31, 12, 0, 0, 0, time.UTC)
+	var all []*api.Moment
+	for _, later := range []time.Duration{0, time.Hour, 24 * time.Hour, 25 * time.Hour, 96 * time.Hour} {
+		all = append(all, &api.Moment{At: timestamppb.New(noon.Add(later)), What: "connect", Host: "db1", Person: "ana", Text: "the same"})
+	}
+	var b strings.Builder
+	r := &api.TimelineReply{Request: &api.Request{Grant: "g-a", Person: "ana", Role: "ops", Hosts: []string{"db1"}, AskedAt: timestamppb.New(noon)}, Moments: all}
+	if err := timeline(&b, r, false); err != nil {
+		t.Fatal(err)
+	}
+	want := `g-a: ana as ops on db1 for 0s, "", asked on 2027-01-31
+
+12:00:00.000  connect    db1      ana      the same  (2 times)
+--- 2027-02-01
+12:00:00.000  connect    db1      ana      the same  (2 times)
+--- 2027-02-04
+12:00:00.000  connect    db1      ana      the same
+`
+	if b.String() != want {
+		t.Errorf("%s", &b)
+	}
+	var out strings.Builder
+	p := &program{globals: globals{Output: "text"}, out: &out, clock: clock.System{}}
+	to := p.events(false)
+	for _, at := range []time.Time{noon, noon.Add(time.Hour), noon.Add(24 * time.Hour), time.Now()} {
+		if err := to.print(&api.Event{At: timestamppb.New(at), Kind: "login", Host: "db1"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lines := strings.Split(out.String(), "\n")
+	if len(lines) != 8 || lines[0] != "--- 2027-01-31" || !strings.HasPrefix(lines[1], "12:00:00.000 db1") || !strings.HasPrefix(lines[2], "13:00") || lines[3] != "--- 2027-02-01" {
+		t.Errorf("%s", &out)
 	}
 }
