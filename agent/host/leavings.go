@@ -29,6 +29,9 @@ func (h *Host) Snapshot(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look at what sessions could change: %w", err)
 	}
+	if text, err := h.environment(ctx); err == nil && o.Before.Values != nil {
+		o.Before.Values[environment] = text // without it, the look says so
+	}
 	return json.Marshal(o.Before)
 }
 
@@ -115,6 +118,14 @@ func (h *Host) Leavings(ctx context.Context, t Trace) (Leavings, error) {
 		return Leavings{}, fmt.Errorf("look for leftovers: %w", err)
 	}
 	found := o.Found
+	given, err := h.environment(ctx)
+	was, known := before.Values[environment]
+	if err == nil && known {
+		found.Findings = append(found.Findings, set(was, given)...)
+		found.Looked = append(found.Looked, environment)
+	} else {
+		skipped = append(skipped, environment+": it is not known, or was not before the session")
+	}
 	own := t.Own()
 	if !own {
 		skipped = append(skipped, "what is "+t.Person+"'s own is not removed: another grant of hers stands")

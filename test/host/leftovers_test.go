@@ -27,6 +27,8 @@ systemctl daemon-reload
 systemctl start NAME
 mknod -m 666 /srv/NAME-disk b 252 4095
 printf "NAME ALL=(ALL) NOPASSWD: ALL\n" > /etc/sudoers.d/NAME-more
+touch /run/userdb/games:sudo.membership
+systemctl set-environment NAME_path=/srv
 '
 `
 
@@ -97,6 +99,14 @@ func (s *scene) littered(t *testing.T, name, role string) receipt {
 		t.Errorf("%v\n%s", err, out)
 	}
 	s.sh(t, fmt.Sprintf("! ls /var/spool/cron/crontabs/%[1]s /var/spool/cron/atjobs/a* /tmp/%[1]s-note /var/lib/systemd/linger/%[1]s /run/curfew/before/%[1]s.json 2>/dev/null | grep . && ! pgrep -f 'sleep 919[12]'", name))
+	for _, f := range []string{
+		"account-file /run/userdb/games:sudo.membership: ", "system-unit environment of what systemd starts: changed since the session began: " + name + "_path",
+	} {
+		if !has(looks[0].Left, f) {
+			t.Errorf("not named: %s", f)
+		}
+	}
+	s.sh(t, "rm /run/userdb/games:sudo.membership; systemctl unset-environment "+name+"_path")
 	return looks[0]
 }
 
