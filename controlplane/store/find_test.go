@@ -13,6 +13,8 @@ import (
 	"curfew.internal/ledger"
 )
 
+func year(n int) time.Time { return time.Date(n, 12, 31, 0, 0, 0, 0, time.UTC) }
+
 func TestSearch(t *testing.T) {
 	s, ctx := fresh(t), t.Context()
 	addHost(t, s, "db1")
@@ -44,6 +46,10 @@ func TestSearch(t *testing.T) {
 		{"quotes are words", roster.Search{Words: []string{"' OR 1=1 --"}}, nil},
 		{"since and until", roster.Search{Since: noon.Add(2), Until: noon.Add(3)}, []uint64{2}},
 		{"what tells of a time long ago, and came late", roster.Search{Until: noon}, []uint64{4}},
+		{"until a time that nanoseconds do not count to", roster.Search{Until: year(9999)}, []uint64{1, 2, 3, 4}},
+		{"since such a one", roster.Search{Since: year(9999)}, nil},
+		{"since one before they begin", roster.Search{Since: year(2)}, []uint64{1, 2, 3, 4}},
+		{"until such a one", roster.Search{Until: year(2)}, nil},
 		{"nothing tells of the future", roster.Search{Since: noon.Add(time.Hour)}, nil},
 		{"a word is a whole one", roster.Search{Words: []string{"postgres"}}, nil},
 		{"a word may go on", roster.Search{Words: []string{"/lib/postgres*"}}, []uint64{4}},

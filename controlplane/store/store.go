@@ -17,6 +17,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"time"
@@ -233,11 +234,20 @@ func known(err error) error {
 
 // ns is an instant as the database has it; the zero time is 0.
 func ns(t time.Time) int64 {
-	if t.IsZero() {
+	switch {
+	case t.IsZero():
 		return 0
+	case t.After(latest):
+		return latest.UnixNano()
+	case t.Before(earliest):
+		return earliest.UnixNano()
 	}
 	return t.UnixNano()
 }
+
+// The times that nanoseconds count to. What is asked for beyond them, such as all
+// before the year 9999, would be of some other time.
+var earliest, latest = time.Unix(0, -1<<62), time.Unix(0, math.MaxInt64)
 
 // instant reads what ns wrote.
 type instant struct{ to *time.Time }
