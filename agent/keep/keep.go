@@ -157,7 +157,7 @@ const lockName = "lock"
 // lockFile takes the lock, which ends with this process; nil if another has
 // it.
 func lockFile(name string) (*os.File, error) {
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // a name in the agent's own folder
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NONBLOCK, 0o600) //nolint:gosec // a name in the agent's own folder; a lease (fcntl(2)) keeps nobody
 	if err != nil {
 		return nil, err
 	}

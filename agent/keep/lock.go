@@ -16,7 +16,8 @@ func Lock(ctx context.Context, file string) (release func() error, err error) {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil { //nolint:gosec // sshd and nss read in it as other users
 		return nil, fmt.Errorf("lock %s: %w", file, err)
 	}
-	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600) //nolint:gosec // a name of our own
+	// Root can have whoever opens it wait, by a lease (fcntl(2)).
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600) //nolint:gosec // a name of our own
 	if err != nil {
 		return nil, fmt.Errorf("lock: %w", err)
 	}
