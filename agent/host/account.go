@@ -97,6 +97,23 @@ func (h *Host) led(p place) map[string]bool {
 	return led
 }
 
+// crowd is how many records are looked at, whoever made them.
+const crowd = 10_000
+
+// known leaves of more records than that the accounts that have a number or a
+// marker of ours. Root can put any number of others there: they stay after her
+// end, and each look at all of them could be the last of anybody's.
+func (h *Host) known(entries []os.DirEntry, led map[string]bool, ext string) ([]os.DirEntry, error) {
+	if len(entries) <= crowd {
+		return entries, nil
+	}
+	ours := slices.DeleteFunc(entries, func(e os.DirEntry) bool {
+		_, err := tree.Lstat(h.path(managedDir, strings.TrimSuffix(e.Name(), ext)))
+		return !led[e.Name()] && ignore(err, tree.ErrMounted) != nil
+	})
+	return ours, fmt.Errorf("more than %d records lie in /%s, so that not all were looked at: remove what is nobody's", crowd, userdb)
+}
+
 // applyRecord gives or takes an account, or its group.
 func (h *Host) applyRecord(ctx context.Context, s enforce.Step) error {
 	p := places[s.Thing.Kind]

@@ -70,3 +70,17 @@ func TestAnyNumberOfLinksAmongTheRecordsHoldsNobodyUp(t *testing.T) {
 		t.Error(len(seen), err, d)
 	}
 }
+
+// Nor can any number of records.
+func TestAmongAnyNumberOfRecordsOursAreSeen(t *testing.T) {
+	h := machine(t)
+	converge(t, h, wanted())
+	must(t, os.WriteFile(h.path(userdb, "cfw-ana.user"), []byte("{}"), 0o644))
+	for i := range crowd {
+		must(t, os.WriteFile(h.path(userdb, fmt.Sprintf("x%d.user", i)), nil, 0o644))
+	}
+	seen, err := h.Observe(t.Context())
+	if err == nil || len(seen) != len(wanted()) {
+		t.Error(len(seen), err)
+	}
+}

@@ -165,6 +165,9 @@ func (h *Host) observeFiles(seen enforce.State, kind enforce.Kind, p place) erro
 	var led map[string]bool
 	if p.dir == userdb {
 		led = h.led(p)
+		var failed error
+		entries, failed = h.known(entries, led, p.ext)
+		errs = append(errs, failed)
 	}
 	for _, e := range entries {
 		name, ok := strings.CutSuffix(e.Name(), p.ext)
