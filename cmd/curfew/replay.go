@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"golang.org/x/term"
 
 	"curfew.internal/cast"
 	"curfew.internal/ledger"
@@ -76,7 +77,7 @@ func (r replayCmd) Run(ctx context.Context, p *program) error {
 
 // play shows a recording, whose segments each calls it with.
 func (r replayCmd) play(p *program, each func(func(context.Context, part) error) error) error {
-	s := &show{out: p.out, speed: r.Speed, idle: r.Idle, after: p.clock.After}
+	s := &show{out: p.out, err: p.err, window: p.window, speed: r.Speed, idle: r.Idle, after: p.clock.After}
 	err := each(s.segment)
 	s.reset()
 	if err == nil && s.end != "" {
@@ -120,14 +121,35 @@ func parts(ctx context.Context, c apiconnect.CurfewClient, q *api.ReplayTerminal
 // A show plays a recording at a terminal: as text, colours and moves of the
 // cursor, and nothing that the terminal would do more with.
 type show struct {
-	out   io.Writer
-	speed float64 // 0: as fast as can be
-	idle  time.Duration
-	after func(time.Duration) <-chan time.Time
+	out, err io.Writer
+	window   func() (width, height int)
+	speed    float64 // 0: as fast as can be
+	idle     time.Duration
+	after    func(time.Duration) <-chan time.Time
 
 	safe cast.Filter
 	at   time.Duration
 	end  string
+	told bool // that it is larger than the window
+}
+
+// window is the size of the terminal that is written to; zero: it is none.
+func (p *program) window() (width, height int) {
+	if f, ok := p.out.(*os.File); ok {
+		width, height, _ = term.GetSize(int(f.Fd())) // zero, if it fails
+	}
+	return width, height
+}
+
+// fits says so, once, if a window of the size may show what this one does not:
+// what goes beyond its edge, where lines do not wrap, is seen by nobody.
+func (s *show) fits(width, height int) {
+	w, h := s.window()
+	if s.told || w == 0 || width <= w && height <= h {
+		return
+	}
+	s.told = true
+	fmt.Fprintf(s.err, "--- it was shown in %d columns and %d rows: in this window, of %d and %d, not all of it may be seen\r\n", width, height, w, h)
 }
 
 func (s *show) segment(ctx context.Context, p part) error {
@@ -135,10 +157,11 @@ func (s *show) segment(ctx context.Context, p part) error {
 		s.end = p.End
 		return nil
 	}
-	_, events, err := cast.Read(bytes.NewReader(p.data))
+	h, events, err := cast.Read(bytes.NewReader(p.data))
 	if err != nil {
 		return fmt.Errorf("segment %d: %w", p.Number, err)
 	}
+	s.fits(h.Width, h.Height)
 	for _, e := range events {
 		if err := s.event(ctx, e); err != nil {
 			return err
@@ -161,6 +184,11 @@ func (s *show) event(ctx context.Context, e cast.Event) error {
 	switch e.Kind {
 	case cast.Output:
 		text = s.safe.Safe(e.Data)
+	case cast.Resize:
+		var width, height int
+		if _, err := fmt.Sscanf(e.Data, "%dx%d", &width, &height); err == nil {
+			s.fits(width, height)
+		}
 	case cast.Marker:
 		text = "\r\n\x1b[7m[" + line(e.Data) + "]\x1b[0m\r\n"
 	}

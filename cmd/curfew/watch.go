@@ -40,7 +40,7 @@ func (w watchCmd) Run(ctx context.Context, p *program) error {
 	}
 	keys := &keyboard{client: c, terminal: t, err: p.err, leave: leave}
 	go keys.read(ctx, p.in) // ends with this program
-	s := &show{out: p.out, after: func(time.Duration) <-chan time.Time { return nil }}
+	s := &show{out: p.out, err: p.err, window: p.window, after: func(time.Duration) <-chan time.Time { return nil }}
 	err = parts(ctx, c, &api.ReplayTerminalRequest{Host: t.Host, Id: t.Id, Follow: true}, s.segment)
 	s.reset()
 	if s.end != "" {
