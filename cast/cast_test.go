@@ -109,6 +109,10 @@ func TestOnlyWhatShowsIsLetThrough(t *testing.T) {
 		{"other alphabets", "a\x1b(0q\x1b)Bb\x0e\x0f", "aqb"},
 		{"a full reset", "a\x1bcb", "ab"},
 		{"a bell, and a printer", "a\x07\x1b[5i\x1b[4ib", "ab"},
+		{"a character again", "pas\x1b[bword é\x1b[3b|\x1b[1m\x1b[0b", "password éééé|\x1b[1m|"},
+		{"nothing again", "\x1b[5ba\r\n\x1b[5bb", "a\r\nb"},
+		{"a character more often than a row has room", "a\x1b[9999b", strings.Repeat("a", 301)},
+		{"again, and something else", "a\x1b[1;2b\x1b[?1b\x1b[-1bb", "ab"},
 		{"a character a million times", "a\x1b[1000000bb", "ab"},
 		{"a sequence without an end", "a\x1b[" + strings.Repeat("1;", 200) + "mb", "ab"},
 		{"text that runs the other way", "a\u202egpj.exe\u202cb", "agpj.exeb"},
@@ -150,6 +154,7 @@ func TestABackspaceHidesNothing(t *testing.T) {
 		{"_\bN_\bA é\bé", "NA é"},
 		{"N\b_A\b_", "NA"},
 		{"\bx\b", "x"},
+		{"pas\x1b[bword", "password"},
 	} {
 		var p Plain
 		if got := p.Text(c.shown); got != c.want {

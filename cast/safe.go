@@ -1,6 +1,7 @@
 package cast
 
 import (
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -18,6 +19,7 @@ import (
 type Filter struct {
 	state state
 	seq   []byte // of the control sequence that has begun
+	last  string // the character that was shown last, on this line
 }
 
 type state int
@@ -32,8 +34,10 @@ const (
 	textEsc       // in one of those, after ESC
 )
 
-// maxSequence bounds a control sequence; a longer one is dropped.
-const maxSequence = 64
+const (
+	maxSequence = 64  // bounds a control sequence; a longer one is dropped
+	maxRepeated = 300 // characters, of one: no row that is drawn has more
+)
 
 // Safe returns what may be shown of the next part of the stream.
 func (f *Filter) Safe(s string) string {
@@ -101,13 +105,28 @@ func (f *Filter) broken(b *strings.Builder, r rune, raw string) {
 func (f *Filter) plain(b *strings.Builder, r rune, raw string) {
 	switch {
 	case r == '\n' || r == '\r' || r == '\t' || r == '\b':
+		f.last = ""
 		b.WriteString(raw)
 	case r == utf8.RuneError && len(raw) == 1:
 		b.WriteRune(utf8.RuneError)
 	case unicode.IsControl(r), bidi(r): // also what begins a sequence at some terminals, in one character
 	default:
+		f.last = raw
 		b.WriteString(raw)
 	}
+}
+
+// repeat shows the last character again, as xterm does and what is written for
+// it has it do: a word would lack a letter, and a row what aligns it.
+func (f *Filter) repeat(b *strings.Builder) {
+	n := uint64(1)
+	if len(f.seq) > 0 {
+		var err error
+		if n, err = strconv.ParseUint(string(f.seq), 10, 16); err != nil {
+			return
+		}
+	}
+	b.WriteString(strings.Repeat(f.last, int(min(max(n, 1), maxRepeated))))
 }
 
 // bidi reports whether the rune turns the direction of text, by which one
@@ -139,6 +158,10 @@ func (f *Filter) controlled(b *strings.Builder, r rune, raw string) {
 	switch {
 	case r >= 0x40 && r <= 0x7e:
 		f.state = ground
+		if r == 'b' {
+			f.repeat(b)
+			return
+		}
 		if len(f.seq) < maxSequence && harmless(string(f.seq), byte(r)) {
 			b.WriteString("\x1b[")
 			b.Write(f.seq)

@@ -46,6 +46,7 @@ func TestWhatStandsOnTheScreen(t *testing.T) {
 		{"wide characters", "漢字!", "漢字!"},
 		{"what answers, titles and links is not there", "a\x1b[6n\x1b]0;title\x07\x1b[cb\x1b]8;;http://x\x1b\\c", "abc"},
 		{"a screen that is scrolled in part", "1\r\n2\r\n3\x1b[2;3r\x1b[3;1H\n4\x1b[r", "1\n3\n4"},
+		{"a letter again", "pas\x1b[bword", "password"},
 		{"letters that are put in between", "ad\x1b[1;2H\x1b[2@bc", "abcd"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -115,7 +116,7 @@ func TestARecordingIsDrawnWithinBounds(t *testing.T) {
 			t.Errorf("%d columns, %d rows", f.Width, f.Height)
 		}
 	}
-	for _, final := range "@ABCDEFGHJKLMPSTXZ`adefmrsu" {
+	for _, final := range "@ABCDEFGHJKLMPSTXZ`abdefmrsu" {
 		d = Drawer{}
 		d.Draw(cast.Header{Width: 80, Height: 24}, []cast.Event{out(0, strings.Repeat(fmt.Sprintf("x\x1b[9999%c\x1b[999999999%[1]c\x1b[9999;9999%[1]c", final), 2000))})
 	}
