@@ -38,14 +38,14 @@ func (b budget) turn(ctx context.Context) (context.Context, context.CancelFunc) 
 }
 
 // endSessions ends every session whose grant is no longer held: it neither
-// stands nor drains. All of them end at once. A login whose person holds another live grant goes on under that one:
-// the end of one grant never cuts another.
+// stands nor drains. All of them end at once. One that another live grant stands
+// for goes on under that: the end of one grant never cuts another.
 func (a *Agent) endSessions(ctx context.Context, b budget, live, held []grant.Grant) []error {
 	var failed []error
 	var ended, torn []Session
 	for _, s := range a.sessionsNow() {
 		g, stands := find(held, s.Grant)
-		other, _ := of(live, s.Person)
+		other, _ := s.another(live)
 		switch {
 		case s.Torn:
 			torn = append(torn, s)
@@ -64,11 +64,25 @@ func (a *Agent) endSessions(ctx context.Context, b budget, live, held []grant.Gr
 }
 
 // over reports whether a session has to end: its grant is not held any more, and
-// it is no login that goes on under another live one of its person's.
+// there is no other that it goes on under.
 func (s Session) over(live, held []grant.Grant) bool {
 	_, stands := find(held, s.Grant)
-	_, other := of(live, s.Person)
-	return !stands && (!other || s.Kind != LoginSession)
+	_, other := s.another(live)
+	return !stands && !other
+}
+
+// another is a live grant that a session goes on under: a login under any of its
+// person's, a sudo call under those that it was under before an extension.
+func (s Session) another(live []grant.Grant) (best grant.Grant, found bool) {
+	if s.Kind == LoginSession {
+		return of(live, s.Person)
+	}
+	for _, id := range s.Past {
+		if g, stands := find(live, id); stands && g.NotAfter.After(best.NotAfter) {
+			best, found = g, true
+		}
+	}
+	return best, found
 }
 
 // stretch moves a session to a grant that ends later: a login to any of its
@@ -99,6 +113,9 @@ func (a *Agent) move(s Session, g grant.Grant, live []grant.Grant) []error {
 	}
 	if err := a.Labels.Extend(s.ID, a.deadlineOf(s, g, live)); err != nil {
 		return []error{err}
+	}
+	if s.Kind == SudoSession && !slices.Contains(s.Past, s.Grant) {
+		s.Past = append(slices.Clone(s.Past), s.Grant)
 	}
 	s.Grant, s.Approvers = g.ID, approvers(g)
 	return []error{a.put(s)}

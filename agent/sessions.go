@@ -43,6 +43,7 @@ type Session struct {
 	// Begun is the same since boot: the wall clock may be set. Zero, in one that
 	// an agent of before kept: long ago.
 	Begun time.Duration `json:"begun,omitempty"`
+	Past  []string      `json:"past,omitempty"` // grants of its role that a sudo call was under before, as that it came by
 	Torn  bool          `json:"torn,omitempty"` // its record has a gap, and its role demands a whole one
 }
 
