@@ -152,7 +152,7 @@ var keyFiles = []string{"authorized_keys", "authorized_keys2", "rc", "environmen
 // values are settings of the kernel that name a program it starts as root,
 // loosen what it keeps from others, or can leave nothing of ours room to run.
 var values = []string{
-	"/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe", "/sys/kernel/uevent_helper",
+	"/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe", "/proc/sys/kernel/poweroff_cmd", "/sys/kernel/uevent_helper",
 	"/proc/sys/fs/suid_dumpable", "/proc/sys/fs/protected_hardlinks", "/proc/sys/fs/protected_symlinks",
 	"/proc/sys/kernel/yama/ptrace_scope", "/proc/sys/kernel/unprivileged_bpf_disabled",
 	"/proc/sys/kernel/threads-max", "/proc/sys/kernel/pid_max", "/proc/sys/kernel/sched_rt_runtime_us",

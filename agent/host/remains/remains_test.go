@@ -238,6 +238,13 @@ func TestWhatASessionLeaves(t *testing.T) {
 			"account-file /run/userdb/0.user *", "account-file /run/userdb/70009.user *", "account-file /run/userdb/bob:sudo.membership *",
 			"account-file /run/userdb/cfw-ana.user-privileged *", "account-file /run/userdb/evil.user *",
 		}},
+		"programs that the kernel starts for others": {func(w *world) {
+			w.write("proc/self/mountinfo", rootMount+"30 21 0:30 / /sys/fs/cgroup/rdma rw - cgroup cgroup rw,rdma\n", 0o444)
+			w.write("sys/fs/cgroup/rdma/release_agent", "/srv/sh\n", 0o644)
+			w.write("proc/sys/kernel/poweroff_cmd", "/srv/sh\n", 0o644)
+		}, []string{
+			"kernel-value /proc/sys/kernel/poweroff_cmd", "mount /sys/fs/cgroup/rdma", "kernel-value /sys/fs/cgroup/rdma/release_agent",
+		}},
 		"jobs": {func(w *world) {
 			w.write("etc/cron.d/x", "", 0o644)
 			for _, n := range []string{"var/spool/cron/crontabs/cfw-ana", "var/spool/at/a0001"} {

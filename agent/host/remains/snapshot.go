@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -97,12 +98,17 @@ func parseModules(text string) []string {
 
 // settings reads the kernel's values.
 func (v *view) settings(into map[string]string) {
-	files := values
+	files := slices.Clone(values)
+	for _, m := range v.mounts {
+		if m.kind == "cgroup" { // of the first version: a program for when a group is empty
+			files = append(files, path.Join(m.point, "release_agent"))
+		}
+	}
 	// To list it would mount it where it is only to be mounted on use.
 	if m, ok := v.mounts.over(binfmt); ok && m.kind == "binfmt_misc" {
 		for _, name := range v.list(binfmt) {
 			if name != "register" && name != "status" {
-				files = append(files[:len(files):len(files)], path.Join(binfmt, name))
+				files = append(files, path.Join(binfmt, name))
 			}
 		}
 	}
