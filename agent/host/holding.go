@@ -1,6 +1,8 @@
 package host
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -28,8 +30,8 @@ const (
 // nothing but what is in /proc, of which nobody is asked. It begins anywhere, and
 // goes on until ctx is done.
 func EndHolding(ctx context.Context, pids []int, doubted bool) (ended []int) {
-	locks, _ := os.ReadFile("/proc/locks") // nobody waits, as far as is known
-	leases := breaking(string(locks))
+	n := 0
+	leases := says("/proc/locks", func(line []byte) bool { n++; return n > maxLocks || breaking(line) })
 	for _, i := range rand.Perm(len(pids)) { //nolint:gosec // no secret
 		if ctx.Err() != nil {
 			break
@@ -95,9 +97,9 @@ func (h *holding) descriptor(dir, fd string) (more bool) {
 	if !told && !h.leases {
 		return true
 	}
-	b, err := os.ReadFile(filepath.Join(dir, "fdinfo", fd)) //nolint:gosec // in /proc
-	h.asks = err == nil && told && asked(string(b))
-	h.leased = err == nil && breaking(string(b))
+	info := filepath.Join(dir, "fdinfo", fd)
+	h.asks = told && says(info, func(line []byte) bool { return asked(string(line)) })
+	h.leased = h.leases && says(info, breaking)
 	return !h.asks && !h.leased
 }
 
@@ -105,9 +107,29 @@ func (h *holding) descriptor(dir, fd string) (more bool) {
 // holder is doubted.
 const yields = 200 * time.Millisecond
 
-// breaking reads what proc_locks(5), and a descriptor, say of leases: whether
-// somebody waits for one.
-func breaking(locks string) bool { return strings.Contains(locks, "LEASE  BREAKING") }
+// maxLocks is how many of the host's locks are looked at: the kernel goes through
+// them from the first again for each page. Behind more, somebody may wait.
+const maxLocks = 1 << 14
+
+// breaking reads what proc_locks(5), and a descriptor, say of a lease: whether
+// somebody waits for it.
+func breaking(line []byte) bool { return bytes.Contains(line, []byte("LEASE  BREAKING")) }
+
+// says reports whether one of a file's lines is such. It holds one at a time:
+// anybody can have millions of locks, and each is a line.
+func says(file string, such func(line []byte) bool) bool {
+	f, err := os.Open(file) //nolint:gosec // in /proc
+	if err != nil {
+		return false // gone
+	}
+	defer func() { _ = f.Close() }() // only read
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if such(lines.Bytes()) {
+			return true
+		}
+	}
+	return false
+}
 
 // each goes through a folder, however much is in it, for as long as it is told to.
 func each(dir string, more func(name string) bool) {

@@ -177,6 +177,28 @@ func TestWhoeverGivesUpNoLeaseIsEndedOnceSomebodyWaits(t *testing.T) {
 	must(t, <-opened)
 }
 
+// Anybody can have any number of locks: to look at them takes no memory, and
+// what stands behind them is looked for.
+func TestAnyNumberOfLocksIsLookedAt(t *testing.T) {
+	need.Root(t)
+	dir := t.TempDir()
+	f, err := os.Create(filepath.Join(dir, "locked"))
+	must(t, err)
+	defer func() { _ = f.Close() }() // opened to lock it
+	for i := maxLocks; i >= 0; i-- {
+		must(t, unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK, Start: int64(2 * i), Len: 1}))
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if ended := EndHolding(t.Context(), []int{os.Getpid()}, true); len(ended) > 0 {
+		t.Error(ended)
+	}
+	runtime.ReadMemStats(&after)
+	if n := after.TotalAlloc - before.TotalAlloc; n > 1<<20 {
+		t.Errorf("it took %d bytes", n)
+	}
+}
+
 func TestWhatAGroupIsAsked(t *testing.T) {
 	for text, want := range map[string]bool{
 		"pos:\t0\nfanotify flags:4 event-flags:0\nfanotify sdev:2d mflags:0 mask:10000 ignored_mask:0\n": true,
