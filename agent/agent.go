@@ -98,6 +98,8 @@ type Keep interface {
 	// later, if it is further ahead than within. It says by how much.
 	Correct(r clock.Reading, now time.Time, within time.Duration) (by time.Duration, err error)
 	Append(entries ...ledger.Entry) error
+	// Offer appends an entry if the disk takes it now.
+	Offer(e ledger.Entry) error
 	Sessions() ([]Session, error)
 	SaveSession(s Session) error
 	DropSession(id uint64) error
@@ -392,12 +394,16 @@ func of(grants []grant.Grant, person string) (grant.Grant, bool) {
 	return best, best.ID != ""
 }
 
+// stamp says whose entry it is.
+func (a *Agent) stamp(e *ledger.Entry) {
+	e.Host, e.Boot, e.Text = a.Name, a.Boot, printable(e.Text)
+}
+
 // append records entries of this host. A record that cannot be written now is
 // kept by the outbox in memory, or counted as a gap; no removal waits for it.
 func (a *Agent) append(entries ...ledger.Entry) {
 	for i := range entries {
-		entries[i].Host, entries[i].Boot = a.Name, a.Boot
-		entries[i].Text = printable(entries[i].Text)
+		a.stamp(&entries[i])
 	}
 	var lost *keep.LostError
 	switch err := a.Keep.Append(entries...); {

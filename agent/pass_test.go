@@ -102,6 +102,7 @@ func (*memory) Told(clock.Reading, time.Time) (time.Duration, error) { return 0,
 func (*memory) Correct(clock.Reading, time.Time, time.Duration) (time.Duration, error) { return 0, nil }
 
 func (m *memory) Append(e ...ledger.Entry) error     { m.entries = append(m.entries, e...); return nil }
+func (m *memory) Offer(e ledger.Entry) error         { return m.Append(e) }
 func (m *memory) Sessions() ([]agent.Session, error) { return nil, nil }
 func (m *memory) SaveSession(agent.Session) error    { return nil }
 func (m *memory) DropSession(uint64) error           { return nil }

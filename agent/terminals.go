@@ -161,19 +161,13 @@ func (a *Agent) sign(ctx context.Context, r *record.Recording) error {
 		if n != r.State.Stated+1 {
 			break // the one before is on its way to disk
 		}
-		data, err := r.Segment(n)
-		if err != nil {
-			return err
+		s, envelope := a.signed(r, n)
+		if envelope == nil { // one that waits for room in the record is not read again and again
+			if s, err = a.whole(ctx, r, n); err != nil {
+				return err
+			}
 		}
-		at, err := r.Sealing(n)
-		if err != nil {
-			return err
-		}
-		_, events, broken := cast.Read(bytes.NewReader(data))
-		if broken != nil {
-			a.Log.ErrorContext(ctx, "a recording is broken, and is sent as it is", "recording", r.ID, "segment", n, "err", broken)
-		}
-		if err := a.state(r, segment(data, at, cast.Lost(events))); err != nil {
+		if err := a.state(r, s); err != nil {
 			return err
 		}
 	}
@@ -197,21 +191,52 @@ func (a *Agent) signEnd(ctx context.Context, r *record.Recording) error {
 	return a.state(r, ledger.Segment{To: end.At, Lost: end.Lost, End: end.Why})
 }
 
+// whole is the statement on a segment that is whole, but for what it is about.
+func (a *Agent) whole(ctx context.Context, r *record.Recording, n uint64) (ledger.Segment, error) {
+	data, err := r.Segment(n)
+	if err != nil {
+		return ledger.Segment{}, err
+	}
+	at, err := r.Sealing(n)
+	if err != nil {
+		return ledger.Segment{}, err
+	}
+	_, events, broken := cast.Read(bytes.NewReader(data))
+	if broken != nil {
+		a.Log.ErrorContext(ctx, "a recording is broken, and is sent as it is", "recording", r.ID, "segment", n, "err", broken)
+	}
+	return segment(data, at, cast.Lost(events)), nil
+}
+
 // segment is the statement on data, but for what it is about.
 func segment(data []byte, at time.Time, lost uint64) ledger.Segment {
 	sum := sha256.Sum256(data)
 	return ledger.Segment{Digest: sum[:], Size: uint64(len(data)), To: at, Lost: lost}
 }
 
+// signed is the statement of a number that was signed before; without an envelope
+// there is none.
+func (a *Agent) signed(r *record.Recording, n uint64) (s ledger.Segment, envelope []byte) {
+	public, _ := a.ReceiptKey.Public().(ed25519.PublicKey) // it is no other
+	envelope, err := r.Statement(n)
+	if err == nil {
+		s, err = ledger.OpenSegment(envelope, public)
+	}
+	if err != nil {
+		return ledger.Segment{}, nil
+	}
+	return s, envelope
+}
+
 // state signs a statement and puts it into the record. A crash in between
-// tells it twice, in the same bytes.
+// tells it twice, in the same bytes. Where the record has no room it waits, and
+// its segment with it: were it lost, those after it would go on from nothing.
 func (a *Agent) state(r *record.Recording, s ledger.Segment) error {
 	s.Fleet, s.Host, s.Boot, s.Grant, s.Person, s.Session = a.Fleet, a.Name, r.Boot, r.Grant, r.Person, r.Session
 	s.Terminal, s.Number, s.From, s.Before = r.ID, r.State.Stated+1, r.Started, r.State.Before
-	public, _ := a.ReceiptKey.Public().(ed25519.PublicKey) // it is no other
-	envelope, err := r.Statement(s.Number)
-	if was, werr := ledger.OpenSegment(envelope, public); err == nil && werr == nil {
-		s = was // it was signed before
+	was, envelope := a.signed(r, s.Number)
+	if envelope != nil {
+		s = was
 	} else {
 		envelope = s.Seal(a.ReceiptKey)
 		if err := r.Sign(s.Number, envelope); err != nil {
@@ -228,7 +253,10 @@ func (a *Agent) state(r *record.Recording, s ledger.Segment) error {
 	if s.End != "" {
 		e.Text = s.Terminal + " ended: " + s.End
 	}
-	a.append(e)
+	a.stamp(&e)
+	if err := a.Keep.Offer(e); err != nil {
+		return fmt.Errorf("put segment %d into the record: %w", s.Number, err)
+	}
 	r.State.Stated, r.State.Before, r.State.Ended = s.Number, s.Hash(), s.End != ""
 	return r.Save()
 }

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"errors"
@@ -14,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"curfew.internal/agent/keep"
 	"curfew.internal/agent/record"
 	"curfew.internal/agent/uplink"
 	"curfew.internal/grant"
@@ -238,5 +240,50 @@ func TestARefusedRecordingHoldsUpNoOther(t *testing.T) {
 	told := w.told(ledger.Gap)
 	if len(told) != 1 || told[0].Grant != "g-strange" || told[0].Text != "terminal x-1 from segment 1 on: the control plane refuses it: no room at the control plane" {
 		t.Errorf("%+v", told)
+	}
+}
+
+// A crowded keep has no room for what waits on the disk anyway.
+type crowded struct {
+	Keep
+	err error
+}
+
+func (c *crowded) Offer(e ledger.Entry) error {
+	if c.err != nil {
+		return c.err
+	}
+	return c.Keep.Offer(e)
+}
+
+// A record that has no room for a segment's statement gets it later, and then
+// the next: none of a recording is left out.
+func TestASegmentWaitsForRoomInTheRecord(t *testing.T) {
+	w := newWorld()
+	a := w.agent(t)
+	no := &crowded{Keep: a.Keep, err: keep.ErrFull}
+	a.Keep = no
+	spool := t.TempDir()
+	recording(t, spool, record.Info{ID: "x-1", Session: 1, Grant: "g-a", Person: "ana"}, `{"at":"2027-01-31T12:00:01Z","why":"the shell ended"}`)
+	var sent [][]byte
+	terms := &Terminals{Spool: record.Spool{Dir: spool}, Send: func(_ context.Context, statement, _ []byte) error {
+		sent = append(sent, statement)
+		return nil
+	}}
+	for range 3 {
+		if err := a.takeTerminals(t.Context(), terms); !errors.Is(err, keep.ErrFull) {
+			t.Fatal(err)
+		}
+	}
+	if told := w.told(ledger.Terminal); len(told)+len(sent) > 0 {
+		t.Fatalf("%+v, %d sent", told, len(sent))
+	}
+	no.err = nil
+	if err := a.takeTerminals(t.Context(), terms); err != nil {
+		t.Fatal(err)
+	}
+	told := w.told(ledger.Terminal)
+	if len(told) != 2 || len(sent) != 2 || !bytes.Equal(told[0].Receipt, sent[0]) || !bytes.Equal(told[1].Receipt, sent[1]) {
+		t.Errorf("%+v, %d sent", told, len(sent))
 	}
 }

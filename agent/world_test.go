@@ -303,6 +303,8 @@ func (k fakeKeep) Append(entries ...ledger.Entry) error {
 	return nil
 }
 
+func (k fakeKeep) Offer(e ledger.Entry) error { return k.Append(e) }
+
 func (k fakeKeep) Sessions() ([]Session, error) {
 	var all []Session
 	for _, s := range k.sessions {

@@ -143,6 +143,9 @@ func (k *Keep) tick(ctx context.Context) error {
 // says that entries are in memory only, or lost and counted.
 func (k *Keep) Append(entries ...ledger.Entry) error { return k.outbox.Append(entries...) }
 
+// Offer reports an entry if the disk takes it; nil says that it outlives a crash.
+func (k *Keep) Offer(e ledger.Entry) error { return k.outbox.Offer(e) }
+
 // Outbox is what is still to be sent.
 func (k *Keep) Outbox() *Outbox { return k.outbox }
 

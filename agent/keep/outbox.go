@@ -18,6 +18,7 @@ import (
 var (
 	ErrHeld = errors.New("entries are in memory only, until the disk takes them")
 	ErrLost = errors.New("no room for entries, neither on disk nor in memory: they are counted as a gap")
+	ErrFull = errors.New("the disk has no room for an entry now, and whoever offers it has it still")
 )
 
 // ErrRenamed means that numbers of the outbox and of the control plane do not
@@ -178,20 +179,46 @@ func (o *Outbox) Append(entries ...ledger.Entry) error {
 			lost.Of = append(lost.Of, begun...)
 		}
 	}
+	last, running := o.along()
+	o.mu.Unlock()
+	if err := o.reach(last, running); lost == nil {
+		return err
+	}
+	return lost
+}
+
+// Offer puts an entry at the end as [Outbox.Append] does, if the disk takes it.
+// If not, nothing is missing: it is offered again.
+func (o *Outbox) Offer(e ledger.Entry) error {
+	o.mu.Lock()
+	need := frameHead + int64(len(e.Bytes()))
+	if o.failing != nil || o.stuck || o.closed || !o.fits(share(e.Kind), owner(e), need) {
+		o.mu.Unlock()
+		return ErrFull
+	}
+	o.put(e)
+	last, running := o.along()
+	o.mu.Unlock()
+	return o.reach(last, running)
+}
+
+// along seals what was put, if somebody is there to write it, and says what to
+// wait for. The caller holds mu.
+func (o *Outbox) along() (last uint64, running bool) {
 	if o.running {
 		o.sealAlong()
 	}
-	last, running := o.next-1, o.running
-	o.mu.Unlock()
+	return o.next - 1, o.running
+}
+
+// reach has what was put written, and waits for it.
+func (o *Outbox) reach(last uint64, running bool) error {
 	if !running {
 		// Before and after the life of the writer, whoever appends writes.
 		_ = o.commit() // wait says what came of it
 	}
 	poke(o.work)
-	if err := o.wait(last); lost == nil {
-		return err
-	}
-	return lost
+	return o.wait(last)
 }
 
 // wait returns once the disk has the entry of the number, or why it has not.

@@ -33,8 +33,8 @@ func openBox(t rapid.TB, c Config) *Outbox {
 
 func entry(n uint64) ledger.Entry { return ledger.Entry{Kind: ledger.Exec, Session: n} }
 
-// login is an entry that may fill all the room there is.
-func login(n uint64) ledger.Entry { return ledger.Entry{Kind: ledger.Login, Session: n} }
+// removed is an entry that may fill all the room there is.
+func removed(n uint64) ledger.Entry { return ledger.Entry{Kind: ledger.Removed, Session: n} }
 
 // all reads the outbox from the number on, and checks that numbers go on.
 func all(t rapid.TB, o *Outbox, after uint64) []ledger.Entry {
@@ -132,7 +132,7 @@ func TestOutboxKeepsItsWord(t *testing.T) {
 				for range rapid.IntRange(1, 10).Draw(rt, "n") {
 					n++
 					o.mu.Lock()
-					o.put(login(n))
+					o.put(removed(n))
 					o.mu.Unlock()
 				}
 			},
@@ -150,7 +150,7 @@ func TestOutboxKeepsItsWord(t *testing.T) {
 				k := rapid.IntRange(0, len(entries)).Draw(rt, "k")
 				for _, e := range entries[:k] {
 					acked++
-					if e.Kind == ledger.Login {
+					if e.Kind == ledger.Removed {
 						base = e.Session
 					} else {
 						base += e.Lost
@@ -310,7 +310,7 @@ func TestAppendSaysWhatIsLost(t *testing.T) {
 	_ = o.commit()
 	var lost uint64
 	for i := range uint64(100) {
-		if errors.Is(o.Append(login(i)), ErrLost) {
+		if errors.Is(o.Append(removed(i)), ErrLost) {
 			lost++
 		}
 	}
@@ -365,7 +365,7 @@ func TestEntryTooLarge(t *testing.T) {
 func TestOutboxIsBoundedOnDisk(t *testing.T) {
 	o := openBox(t, Config{Dir: t.TempDir(), Clock: &ready{}, Quota: 2000})
 	for i := range uint64(1000) {
-		o.put(login(i))
+		o.put(removed(i))
 		if err := o.commit(); err != nil {
 			if !errors.Is(err, errQuota) || o.onDisk() > 2000 {
 				t.Fatal(err, o.onDisk())

@@ -13,10 +13,12 @@ import (
 
 // When room runs out, what a session did beside the programs that it started
 // goes first, then its programs, and each session's own before others': no
-// flood of it costs a receipt, a login, or another session's program.
+// flood of it costs a login or another session's program, and no flood of logins
+// a receipt.
 const (
 	spareShare   = 75 // of a hundred of the quota, and of memory, for what goes first
 	programShare = 90 // and for that with the programs
+	loginShare   = 95 // and with what comes once or a few times a session, of which there can be many
 	wholeShare   = 100
 	// ampleShare of the room may be anybody's. Beyond that a session has no
 	// more than is free, as in the kernel's ring.
@@ -34,6 +36,8 @@ func share(k ledger.Kind) int64 {
 		return spareShare
 	case ledger.Exec, ledger.SetID, ledger.Act, ledger.Privilege, ledger.Refused, ledger.WouldRefuse:
 		return programShare
+	case ledger.Login, ledger.Logout, ledger.Terminal:
+		return loginShare
 	}
 	return wholeShare
 }
@@ -65,7 +69,11 @@ func (o *Outbox) fits(of int64, owner uint64, n int64) bool {
 	if o.failing == nil && !o.stuck {
 		memory.own = 0 // the disk takes it at once
 	}
-	return memory.takes(n) && room{of, o.quota, waits + o.onDisk(), o.by[owner]}.takes(n)
+	disk := room{of, o.quota, waits + o.onDisk(), o.by[owner]}
+	if of == loginShare {
+		memory.own, disk.own = 0, 0 // no flood of a session's takes its end from it
+	}
+	return memory.takes(n) && disk.takes(n)
 }
 
 // room is some that all share: how much of it, of a hundred, may be filled,

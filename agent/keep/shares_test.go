@@ -1,0 +1,96 @@
+package keep
+
+import (
+	"errors"
+	"os"
+	"testing"
+
+	"curfew.internal/ledger"
+)
+
+// receipt is what must have room whatever sessions do.
+func receipt() ledger.Entry { return ledger.Entry{Kind: ledger.Removed, Receipt: make([]byte, 64)} }
+
+// Logins, and what is recorded of terminals, come as often as somebody likes, each
+// of another session: they cost no receipt its place on the disk, and what they
+// cost themselves is told, with its bounds.
+func TestAFloodOfLoginsCostsNoReceipt(t *testing.T) {
+	for name, full := range map[string]bool{"the quota is used up": false, "the disk is full": true} {
+		t.Run(name, func(t *testing.T) {
+			c := Config{Dir: t.TempDir(), Clock: &ready{}, Host: "db1", Quota: 64 << 10}
+			if full {
+				c.Memory, c.Quota = 64<<10, 1<<30
+			}
+			o := openBox(t, c)
+			if full {
+				o.create = func(*os.Root, string) (file, error) { return nil, errFull }
+			}
+			var made, dropped uint64
+			for session := uint64(1); session < 5000 && dropped < 3*missedOf+300; session++ {
+				for _, k := range []ledger.Kind{ledger.Login, ledger.Terminal, ledger.Logout} {
+					var lost *LostError
+					err := o.Append(ledger.Entry{Kind: k, At: day, Session: session, Person: "ana", Text: "sudo"})
+					if made++; errors.As(err, &lost) {
+						dropped++
+					} else if err != nil && !full {
+						t.Fatalf("entry %d is in memory only: %v", made, err)
+					}
+				}
+			}
+			for range 10 {
+				if err := o.Append(receipt()); errors.Is(err, ErrLost) || err != nil && !full {
+					t.Fatal("a receipt has no room:", err)
+				}
+			}
+			o.create, o.quota = createFile, 1<<30
+			if err := errors.Join(o.Kept(0, true), o.commit()); err != nil {
+				t.Fatal(err)
+			}
+			kinds, lost := tally(t, o)
+			if is := kinds[ledger.Login] + kinds[ledger.Terminal] + kinds[ledger.Logout]; is != made-dropped || lost != dropped || dropped == 0 || kinds[ledger.Removed] != 10 {
+				t.Errorf("%v, %d told as missing; %d were made, %d not taken", kinds, lost, made, dropped)
+			}
+			for _, e := range all(t, o, 0) {
+				if e.Kind == ledger.Gap && (e.Since.IsZero() || e.At.IsZero()) {
+					t.Errorf("a gap without bounds: %+v", e)
+				}
+			}
+		})
+	}
+}
+
+// What is offered is on the disk, or is its owner's still: it is no gap.
+func TestWhatIsOfferedIsNotMissed(t *testing.T) {
+	o := openBox(t, Config{Dir: t.TempDir(), Clock: &ready{}, Host: "db1", Quota: 64 << 10})
+	segment := ledger.Entry{Kind: ledger.Terminal, Session: 7, Receipt: make([]byte, 200)}
+	offered := uint64(0)
+	for ; ; offered++ {
+		if err := o.Offer(segment); errors.Is(err, ErrFull) {
+			break
+		} else if err != nil || offered > 10_000 {
+			t.Fatal(offered, err)
+		}
+	}
+	if err := o.Append(receipt()); err != nil {
+		t.Fatal("a receipt has no room:", err)
+	}
+	if err := o.Kept(o.durable, true); err != nil {
+		t.Fatal(err)
+	}
+	o.broken, o.create = true, func(*os.Root, string) (file, error) { return nil, errFull }
+	if err := o.Append(receipt()); !errors.Is(err, ErrHeld) {
+		t.Fatal(err)
+	}
+	if err := o.Offer(segment); !errors.Is(err, ErrFull) {
+		t.Error("the disk takes nothing, and it is in memory only:", err)
+	}
+	o.create = createFile
+	if err := errors.Join(o.commit(), o.Kept(offered+2, true), o.Offer(segment)); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range all(t, o, o.kept) {
+		if e.Kind == ledger.Gap {
+			t.Errorf("%d are told as missing", e.Lost)
+		}
+	}
+}
