@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"sync"
 	"time"
@@ -35,20 +36,31 @@ func (t *terminals) KeepTerminal(ctx context.Context, host string, statement, pa
 	if err != nil {
 		return refused(err)
 	}
-	if len(s.Digest) > 0 {
-		if err := t.room(ctx, s, len(packed)); err != nil {
-			return err
-		}
-		data, err := t.Put(s.Digest, packed)
-		if err != nil {
-			return refused(err)
+	if len(s.Digest) == 0 { // it says that the recording ended
+		return refused(t.KeepSegment(ctx, s, statement, len(packed), func() error { return nil }))
+	}
+	if err := t.room(ctx, s, len(packed)); err != nil {
+		return err
+	}
+	for range keepTries {
+		var data []byte
+		if data, err = t.Put(s.Digest, packed); err != nil {
+			break
 		}
 		if !s.Holds(data) {
 			return refused(archive.ErrDigest)
 		}
+		err = t.KeepSegment(ctx, s, statement, len(packed), func() error { return t.Has(s.Digest) })
+		if !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
 	}
-	return refused(t.KeepSegment(ctx, s, statement, len(packed)))
+	return refused(err)
 }
+
+// keepTries is how often data is put back that was deleted with another recording
+// before it was vouched for.
+const keepTries = 3
 
 // room refuses a segment for which its host has no room left here. What else the
 // host tells is taken: its record has a room of its own.
@@ -116,12 +128,7 @@ func (t *terminals) clearOne(ctx context.Context, host, id string) error {
 			}
 			// A host that has what another's terminal showed can hand it in as
 			// its own, under a role of which recordings are kept for a day.
-			if shown, err := t.Shown(ctx, v.Digest); err != nil {
-				return err
-			} else if shown {
-				continue
-			}
-			if err := t.Remove(v.Digest); err != nil {
+			if err := t.IfUnshown(ctx, v.Digest, func() error { return t.Remove(v.Digest) }); err != nil {
 				return err
 			}
 		}

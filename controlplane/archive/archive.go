@@ -85,6 +85,19 @@ func (f Folder) Get(digest []byte) ([]byte, error) {
 	return data, nil
 }
 
+// Has returns [fs.ErrNotExist] if data is not there. It opens the file: a folder on
+// the network may not know yet that another server deleted it.
+func (f Folder) Has(digest []byte) error {
+	if len(digest) != sha256.Size {
+		return ErrDigest
+	}
+	file, err := os.Open(f.file(digest))
+	if err != nil {
+		return fmt.Errorf("look for kept data: %w", err)
+	}
+	return file.Close()
+}
+
 // Remove deletes data by its digest. What is gone already is as it should be.
 func (f Folder) Remove(digest []byte) error {
 	if len(digest) != sha256.Size {

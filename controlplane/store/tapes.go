@@ -96,12 +96,20 @@ func (s *Store) Erasing(ctx context.Context) ([]roster.Terminal, error) {
 	}, `SELECT host, id FROM terminals WHERE erased = 1 ORDER BY host, id LIMIT ?`, forgetTapesAtOnce)
 }
 
-// Shown reports whether a recording that is not to be deleted has a segment with
-// the digest, on whichever host.
-func (s *Store) Shown(ctx context.Context, digest []byte) (is bool, err error) {
-	err = s.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM terminal_segments s JOIN terminals t ON t.host = s.host AND t.id = s.terminal
-		WHERE s.digest = ? AND t.erased = 0)`, digest).Scan(&is)
-	return is, err
+// IfUnshown calls remove, unless a recording that is not to be deleted has a
+// segment with the digest, on whichever host. It does so in the turn of a change:
+// no server keeps one meanwhile.
+func (s *Store) IfUnshown(ctx context.Context, digest []byte, remove func() error) error {
+	return s.write(ctx, func(t *tx) error {
+		t.quiet = true
+		var shown bool
+		err := t.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM terminal_segments s JOIN terminals t ON t.host = s.host AND t.id = s.terminal
+			WHERE s.digest = ? AND t.erased = 0)`, digest).Scan(&shown)
+		if err != nil || shown {
+			return err
+		}
+		return remove()
+	})
 }
 
 // Erased says that the files of a recording are gone.

@@ -17,7 +17,7 @@ func TestWhatTerminalsShowedIsForgotten(t *testing.T) {
 	over := r.Grant.NotAfter.Add(time.Second)
 	keep := func(v ledger.Segment) {
 		t.Helper()
-		must(t, s.KeepSegment(ctx, v, v.Seal(hostKey), 7))
+		must(t, s.KeepSegment(ctx, v, v.Seal(hostKey), 7, there))
 	}
 	first := statement(1, nil)
 	keep(first)

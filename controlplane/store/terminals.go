@@ -65,10 +65,14 @@ func (s *Store) Taken(ctx context.Context, v ledger.Segment) (taken int64, kept 
 const mostLost = 1 << 61
 
 // KeepSegment keeps what the host signed of a segment, whose data is kept
-// already, in a file of a size. The same again changes nothing; another with its
-// number is refused.
-func (s *Store) KeepSegment(ctx context.Context, v ledger.Segment, envelope []byte, stored int) error {
+// already, in a file of a size, if that is there still: it may have been another
+// recording's, whose time is over. The same again changes nothing; another with
+// its number is refused.
+func (s *Store) KeepSegment(ctx context.Context, v ledger.Segment, envelope []byte, stored int, there func() error) error {
 	return s.write(ctx, func(t *tx) error {
+		if err := there(); err != nil {
+			return err
+		}
 		h, err := host(ctx, t, v.Host)
 		if err != nil {
 			return err

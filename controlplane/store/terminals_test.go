@@ -19,6 +19,9 @@ func statement(number uint64, before []byte) ledger.Segment {
 	}
 }
 
+// there says that a segment's file is.
+func there() error { return nil }
+
 func TestASegmentIsKeptOnceAndInOrder(t *testing.T) {
 	s, ctx := scene(t), t.Context()
 	ask(t, s, "r-aaaaaaaaaaaaaaaa")
@@ -32,7 +35,7 @@ func TestASegmentIsKeptOnceAndInOrder(t *testing.T) {
 		envelope := v.Seal(hostKey)
 		got, err := s.Statement(ctx, "db1", envelope)
 		if err == nil {
-			err = s.KeepSegment(ctx, got, envelope, 7)
+			err = s.KeepSegment(ctx, got, envelope, 7, there)
 		}
 		return err
 	}
@@ -88,7 +91,7 @@ func TestNoHostLosesMoreThanARowHolds(t *testing.T) {
 	for n := range uint64(5) {
 		v := statement(n+1, before)
 		v.Lost = []uint64{5, 1<<63 + 5, 1<<64 - 1, 1<<63 - 1, 7}[n]
-		must(t, s.KeepSegment(ctx, v, v.Seal(hostKey), 7))
+		must(t, s.KeepSegment(ctx, v, v.Seal(hostKey), 7, there))
 		before = v.Hash()
 		found, err := s.Terminals(ctx, roster.TerminalSearch{Limit: 10})
 		must(t, err)

@@ -1,0 +1,94 @@
+package controlplane
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"runtime"
+	"testing"
+	"time"
+
+	"curfew.internal/controlplane/roster"
+	"curfew.internal/grant"
+	"curfew.internal/ledger"
+)
+
+// overtaken is a recording whose time is over, and what hands in the same as
+// another's, which is kept for longer.
+func overtaken(t *testing.T, w *town) (s *terminals, digest []byte, again func() error) {
+	t.Helper()
+	key := ed25519.NewKeyFromSeed(make([]byte, 32))
+	var g *grant.Grant
+	g, s = w.granted(t, key), w.server.terminals
+	var old ledger.Segment
+	_, packed, err := taped(t, s, g, key, &old)
+	must(t, err)
+	over := g.NotAfter.Add(time.Hour)
+	must(t, s.ForgetTerminals(t.Context(), "db", over, over))
+	later := old
+	later.Terminal, later.To = "00000000000000ab-02", over.Add(time.Hour)
+	ctx := t.Context()
+	return s, old.Digest, func() error { return s.KeepTerminal(ctx, "db1", later.Seal(key), packed) }
+}
+
+var errOver = errors.New("nothing is changed")
+
+// turn calls f while no change can be made.
+func turn(t *testing.T, s *terminals, f func()) {
+	t.Helper()
+	_, err := s.Change(t.Context(), "r-aaaaaaaaaaaaaaaa", time.Now(), func(roster.Request) (roster.Change, error) {
+		f()
+		return roster.Change{}, errOver
+	})
+	if !errors.Is(err, errOver) {
+		t.Fatal(err)
+	}
+}
+
+// A host hands in what another recording showed, whose file is deleted after it
+// was found there, and before it is vouched for.
+func TestAFileThatIsDeletedBeforeItIsVouchedForIsPutBack(t *testing.T) {
+	w := newTown(t)
+	w.start(t)
+	s, digest, again := overtaken(t, w)
+	done := make(chan error, 1)
+	turn(t, s, func() {
+		must(t, s.Remove(digest)) // so that it is seen when it is put there
+		go func() { done <- again() }()
+		for s.Has(digest) != nil {
+			runtime.Gosched()
+		}
+		must(t, s.Remove(digest)) // what the other recording's end does in its turn
+	})
+	must(t, <-done)
+	if _, err := s.Get(digest); err != nil {
+		t.Error("it was acknowledged, and is gone:", err)
+	}
+	must(t, s.clear(t.Context()))
+	if _, err := s.Get(digest); err != nil {
+		t.Error("it went with the other recording:", err)
+	}
+}
+
+// A host hands in what another recording showed, while that one's file is deleted
+// because nobody showed it.
+func TestAFileIsDeletedInATurnOfItsOwn(t *testing.T) {
+	w := newTown(t)
+	w.start(t)
+	s, digest, again := overtaken(t, w)
+	done := make(chan error, 1)
+	must(t, s.IfUnshown(t.Context(), digest, func() error {
+		go func() { done <- again() }()
+		// Another change, which asks for its turn after that, finds none either.
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		if err := s.Erased(ctx, "db1", "none"); err == nil {
+			t.Error("a change was made in the turn of a file that is deleted")
+		}
+		return s.Remove(digest)
+	}))
+	must(t, <-done)
+	if _, err := s.Get(digest); err != nil {
+		t.Error("it was acknowledged, and is gone:", err)
+	}
+}
