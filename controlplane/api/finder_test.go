@@ -4,6 +4,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/text/unicode/norm"
+
+	"curfew.internal/controlplane/roster"
 )
 
 // No text is hidden from a search by what stands before it in its line, which
@@ -41,5 +45,40 @@ func TestWhatStandsFarBehindInALineIsFound(t *testing.T) {
 				t.Errorf("%d bytes are held", len(f.rest))
 			}
 		})
+	}
+}
+
+// A text is found in whichever form of Unicode the terminal was given it, also by
+// pieces, and however far behind in its line.
+func TestATextIsFoundInEachFormOfItsLetters(t *testing.T) {
+	const word = "Café-Zürich"
+	for _, asked := range []string{word, norm.NFD.String(word)} {
+		for _, given := range []string{word, norm.NFD.String(word), strings.ToUpper(norm.NFD.String(word))} {
+			for _, before := range []string{"$ ", strings.Repeat(norm.NFD.String("é"), 3*heldLine)} {
+				f := finder{text: roster.Letters(asked)}
+				for _, letter := range before + given {
+					f.look(time.Second, string(letter))
+				}
+				f.look(time.Second, "!\n")
+				if len(f.found) != 1 || !strings.Contains(roster.Letters(f.found[0].Text), roster.Letters(word)) {
+					t.Errorf("%+q, behind %d bytes, by %+q: %v", given, len(before), asked, f.found)
+				}
+			}
+		}
+	}
+}
+
+// The longest that can be asked for is found where it takes the most bytes.
+func TestTheLongestTextIsFoundInItsLongestForm(t *testing.T) {
+	asked := strings.Repeat("\u0390", maxLine/2) // an iota with two accents
+	given := strings.Repeat("\u1fbe\u0308\u0301", maxLine/2)
+	f := finder{text: roster.Letters(asked)}
+	f.look(time.Second, strings.Repeat("x", heldLine-maxLine/2))
+	for _, letter := range given {
+		f.look(time.Second, string(letter))
+	}
+	f.look(time.Second, "\n")
+	if len(f.found) != 1 {
+		t.Errorf("%d found", len(f.found))
 	}
 }

@@ -152,7 +152,7 @@ func terminalMessage(t roster.Terminal) *api.Terminal {
 
 // lines are those of a recording that show the text.
 func (s *Server) lines(ctx context.Context, t roster.Terminal, text string) ([]*api.TerminalLine, error) {
-	find := finder{text: strings.ToLower(text)}
+	find := finder{text: roster.Letters(text)}
 	var plain cast.Plain
 	var last time.Duration
 	err := s.segments(ctx, t, func(_ roster.Segment, data []byte) error {

@@ -45,13 +45,13 @@ func words(e ledger.Entry) string {
 	return string(b)
 }
 
-// tokens are the runs of letters and digits of a text.
+// tokens are the runs of letters and digits of a text, in one form each.
 func tokens(text string) []string { return slices.Collect(runs(text)) }
 
 // runs are the tokens one by one. Most texts need no new bytes for that.
 func runs(text string) iter.Seq[string] {
 	return func(yield func(string) bool) {
-		for t := range strings.FieldsFuncSeq(strings.ToLower(text), between) {
+		for t := range strings.FieldsFuncSeq(roster.Letters(text), between) {
 			for len(t) > maxToken {
 				cut := maxToken
 				for cut > 0 && t[cut]&0xc0 == 0x80 {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/text/unicode/norm"
 	"pgregory.net/rapid"
 
 	"curfew.internal/controlplane/roster"
@@ -102,6 +103,25 @@ func TestSearchByRole(t *testing.T) {
 	}
 	if got, err = s.Events(ctx, roster.Search{Role: "other"}); err != nil || len(got) != 0 {
 		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// A name is found in whichever form of Unicode it was typed, and is asked for.
+func TestSearchInEachFormOfALetter(t *testing.T) {
+	s, ctx := fresh(t), t.Context()
+	addHost(t, s, "db1")
+	var records []roster.Record
+	for i, name := range []string{"Zürich-Café.sql", norm.NFD.String("Zürich-Café.sql"), "Zurich-Cafe.sql"} {
+		records = append(records, entry(uint64(i)+1, func(e *ledger.Entry) { e.Process.Argv = []string{"psql", "-f", name} }))
+	}
+	_, err := s.KeepRecords(ctx, "db1", "o", records)
+	must(t, err)
+	for word, want := range map[string]int{"zürich": 2, "CAFÉ": 2, "zür*": 2, "zürich-café.sql": 2, "zurich": 1, "cafe*": 1} {
+		for _, asked := range []string{word, norm.NFD.String(word)} {
+			if got, err := s.Events(ctx, roster.Search{Kind: "exec", Words: []string{asked}}); err != nil || len(got) != want {
+				t.Errorf("%+q finds %d, %v; want %d", asked, len(got), err, want)
+			}
+		}
 	}
 }
 
