@@ -82,7 +82,7 @@ func TestAFileIsDeletedInATurnOfItsOwn(t *testing.T) {
 		// Another change, which asks for its turn after that, finds none either.
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
-		if err := s.Erased(ctx, "db1", "none"); err == nil {
+		if err := s.Erased(ctx, "db1", "none", 0); err == nil {
 			t.Error("a change was made in the turn of a file that is deleted")
 		}
 		return s.Remove(digest)

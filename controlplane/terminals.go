@@ -133,7 +133,7 @@ func (t *terminals) clearOne(ctx context.Context, host, id string) error {
 			}
 		}
 		if len(page) < segmentsAtOnce {
-			return t.Erased(ctx, host, id)
+			return t.Erased(ctx, host, id, after)
 		}
 	}
 }

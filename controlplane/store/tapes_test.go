@@ -47,7 +47,7 @@ func TestWhatTerminalsShowedIsForgotten(t *testing.T) {
 	if all := forget(over); len(all) != 1 || all[0].ID != tapeID || !deleted() {
 		t.Errorf("%v, deleted %v", all, deleted())
 	}
-	must(t, s.Erased(ctx, "db1", tapeID))
+	must(t, s.Erased(ctx, "db1", tapeID, 1))
 	if taken, _, err := s.Taken(ctx, first); err != nil || taken != 0 {
 		t.Errorf("what was deleted takes %d, %v", taken, err)
 	}
@@ -57,8 +57,14 @@ func TestWhatTerminalsShowedIsForgotten(t *testing.T) {
 	if all, err := s.Segments(ctx, "db1", tapeID, 0, 10); err != nil || len(all) != 1 {
 		t.Errorf("what its host signed went, too: %v %v", all, err)
 	}
-	// What a host hands in after that goes the same way.
+	// What a host hands in after that goes the same way: again, as it did not hear
+	// that it was taken, or the next, also while its files are deleted.
+	keep(first)
+	if all := forget(over); len(all) != 1 || !deleted() {
+		t.Errorf("sent twice: %v", all)
+	}
 	keep(statement(2, first.Hash()))
+	must(t, s.Erased(ctx, "db1", tapeID, 1))
 	if all := forget(over); len(all) != 1 || !deleted() {
 		t.Errorf("%v", all)
 	}

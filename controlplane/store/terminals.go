@@ -86,8 +86,8 @@ func (s *Store) KeepSegment(ctx context.Context, v ledger.Segment, envelope []by
 			var was []byte
 			err := t.QueryRowContext(ctx, `SELECT statement FROM terminal_segments WHERE host = ? AND terminal = ? AND number = ?`,
 				v.Host, v.Terminal, int64(v.Number)).Scan(&was) //nolint:gosec // segments are counted from one
-			if err == nil && string(was) == string(envelope) {
-				return nil // sent twice
+			if err == nil && string(was) == string(envelope) { // sent twice, and its file with it
+				return t.run(ctx, `UPDATE terminals SET erased = 1 WHERE host = ? AND id = ? AND erased = 2`, v.Host, v.Terminal)
 			}
 		}
 		if v.Number != known+1 {
