@@ -117,6 +117,6 @@ func (s *Store) IfUnshown(ctx context.Context, digest []byte, remove func() erro
 func (s *Store) Erased(ctx context.Context, host, id string, last uint64) error {
 	return s.write(ctx, func(t *tx) error {
 		return t.run(ctx, `UPDATE terminals SET erased = 2 WHERE host = ? AND id = ? AND erased = 1
-			AND NOT EXISTS (SELECT 1 FROM terminal_segments WHERE host = ? AND terminal = ? AND number > ?)`, host, id, host, id, int64(min(last, 1<<62))) //nolint:gosec // bounded
+			AND NOT EXISTS (SELECT 1 FROM terminal_segments WHERE host = ? AND terminal = ? AND number > ?)`, host, id, host, id, int64(min(last, 1<<62)))
 	})
 }
