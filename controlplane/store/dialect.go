@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
@@ -181,7 +182,9 @@ func kept(args []any) []any {
 				a = 1
 			}
 		case string:
-			a = strings.ToValidUTF8(strings.ReplaceAll(v, "\x00", "\uFFFD"), "\uFFFD")
+			if strings.IndexByte(v, 0) >= 0 || !utf8.ValidString(v) { // else what came goes on, and takes no memory again
+				a = strings.ToValidUTF8(strings.ReplaceAll(v, "\x00", "\uFFFD"), "\uFFFD")
+			}
 		}
 		all[i] = a
 	}

@@ -24,7 +24,7 @@ const (
 // words is what a search looks in: the entry's words in small letters, each
 // with a space before it.
 func words(e ledger.Entry) string {
-	all := []string{e.Text, e.Service, e.Step, e.Object}
+	all := append(make([]string, 0, 24), e.Text, e.Service, e.Step, e.Object)
 	if p := e.Process; p != nil {
 		all = append(append(all, p.Argv...), p.Path, p.Comm, p.Cwd, p.Script)
 		for _, v := range p.Env {
@@ -33,7 +33,7 @@ func words(e ledger.Entry) string {
 			}
 		}
 	}
-	var b []byte
+	b := make([]byte, 0, 256) // which most entries' words fit in
 	for _, text := range all {
 		for t := range runs(text) {
 			if len(b)+1+len(t) > maxWords {
