@@ -30,6 +30,11 @@ func Open(ctx context.Context, place, fleet string) (*Store, error) {
 	if err := s.migrate(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("database: %w", err), s.Close())
 	}
+	if settle := s.one.dialect.settle; settle != "" {
+		if _, err := s.writer.ExecContext(ctx, settle); err != nil {
+			return nil, errors.Join(fmt.Errorf("database: %w", err), s.Close())
+		}
+	}
 	return s, nil
 }
 

@@ -35,3 +35,15 @@ func TestHowSearchesAreFound(t *testing.T) {
 		}
 	}
 }
+
+// A file for what a statement has changed is written for nothing.
+func TestStatementsOfSQLiteNeedNoFile(t *testing.T) {
+	if server != nil {
+		return
+	}
+	var inMemory int
+	must(t, fresh(t).one.QueryRowContext(t.Context(), `PRAGMA temp_store`).Scan(&inMemory))
+	if inMemory != 2 {
+		t.Errorf("temp_store is %d", inMemory)
+	}
+}
