@@ -18,6 +18,7 @@ import (
 type index struct {
 	make []string // statements
 	mend []string // the same, of the version after
+	rid  []string // the same, of a later one: it needs no other index for what it finds
 	take string   // takes in the entries after a number; empty: that happens by itself
 	drop string   // takes out entries as they are, and
 	back string   // takes them in again as they are; their numbers follow
@@ -38,6 +39,7 @@ var sqliteIndex = index{
 	},
 	// Once for all of a change: after each row the index would write to the disk.
 	mend: []string{`DROP TRIGGER entries_found`},
+	rid:  []string{`DROP INDEX entries_person`},
 	take: `INSERT INTO entry_words (rowid, words) SELECT id, ` + indexedText("") + ` FROM entries WHERE id > ? ORDER BY id`,
 	drop: `INSERT INTO entry_words (entry_words, rowid, words) SELECT 'delete', id, ` + indexedText("") + ` FROM entries WHERE id IN `,
 	back: `INSERT INTO entry_words (rowid, words) SELECT id, ` + indexedText("") + ` FROM entries WHERE id IN `,
@@ -46,6 +48,8 @@ var sqliteIndex = index{
 		for key, v := range map[string]string{"k": q.Kind, "p": q.Person, "h": q.Host, "g": q.Grant, "r": q.Role, "o": q.Outcome} {
 			if name.MatchString(v) {
 				terms = append(terms, `"`+key+"="+v+`"`)
+			} else if key == "p" && v != "" { // nobody's, but a host may have said it
+				terms = append(terms, `"p=`+leading.FindString(v)+`"*`)
 			}
 		}
 		for _, t := range wanted(q) {
@@ -95,6 +99,9 @@ var postgresIndex = index{
 // name is what the index has as one word.
 var name = regexp.MustCompile(`^[a-z0-9][a-z0-9._@-]*$`)
 
+// leading is what the index has of anything as the beginning of a word.
+var leading = regexp.MustCompile(`^[a-zA-Z0-9._@-]*`)
+
 // ascii is what both databases take for the same letters as we do.
 var ascii = regexp.MustCompile(`^[a-z0-9]+$`)
 
@@ -139,6 +146,15 @@ func indexedAtOnce(d dialect) *goose.Migration {
 	return goose.NewGoMigration(53, &goose.GoFunc{RunTx: func(ctx context.Context, inner *sql.Tx) error {
 		t := &tx{conn: conn{inner, d}}
 		return t.indexed(ctx, d.index.mend)
+	}}, nil)
+}
+
+// indexedOnce is the migration that leaves to the index over words what it finds
+// by itself.
+func indexedOnce(d dialect) *goose.Migration {
+	return goose.NewGoMigration(157, &goose.GoFunc{RunTx: func(ctx context.Context, inner *sql.Tx) error {
+		t := &tx{conn: conn{inner, d}}
+		return t.indexed(ctx, d.index.rid)
 	}}, nil)
 }
 

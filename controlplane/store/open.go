@@ -95,6 +95,6 @@ func (s *Store) provider() (*goose.Provider, error) {
 		return nil, err
 	}
 	d := s.one.dialect
-	options := append([]goose.ProviderOption{goose.WithGoMigrations(takeIn(d), findable(d), indexedAtOnce(d), forgettable(d))}, d.options...)
+	options := append([]goose.ProviderOption{goose.WithGoMigrations(takeIn(d), findable(d), indexedAtOnce(d), forgettable(d), indexedOnce(d))}, d.options...)
 	return goose.NewProvider(d.goose, s.writer, translated{dir, d.migration}, options...)
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"curfew.internal/controlplane/roster"
+	"curfew.internal/ledger"
 )
 
 // What is searched for is found by an index, and a page of what nearly every entry
@@ -33,6 +34,33 @@ func TestHowSearchesAreFound(t *testing.T) {
 		if err != nil || !strings.Contains(how, c.want) || strings.Contains(how, "Sort") && c.want == along {
 			t.Errorf("%s: %v %s", c.name, err, how)
 		}
+	}
+}
+
+// What hosts say of people is found by its own name, and by an index, whatever it is.
+func TestNamesThatNobodyHasAreFound(t *testing.T) {
+	s, ctx := fresh(t), t.Context()
+	addHost(t, s, "db1")
+	names := []string{"ana", "Ana", "an", "ana b", "ana=b", "žofie", "ana\U0001f642", "_apt", "-", " ana", `"`, "a\x00na"}
+	var records []roster.Record
+	for i, n := range names {
+		records = append(records, entry(uint64(i+1), func(e *ledger.Entry) { e.Person = n }))
+	}
+	before, err := s.LastEvent(ctx)
+	must(t, err)
+	_, err = s.KeepRecords(ctx, "db1", "o", records)
+	must(t, err)
+	for i, n := range names {
+		got, err := s.Events(ctx, roster.Search{Person: n})
+		if err != nil || len(got) != 1 || got[0].ID != before+uint64(i)+1 {
+			t.Errorf("%q: %+v, %v", n, got, err)
+		}
+		if how, err := plan(ctx, s, roster.Search{Person: n}); err != nil || server == nil && !strings.Contains(how, "entry_words VIRTUAL TABLE INDEX") {
+			t.Errorf("%q: %v %s", n, err, how)
+		}
+	}
+	if got, err := s.Events(ctx, roster.Search{Person: "anab"}); err != nil || len(got) != 0 {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 
