@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"io/fs"
 	"runtime"
 	"testing"
 	"time"
@@ -90,5 +91,49 @@ func TestAFileIsDeletedInATurnOfItsOwn(t *testing.T) {
 	must(t, <-done)
 	if _, err := s.Get(digest); err != nil {
 		t.Error("it was acknowledged, and is gone:", err)
+	}
+}
+
+// What a host hands in beside its recordings takes no room: a segment out of its
+// turn, one of another length than was signed, and one that it hung up on.
+func TestWhatIsNotVouchedForIsNotKept(t *testing.T) {
+	for name, spoil := range map[string]func(v *ledger.Segment, hangUp func()){
+		"out of its turn":   func(v *ledger.Segment, _ func()) { v.Number, v.Before = 7, v.Digest },
+		"of another length": func(v *ledger.Segment, _ func()) { v.Size++ },
+		"hung up on":        func(_ *ledger.Segment, hangUp func()) { hangUp() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newTown(t)
+			w.start(t)
+			key := ed25519.NewKeyFromSeed(make([]byte, 32))
+			g, s := w.granted(t, key), w.server.terminals
+			var v ledger.Segment
+			_, packed, err := taped(t, s, g, key, &v)
+			must(t, err)
+			must(t, s.Remove(v.Digest))
+			v.Terminal = "00000000000000ab-02"
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			done := make(chan error, 1)
+			var hungUp bool
+			spoil(&v, func() { hungUp = true })
+			over := g.NotAfter.Add(time.Hour) // of what was there
+			must(t, s.ForgetTerminals(t.Context(), "db", over, over))
+			turn(t, s, func() {
+				go func() { done <- s.KeepTerminal(ctx, "db1", v.Seal(key), packed) }()
+				for hungUp && s.Has(v.Digest) != nil {
+					runtime.Gosched()
+				}
+				if hungUp {
+					cancel()
+				}
+			})
+			if err := <-done; err == nil {
+				t.Error("it is taken")
+			}
+			if err := s.Has(v.Digest); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("its file is there: %v", err)
+			}
+		})
 	}
 }

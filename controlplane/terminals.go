@@ -42,25 +42,44 @@ func (t *terminals) KeepTerminal(ctx context.Context, host string, statement, pa
 	if err := t.room(ctx, s, len(packed)); err != nil {
 		return err
 	}
+	if err = t.keepData(ctx, s, statement, packed); err == nil {
+		return nil
+	}
+	// A host could fill the disk beyond its quota with what nothing vouches for,
+	// also by hanging up just then.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dropWithin)
+	defer cancel()
+	return refused(errors.Join(err, t.drop(ctx, s.Digest)))
+}
+
+func (t *terminals) keepData(ctx context.Context, s ledger.Segment, statement, packed []byte) error {
 	for range keepTries {
-		var data []byte
-		if data, err = t.Put(s.Digest, packed); err != nil {
-			break
+		data, err := t.Put(s.Digest, packed)
+		if err != nil {
+			return err
 		}
 		if !s.Holds(data) {
-			return refused(archive.ErrDigest)
+			return archive.ErrDigest
 		}
 		err = t.KeepSegment(ctx, s, statement, len(packed), func() error { return t.Has(s.Digest) })
 		if !errors.Is(err, fs.ErrNotExist) {
-			break
+			return err
 		}
 	}
-	return refused(err)
+	return errors.New("the file of a segment goes again and again")
+}
+
+// drop deletes a file that no recording shows.
+func (t *terminals) drop(ctx context.Context, digest []byte) error {
+	return t.IfUnshown(ctx, digest, func() error { return t.Remove(digest) })
 }
 
 // keepTries is how often data is put back that was deleted with another recording
 // before it was vouched for.
 const keepTries = 3
+
+// dropWithin is how long it may take to delete what nothing vouches for.
+const dropWithin = 10 * time.Second
 
 // room refuses a segment for which its host has no room left here. What else the
 // host tells is taken: its record has a room of its own.
@@ -128,7 +147,7 @@ func (t *terminals) clearOne(ctx context.Context, host, id string) error {
 			}
 			// A host that has what another's terminal showed can hand it in as
 			// its own, under a role of which recordings are kept for a day.
-			if err := t.IfUnshown(ctx, v.Digest, func() error { return t.Remove(v.Digest) }); err != nil {
+			if err := t.drop(ctx, v.Digest); err != nil {
 				return err
 			}
 		}
