@@ -147,7 +147,7 @@ func (o *Outbox) tellMissed(m *missed) {
 	}
 	e := ledger.Entry{
 		Grant: m.grant, Person: m.person, Approvers: m.approvers, Session: m.session, Lost: m.lost, Since: m.since,
-		Text: fmt.Sprintf("%d for which the host had no room, while they waited to be sent: the rest is kept for receipts, logins and other sessions", m.lost),
+		Text: fmt.Sprintf("%d for which the host had no room, while they waited to be sent: the rest is kept for what matters more, and for other sessions", m.lost),
 	}
 	if m.next != 0 && m.session != 0 {
 		e.SessionSeq = m.first
