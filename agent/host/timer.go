@@ -24,9 +24,6 @@ const (
 	timerPrefix = "curfew-end-"
 	timerSuffix = ".timer"
 	sweepUnit   = "curfew-sweep.service"
-
-	timerIs   = "Curfew: the end of a grant, should its agent be dead"
-	serviceIs = "Curfew: the end of a grant"
 )
 
 // late is how long after the end the timer fires: a living agent is done by
@@ -62,7 +59,7 @@ func (h *Host) observeTimers(seen enforce.State) error {
 		if !ours || !timer {
 			continue
 		}
-		end, err := endIn(h.path(timersDir, timerPrefix+id))
+		end, err := endIn(h.path(timersDir, e.Name()))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -73,6 +70,26 @@ func (h *Host) observeTimers(seen enforce.State) error {
 		return fmt.Errorf("look for end timers: %w", err)
 	}
 	return nil
+}
+
+// endIn is the end in a timer's file. Root may have put there what keeps who opens
+// it waiting, such as a pipe: that is spoiled.
+func endIn(file string) (string, error) {
+	text, _, err := readWhole(file, 0)
+	return endOf(text), ignore(err, tree.ErrMounted)
+}
+
+// endOf reads the end that a timer's file stands for; what is no such file is
+// spoiled.
+func endOf(text string) string {
+	for line := range strings.Lines(text) {
+		if at, ok := strings.CutPrefix(strings.TrimSpace(line), "OnCalendar="); ok {
+			if t, err := time.Parse("2006-01-02 15:04:05.999999 MST", at); err == nil {
+				return t.Add(-late).Format(time.DateTime)
+			}
+		}
+	}
+	return spoiled
 }
 
 func (h *Host) applyTimer(ctx context.Context, s enforce.Step) error {
@@ -98,7 +115,7 @@ func (h *Host) applyTimer(ctx context.Context, s enforce.Step) error {
 	start := func(done chan<- string) (int, error) {
 		return c.StartTransientUnitAux(ctx, unit, "replace", timerProperties(end.Add(late), h.Clock.Now().Wall), []systemd.PropertyCollection{{
 			Name: name + ".service", Properties: []systemd.Property{
-				systemd.PropDescription(serviceIs), systemd.PropType("oneshot"),
+				systemd.PropDescription("Curfew: the end of a grant"), systemd.PropType("oneshot"),
 				{Name: "ExecStart", Value: dbus.MakeVariant(atEnd)},
 				{Name: "CollectMode", Value: dbus.MakeVariant("inactive-or-failed")},
 			},
@@ -135,7 +152,7 @@ func timerProperties(at, now time.Time) []systemd.Property {
 		return systemd.Property{Name: name, Value: dbus.MakeVariant(v)}
 	}
 	return []systemd.Property{
-		systemd.PropDescription(timerIs),
+		systemd.PropDescription("Curfew: the end of a grant, should its agent be dead"),
 		property("TimersCalendar", []calendar{{"OnCalendar", at.UTC().Format("2006-01-02 15:04:05.000 MST")}}),
 		property("TimersMonotonic", []monotonic{{"OnActiveSec", uint64(left)}}),
 		property("AccuracyUSec", uint64(1000)),

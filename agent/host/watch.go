@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -59,7 +58,6 @@ func (h *Host) watch(ctx context.Context, w *fsnotify.Watcher, marked func(dir s
 				// A folder that was moved away is watched where it went.
 				_ = w.Remove(e.Name) // not watched any more is what we want
 			}
-			lost = lost || e.Has(fsnotify.Create) && e.Name == h.path(timersDir)
 		case err := <-w.Errors:
 			// Events were lost: looking is what makes up for it.
 			lost = err != nil
@@ -95,6 +93,5 @@ func (h *Host) watchAll(w *fsnotify.Watcher, marked func(dir string)) error {
 }
 
 // wiringDirs are where the host's programs are told to ask us, and systemd to
-// run us. The folder of timers comes with the first of them since the boot, in
-// the one that is named before it.
-var wiringDirs = slices.Concat([]string{"etc/pam.d", "etc/sudoers.d", "etc/ssh/sshd_config.d", filepath.Dir(timersDir), timersDir}, unitDirs, unitWords)
+// run us.
+var wiringDirs = slices.Concat([]string{"etc/pam.d", "etc/sudoers.d", "etc/ssh/sshd_config.d"}, unitDirs, unitWords)

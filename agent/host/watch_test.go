@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -54,28 +53,6 @@ func TestAFolderThatWasTakenAwayIsWatchedAgain(t *testing.T) {
 			thing := enforce.Thing{Kind: enforce.SudoRule, Name: "g-abcdefghijklmnop"}
 			must(t, h.Apply(t.Context(), enforce.Step{Op: enforce.Put, Thing: thing, Content: wanted()[thing]}))
 		})
-	}
-}
-
-// systemd makes the folder of the timers as the first of them comes.
-func TestTheTimersFolderIsWatchedOnceItIsThere(t *testing.T) {
-	h := machine(t)
-	must(t, os.MkdirAll(filepath.Dir(h.path(timersDir)), 0o755))
-	ctx, cancel := context.WithCancel(t.Context())
-	marked, woken, done := make(chan string, 100), make(chan struct{}, 100), make(chan error, 1)
-	go func() {
-		done <- h.Watch(ctx, func(dir string) { marked <- dir }, func() { woken <- struct{}{} }, func(error) {})
-	}()
-	<-woken // the folders are watched
-	must(t, os.Mkdir(h.path(timersDir), 0o755))
-	for dir := range marked {
-		if dir == h.path(timersDir) {
-			break
-		}
-	}
-	cancel()
-	if err := <-done; !errors.Is(err, context.Canceled) {
-		t.Error(err)
 	}
 }
 
