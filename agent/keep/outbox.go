@@ -77,6 +77,7 @@ type Outbox struct {
 	lost         uint64             // entries that memory had no room for, since the last gap
 	lostSince    time.Time          // when the first of them was
 	owed         uint64             // entries of an agent before this one, whose gap is pending
+	offered      map[string]uint64  // numbers of what was offered and the disk has not yet, by receipt
 	attempt      chan struct{}      // closed after the next write, done or not
 	failing      error              // why the last write did not happen
 	stuck        bool               // the last write has been going on too long
@@ -187,19 +188,31 @@ func (o *Outbox) Append(entries ...ledger.Entry) error {
 	return lost
 }
 
-// Offer puts an entry at the end as [Outbox.Append] does, if the disk takes it.
-// If not, nothing is missing: it is offered again.
+// Offer puts an entry at the end as [Outbox.Append] does, if there is room and the
+// disk takes it. If not, or not soon, nothing is missing: it is offered again, and
+// what has the same receipt is put once.
 func (o *Outbox) Offer(e ledger.Entry) error {
+	key, need := string(e.Receipt), frameHead+int64(len(e.Bytes()))
 	o.mu.Lock()
-	need := frameHead + int64(len(e.Bytes()))
-	if o.failing != nil || o.stuck || o.closed || !o.fits(share(e.Kind), owner(e), need) {
-		o.mu.Unlock()
-		return ErrFull
+	number, waits := o.offered[key]
+	if !waits {
+		if o.failing != nil || o.stuck || o.closed || !o.fits(share(e.Kind), owner(e), need) {
+			o.mu.Unlock()
+			return ErrFull
+		}
+		o.put(e)
+		number = o.next - 1
+		o.offered[key] = number
 	}
-	o.put(e)
-	last, running := o.along()
+	_, running := o.along()
 	o.mu.Unlock()
-	return o.reach(last, running)
+	err := o.reach(number, running)
+	if err == nil {
+		o.mu.Lock()
+		delete(o.offered, key)
+		o.mu.Unlock()
+	}
+	return err
 }
 
 // along seals what was put, if somebody is there to write it, and says what to

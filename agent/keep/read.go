@@ -30,7 +30,7 @@ func openOutbox(c Config, mine bool) (*Outbox, error) {
 	o := &Outbox{
 		dir: filepath.Join(c.Dir, "outbox"), host: c.Host, boot: c.Boot, clock: c.Clock, log: c.Log,
 		quota: c.Quota, memory: c.Memory, create: createFile, broken: true,
-		held: Folder{Dir: c.Run}, seals: sealing{key: c.Key, fleet: c.Fleet}, pendingBy: map[uint64]int64{}, by: map[uint64]int64{}, missed: map[uint64]*missed{},
+		held: Folder{Dir: c.Run}, seals: sealing{key: c.Key, fleet: c.Fleet}, pendingBy: map[uint64]int64{}, by: map[uint64]int64{}, missed: map[uint64]*missed{}, offered: map[string]uint64{},
 		appended: make(chan struct{}, 1), work: make(chan struct{}, 1), attempt: make(chan struct{}),
 	}
 	if o.quota <= 0 {

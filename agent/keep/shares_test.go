@@ -1,10 +1,14 @@
 package keep
 
 import (
+	"context"
 	"errors"
 	"os"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"curfew.internal/clock"
 	"curfew.internal/ledger"
 )
 
@@ -93,4 +97,49 @@ func TestWhatIsOfferedIsNotMissed(t *testing.T) {
 			t.Errorf("%d are told as missing", e.Lost)
 		}
 	}
+}
+
+// slow is a file of a disk that takes longer than anybody waits.
+type slow struct{ file }
+
+func (s slow) Sync() error {
+	time.Sleep(patience + patience/2)
+	return s.file.Sync()
+}
+
+// bubbled is a clock that goes as time does where a test makes it.
+type bubbled struct{ fixed }
+
+func (bubbled) Now() clock.Reading { return clock.Reading{Wall: time.Now()} }
+
+func (bubbled) After(d time.Duration) <-chan time.Time { return time.After(d) }
+
+// A disk that is slow to take what is offered gets it once.
+func TestWhatIsOfferedToASlowDiskIsPutOnce(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		o := openBox(t, Config{Dir: dir, Clock: bubbled{}, Host: "db1"})
+		o.create = func(r *os.Root, name string) (file, error) {
+			f, err := createFile(r, name)
+			return slow{f}, err
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- o.run(ctx) }()
+		synctest.Wait()
+		tries := 0
+		for _, receipt := range []string{"first", "second"} {
+			for o.Offer(ledger.Entry{Kind: ledger.Terminal, Session: 7, Receipt: []byte(receipt)}) != nil && tries < 100 {
+				tries++
+				time.Sleep(300 * time.Millisecond)
+			}
+		}
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		if tries == 0 || tries == 100 || o.durable != 2 || len(o.offered) != 0 {
+			t.Errorf("after %d tries %d entries are there", tries, o.durable)
+		}
+	})
 }
