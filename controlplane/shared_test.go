@@ -94,6 +94,33 @@ func TestAFileIsDeletedInATurnOfItsOwn(t *testing.T) {
 	}
 }
 
+// A host that did not hear that its segment was taken hands it in again, while the
+// recording is deleted, or after: its file does not stay.
+func TestWhatIsHandedInAgainOfADeletedRecordingDoesNotStay(t *testing.T) {
+	for name, late := range map[string]bool{"while": false, "after": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newTown(t)
+			w.start(t)
+			key := ed25519.NewKeyFromSeed(make([]byte, 32))
+			g, s := w.granted(t, key), w.server.terminals
+			var v ledger.Segment
+			_, packed, err := taped(t, s, g, key, &v)
+			must(t, err)
+			over := g.NotAfter.Add(time.Hour)
+			must(t, s.ForgetTerminals(t.Context(), "db", over, over))
+			must(t, s.drop(t.Context(), v.Digest))
+			if late {
+				must(t, s.Erased(t.Context(), "db1", v.Terminal, v.Number))
+			}
+			must(t, s.KeepTerminal(t.Context(), "db1", v.Seal(key), packed))
+			must(t, s.Erased(t.Context(), "db1", v.Terminal, v.Number))
+			if err := s.Has(v.Digest); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("its file is there: %v", err)
+			}
+		})
+	}
+}
+
 // What a host hands in beside its recordings takes no room: a segment out of its
 // turn, one of another length than was signed, and one that it hung up on.
 func TestWhatIsNotVouchedForIsNotKept(t *testing.T) {

@@ -37,7 +37,7 @@ func (t *terminals) KeepTerminal(ctx context.Context, host string, statement, pa
 		return refused(err)
 	}
 	if len(s.Digest) == 0 { // it says that the recording ended
-		return refused(t.KeepSegment(ctx, s, statement, len(packed), func() error { return nil }))
+		return refused(unlessErased(t.KeepSegment(ctx, s, statement, len(packed), func() error { return nil })))
 	}
 	if err := t.room(ctx, s, len(packed)); err != nil {
 		return err
@@ -49,7 +49,7 @@ func (t *terminals) KeepTerminal(ctx context.Context, host string, statement, pa
 	// also by hanging up just then.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dropWithin)
 	defer cancel()
-	return refused(errors.Join(err, t.drop(ctx, s.Digest)))
+	return refused(errors.Join(unlessErased(err), t.drop(ctx, s.Digest)))
 }
 
 func (t *terminals) keepData(ctx context.Context, s ledger.Segment, statement, packed []byte) error {
@@ -69,8 +69,10 @@ func (t *terminals) keepData(ctx context.Context, s ledger.Segment, statement, p
 	return errors.New("the file of a segment goes again and again")
 }
 
-// drop deletes a file that no recording shows.
+// drop deletes a file that no recording shows. Where the folder does not answer,
+// as on a network, it waits here, and not in the turn of a change.
 func (t *terminals) drop(ctx context.Context, digest []byte) error {
+	_ = t.Has(digest)
 	return t.IfUnshown(ctx, digest, func() error { return t.Remove(digest) })
 }
 
@@ -89,6 +91,14 @@ func (t *terminals) room(ctx context.Context, s ledger.Segment, size int) error 
 		return err
 	}
 	return fmt.Errorf("%w: recordings of %s take %d bytes at the control plane, and may take %d (terminal_quota in server.yaml)", fleet.ErrRefused, s.Host, taken, t.quota)
+}
+
+// unlessErased leaves it at what was taken once, and whose time is over.
+func unlessErased(err error) error {
+	if errors.Is(err, store.ErrErased) {
+		return nil
+	}
+	return err
 }
 
 // refused tells what a host may not hand in from what we could not keep.

@@ -11,8 +11,12 @@ import (
 	"curfew.internal/ledger"
 )
 
-// ErrStatement refuses what a host says of a recording.
-var ErrStatement = errors.New("no statement of this host on a terminal of its")
+// ErrStatement refuses what a host says of a recording. ErrErased means that it
+// said so before, and that the recording is deleted, or about to be.
+var (
+	ErrStatement = errors.New("no statement of this host on a terminal of its")
+	ErrErased    = errors.New("the recording is deleted")
+)
 
 // Statement opens what the host signed of a recording, if it is about that
 // host and one of its grants.
@@ -66,8 +70,8 @@ const mostLost = 1 << 61
 
 // KeepSegment keeps what the host signed of a segment, whose data is kept
 // already, in a file of a size, if that is there still: it may have been another
-// recording's, whose time is over. The same again changes nothing; another with
-// its number is refused.
+// recording's, whose time is over. The same again changes nothing, or is
+// [ErrErased]; another with its number is refused.
 func (s *Store) KeepSegment(ctx context.Context, v ledger.Segment, envelope []byte, stored int, there func() error) error {
 	return s.write(ctx, func(t *tx) error {
 		if err := there(); err != nil {
@@ -87,7 +91,7 @@ func (s *Store) KeepSegment(ctx context.Context, v ledger.Segment, envelope []by
 			err := t.QueryRowContext(ctx, `SELECT statement FROM terminal_segments WHERE host = ? AND terminal = ? AND number = ?`,
 				v.Host, v.Terminal, int64(v.Number)).Scan(&was) //nolint:gosec // segments are counted from one
 			if err == nil && string(was) == string(envelope) { // sent twice, and its file with it
-				return t.run(ctx, `UPDATE terminals SET erased = 1 WHERE host = ? AND id = ? AND erased = 2`, v.Host, v.Terminal)
+				return unlessErased(ctx, t, v)
 			}
 		}
 		if v.Number != known+1 {
@@ -111,6 +115,15 @@ func (s *Store) KeepSegment(ctx context.Context, v ledger.Segment, envelope []by
 		}
 		return err
 	})
+}
+
+func unlessErased(ctx context.Context, t *tx, v ledger.Segment) error {
+	var erased bool
+	err := t.QueryRowContext(ctx, `SELECT erased > 0 FROM terminals WHERE host = ? AND id = ?`, v.Host, v.Terminal).Scan(&erased)
+	if err == nil && erased {
+		return ErrErased
+	}
+	return err
 }
 
 func sessionHex(id uint64) string { return fmt.Sprintf("%016x", id) }
