@@ -108,7 +108,7 @@ func (s slow) Sync() error {
 }
 
 // bubbled is a clock that goes as time does where a test makes it.
-type bubbled struct{ fixed }
+type bubbled struct{}
 
 func (bubbled) Now() clock.Reading { return clock.Reading{Wall: time.Now()} }
 
