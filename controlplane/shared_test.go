@@ -14,22 +14,37 @@ import (
 	"curfew.internal/ledger"
 )
 
+// A tape is a recording of one segment that was taken.
+type tape struct {
+	*terminals
+	key    ed25519.PrivateKey // its host's
+	last   ledger.Segment
+	packed []byte
+	over   time.Time // once its time is over
+}
+
+func recorded(t *testing.T, w *town) tape {
+	t.Helper()
+	v := tape{key: ed25519.NewKeyFromSeed(make([]byte, 32))}
+	var g *grant.Grant
+	g, v.terminals = w.granted(t, v.key), w.server.terminals
+	var err error
+	_, v.packed, err = taped(t, v.terminals, g, v.key, &v.last)
+	must(t, err)
+	v.over = g.NotAfter.Add(time.Hour)
+	return v
+}
+
 // overtaken is a recording whose time is over, and what hands in the same as
 // another's, which is kept for longer.
 func overtaken(t *testing.T, w *town) (s *terminals, digest []byte, again func() error) {
 	t.Helper()
-	key := ed25519.NewKeyFromSeed(make([]byte, 32))
-	var g *grant.Grant
-	g, s = w.granted(t, key), w.server.terminals
-	var old ledger.Segment
-	_, packed, err := taped(t, s, g, key, &old)
-	must(t, err)
-	over := g.NotAfter.Add(time.Hour)
-	must(t, s.ForgetTerminals(t.Context(), "db", over, over))
-	later := old
-	later.Terminal, later.To = "00000000000000ab-02", over.Add(time.Hour)
+	v := recorded(t, w)
+	must(t, v.ForgetTerminals(t.Context(), "db", v.over, v.over))
+	later := v.last
+	later.Terminal, later.To = "00000000000000ab-02", v.over.Add(time.Hour)
 	ctx := t.Context()
-	return s, old.Digest, func() error { return s.KeepTerminal(ctx, "db1", later.Seal(key), packed) }
+	return v.terminals, v.last.Digest, func() error { return v.KeepTerminal(ctx, "db1", later.Seal(v.key), v.packed) }
 }
 
 var errOver = errors.New("nothing is changed")
@@ -101,20 +116,16 @@ func TestWhatIsHandedInAgainOfADeletedRecordingDoesNotStay(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newTown(t)
 			w.start(t)
-			key := ed25519.NewKeyFromSeed(make([]byte, 32))
-			g, s := w.granted(t, key), w.server.terminals
-			var v ledger.Segment
-			_, packed, err := taped(t, s, g, key, &v)
-			must(t, err)
-			over := g.NotAfter.Add(time.Hour)
-			must(t, s.ForgetTerminals(t.Context(), "db", over, over))
-			must(t, s.drop(t.Context(), v.Digest))
+			v := recorded(t, w)
+			must(t, v.ForgetTerminals(t.Context(), "db", v.over, v.over))
+			must(t, v.drop(t.Context(), v.last.Digest))
+			erased := func() { must(t, v.Erased(t.Context(), "db1", v.last.Terminal, v.last.Number)) }
 			if late {
-				must(t, s.Erased(t.Context(), "db1", v.Terminal, v.Number))
+				erased()
 			}
-			must(t, s.KeepTerminal(t.Context(), "db1", v.Seal(key), packed))
-			must(t, s.Erased(t.Context(), "db1", v.Terminal, v.Number))
-			if err := s.Has(v.Digest); !errors.Is(err, fs.ErrNotExist) {
+			must(t, v.KeepTerminal(t.Context(), "db1", v.last.Seal(v.key), v.packed))
+			erased()
+			if err := v.Has(v.last.Digest); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("its file is there: %v", err)
 			}
 		})
@@ -132,11 +143,8 @@ func TestWhatIsNotVouchedForIsNotKept(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newTown(t)
 			w.start(t)
-			key := ed25519.NewKeyFromSeed(make([]byte, 32))
-			g, s := w.granted(t, key), w.server.terminals
-			var v ledger.Segment
-			_, packed, err := taped(t, s, g, key, &v)
-			must(t, err)
+			r := recorded(t, w)
+			s, v := r.terminals, r.last
 			must(t, s.Remove(v.Digest))
 			v.Terminal = "00000000000000ab-02"
 			ctx, cancel := context.WithCancel(t.Context())
@@ -144,10 +152,9 @@ func TestWhatIsNotVouchedForIsNotKept(t *testing.T) {
 			done := make(chan error, 1)
 			var hungUp bool
 			spoil(&v, func() { hungUp = true })
-			over := g.NotAfter.Add(time.Hour) // of what was there
-			must(t, s.ForgetTerminals(t.Context(), "db", over, over))
+			must(t, s.ForgetTerminals(t.Context(), "db", r.over, r.over)) // what was there
 			turn(t, s, func() {
-				go func() { done <- s.KeepTerminal(ctx, "db1", v.Seal(key), packed) }()
+				go func() { done <- s.KeepTerminal(ctx, "db1", v.Seal(r.key), r.packed) }()
 				for hungUp && s.Has(v.Digest) != nil {
 					runtime.Gosched()
 				}
