@@ -21,14 +21,7 @@ func receipt() ledger.Entry { return ledger.Entry{Kind: ledger.Removed, Receipt:
 func TestAFloodOfLoginsCostsNoReceipt(t *testing.T) {
 	for name, full := range map[string]bool{"the quota is used up": false, "the disk is full": true} {
 		t.Run(name, func(t *testing.T) {
-			c := Config{Dir: t.TempDir(), Clock: &ready{}, Host: "db1", Quota: 64 << 10}
-			if full {
-				c.Memory, c.Quota = 64<<10, 1<<30
-			}
-			o := openBox(t, c)
-			if full {
-				o.create = func(*os.Root, string) (file, error) { return nil, errFull }
-			}
+			o := cramped(t, full)
 			var made, dropped uint64
 			for session := uint64(1); session < 5000 && dropped < 3*missedOf+300; session++ {
 				for _, k := range []ledger.Kind{ledger.Login, ledger.Terminal, ledger.Logout} {

@@ -122,20 +122,28 @@ func floodOf(t *testing.T, o *Outbox, session uint64) (made, dropped uint64, beg
 
 var day = time.Date(2027, 1, 31, 12, 0, 0, 0, time.UTC)
 
+// cramped is an outbox of 64 KiB: its quota, or the memory of one whose disk is
+// full.
+func cramped(t *testing.T, full bool) *Outbox {
+	t.Helper()
+	c := Config{Dir: t.TempDir(), Clock: &ready{}, Host: "db1", Quota: 64 << 10}
+	if full {
+		c.Memory, c.Quota = 64<<10, 1<<30
+	}
+	o := openBox(t, c)
+	if full {
+		o.create = func(*os.Root, string) (file, error) { return nil, errFull }
+	}
+	return o
+}
+
 // One session's programs cost no other session's, no login and no receipt,
 // whether they wait on the disk or in memory, and what they cost is told as that
 // session's, with its bounds.
 func TestAFloodOfProgramsCostsNobodyElse(t *testing.T) {
 	for name, full := range map[string]bool{"the quota is used up": false, "the disk is full": true} {
 		t.Run(name, func(t *testing.T) {
-			c := Config{Dir: t.TempDir(), Clock: &ready{}, Host: "db1", Quota: 64 << 10}
-			if full {
-				c.Memory, c.Quota = 64<<10, 1<<30
-			}
-			o := openBox(t, c)
-			if full {
-				o.create = func(*os.Root, string) (file, error) { return nil, errFull }
-			}
+			o := cramped(t, full)
 			made, dropped, began := floodOf(t, o, 9)
 			if began != 1 {
 				t.Errorf("that its record begins to miss something is said %d times", began)
